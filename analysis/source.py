@@ -1,0 +1,168 @@
+"""The folder that a report is built from: the tidy frame, the plan, curves, example images and manifests."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shlex
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.paper import TABLES, Cell, Table, table
+from tokenbridge.config import UserError
+
+TUNED = ("sample.guidance", "sample.temperature")
+CURVES = ["stage", "key", "step", "value"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Read-only view of `reports/<name>/source/`. Frame values stay text until a typed reader below takes them."""
+
+    folder: Path
+    frame: pd.DataFrame
+    """one row a cell, indexed by cell id; text, empty where there is nothing"""
+    plan: dict[str, Any]
+    curves: pd.DataFrame
+    """stage, key, step, value"""
+    manifests: dict[str, dict[str, Any]]
+
+    @cached_property
+    def base(self) -> dict[str, Any]:
+        """Flat settings of the base config."""
+        return _flatten(self.plan["base"])
+
+    @property
+    def tables(self) -> list[Table]:
+        """The paper's tables that the plan fills, in the paper's order."""
+        used = [table(row["table"]).id for row in self.plan["rows"]]
+        return [each for id, each in TABLES.items() if id in used]
+
+    @property
+    def tuned(self) -> tuple[str, ...]:
+        """Settings that were searched for each cell by itself, so they may differ between rows."""
+        search = self.plan.get("search") or {}
+        return tuple(search.get("keys", TUNED)) if search else ()
+
+    @property
+    def measured_on(self) -> str:
+        size = self.base["data.image_size"]
+        name = "digits" if self.base["data.source"] == "digits" else Path(self.base["data.path"]).name
+        return f"{name} {size}×{size}"
+
+    def cells(self, table_id: str, label: str) -> list[str]:
+        """Cell ids that fill one row of a table, one a seed."""
+        rows = [row for row in self.plan["rows"] if row["table"] == table_id and row["label"] == label]
+        return [row["cell"] for row in rows]
+
+    def rows(self, table: Table) -> list[tuple[Cell, list[str]]]:
+        """The table's cells in its order, each with the cell ids that fill it (none where it did not run)."""
+        return [(cell, self.cells(table.id, cell.label)) for cell in table.cells]
+
+    def text(self, cell: str, column: str) -> str:
+        return str(self.frame.loc[cell, column]) if column in self.frame.columns else ""
+
+    def number(self, cell: str, column: str) -> float | None:
+        """A metric, or None where the cell has none."""
+        text = self.text(cell, column)
+        try:
+            value = float(text) if text else float("nan")
+        except ValueError:
+            raise UserError(
+                f"frame.csv: {column}={text!r} of cell {cell} must be a number; write the source again"
+            ) from None
+        return None if np.isnan(value) else value
+
+    def setting(self, cell: str, key: str) -> Any:
+        """A config value of a cell, with the type that the base has."""
+        return _typed(self.text(cell, key), self.base[key])
+
+    def protocol(self, cell: str, kind: str) -> dict[str, Any]:
+        text = self.text(cell, f"protocol.{kind}")
+        return json.loads(text) if text else {}
+
+    def stage(self, cell: str, kind: str) -> str:
+        """Id of a stage of a cell; empty where the cell has no such stage."""
+        return self.text(cell, f"stage.{kind}")
+
+    def example(self, stage: str) -> dict[str, np.ndarray]:
+        """The arrays that a stage left to look at."""
+        path = self.folder / "examples" / f"{stage}.npz"
+        if not path.exists():
+            raise UserError(f"{path} is missing; write the report's source again from the runs folder")
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def changes(self, cell: str) -> dict[str, Any]:
+        """Settings of a cell that differ from the base."""
+        values = {key: self.setting(cell, key) for key in self.base if key in self.frame.columns}
+        return {key: value for key, value in values.items() if value != _normal(self.base[key])}
+
+    def command(self, cell: str) -> str:
+        """The command that repeats a cell."""
+        words = [f"{key}={_plain(value)}" for key, value in self.changes(cell).items()]
+        preset = self.plan.get("preset", "digits")
+        return " ".join(["tokenbridge", "run", preset, *(shlex.quote(word) for word in words)])
+
+
+def read(folder: Path) -> Source:
+    """Read a source folder, or UserError naming what is missing or does not fit."""
+    for name in ("frame.csv", "plan.json", "curves.csv"):
+        if not (folder / name).exists():
+            raise UserError(f"{folder / name} is missing; a report is built from frame.csv, plan.json and curves.csv")
+    frame = pd.read_csv(folder / "frame.csv", dtype=str, keep_default_na=False).set_index("cell")
+    curves = pd.read_csv(folder / "curves.csv", dtype={"stage": str, "key": str})
+    if list(curves.columns) != CURVES:
+        raise UserError(
+            f"{folder / 'curves.csv'} has columns {list(curves.columns)}, it must have {CURVES}; write it again"
+        )
+    plan = json.loads((folder / "plan.json").read_text())
+    for row in plan["rows"]:
+        table(row["table"]).cell(row["label"])
+        if row["cell"] not in frame.index:
+            raise UserError(
+                f"plan.json: cell {row['cell']} of table {row['table']} is not in frame.csv; write the source again"
+            )
+    paths = sorted((folder / "manifests").glob("*.json"))
+    return Source(folder, frame, plan, curves, {path.stem: json.loads(path.read_text()) for path in paths})
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _typed(text: str, like: Any) -> Any:
+    """A CSV field as what it was, in the form of _normal."""
+    if text in ("", "None"):
+        return None
+    if isinstance(like, str) and not text.startswith(("[", "(")):
+        try:  # latents.scale is "auto" or a number
+            return _normal(float(text))
+        except ValueError:
+            return text
+    try:
+        return _normal(ast.literal_eval(text))
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _normal(value: Any) -> Any:
+    """One form for values that CSV and JSON write differently: 5.0 and 5, (1, 0) and [1, 0]."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return [_normal(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _plain(value: Any) -> str:
+    """A setting as it is typed on the command line."""
+    if value is None:
+        return "none"
+    return json.dumps(value) if isinstance(value, bool | list) else str(value)

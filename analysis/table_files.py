@@ -1,0 +1,69 @@
+"""Filled tables as files: Markdown for reading, CSV with full precision for computing."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from analysis.tables import Entry, Filled
+from experiments.paper import Column
+
+
+def to_markdown(filled: Filled) -> str:
+    """A pipe table; each heading repeats which data it is about, because Markdown has no grouped headings."""
+    heads = ["", "seeds"] if filled.shows_seeds else [""]
+    heads += [f"{_title(column)} ({filled.measured_heading})" for column in filled.measured]
+    heads += [f"{_title(column)} (chosen by search)" for column in filled.chosen]
+    heads += [f"{_title(column)} ({filled.published_heading})" for column in filled.published]
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    for row in filled.rows:
+        first = [row.label, str(len(row.cells))] if filled.shows_seeds else [row.label]
+        lines.append([*first, *map(_markdown, (*row.measured, *row.chosen, *row.published))])
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"# Table {filled.table.id}. {filled.table.title}\n\n{table}\n\n" + "\n".join(f"{n}\n" for n in filled.notes)
+
+
+def to_csv(filled: Filled) -> str:
+    """Full precision, in the units that the stages store; the cells that a row comes from; why fields are empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    heads = ["label", "seeds", "cells"]
+    for column in filled.measured:
+        heads += [f"measured {column.key}", f"measured {column.key} half-width"]
+    heads += [f"chosen {column.key}" for column in filled.chosen]
+    heads += [f"published {column.key}" for column in filled.published]
+    writer.writerow([*heads, "empty because"])
+    for row in filled.rows:
+        published = filled.table.cell(row.label).published
+        line: list[Any] = [row.label, len(row.cells), " ".join(row.cells)]
+        for column, entry in zip(filled.measured, row.measured, strict=True):
+            line += _exact(column, entry)
+        line += [entry.text for entry in row.chosen]
+        line += [published.get(column.key, "") for column in filled.published]
+        entries = (*row.measured, *row.chosen, *row.published)
+        columns = (*filled.measured, *filled.chosen, *filled.published)
+        empty = [
+            f"{column.key}: {entry.reason}" for column, entry in zip(columns, entries, strict=True) if entry.reason
+        ]
+        writer.writerow([*line, "; ".join(empty)])
+    return out.getvalue()
+
+
+def _exact(column: Column, entry: Entry) -> list[str]:
+    """Value and half-width in stored units; both empty where there is no number."""
+    if entry.estimate is None:
+        return ["", ""]
+    mean, half = entry.estimate.mean / column.scale, entry.estimate.half
+    return [f"{mean:.10g}", "" if half is None else f"{half / column.scale:.10g}"]
+
+
+def _title(column: Column) -> str:
+    return f"{column.title}, {column.unit}" if column.unit else column.title
+
+
+def _markdown(entry: Entry) -> str:
+    if entry.reason:
+        return f"*{entry.reason}*"
+    text = f"{entry.text} ± {entry.half}" if entry.half else entry.text
+    return f"**{text}**" if entry.best else text

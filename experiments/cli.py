@@ -1,0 +1,187 @@
+"""The command `tokenbridge`. Heavy libraries are imported where a command needs them, so that --help is instant."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tokenbridge.artifacts import Store, writable
+from tokenbridge.config import Runtime, UserError, build
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+Runs = Annotated[Path, typer.Option("--runs", envvar="TOKENBRIDGE_RUNS", help="folder of all artifacts")]
+Reports = Annotated[Path, typer.Option("--reports", help="folder of all reports")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="stages at a time; each gets its share of the cores")]
+TrainedOut = Annotated[Path, typer.Option("--out", help="folder for the weights and their card")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
+Settings = Annotated[
+    list[str] | None, typer.Argument(help="settings such as quantizer.levels=32", metavar="[KEY=VALUE]...")
+]
+
+DEFAULT_RUNS, DEFAULT_REPORTS, DEFAULT_TRAINED = Path("runs"), Path("reports"), Path("trained")
+DEMO_JOBS = min(2, os.cpu_count() or 1)
+
+
+def _store(runs: Path) -> Store:
+    with writable(runs):
+        return Store(runs)
+
+
+@app.command()
+def demo(
+    settings: Settings = None,
+    runs: Runs = DEFAULT_RUNS,
+    reports: Reports = DEFAULT_REPORTS,
+    jobs: Jobs = DEMO_JOBS,
+    device: Device = "auto",
+) -> None:
+    """Tables 1a, 1b and 2a and their figures on the shipped digits: from images to a report, in minutes on two cores."""
+    from experiments import demo as module
+
+    page = module.run(_store(runs), reports, build(Runtime, {"device": device}), jobs, settings or ())
+    print(f"report: {page}")
+    print(f"MLflow: tokenbridge ui --runs {runs}")
+
+
+@app.command()
+def run(
+    preset: Annotated[str, typer.Argument(help="digits, imagenet256-B, imagenet256-L or imagenet256-H")],
+    settings: Settings = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="last stage wanted: reconstruct, train, likelihood, sample or score; repeatable"),
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="name of the run in MLflow")] = "",
+    runs: Runs = DEFAULT_RUNS,
+    jobs: Jobs = 1,
+    device: Device = "auto",
+) -> None:
+    """Run one configuration through its stages, skipping what is finished, and log it to MLflow."""
+    from experiments import pipeline, presets, runner, tracking
+    from tokenbridge.config import override
+
+    base = presets.preset(preset)
+    config = override(base, settings or ())
+    wanted = tuple(only) if only else pipeline.wanted_of(config)
+    changes = "-".join(f"{key.rsplit('.', 1)[-1]}{value}" for key, value in pipeline.differing(config, base).items())
+    cell = pipeline.Cell(name or "-".join(filter(None, (preset, changes))), config, wanted)
+    store = _store(runs)
+    runner.run_cells(store, [cell], build(Runtime, {"device": device}), "tokenbridge", jobs)
+    tracking.sync(store, [cell.id])
+    for stage in cell.stages():
+        path = store.folder(stage.id) / "metrics.json"
+        if path.exists():
+            for key, value in json.loads(path.read_text())["metrics"].items():
+                print(f"{stage.kind.name}/{key:<32} {value:.6g}")
+    print(f"cell {cell.id}, artifacts in {runs / 'stages'}; MLflow: tokenbridge ui --runs {runs}")
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(help="name of a report, such as demo")] = "demo",
+    runs: Runs = DEFAULT_RUNS,
+    reports: Reports = DEFAULT_REPORTS,
+) -> None:
+    """Write a report's tables, figures and page again: from MLflow where the runs are here, else from its source/."""
+    if (runs / "plans" / f"{name}.json").exists():
+        from experiments.demo import publish
+
+        page = publish(_store(runs), name, reports)
+    elif (reports / name / "source").is_dir():
+        from analysis.report import build as build_report
+
+        page = build_report(reports / name)
+    else:
+        places = f"{runs / 'plans' / name}.json nor {reports / name / 'source'}"
+        raise UserError(f"{name} is no report: neither {places} exists; run tokenbridge demo first")
+    print(f"report: {page}")
+
+
+@app.command()
+def sync(runs: Runs = DEFAULT_RUNS) -> None:
+    """Bring MLflow up to date with what the stages left; twice sends nothing twice."""
+    from experiments import tracking
+
+    counts = tracking.sync(_store(runs))
+    sent = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    print(f"sent {sent}" if sent else "MLflow was up to date")
+
+
+@app.command()
+def ui(runs: Runs = DEFAULT_RUNS, port: Annotated[int, typer.Option("--port")] = 5000) -> None:
+    """Open MLflow's page on the runs."""
+    from experiments import tracking
+
+    raise typer.Exit(tracking.ui(_store(runs), port))
+
+
+@app.command()
+def doctor(runs: Runs = DEFAULT_RUNS, device: Device = "auto") -> None:
+    """Say what is there and what is missing, one line each, with the remedy."""
+    from experiments import doctor as module
+
+    found = module.checks(Store(runs), build(Runtime, {"device": device}))
+    for check in found:
+        print(check)
+    raise typer.Exit(module.exit_status(found))
+
+
+@app.command()
+def speed() -> None:
+    """Measure on one thread what the project claims about speed, as ratios inside this run."""
+    import torch
+
+    from tokenbridge.speed import bucketized_encoding, cached_head
+
+    torch.set_num_threads(1)
+    results = [cached_head(), bucketized_encoding()]
+    for result in results:
+        print(result.line())
+
+
+@app.command("train-autoencoder")
+def train_autoencoder(
+    epochs: int = 30,
+    seed: int = 0,
+    out: TrainedOut = DEFAULT_TRAINED,
+) -> None:
+    """Train the shipped autoencoder of the digits again."""
+    from tokenbridge.train_autoencoder import train_autoencoder as train
+
+    with writable(out):
+        print(json.dumps(train(out, epochs=epochs, seed=seed)["quality"]))
+    print(f"weights and card: {out}")
+
+
+@app.command("train-classifier")
+def train_classifier(
+    epochs: int = 30,
+    seed: int = 0,
+    out: TrainedOut = DEFAULT_TRAINED,
+) -> None:
+    """Train the shipped classifier of the digits, whose features fd_digits uses, again."""
+    from tokenbridge.metrics.train_classifier import train_classifier as train
+
+    with writable(out):
+        print(json.dumps(train(out, epochs=epochs, seed=seed)["quality"]))
+    print(f"weights and card: {out}")
+
+
+def main() -> None:
+    """Entry point: what a user can mend is one line and exit code 2; anything else is a bug and keeps its traceback."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        app()
+    except UserError as error:
+        print(f"tokenbridge: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

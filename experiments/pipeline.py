@@ -1,0 +1,176 @@
+"""RunConfig -> stages: which there are, what each reads, their ids. experiments/runner.py runs them.
+
+latents ─ quantizer ─┬─ reconstruct
+                     └─ train ─┬─ likelihood
+                               └─ sample ─ score
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from tokenbridge.artifacts import Store, digest, read_json, stage_id, write_json
+from tokenbridge.config import Autoencoder, Data, RunConfig, settings
+
+RECONSTRUCTION = ("reconstruct",)
+GENERATION = ("likelihood", "score")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of stage: what it needs, what it reads of the config, the function that does it."""
+
+    name: str
+    needs: tuple[str, ...]
+    reads: Callable[[RunConfig], dict[str, Any]]
+    version: int = 1
+    resumable: bool = False
+    seconds: float = 5.0
+    """first guess of its time on the digits, until the store holds measured ones"""
+
+    @property
+    def function(self) -> str:
+        return {"quantizer": "tokenbridge.quantize"}.get(self.name, f"tokenbridge.{self.name}")
+
+
+@cache
+def _images(data: Data) -> str:
+    from tokenbridge.data import fingerprint  # torch: only where an id is asked for
+
+    return fingerprint(data)
+
+
+@cache
+def _weights(autoencoder: Autoencoder) -> str:
+    from tokenbridge.autoencoder import fingerprint
+
+    return fingerprint(autoencoder)
+
+
+def _latents(config: RunConfig) -> dict[str, Any]:
+    return {
+        "data": config.data.model_dump(exclude={"path", "held_out_path"}),
+        "images": _images(config.data),  # pyright: ignore[reportArgumentType] (frozen models hash)
+        "autoencoder": _weights(config.autoencoder),  # pyright: ignore[reportArgumentType]
+        "scale": config.latents.scale,
+    }
+
+
+def _quantizer(config: RunConfig) -> dict[str, Any]:
+    if config.quantizer.kind == "identity":
+        return {"kind": "identity"}
+    return config.quantizer.model_dump()
+
+
+def _extractor(config: RunConfig) -> dict[str, Any]:
+    from tokenbridge.metrics.features import weights_hash
+
+    return {"features": config.score.features, "weights": weights_hash(config.score.features)}
+
+
+def _train(config: RunConfig) -> dict[str, Any]:
+    return {name: getattr(config, name).model_dump() for name in ("backbone", "head", "train")}
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("latents", (), _latents),
+        Kind("quantizer", ("latents",), _quantizer),
+        Kind("reconstruct", ("latents", "quantizer"), _extractor),
+        Kind("train", ("latents", "quantizer"), _train, resumable=True, seconds=90),
+        Kind("likelihood", ("latents", "quantizer", "train"), lambda c: {"weights": c.sample.weights}),
+        Kind("sample", ("latents", "quantizer", "train"), lambda c: c.sample.model_dump(), seconds=15),
+        Kind("score", ("sample",), lambda c: c.score.model_dump() | _extractor(c)),
+    )
+}
+
+
+def wanted_of(config: RunConfig) -> tuple[str, ...]:
+    """All results that a config can have: continuous tokens are only reconstructed, for want of a head."""
+    return RECONSTRUCTION if config.quantizer.kind == "identity" else RECONSTRUCTION + GENERATION
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of one or many cells: the config it reads, the ids of its inputs, its own id."""
+
+    kind: Kind
+    id: str
+    inputs: tuple[tuple[str, str], ...]
+    config: RunConfig
+    label: str
+
+    def about(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind.name,
+            "version": self.kind.version,
+            "label": self.label,
+            "reads": self.kind.reads(self.config),
+            "inputs": dict(self.inputs),
+            "config": self.config.model_dump(),
+        }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One RunConfig with a name, and which results are wanted of it (kinds; what they need comes along)."""
+
+    name: str
+    config: RunConfig
+    wanted: tuple[str, ...] = RECONSTRUCTION + GENERATION
+
+    @property
+    def id(self) -> str:
+        return digest(self.config.model_dump())
+
+    def stages(self) -> list[Stage]:
+        """In an order in which they can run. Raises UserError for a pair that cannot work, before anything runs."""
+        if set(self.wanted) & set(GENERATION):
+            self.config.require_categorical()
+        found: dict[str, Stage] = {}
+        for name in self.wanted:
+            _add(name, self, found)
+        return list(found.values())
+
+
+def _add(name: str, cell: Cell, found: dict[str, Stage]) -> None:
+    if name in found:
+        return
+    kind = KINDS[name]
+    for needed in kind.needs:
+        _add(needed, cell, found)
+    inputs = {needed: found[needed].id for needed in kind.needs}
+    id = stage_id(name, kind.version, kind.reads(cell.config), inputs)
+    found[name] = Stage(kind, id, tuple(inputs.items()), cell.config, cell.name)
+
+
+def graph(cells: Iterable[Cell]) -> dict[str, Stage]:
+    """All stages of the cells by id, each once, inputs before what needs them."""
+    return {stage.id: stage for cell in cells for stage in cell.stages()}
+
+
+def record(store: Store, cells: Sequence[Cell], experiment: str) -> None:
+    """Write runs/cells/<id>.json, from which tracking and tables find a cell's stages; kinds add up over calls."""
+    folder = store.root / "cells"
+    folder.mkdir(parents=True, exist_ok=True)
+    for cell in cells:
+        path = folder / f"{cell.id}.json"
+        before = read_json(path)["stages"] if path.exists() else {}
+        entry = {
+            "id": cell.id,
+            "name": cell.name,
+            "experiment": experiment,
+            "config": cell.config.model_dump(),
+            "stages": before | {stage.kind.name: stage.id for stage in cell.stages()},
+        }
+        write_json(path, entry)
+
+
+def differing(config: RunConfig, base: RunConfig) -> Mapping[str, Any]:
+    """Dotted settings in which a config differs from its base."""
+    before = settings(base)
+    return {key: value for key, value in settings(config).items() if before[key] != value}

@@ -1,0 +1,115 @@
+"""The allowed imports, and that looking is instant."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {"tokenbridge", "experiments", "analysis", "slurm"}
+FORBIDDEN = {
+    "tokenbridge": {
+        "experiments",
+        "analysis",
+        "slurm",
+        "mlflow",
+        "submitit",
+        "pandas",
+        "typer",
+        "matplotlib",
+        "seaborn",
+    },
+    "experiments": {"submitit"},
+    "analysis": {"torch", "torchvision", "slurm", "submitit", "typer"},
+    "slurm": {"analysis", "mlflow", "torch", "pandas"},
+}
+ALLOWED = {
+    "analysis": {"analysis", "experiments.axes", "experiments.paper", "tokenbridge.config"},
+}
+PUBLISHERS = {"experiments.cli", "experiments.demo"}  # the command and the demo behind it call slurm and analysis
+STAGES = {
+    "train",
+    "sample",
+    "reconstruct",
+    "score",
+    "latents",
+    "quantize",
+    "likelihood",
+    "train_autoencoder",
+    "train_classifier",
+}
+ORDER = ["config", "quantizers", "backbone", "heads", "generator"]  # each may import those before it
+READS_MLFLOW = {"analysis.load"}
+WRITES_MLFLOW = {"experiments.tracking", "experiments.mlflow_store", "experiments.records", "experiments.doctor"}
+
+
+def modules():
+    for package in sorted(PACKAGES):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            yield name, path
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: absolute imports only"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def starts(name, prefixes):
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
+
+
+@pytest.mark.parametrize(("name", "path"), list(modules()), ids=lambda value: value if isinstance(value, str) else "")
+def test_imports_follow_the_arrows(name, path):
+    package = name.split(".")[0]
+    for imported in imports(path):
+        assert not starts(imported, FORBIDDEN[package]), f"{name} imports {imported}"
+        top = imported.split(".")[0]
+        if package in ALLOWED and top in PACKAGES and imported not in PACKAGES:
+            assert starts(imported, ALLOWED[package]), f"{name} imports {imported}"
+        if package == "experiments" and top in ("analysis", "slurm"):
+            assert name in PUBLISHERS, f"{name} imports {imported}"
+        if top == "mlflow":
+            assert name in READS_MLFLOW | WRITES_MLFLOW, f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [m for m in modules() if m[0].startswith("tokenbridge.")],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_core_layers(name, path):
+    parts = name.split(".")
+    for imported in set(imports(path)):
+        inner = imported.split(".")[1:] if imported.startswith("tokenbridge.") else []
+        if inner and parts[1] in ORDER and inner[0] in ORDER:
+            assert ORDER.index(inner[0]) <= ORDER.index(parts[1]), f"{name} imports {imported}"
+        if inner and inner[0] in ("artifacts", "devices") and parts[1] in ORDER:
+            raise AssertionError(f"{name} is maths and imports {imported}")
+
+
+@pytest.mark.parametrize(
+    ("command", "absent"),
+    [
+        ("import experiments.cli", ["torch", "mlflow", "pandas", "matplotlib", "diffusers", "scipy"]),
+        ("import experiments.runner", ["torch", "mlflow", "pandas"]),
+        ("import experiments.tracking", ["torch", "mlflow", "pandas"]),
+        ("import experiments.paper, experiments.presets", ["torch", "mlflow", "pandas"]),
+        ("import analysis.report", ["torch", "mlflow"]),
+        (
+            "import tokenbridge.generator, tokenbridge.train",
+            ["diffusers", "mlflow", "pandas", "sklearn", "torch_fidelity"],
+        ),
+    ],
+)
+def test_light_imports(command, absent):
+    check = f"{command}; import sys; print([name for name in {absent} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,171 @@
+"""Frozen autoencoders: quality as shipped, diffusers folders, and folders that cannot work."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tokenbridge import autoencoder
+from tokenbridge.config import Autoencoder, Data, UserError
+from tokenbridge.data import load, stack
+from tokenbridge.train_autoencoder import evaluate, train_autoencoder
+
+TINY = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "block_out_channels": (4, 6),
+    "layers_per_block": 1,
+    "latent_channels": 5,
+    "norm_num_groups": 2,
+    "mid_block_add_attention": False,
+}
+
+
+def save_tiny(folder, **changes):
+    from diffusers import AutoencoderKL
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoencoderKL(**TINY | changes).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return save_tiny(tmp_path, scaling_factor=0.3, shift_factor=0.1)
+
+
+def folder_config(path, **changes):
+    return Autoencoder(**{"source": "diffusers", "path": str(path), "channels": 5, "stride": 2} | changes)
+
+
+def test_shipped_autoencoder_is_as_good_as_its_card_says():
+    card = json.loads(autoencoder.DIGITS.with_suffix(".json").read_text())
+    measured = evaluate(autoencoder.DIGITS)
+    assert measured["psnr_db"] >= 32
+    assert measured["psnr_db"] == pytest.approx(card["quality"]["psnr_db"], abs=0.05)
+    assert measured["informative_channels"] >= 6
+    assert measured["noise_ratio"] == pytest.approx(card["quality"]["noise_ratio"], abs=0.01)
+    correlation = np.array(card["quality"]["channel_correlation"])
+    assert correlation.shape == (8, 8)
+    assert np.allclose(measured["channel_correlation"], correlation, atol=0.01)
+    assert card["command"].startswith("tokenbridge train-autoencoder")
+
+
+def test_assets_are_small():
+    assert sum(path.stat().st_size for path in autoencoder.ASSETS.iterdir()) < 3 * 2**20
+
+
+def test_digits_moments_and_decoding():
+    frozen = autoencoder.load_autoencoder(Autoencoder())
+    assert (frozen.channels, frozen.stride, frozen.image_channels) == (8, 4, 1)
+    images = torch.from_numpy(stack(load(Data(), "held-out"))[0][:7])
+    moments = frozen.moments(images)
+    assert (moments.shape, moments.dtype) == ((7, 16, 4, 4), torch.float32)
+    assert torch.allclose(frozen.moments(images[:1]), moments[:1], atol=1e-4)
+    decoded = frozen.decode(moments[:, :8])
+    assert (decoded.shape, decoded.dtype) == (images.shape, torch.uint8)
+    assert (decoded.float() - images.float()).abs().mean() < 6
+    assert not any(p.requires_grad for p in frozen.parameters())
+
+
+def test_bytes_are_rounded_and_clamped():
+    values = torch.tensor([-1.7, -1.0, 0.0, 1.0, 1.7, (100.6 / 127.5) - 1])
+    assert autoencoder.to_bytes(values).tolist() == [0, 0, 128, 255, 255, 101]
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(autoencoder.to_bytes(autoencoder.to_signed(every)), every)
+
+
+def test_any_diffusers_folder_works(tiny):
+    from diffusers import AutoencoderKL
+
+    frozen = autoencoder.load_autoencoder(folder_config(tiny))
+    assert (frozen.channels, frozen.stride, frozen.image_channels) == (5, 2, 3)
+    assert (frozen.scaling_factor, frozen.shift_factor) == (0.3, 0.1)
+    images = torch.randint(0, 256, (2, 3, 6, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    reference = AutoencoderKL.from_pretrained(tiny).eval()
+    with torch.no_grad():
+        expected = reference.encode(images.float() / 127.5 - 1).latent_dist
+    moments = frozen.moments(images)
+    assert torch.allclose(moments, torch.cat([expected.mean, expected.logvar], 1), atol=1e-5)
+    assert frozen.decode(moments[:, :5]).shape == images.shape
+
+
+def test_a_folder_without_scaling_factor_has_none(tiny):
+    settings = json.loads((tiny / "config.json").read_text())
+    del settings["scaling_factor"], settings["shift_factor"]
+    (tiny / "config.json").write_text(json.dumps(settings))
+    frozen = autoencoder.load_autoencoder(folder_config(tiny))
+    assert frozen.scaling_factor is None
+    assert frozen.shift_factor is None
+
+
+def test_fingerprint_follows_the_weights(tiny, tmp_path):
+    before = autoencoder.fingerprint(folder_config(tiny))
+    assert before == autoencoder.fingerprint(folder_config(tiny))
+    assert before != autoencoder.fingerprint(folder_config(save_tiny(tmp_path / "other", block_out_channels=(4, 8))))
+    assert len(autoencoder.fingerprint(Autoencoder())) == 64
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"channels": 4}, "channels=4 must be 5"), ({"stride": 4}, "stride=4 must be 2")]
+)
+def test_weights_of_another_shape_are_refused(tiny, change, message):
+    with pytest.raises(UserError, match=message):
+        autoencoder.load_autoencoder(folder_config(tiny, **change))
+    with pytest.raises(UserError, match=r"autoencoder\.channels=4 must be 8"):
+        autoencoder.load_autoencoder(Autoencoder(channels=4))
+
+
+def test_images_that_do_not_fit_are_refused(tiny):
+    frozen = autoencoder.load_autoencoder(folder_config(tiny))
+    for shape in ((1, 1, 8, 8), (1, 3, 7, 8)):
+        with pytest.raises(UserError, match="must have 3 channels"):
+            frozen.moments(torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_broken_folders_are_refused(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"must hold config\.json"):
+        autoencoder.load_autoencoder(folder_config(tmp_path / "absent"))
+    with pytest.raises(UserError, match="must name a folder"):
+        autoencoder.load_autoencoder(Autoencoder(source="diffusers", channels=5, stride=2))
+    weights = next(tiny.glob("*.safetensors"))
+    content = weights.read_bytes()
+    weights.write_bytes(content[:1000])
+    with pytest.raises(UserError, match="cannot be read as an AutoencoderKL"):
+        autoencoder.load_autoencoder(folder_config(tiny))
+    weights.write_bytes(content)
+    config = tiny / "config.json"
+    config.write_text(config.read_text().replace("AutoencoderKL", "UNet2DModel"))
+    with pytest.raises(UserError, match="of class UNet2DModel"):
+        autoencoder.load_autoencoder(folder_config(tiny))
+    config.write_text("{")
+    with pytest.raises(UserError, match="must be JSON"):
+        autoencoder.load_autoencoder(folder_config(tiny))
+
+
+def test_weights_that_miss_a_tensor_are_refused(tiny):
+    from safetensors.torch import load_file, save_file
+
+    path = next(tiny.glob("*.safetensors"))
+    state = load_file(path)
+    state.pop("decoder.conv_in.weight")
+    save_file(state, path)
+    with pytest.raises(UserError, match=r"decoder\.conv_in\.weight"):
+        autoencoder.load_autoencoder(folder_config(tiny))
+
+
+def test_broken_digits_weights_are_refused(tmp_path):
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(autoencoder.DIGITS.read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"cut\.safetensors"):
+        autoencoder.load_digits_autoencoder(path)
+
+
+@pytest.mark.slow
+def test_training_repeats_itself(tmp_path):
+    cards = [train_autoencoder(tmp_path / name, epochs=1, seed=3) for name in ("a", "b")]
+    assert cards[0] == cards[1]

@@ -1,0 +1,169 @@
+"""Figures: text that can be read, pixels that are whole, heights that mean what the caption says."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from analysis import charts, figures, mosaic
+from analysis.figures import Drawing
+from analysis.source import Source, read
+from tests.synthetic_source import write_source
+from tokenbridge.config import UserError
+
+NAMES = ["figure-3-latents", "distortion", "figure-6-reconstructions", "figure-7-prediction", "samples", "training"]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    return read(write_source(tmp_path_factory.mktemp("figures") / "report", seeds=2) / "source")
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["light", "dark"])
+def drawings(request: pytest.FixtureRequest, source: Source) -> list[Drawing]:
+    return figures.draw(source, dark=request.param)
+
+
+def _drawn_text(figure: Figure, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[tuple[str, float, float], Bbox], Bbox]:
+    """What the renderer really writes (tick labels beyond the limits are not), with its boxes; and the canvas."""
+    found: dict[tuple[str, float, float], Bbox] = {}
+    original = RendererAgg.draw_text
+
+    def draw_text(self, gc, x, y, s, prop, angle, ismath=False, mtext: Text | None = None):
+        if mtext is not None:
+            box = mtext.get_window_extent(self)
+            found[mtext.get_text(), box.x0, box.y0] = box
+        return original(self, gc, x, y, s, prop, angle, ismath=ismath, mtext=mtext)
+
+    monkeypatch.setattr(RendererAgg, "draw_text", draw_text)
+    monkeypatch.setattr(RendererAgg, "draw_mathtext", draw_text, raising=False)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return found, Bbox.from_bounds(0, 0, *canvas.get_width_height())
+
+
+def test_every_figure_is_there_with_words_for_it(drawings: list[Drawing]) -> None:
+    assert [drawing.name for drawing in drawings] == NAMES
+    for drawing in drawings:
+        assert len(drawing.caption) > 60
+        assert drawing.alt
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_two_texts_overlap_or_leave_the_canvas(
+    drawings: list[Drawing], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = next(drawing.figure for drawing in drawings if drawing.name == name)
+    boxes, canvas = _drawn_text(figure, monkeypatch)
+    assert len(boxes) > 5
+    for (text, *_), box in boxes.items():
+        inside = canvas.x0 <= box.x0 and box.x1 <= canvas.x1 and canvas.y0 <= box.y0 and box.y1 <= canvas.y1
+        assert inside, f"{text!r} at {box.extents} leaves {canvas.extents}"
+    for (a, box), (b, other) in combinations(boxes.items(), 2):
+        assert not box.overlaps(other), f"{a[0]!r} at {box.extents} lies on {b[0]!r} at {other.extents}"
+
+
+def test_the_overlap_check_sees_an_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = Figure(figsize=(2, 1))
+    figure.text(0.5, 0.5, "one")
+    figure.text(0.52, 0.5, "two")
+    boxes, _ = _drawn_text(figure, monkeypatch)
+    first, second = boxes.values()
+    assert first.overlaps(second)
+
+
+@pytest.mark.parametrize("name", ["figure-6-reconstructions", "figure-7-prediction", "samples"])
+def test_image_pixels_are_whole_squares_of_one_colour(drawings: list[Drawing], name: str) -> None:
+    figure = next(drawing.figure for drawing in drawings if drawing.name == name)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    seen = np.asarray(canvas.buffer_rgba())[..., :3]
+    pictures = [axes for axes in figure.axes if axes.get_images() and not axes.axison]
+    assert pictures
+    for axes in pictures:
+        picture = np.asarray(axes.get_images()[0].get_array())
+        box = axes.get_window_extent()
+        top, left = seen.shape[0] - round(box.y1), round(box.x0)
+        part = seen[top : top + picture.shape[0], left : left + picture.shape[1]]
+        np.testing.assert_array_equal(part, picture)
+
+
+def test_a_sheet_enlarges_by_a_whole_number_and_keeps_the_order() -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (3, 1, 5, 7), dtype=np.uint8)
+    picture = mosaic.sheet([images, images[::-1]], 3, "#336699")
+    assert picture.shape == (2 * 5 * 3 + mosaic.GAP, 3 * 7 * 3 + 2 * mosaic.GAP, 3)
+    second = picture[:15, 21 + mosaic.GAP : 42 + mosaic.GAP]
+    np.testing.assert_array_equal(second[::3, ::3, 0], images[1, 0])
+    np.testing.assert_array_equal(second, np.kron(second[::3, ::3], np.ones((3, 3, 1), np.uint8)))
+    np.testing.assert_array_equal(picture[0, 21], [0x33, 0x66, 0x99])
+
+
+def test_colour_images_keep_their_colours() -> None:
+    images = np.zeros((1, 3, 4, 4), np.uint8)
+    images[0, 2] = 200
+    assert mosaic.sheet([images], 2, "white")[0, 0].tolist() == [0, 0, 200]
+
+
+@pytest.mark.parametrize(("side", "factor"), [(16, 6), (32, 3), (256, 1), (8, 12)])
+def test_enlargement_is_whole_and_at_least_one(side: int, factor: int) -> None:
+    assert mosaic.enlargement(np.zeros((1, 1, side, side), np.uint8)) == factor
+
+
+def test_a_stem_s_height_is_the_density_of_its_interval() -> None:
+    edges = np.linspace(0, 1, 1001)
+    centers = np.array([0.1, 0.3, 0.5, 0.7, 0.9])  # of intervals that are 0.2 wide
+    counts = np.zeros(1000)
+    counts[np.searchsorted(edges, centers, side="right") - 1] = [10, 20, 40, 20, 10]
+    x, height = charts.stems(edges, counts, centers)
+    np.testing.assert_allclose(x, centers)
+    np.testing.assert_allclose(height * 0.2, [0.1, 0.2, 0.4, 0.2, 0.1])
+
+
+def test_levels_within_one_bin_share_a_stem_of_the_same_meaning() -> None:
+    edges = np.linspace(0, 1, 6)
+    centers = (np.arange(20) + 0.5) / 20  # four levels a bin, uniform density 1
+    x, height = charts.stems(edges, np.full(5, 7.0), centers)
+    np.testing.assert_allclose(x, (np.arange(5) + 0.5) / 5)
+    np.testing.assert_allclose(height, 1)
+
+
+def test_the_error_maps_and_the_scale_end_at_the_largest_error(source: Source) -> None:
+    stages = [source.stage(source.cells("1a", label)[0], "reconstruct") for label in ("continuous", "B=4")]
+    examples = [source.example(stage) for stage in stages]
+    errors = [np.abs(e["reconstructed"].astype(int) - e["original"]) for e in examples]
+    caption = next(d.caption for d in figures.draw(source) if d.name == "figure-6-reconstructions")
+    assert errors[0].max() < errors[1].max()
+    assert f"({errors[1].max()} of 255 grey levels)" in caption
+
+
+def test_the_titles_of_figure_7_quote_numbers_of_one_seed_only(tmp_path: Path) -> None:
+    single = read(write_source(tmp_path / "report", seeds=1, tables=("2a",)) / "source")
+    drawn = {drawing.name: drawing.figure for drawing in figures.draw(single)}
+    titles = [text.get_text() for text in drawn["figure-7-prediction"].texts]
+    assert f"parallel  ·  fd_digits {single.number('cell-b064-r5-parallel-s0', 'score/fd_digits'):.2f}" in " ".join(
+        titles
+    )
+    assert set(drawn) == {"figure-7-prediction", "samples", "training"}
+
+
+def test_a_missing_example_file_is_named(tmp_path: Path) -> None:
+    folder = write_source(tmp_path / "report", tables=("1a",))
+    (folder / "source" / "examples" / "reconstruct-b008-r5.npz").unlink()
+    with pytest.raises(UserError, match=r"reconstruct-b008-r5.npz is missing; write the report's source again"):
+        figures.draw(read(folder / "source"))
+
+
+def test_the_style_leaves_matplotlib_as_it_was() -> None:
+    before = dict(mpl.rcParams)
+    with figures.style(dark=True):
+        assert mpl.rcParams["figure.facecolor"] == "#15181d"
+    assert dict(mpl.rcParams) == before

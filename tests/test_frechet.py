@@ -1,0 +1,144 @@
+"""Fréchet distance against its definition, torch-fidelity and clean-fid."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from tokenbridge.config import UserError
+from tokenbridge.metrics.frechet import (
+    frechet_distance,
+    frechet_standard_error,
+    from_features,
+    from_moments,
+    jackknife_groups,
+)
+
+F = 13
+
+
+def correlated(n: int, f: int = F, seed: int = 0, shift: float = 0.0, rank: int | None = None) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, rank or f)) @ rng.normal(size=(rank or f, f)) + shift + rng.normal(size=f)
+
+
+def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return x.mean(0), np.cov(x, rowvar=False)
+
+
+def definition(x: np.ndarray, y: np.ndarray) -> float:
+    """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁^½ Σ₂ Σ₁^½)^½), each square root by scipy."""
+    (m1, c1), (m2, c2) = moments(x), moments(y)
+    root = scipy.linalg.sqrtm(c1)
+    return float(np.sum((m1 - m2) ** 2) + np.trace(c1 + c2 - 2 * scipy.linalg.sqrtm(root @ c2 @ root)).real)
+
+
+def forms(x: np.ndarray) -> dict:
+    return {"features": x, "statistics": from_features(x), "file": from_moments(*moments(x))}
+
+
+FULL = (correlated(101, seed=1), correlated(211, seed=2, shift=0.3))
+
+
+@pytest.mark.parametrize("first", ["features", "statistics", "file"])
+@pytest.mark.parametrize("second", ["features", "statistics", "file"])
+def test_equals_the_definition_in_every_form(first, second):
+    x, y = FULL
+    assert frechet_distance(forms(x)[first], forms(y)[second]) == pytest.approx(definition(x, y), rel=1e-11)
+
+
+def test_equals_torch_fidelity():
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    x, y = FULL
+    theirs = fid_statistics_to_metric(*(fid_features_to_statistics(torch.from_numpy(v)) for v in FULL), False)
+    assert frechet_distance(x, y) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The `disp` argument is deprecated:DeprecationWarning")
+def test_equals_clean_fid():
+    from cleanfid.fid import fid_from_feats
+
+    assert frechet_distance(*FULL) == pytest.approx(fid_from_feats(*FULL), rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m"), [(5, 7), (5, 101), (101, 5)])
+def test_exact_where_images_are_fewer_than_features(n, m):
+    """In the plane that both sets span, the covariances are regular and the definition holds to full precision."""
+    basis = np.linalg.qr(np.random.default_rng(3).normal(size=(31, 3)))[0].T
+    x, y = correlated(n, 3, seed=4), correlated(m, 3, seed=5)
+    assert frechet_distance(x @ basis, y @ basis) == pytest.approx(definition(x, y), rel=1e-12)
+    assert frechet_distance(x @ basis, from_moments(*moments(y @ basis))) == pytest.approx(definition(x, y), rel=1e-9)
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_of_a_set_with_itself_is_zero_and_never_below(rank):
+    for n in (2, 5, 101):
+        x = correlated(n, rank=rank)
+        for other in forms(x).values():
+            distance = frechet_distance(x, other)
+            assert 0 <= distance < 1e-6 * np.trace(np.atleast_2d(np.cov(x, rowvar=False)))
+        assert frechet_distance(x, x) < 1e-12 * np.trace(np.atleast_2d(np.cov(x, rowvar=False)))
+
+
+def test_one_dimension_by_hand():
+    x, y = np.array([[0.0], [2.0]]), np.array([[3.0], [9.0]])  # means 1 and 6, deviations √2 and √18
+    assert frechet_distance(x, y) == pytest.approx(25 + (np.sqrt(18) - np.sqrt(2)) ** 2)
+
+
+def test_constant_features_have_the_distance_of_their_means():
+    assert frechet_distance(np.zeros((3, F)), np.ones((40, F))) == pytest.approx(F)
+    assert frechet_distance(np.zeros((3, F)), from_moments(np.ones(F), np.zeros((F, F)))) == pytest.approx(F)
+
+
+def test_float32_files_are_accepted():
+    x, y = FULL
+    mu, sigma = (v.astype(np.float32) for v in moments(y @ np.diag([1.0] * 3 + [0.0] * (F - 3))))
+    low = y.copy()
+    low[:, 3:] = 0
+    assert frechet_distance(x, from_moments(mu, sigma)) == pytest.approx(frechet_distance(x, low), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: frechet_distance(FULL[0], FULL[1][:, :5]), "widths 13 and 5"),
+        (lambda: frechet_distance(FULL[0][:1], FULL[1]), "first features of 1 images must have at least 2"),
+        (
+            lambda: frechet_distance(FULL[0], np.where(np.eye(101, F), np.nan, 1.0)),
+            "13 of 1313 values in second features",
+        ),
+        (lambda: frechet_distance(FULL[0], np.full((3, F), np.inf)), "not finite"),
+        (lambda: frechet_distance(FULL[0], FULL[1].ravel()), "two axes"),
+        (lambda: from_moments(np.zeros(3), np.eye(4)), r"mu \(3,\) and sigma \(4, 4\)"),
+        (lambda: from_moments(np.zeros(3), -np.eye(3)), "eigenvalues >= 0"),
+        (lambda: from_moments(np.zeros(3), np.triu(np.ones((3, 3)))), "symmetric"),
+        (lambda: from_moments([0.0, np.nan], np.eye(2)), "mu of statistics are not finite"),
+        (lambda: frechet_standard_error(FULL[0][:3], FULL[1], jackknife_groups([0, 1, 2], 2)), "too few"),
+    ],
+)
+def test_unusable_input_is_refused(make, message):
+    with pytest.raises(UserError, match=message) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+def test_groups_hold_equal_shares_of_each_class():
+    labels = np.arange(2000) % 10  # as the sample stage orders them
+    groups = jackknife_groups(labels)
+    table = np.zeros((20, 10), int)
+    np.add.at(table, (groups, labels), 1)
+    assert (table == 10).all()
+    uneven = jackknife_groups(np.repeat([0, 1, 2], [3, 5, 30]), 7)
+    assert set(np.bincount(uneven)) == {5, 6}
+
+
+def test_standard_error_equals_the_spread_over_repeated_draws():
+    """One jackknife set's error against the deviation of the distance over 200 independent sets."""
+    rng = np.random.default_rng(6)
+    reference = from_features(rng.normal(size=(4001, 3)))
+    labels = np.zeros(500)
+    draws = [rng.normal(size=(500, 3)) * 1.3 + 0.5 for _ in range(200)]
+    spread = np.std([frechet_distance(x, reference) for x in draws], ddof=1)
+    errors = [frechet_standard_error(x, reference, jackknife_groups(labels)) for x in draws[:20]]
+    assert np.mean(errors) == pytest.approx(spread, rel=0.2)

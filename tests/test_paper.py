@@ -1,0 +1,114 @@
+"""The paper's tables: published numbers as printed, and cells that the configuration takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from experiments.paper import TABLES, Table, table
+from experiments.presets import preset
+from tokenbridge.config import RunConfig, UserError, override, settings
+
+# typed from arXiv 2503.16430 apart from experiments/paper.py: label, then the columns in their order
+PRINTED = {
+    "1a": ["continuous 1.11 306.1", "B=4", "B=8 3.69 250.3", "B=16 1.33 296.8", "B=32 1.12 303.8", "B=64 1.11 305.4"],
+    "1b": ["continuous 1.11 306.1", "±2 2.26 267.9", "±3 1.22 299.7", "±4 1.13 305.3", "±5 1.11 305.4"],
+    "2a": ["parallel 15.7 158.5", "autoregressive 1.94 306.1"],
+    "2b": ["as stored 1.94 306.1", "frequency 1.89 307.3"],
+    "2c": ["B=16 2.03 295.0", "B=32 1.98 298.4", "B=64 1.94 306.1"],
+    "2d": ["1 channel 16 60 2.28 289.1", "2 channels 256 63 2.45 291.2", "4 channels 65536 530 3.24 282.9"],
+    "2e": [
+        "256×3 3 2.88 277.3",
+        "512×3 10 16.3 2.72 284.8",
+        "512×4 13 21.0 2.65 295.5",
+        "1024×4 65 80.8 2.03 305.0",
+        "1024×6 94 118.6 1.94 306.1",
+    ],
+    "3": [
+        "MaskGIT 177 6.18 182.1",
+        "RQTran 3800 7.55 134.0",
+        "ViT-VQGAN 1700 4.17 175.1",
+        "TiTok-128 287 1.97 281.8",
+        "MAGVIT-v2 307 1.78 319.4",
+        "Open-MAGVIT2-L 804 2.51 271.7 0.84 0.54",
+        "LlamaGen 3100 2.18 263.3 0.81 0.58",
+        "VAR 2000 1.73 350.2 0.82 0.60",
+        "LDM-4 400 3.60 247.7 0.87 0.48",
+        "U-ViT-H/2-G 501 2.29 263.9 0.82 0.57",
+        "DiT-XL/2 675 2.27 278.2 0.83 0.57",
+        "MDTv2-XL/2 676 1.58 314.7 0.79 0.65",
+        "GIVT 304 3.35 0.84 0.53",
+        "FlowAR-H 1900 1.65 296.5 0.83 0.60",
+        "MAR-L 479 1.78 296.0 0.81 0.60",
+        "MAR-H 943 1.55 303.7 0.81 0.62",
+        "TokenBridge-L 486 1.76 294.8 0.80 0.63",
+        "TokenBridge-H 910 1.55 313.3 0.80 0.65",
+    ],
+    "5": ["diffusion 311.25 1.85", "autoregressive 52.42 0.57"],
+}
+RUNNABLE = [(each, cell) for each in TABLES.values() for cell in each.cells if cell.overrides is not None]
+
+
+@pytest.mark.parametrize("id", PRINTED)
+def test_published_numbers_are_those_printed(id: str) -> None:
+    for cell, line in zip(TABLES[id].cells, PRINTED[id], strict=True):
+        numbers = [cell.published[column.key] for column in TABLES[id].published if column.key in cell.published]
+        words = line.removeprefix(cell.label).split()
+        assert line.startswith(cell.label)
+        assert numbers == [float(word) for word in words], cell.label
+
+
+def test_givt_has_no_inception_score_and_its_precision_is_not_taken_for_one() -> None:
+    assert TABLES["3"].cell("GIVT").published == {"params": 304, "fid": 3.35, "precision": 0.84, "recall": 0.53}
+
+
+@pytest.mark.parametrize(("table", "cell"), RUNNABLE, ids=[f"{t.id}-{c.label}" for t, c in RUNNABLE])
+def test_overrides_are_settings_of_a_config(table: Table, cell) -> None:
+    base = preset("imagenet256-L")
+    config = override(base, cell.overrides)
+    assert {key: settings(config)[key] for key in cell.overrides} == dict(cell.overrides)
+
+
+@pytest.mark.parametrize("id", ["1a", "1b", "2a", "2b", "2c", "2e"])
+def test_rows_differ_in_what_the_table_varies_and_in_nothing_else(id: str) -> None:
+    table = TABLES[id]
+    configs = [settings(override(preset("digits"), cell.overrides or {})) for cell in table.cells]
+    differing = {key for key in configs[0] if len({str(config[key]) for config in configs}) > 1}
+    assert differing == set(table.varies)
+
+
+def test_a_row_without_overrides_says_why() -> None:
+    for each in TABLES.values():
+        for cell in each.cells:
+            assert cell.overrides is not None or cell.reason
+            assert cell.published or cell.reason
+
+
+def test_the_tables_of_a_large_model_are_the_presets() -> None:
+    for size in "LH":
+        keys = TABLES["3"].cell(f"TokenBridge-{size}").overrides
+        given = settings(preset(f"imagenet256-{size}"))
+        assert keys is not None
+        assert {key: given[key] for key in keys} == dict(keys)
+
+
+def test_an_unknown_table_and_an_unknown_row_are_refused_with_what_there_is() -> None:
+    with pytest.raises(UserError, match="'9z' is none of the paper's; choose one of 1a, 1b, 2a"):
+        table("9z")
+    with pytest.raises(UserError, match="'B=7' is no row of table 1a; its rows are continuous, B=4"):
+        TABLES["1a"].cell("B=7")
+
+
+def test_importing_it_takes_neither_torch_nor_pandas() -> None:
+    code = "import sys, experiments.paper; print(sorted({'torch', 'pandas', 'numpy', 'mlflow'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_defaults_hold_the_paper_s_training_settings() -> None:
+    defaults = {key: None for key in settings(RunConfig)} | settings(preset("imagenet256-L"))
+    for cell in TABLES["4"].cells:
+        for key, value in (cell.overrides or {}).items():
+            assert defaults[key] == value, key

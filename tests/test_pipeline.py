@@ -1,0 +1,130 @@
+import json
+
+import numpy as np
+import pytest
+
+from experiments.pipeline import GENERATION, KINDS, Cell, differing, graph
+from experiments.runner import run_cells
+from tokenbridge.artifacts import Store
+from tokenbridge.config import Runtime, UserError, override
+from tokenbridge.sample import run as sample_run
+
+
+def names(cells):
+    return sorted(stage.kind.name for stage in graph(cells).values())
+
+
+def test_one_cell_runs_through_every_stage(finished):
+    store, cell = finished
+    stages = {stage.kind.name: stage for stage in cell.stages()}
+    assert set(stages) == set(KINDS)
+    for kind, stage in stages.items():
+        manifest = store.manifest(stage.id)
+        assert manifest["inputs"] == {needed: stages[needed].id for needed in KINDS[kind].needs}
+        if kind != "latents":
+            metrics = json.loads((store.folder(stage.id) / "metrics.json").read_text())
+            assert metrics["protocol"], f"{kind}: a number carries its protocol"
+            assert all(np.isfinite(value) for value in metrics["metrics"].values())
+    record = json.loads((store.root / "cells" / f"{cell.id}.json").read_text())
+    assert record["stages"] == {kind: stage.id for kind, stage in stages.items()}
+
+
+def test_a_second_run_does_nothing(finished, capsys):
+    store, cell = finished
+    before = {path: path.stat().st_mtime_ns for path in store.root.glob("stages/*")}
+    run_cells(store, [cell], Runtime(threads=1), "tests")
+    assert {path: path.stat().st_mtime_ns for path in store.root.glob("stages/*")} == before
+    assert capsys.readouterr().out == ""
+
+
+def test_stages_are_shared(tiny):
+    temperatures = [Cell(f"t{t}", override(tiny, {"sample.temperature": t}), GENERATION) for t in (0.8, 0.9, 1.0)]
+    assert names(temperatures) == sorted(["latents", "quantizer", "train", "likelihood", *["sample", "score"] * 3])
+    ranges = [Cell(f"r{r}", override(tiny, {"quantizer.range": r}), ("reconstruct",)) for r in (3.0, 4.0)]
+    assert names(ranges) == ["latents", "quantizer", "quantizer", "reconstruct", "reconstruct"]
+    continuous = [
+        Cell(f"b{b}", override(tiny, {"quantizer.kind": "identity", "quantizer.levels": b}), ("reconstruct",))
+        for b in (8, 16)
+    ]
+    assert names(continuous) == ["latents", "quantizer", "reconstruct"]
+
+
+def test_each_kind_reads_only_what_changes_it(tiny):
+    base = {stage.kind.name: stage.id for stage in Cell("x", tiny).stages()}
+
+    def changed(assignment):
+        other = {stage.kind.name: stage.id for stage in Cell("x", override(tiny, [assignment])).stages()}
+        return {kind for kind in base if base[kind] != other[kind]}
+
+    downstream = {"train", "likelihood", "sample", "score"}
+    assert changed("sample.temperature=0.5") == {"sample", "score"}
+    assert changed("score.reference=held-out") == {"score"}
+    assert changed("head.depth=2") == downstream
+    assert changed("quantizer.levels=32") == {"quantizer", "reconstruct"} | downstream
+    assert changed("latents.scale=0.5") == set(KINDS)
+    assert changed("data.split_seed=1") == set(KINDS)
+
+
+def test_an_impossible_cell_is_refused_before_anything_runs(tiny, tmp_path):
+    cells = [
+        Cell("good", tiny, ("quantizer",)),
+        Cell("bad", override(tiny, {"quantizer.kind": "identity"}), ("score",)),
+    ]
+    with pytest.raises(UserError, match="choose a quantizer"):
+        run_cells(Store(tmp_path / "runs"), cells, Runtime(threads=1), "tests")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_two_processes_at_a_time_and_a_failure_stops_only_what_needs_it(tiny, tmp_path, capfd):
+    store = Store(tmp_path)
+    cells = [
+        Cell(f"b{b}", override(tiny, {"quantizer.kind": "quantile", "quantizer.levels": b}), ("reconstruct",))
+        for b in (5, 65_000)
+    ]
+    data = override(tiny, {"data.source": "digits"})
+    cells += [Cell("uniform", override(data, {"quantizer.kind": "uniform"}), ("quantizer",))]
+    cells[1] = Cell(
+        "broken",
+        override(tiny, {"quantizer.kind": "quantile", "quantizer.levels": 65_000, "quantizer.per": "channel"}),
+        ("reconstruct",),
+    )
+    with pytest.raises(
+        UserError,
+        match=r"broken: levels=65000 must be at most \d+, the number of distinct values.*; 1 stages that need it",
+    ):
+        run_cells(store, cells, Runtime(), "tests", jobs=2)
+    done = [stage.kind.name for stage in graph(cells).values() if store.finished(stage.id)]
+    assert sorted(done) == ["latents", "quantizer", "quantizer", "reconstruct"]
+    assert not list(store.root.glob("stages/*.partial"))
+    assert "left" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_images_are_the_same_whatever_the_batch(finished, tiny, tmp_path, batch):
+    """Image i depends on (checkpoint, config, i) alone: equal tokens; pixels may round differently by one."""
+    store, cell = finished
+    stage = next(stage for stage in cell.stages() if stage.kind.name == "sample")
+    inputs = {kind: store.folder(id) for kind, id in stage.inputs}
+    sample_run(tiny, inputs, tmp_path, Runtime(threads=1, batch=batch))
+    folder = store.folder(stage.id)
+    assert np.array_equal(np.load(tmp_path / "tokens.npy"), np.load(folder / "tokens.npy"))
+    a, b = (np.load(where / "samples.npy").astype(int) for where in (tmp_path, folder))
+    assert a.shape == (71, 1, 16, 16)
+    assert np.abs(a - b).max() <= 1
+    assert np.array_equal(np.load(tmp_path / "labels.npy"), np.arange(71) % 10)
+
+
+def test_fewer_images_are_the_first_of_more(finished, tiny, tmp_path):
+    store, cell = finished
+    stage = next(stage for stage in cell.stages() if stage.kind.name == "sample")
+    sample_run(
+        override(tiny, ["sample.images=5"]),
+        {kind: store.folder(id) for kind, id in stage.inputs},
+        tmp_path,
+        Runtime(threads=1),
+    )
+    assert np.array_equal(np.load(tmp_path / "tokens.npy"), np.load(store.folder(stage.id) / "tokens.npy")[:5])
+
+
+def test_differing_settings_are_named(tiny):
+    assert differing(override(tiny, ["quantizer.levels=8"]), tiny) == {"quantizer.levels": 8}

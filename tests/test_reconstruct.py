@@ -1,0 +1,125 @@
+"""The reconstruct stage on the shipped digits, and on a folder that the digits' features do not measure."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tokenbridge import data, latents, quantize, reconstruct
+from tokenbridge.config import Data, Quantizer, RunConfig, Runtime, Sample
+from tokenbridge.latents import Latents
+from tokenbridge.metrics.images import psnr
+
+CONFIG = RunConfig(sample=Sample(iterations=1))
+RUNTIME = Runtime(device="cpu", threads=1, batch=128)
+
+
+def with_quantizer(**settings) -> RunConfig:
+    return CONFIG.model_copy(update={"quantizer": Quantizer(**settings)})
+
+
+def reconstructed(config: RunConfig, encoded: Path, folder: Path, runtime: Runtime = RUNTIME) -> Path:
+    """Folder of a reconstruct stage, its quantizer beside it."""
+    quantizer, out = folder / "quantizer", folder / "reconstruct"
+    quantizer.mkdir(parents=True)
+    out.mkdir()
+    quantize.run(config, {"latents": encoded}, quantizer, runtime)
+    reconstruct.run(config, {"latents": encoded, "quantizer": quantizer}, out, runtime)
+    return out
+
+
+def report(out: Path) -> tuple[dict, dict]:
+    read = json.loads((out / "metrics.json").read_text())
+    return read["metrics"], read["protocol"]
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("latents")
+    latents.run(CONFIG, {}, folder, RUNTIME)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cells(encoded, tmp_path_factory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("cells")
+    kinds = {"continuous": {"kind": "identity"}, "b64": {"levels": 64}, "b4": {"levels": 4}}
+    return {name: reconstructed(with_quantizer(**s), encoded, root / name) for name, s in kinds.items()}
+
+
+def test_fewer_levels_cost_quality_and_save_bits(cells):
+    continuous, b64, b4 = (report(cells[name])[0] for name in ("continuous", "b64", "b4"))
+    assert continuous["psnr"] >= 32  # the shipped autoencoder's promise
+    assert continuous["psnr"] > b64["psnr"] > b4["psnr"] + 3
+    assert 1 > continuous["ssim"] > b64["ssim"] > b4["ssim"] > 0
+    assert b64["fd_digits_held_out"] < b4["fd_digits_held_out"]
+    assert b64["agreement"] >= 0.95
+    assert continuous["fd_digits_floor"] == b64["fd_digits_floor"] > 0
+    assert 0 < b4["effective_bits"] < 8 * 16 * 2 < b64["effective_bits"] < 8 * 16 * 6
+    assert "effective_bits" not in continuous
+
+
+def test_every_metric_is_a_number(cells):
+    names = {"psnr", "psnr_se", "ssim", "ssim_se", "fd_digits", "fd_digits_se", "fd_digits_floor"}
+    names |= {"fd_digits_held_out", "is_digits", "agreement"}
+    assert set(report(cells["continuous"])[0]) == names
+    metrics, protocol = report(cells["b64"])
+    assert set(metrics) == names | {"effective_bits"}
+    assert all(type(value) is float and math.isfinite(value) for value in metrics.values())
+    assert protocol == report(cells["continuous"])[1]  # so that both may stand in one column
+    assert protocol["images"] == len(data.load(CONFIG.data, "held-out"))
+    assert protocol["reference"] == "train"
+    assert protocol["ssim"].endswith("window of 7")
+
+
+def test_effective_bits_are_those_of_the_tokens(cells, encoded):
+    quantizer = quantize.load_quantizer(cells["b4"].with_name("quantizer"))
+    tokens = quantizer.encode(Latents(encoded).posterior_mean("held-out")).numpy()
+    bits = 0.0
+    for channel in range(8):
+        _, counts = np.unique(tokens[..., channel], return_counts=True)
+        share = counts / counts.sum()
+        bits -= 16 * float(np.sum(share * np.log2(share)))
+    assert report(cells["b4"])[0]["effective_bits"] == pytest.approx(bits)
+    assert reconstruct.effective_bits(torch.tensor([[5, 5, 0, 0], [1, 1, 1, 1]]), 7) == pytest.approx(7 * (1 + 2))
+
+
+def test_examples_are_the_first_image_of_each_class(cells):
+    images, labels = data.stack(data.load(CONFIG.data, "held-out"))
+    first = [int(np.flatnonzero(labels == label)[0]) for label in range(10)]
+    found = np.load(cells["b64"] / "examples.npz")
+    assert found["labels"].tolist() == list(range(10))
+    np.testing.assert_array_equal(found["original"], images[first])
+    assert found["reconstructed"].dtype == np.uint8
+    pairs = psnr(*(torch.from_numpy(found[key]) for key in ("reconstructed", "original")))
+    assert pairs.min() > 25  # each beside its own original
+
+
+def test_batch_size_changes_nothing(cells, encoded, tmp_path):
+    out = reconstructed(with_quantizer(levels=4), encoded, tmp_path, RUNTIME.model_copy(update={"batch": 77}))
+    assert report(out)[0] == pytest.approx(report(cells["b4"])[0], rel=1e-3)
+
+
+def test_data_that_the_features_do_not_measure_keep_their_pixel_metrics(tmp_path):
+    images, labels = data.stack(data.load(CONFIG.data, "held-out"))
+    for label in range(3):
+        folder = tmp_path / "images" / str(label)
+        folder.mkdir(parents=True)
+        for i, image in enumerate(images[labels == label][:5]):
+            Image.fromarray(image[0]).save(folder / f"{i}.png")
+    config = CONFIG.model_copy(update={"data": Data(source="folder", path=str(tmp_path / "images"), classes=3)})
+    encoded = tmp_path / "latents"
+    encoded.mkdir()
+    latents.run(config, {}, encoded, RUNTIME)
+    out = reconstructed(config, encoded, tmp_path / "cell")
+    metrics, protocol = report(out)
+    assert set(metrics) == {"psnr", "psnr_se", "ssim", "ssim_se", "effective_bits"}
+    assert metrics["psnr"] > 28
+    assert protocol["features"] is None
+    assert "data.classes=3 must be 10" in protocol["features_left_out"]
+    assert np.load(out / "examples.npz")["labels"].tolist() == [0, 1, 2]

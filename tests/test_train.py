@@ -1,0 +1,210 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from experiments.pipeline import Cell
+from experiments.runner import run_stage
+from tests.small import shake
+from tokenbridge import train
+from tokenbridge.artifacts import Store, read_journal
+from tokenbridge.config import Runtime, UserError, override
+from tokenbridge.latents import Latents
+from tokenbridge.train import CHECKPOINT, Draws, Trainer, build_model, load_model
+
+RUNTIME = Runtime(threads=1, checkpoint_seconds=0)  # a checkpoint after every step
+
+
+def stage_of(cell, kind):
+    return next(stage for stage in cell.stages() if stage.kind.name == kind)
+
+
+def inputs_of(store, cell, *kinds):
+    return {kind: store.folder(stage_of(cell, kind).id) for kind in ("latents", "quantizer", *kinds)}
+
+
+@pytest.fixture
+def work(finished, tmp_path):
+    """A folder to train in, beside the finished latents and quantizer."""
+    store, cell = finished
+    return inputs_of(store, cell), tmp_path
+
+
+def test_a_killed_training_goes_on_bit_for_bit(finished, tmp_path):
+    """SIGTERM, then SIGKILL, at moments as they come; the weights and the curve equal the undisturbed run's."""
+    reference, cell = finished
+    store = Store(tmp_path)
+    stages = cell.stages()[: [s.kind.name for s in cell.stages()].index("train") + 1]
+    for stage in stages:
+        if stage.kind.name in ("latents", "quantizer"):
+            run_stage(store, stage, Runtime(threads=1))
+    spot = stage_of(cell, "train")
+    script = (
+        "import sys; from pathlib import Path; import torch; torch.set_num_threads(1);"
+        "from tests.conftest import TINY; from experiments.presets import DIGITS;"
+        "from experiments.pipeline import Cell;"
+        "from experiments.runner import run_stage; from tokenbridge.artifacts import Store;"
+        "from tokenbridge.config import Runtime, override;"
+        "cell = Cell('tiny', override(DIGITS, TINY), ('train',));"
+        "[run_stage(Store(Path(sys.argv[1])), s, Runtime(threads=1, checkpoint_seconds=0)) for s in cell.stages()]"
+    )
+    partial = store.folder(spot.id).with_name(spot.id + ".partial")
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        target = saved_step(partial) + 3
+        while saved_step(partial) < target and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(number)
+        said = process.communicate()[0]
+        if number == signal.SIGTERM:
+            assert process.returncode == 128 + signal.SIGTERM
+            assert "the same command goes on from there" in said
+        else:
+            assert process.returncode == -signal.SIGKILL
+        assert not store.finished(spot.id)
+        assert 0 < saved_step(partial) < 44
+    run_stage(store, spot, Runtime(threads=1))
+    assert store.finished(spot.id)
+    for name in ("model.safetensors", "model_raw.safetensors"):
+        ours, theirs = load_file(store.folder(spot.id) / name), load_file(reference.folder(spot.id) / name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+    curves = [
+        [(key, value, step) for key, value, _, step in read_journal(s.folder(spot.id) / "metrics.jsonl")]
+        for s in (store, reference)
+    ]
+    assert curves[0] == curves[1]
+
+
+def saved_step(partial):
+    try:
+        return torch.load(partial / CHECKPOINT, weights_only=True)["step"]
+    except (OSError, RuntimeError, EOFError):
+        return 0
+
+
+def test_the_journal_and_the_metrics_of_a_finished_training(finished):
+    store, cell = finished
+    folder = store.folder(stage_of(cell, "train").id)
+    lines = read_journal(folder / "metrics.jsonl")
+    assert {line[0] for line in lines} == {"loss", "learning_rate", "held_out_loss"}
+    loss = [line[1] for line in lines if line[0] == "loss"]
+    assert loss[-1] < loss[0]
+    rates = {line[3]: line[1] for line in lines if line[0] == "learning_rate"}
+    assert max(rates, key=rates.get) == 22  # the end of the warm-up
+    metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
+    assert metrics["steps"] == 44
+    assert not (folder / CHECKPOINT).exists()
+
+
+def test_a_loss_that_is_not_finite_stops_with_what_one_needs_to_know(work, tiny):
+    inputs, out = work
+    hot = override(tiny, ["train.learning_rate=1e18", "train.clip=1e18"])
+    pattern = (
+        r"loss=(nan|inf) at step \d+ with learning rate \S+ must be finite; "
+        r".*last good checkpoint: .*checkpoint\.pt \(step \d+\)"
+    )
+    with pytest.raises(UserError, match=pattern):
+        train.run(hot, inputs, out, RUNTIME)
+    trainer = Trainer(
+        hot.train, Draws(hot.train, Latents(inputs["latents"])), build_model(hot, inputs), torch.device("cpu")
+    )
+    trainer.load(out / CHECKPOINT, out.name)
+    assert all(bool(torch.isfinite(p).all()) for p in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("damage", ["truncated", "of another config"])
+def test_a_checkpoint_that_does_not_belong_is_refused(work, tiny, damage):
+    inputs, out = work
+    trainer = Trainer(
+        tiny.train, Draws(tiny.train, Latents(inputs["latents"])), build_model(tiny, inputs), torch.device("cpu")
+    )
+    trainer.save(out / CHECKPOINT, "train-other")
+    if damage == "truncated":
+        os.truncate(out / CHECKPOINT, 5000)
+    before = (out / CHECKPOINT).read_bytes()
+    with pytest.raises(
+        UserError,
+        match=r"checkpoint\.pt (is no whole checkpoint|belongs to train-other, not to).*delete it to train from",
+    ):
+        train.run(tiny, inputs, out, RUNTIME)
+    assert [path.name for path in out.iterdir()] == [CHECKPOINT]
+    assert (out / CHECKPOINT).read_bytes() == before
+
+
+def test_weights_of_another_config_are_refused(finished, tiny):
+    store, cell = finished
+    inputs = inputs_of(store, cell, "train")
+    load_model(tiny, inputs, torch.device("cpu"))
+    with pytest.raises(UserError, match=r"model\.safetensors does not fit this config or is damaged"):
+        load_model(override(tiny, ["head.width=18"]), inputs, torch.device("cpu"))
+
+
+def test_the_average_moves_fast_at_first(work, tiny):
+    inputs, _ = work
+    trainer = Trainer(
+        tiny.train,
+        Draws(tiny.train, Latents(inputs["latents"])),
+        build_model(tiny, inputs).train(),
+        torch.device("cpu"),
+    )
+    before = {name: p.clone() for name, p in trainer.model.named_parameters()}
+    trainer.update()
+    for name, parameter in trainer.model.named_parameters():
+        torch.testing.assert_close(trainer.ema[name], 0.1 * before[name] + 0.9 * parameter.detach())
+
+
+def test_draws_depend_on_seed_step_and_index_alone(work, tiny):
+    inputs, _ = work
+    latents = Latents(inputs["latents"])
+    first, again = Draws(tiny.train, latents), Draws(tiny.train, latents)
+    again.batch(3)
+    a, b = first.batch(17), again.batch(17)
+    assert torch.equal(a.latents, b.latents)
+    assert torch.equal(a.mask, b.mask)
+    assert torch.equal(a.labels, b.labels)
+    assert bool((a.mask.sum(1) == a.mask[0].sum()).all())
+    other = Draws(tiny.train.model_copy(update={"seed": 1}), latents).batch(17)
+    assert not torch.equal(a.latents, other.latents)
+    seen = [first.batch(step) for step in range(first.epoch_steps)]
+    dropped = torch.cat([batch.labels for batch in seen]) < 0
+    assert 0.05 < float(dropped.float().mean()) < 0.15
+
+
+def test_gradient_checkpointing_changes_no_gradient(work, tiny):
+    inputs, _ = work
+    gradients = []
+    for on in (False, True):
+        model = shake(build_model(tiny, inputs)).train()
+        model.backbone.gradient_checkpointing = on
+        Trainer(tiny.train, Draws(tiny.train, Latents(inputs["latents"])), model, torch.device("cpu")).update()
+        gradients.append([p.grad for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_bfloat16_trains(work, tiny):
+    inputs, _ = work
+    low = override(tiny, ["train.precision=bfloat16"]).train
+    trainer = Trainer(
+        low, Draws(low, Latents(inputs["latents"])), build_model(tiny, inputs).train(), torch.device("cpu")
+    )
+    losses = [trainer.update() for _ in range(12)]
+    assert losses[-1] < losses[0]
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+
+
+def test_a_batch_larger_than_the_data_is_refused(work, tiny):
+    inputs, _ = work
+    with pytest.raises(UserError, match=r"train\.batch=5000 must be at most 1438"):
+        Draws(override(tiny, ["train.batch=5000"]).train, Latents(inputs["latents"]))
+
+
+def test_cells_that_share_a_training_share_its_id(tiny):
+    ids = {stage_of(Cell("x", override(tiny, [f"sample.temperature={t}"])), "train").id for t in (0.9, 1.0)}
+    assert len(ids) == 1

@@ -1,0 +1,1 @@
+"""TokenBridge Lab: the model, from images to scores."""

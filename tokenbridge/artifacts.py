@@ -1,0 +1,219 @@
+"""Stages leave artifacts: folders with an id, that appear whole or not at all.
+
+An id hashes what the stage reads of the config, the ids of its inputs and the stage's version. A stage writes into
+`<id>.partial` under a file lock; the folder gets its name by an atomic rename, with a manifest inside. Asking whether
+a stage is finished costs one stat call.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tokenbridge.config import UserError
+
+MANIFEST = "manifest.json"
+JOURNAL = "metrics.jsonl"
+
+
+def digest(value: Any) -> str:
+    """Twelve hex digits of the SHA-256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stage_id(kind: str, version: int, reads: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    return f"{kind}-{digest({'kind': kind, 'version': version, 'reads': reads, 'inputs': inputs})}"
+
+
+@dataclass(frozen=True)
+class Store:
+    """All artifacts of a project, below one folder (default `runs/`)."""
+
+    root: Path
+
+    def folder(self, id: str) -> Path:
+        return self.root / "stages" / id
+
+    def finished(self, id: str) -> bool:
+        return (self.folder(id) / MANIFEST).exists()
+
+    def manifest(self, id: str) -> dict[str, Any]:
+        return read_json(self.folder(id) / MANIFEST)
+
+    @contextmanager
+    def writing(self, id: str, about: Mapping[str, Any], resumable: bool = False) -> Iterator[Path | None]:
+        """Yield the folder to write into, or None where another process has finished the stage meanwhile.
+
+        about: what goes into the manifest beside versions, host and wall time. resumable: what an interrupted run
+        left (its checkpoint) is kept and handed over; otherwise nothing half-written stays.
+        """
+        final = self.folder(id)
+        work = final.with_name(f"{id}.partial")
+        with writable(self.root), self.lock(id):
+            if self.finished(id):
+                yield None
+                return
+            if not resumable:
+                shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True, exist_ok=True)
+            start = time.monotonic()
+            try:
+                yield work
+                seconds = round(time.monotonic() - start, 2)
+                write_json(work / MANIFEST, {"id": id, **about, **environment(), "wall_seconds": seconds})
+            except BaseException:
+                (work / MANIFEST).unlink(missing_ok=True)
+                if not resumable:
+                    shutil.rmtree(work, ignore_errors=True)
+                raise
+            work.rename(final)
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """One process at a time; says so once where it has to wait. The lock ends with its process."""
+        path = self.root / "locks" / f"{name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0.1)
+        except Timeout:
+            print(f"waiting for another process that makes {name}", flush=True)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+@contextmanager
+def writable(root: Path) -> Iterator[None]:
+    """Turn what a file system refuses into one line."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if not os.access(root, os.W_OK):
+            raise PermissionError(errno.EACCES, "Permission denied", str(root))
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{error.filename or root}: disk full while writing; free space or choose another folder with --runs"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise UserError(
+                f"{error.filename or root} cannot be written ({error.strerror}); choose another folder with --runs"
+            ) from error
+        raise
+
+
+def read_json(path: Path) -> Any:
+    """JSON from a file, or UserError naming it."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not readable JSON ({error}); delete its folder and run again") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON to a file, atomically and durably."""
+    write_atomic(path, (json.dumps(value, indent=1, default=list, allow_nan=True) + "\n").encode())
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class Journal:
+    """Metrics by step as JSON lines [key, value, timestamp in ms, step], appended and flushed at once."""
+
+    def __init__(self, path: Path, before: int | None = None):
+        """before: forget lines of this step and later (a resumed run writes them again)."""
+        self.path = path
+        if before is not None and path.exists():
+            write_atomic(
+                path, "".join(json.dumps(line) + "\n" for line in read_journal(path) if line[3] < before).encode()
+            )
+
+    def write(self, step: int, **metrics: float) -> None:
+        now = int(time.time() * 1000)
+        with open(self.path, "a") as file:
+            file.writelines(json.dumps([key, value, now, step]) + "\n" for key, value in metrics.items())
+
+
+def read_journal(path: Path) -> list[list[Any]]:
+    """Lines of a journal; a last line cut by a kill is left out."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def environment() -> dict[str, Any]:
+    """What a number may depend on beside the config: code, libraries, processor, threads."""
+    names = ("tokenbridge", "torch", "torchvision", "numpy", "diffusers", "torch-fidelity", "torchmetrics", "scipy")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "versions": versions | {"python": platform.python_version()},
+        "host": platform.node(),
+        "cpu": _processor(),
+        "threads": sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None,
+        "git": git_state(),
+    }
+
+
+def git_state() -> dict[str, Any]:
+    """Commit and whether tracked files differ from it, of the checkout that the code runs from; None outside one."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if git("ls-files", "--error-unmatch", str(Path(__file__))) is None:
+        return {"commit": None, "dirty": None}
+    status = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,160 @@
+"""Frozen autoencoders: the shipped KL autoencoder of the digits, and any diffusers AutoencoderKL folder.
+
+Letters: B images, H height, W width, C latent channels, h = H / stride, w = W / stride.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenbridge.artifacts import file_hash
+from tokenbridge.config import Autoencoder, UserError
+from tokenbridge.weights import fill, read_half
+
+ASSETS = Path(__file__).resolve().parent / "assets"
+DIGITS = ASSETS / "digits_autoencoder.safetensors"
+DIGITS_ARCHITECTURE: dict[str, Any] = {
+    "in_channels": 1,
+    "out_channels": 1,
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "block_out_channels": (32, 48, 64),
+    "layers_per_block": 1,
+    "latent_channels": 8,
+    "norm_num_groups": 8,
+    "sample_size": 16,
+    "mid_block_add_attention": False,  # 16 positions: the convolutions see all of them
+}
+
+
+class FrozenAutoencoder(nn.Module):
+    """Images to posterior moments and back, without gradients.
+
+    channels C, stride (pixels a position spans a side) and image_channels are read from the weights' config.
+    scaling_factor, shift_factor: the config's own (unit = (latent − shift) · scaling); None where it has none, as for
+    the shipped digits. Latents here are always in the autoencoder's own units: neither is applied.
+    """
+
+    def __init__(self, model: nn.Module, scaling_factor: float | None, shift_factor: float | None):
+        super().__init__()
+        self.model = model
+        self.scaling_factor, self.shift_factor = scaling_factor, shift_factor
+        settings: Any = model.config
+        self.channels: int = settings.latent_channels
+        self.image_channels: int = settings.in_channels
+        self.stride: int = 2 ** (len(settings.block_out_channels) - 1)
+
+    @torch.inference_mode()
+    def moments(self, images: Tensor) -> Tensor:
+        """uint8 (B, image channels, H, W) -> float32 (B, 2C, h, w): the posterior's mean, then its log-variance."""
+        assert images.dtype == torch.uint8, images.dtype
+        size = images.shape[-2:]
+        if size[0] % self.stride or size[1] % self.stride or images.shape[1] != self.image_channels:
+            raise UserError(
+                f"images of {images.shape[1]}×{size[0]}×{size[1]} must have {self.image_channels} channels and sides"
+                f" that are multiples of {self.stride}; correct data.image_size or data.image_channels"
+            )
+        posterior = self.model.encode(to_signed(images)).latent_dist  # pyright: ignore
+        return torch.cat([posterior.mean, posterior.logvar], 1).float()
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """float (B, C, h, w) in the autoencoder's own units -> uint8 (B, image channels, H, W), rounded and clamped."""
+        return to_bytes(self.model.decode(latents.float()).sample)  # pyright: ignore
+
+
+def to_signed(images: Tensor) -> Tensor:
+    """uint8 -> float32 in [−1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Floats, meant in [−1, 1] -> uint8, rounded and clamped."""
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def load_autoencoder(config: Autoencoder, device: torch.device | str = "cpu") -> FrozenAutoencoder:
+    """The autoencoder of a config, in float32; UserError where files are missing or do not match the config."""
+    frozen = load_digits_autoencoder(DIGITS) if config.source == "digits" else _load_folder(_folder(config))
+    for name in ("channels", "stride"):
+        wanted, found = getattr(config, name), getattr(frozen, name)
+        if wanted != found:
+            where = config.path or "the shipped digits autoencoder"
+            raise UserError(f"autoencoder.{name}={wanted} must be {found}, that of {where}; correct autoencoder.{name}")
+    return frozen.to(device)
+
+
+def load_digits_autoencoder(path: Path) -> FrozenAutoencoder:
+    """The digits architecture with the weights of a file written by train_autoencoder."""
+    return FrozenAutoencoder(fill(build_digits_autoencoder(), read_half(path), path), None, None)
+
+
+def build_digits_autoencoder() -> Any:
+    """The untrained digits architecture (a diffusers AutoencoderKL)."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # takes seconds to import
+
+    return AutoencoderKL(**DIGITS_ARCHITECTURE).to(memory_format=torch.channels_last)  # pyright: ignore  # three times faster on a CPU
+
+
+def fingerprint(config: Autoencoder) -> str:
+    """SHA-256 of the weights, hex; for a folder, of its config and of each weights file with its name."""
+    if config.source == "digits":
+        return file_hash(DIGITS)
+    folder = _folder(config)
+    text = "".join(f"{path.name}\0{file_hash(path)}\n" for path in [folder / "config.json", *_weights(folder)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _folder(config: Autoencoder) -> Path:
+    if config.path is None:
+        raise UserError("autoencoder.path=None must name a folder where autoencoder.source=diffusers; give it")
+    folder = Path(config.path)
+    if not (folder / "config.json").is_file() or not _weights(folder):
+        raise UserError(
+            f"autoencoder.path={folder} must hold config.json and *.safetensors (AutoencoderKL.save_pretrained writes"
+            " them); correct the path"
+        )
+    return folder
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _load_folder(folder: Path) -> FrozenAutoencoder:
+    try:
+        settings = json.loads((folder / "config.json").read_text())
+    except ValueError as error:
+        raise UserError(f"{folder / 'config.json'} must be JSON, and is not ({error}); save the model again") from error
+    if settings.get("_class_name") != "AutoencoderKL":
+        raise UserError(
+            f"{folder / 'config.json'} is of class {settings.get('_class_name')} and must be of AutoencoderKL;"
+            " save one there"
+        )
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    loaded: Any
+    try:
+        loaded = AutoencoderKL.from_pretrained(
+            str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True, low_cpu_mem_usage=False
+        )
+    except Exception as error:  # diffusers and safetensors raise many kinds for a broken file
+        raise UserError(f"{folder} cannot be read as an AutoencoderKL ({_line(error)}); save it again") from error
+    model, report = loaded
+    wrong = [key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report[kind]]
+    if wrong:
+        raise UserError(
+            f"{folder} must hold the weights of its config.json, and {wrong[0]} does not match; save it again"
+        )
+    model = model.float().eval().requires_grad_(False)
+    return FrozenAutoencoder(model, settings.get("scaling_factor"), settings.get("shift_factor"))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,119 @@
+"""Masked encoder and decoder over positions (MAR, arXiv 2406.11838; bidirectional, as in MAE).
+
+B image, L position, E embedding of a token, D width, M class tokens in front, U unmasked positions.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tokenbridge import config
+
+EPSILON = 1e-6
+UNCONDITIONAL = -1  # label of an image without a class
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, (B, T, D) -> (B, T, D)."""
+
+    def __init__(self, width: int, heads: int, dropout: float, attention_dropout: float):
+        super().__init__()
+        self.heads, self.attention_dropout = heads, attention_dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attention_dropout if self.training else 0.0)
+        return self.dropout(self.project(x.transpose(1, 2).flatten(2)))
+
+
+def mlp(width: int, ratio: float, dropout: float) -> nn.Sequential:
+    hidden = int(width * ratio)
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width), nn.Dropout(dropout)
+    )
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block, (B, T, D) -> (B, T, D)."""
+
+    def __init__(self, c: config.Backbone):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(c.width, eps=EPSILON)
+        self.attention = Attention(c.width, c.heads, c.dropout, c.attention_dropout)
+        self.norm2 = nn.LayerNorm(c.width, eps=EPSILON)
+        self.mlp = mlp(c.width, c.mlp_ratio, c.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Backbone(nn.Module):
+    """Token embeddings of unmasked positions and a class label to features of all positions.
+
+    forward: x (B, L, E), mask (B, L) bool (True = masked; as many in each row), labels (B,) int64 in [0, classes) or
+    UNCONDITIONAL -> z (B, L, D).
+    """
+
+    def __init__(self, c: config.Backbone, positions: int, embedding_width: int, classes: int):
+        super().__init__()
+        self.class_tokens = c.class_tokens
+        self.gradient_checkpointing = False
+        self.class_embedding = nn.Embedding(classes, c.width)
+        self.unconditional = nn.Parameter(torch.zeros(c.width))
+        self.embed = nn.Linear(embedding_width, c.width)
+        self.embed_norm = nn.LayerNorm(c.width, eps=EPSILON)
+        self.encoder_position = nn.Parameter(torch.zeros(c.class_tokens + positions, c.width))
+        self.encoder = nn.ModuleList(Block(c) for _ in range(c.encoder_depth))
+        self.encoder_norm = nn.LayerNorm(c.width, eps=EPSILON)
+        self.decoder_embed = nn.Linear(c.width, c.width)
+        self.mask_token = nn.Parameter(torch.zeros(c.width))
+        self.decoder_position = nn.Parameter(torch.zeros(c.class_tokens + positions, c.width))
+        self.decoder = nn.ModuleList(Block(c) for _ in range(c.decoder_depth))
+        self.decoder_norm = nn.LayerNorm(c.width, eps=EPSILON)
+        self.output_position = nn.Parameter(torch.zeros(positions, c.width))
+        initialize(self)
+        for name in ("unconditional", "mask_token", "encoder_position", "decoder_position", "output_position"):
+            nn.init.normal_(getattr(self, name), std=0.02)
+        nn.init.normal_(self.class_embedding.weight, std=0.02)
+
+    def forward(self, x: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+        unmasked = mask.logical_not()
+        seen = int(unmasked[0].sum())
+        assert bool((unmasked.sum(1) == seen).all()), "each image must have as many masked positions"
+        index = unmasked.int().argsort(dim=1, descending=True, stable=True)[:, :seen, None]  # (B, U, 1)
+
+        known = self.class_embedding(labels.clamp(min=0))
+        condition = torch.where((labels == UNCONDITIONAL)[:, None], self.unconditional, known)
+        front = condition[:, None].expand(-1, self.class_tokens, -1) + self.encoder_position[: self.class_tokens]
+        inner = self.embed(x) + self.encoder_position[self.class_tokens :]
+        h = torch.cat([front, inner.gather(1, index.expand(-1, -1, inner.shape[-1]))], dim=1)
+        h = self.encoder_norm(self._run(self.encoder, self.embed_norm(h)))
+
+        h = self.decoder_embed(h)
+        front, inner = h[:, : self.class_tokens], h[:, self.class_tokens :]
+        full = self.mask_token.to(h.dtype).expand(*mask.shape, -1).scatter(1, index.expand_as(inner), inner)
+        h = torch.cat([front, full], dim=1) + self.decoder_position
+        h = self.decoder_norm(self._run(self.decoder, h))
+        return h[:, self.class_tokens :] + self.output_position
+
+    def _run(self, blocks: nn.ModuleList, h: Tensor) -> Tensor:
+        for block in blocks:
+            again = self.gradient_checkpointing and self.training
+            h = checkpoint(block, h, use_reentrant=False) if again else block(h)
+        return h
+
+
+def initialize(module: nn.Module) -> None:
+    """Xavier-uniform linear layers with zero bias, as the released models start."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

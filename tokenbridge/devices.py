@@ -1,0 +1,22 @@
+"""The device and threads that a stage runs on. Only stages ask."""
+
+from __future__ import annotations
+
+import torch
+
+from tokenbridge.config import Runtime, UserError
+
+
+def pick_device(runtime: Runtime) -> torch.device:
+    """The configured device, `auto` being the first GPU where there is one; sets the thread count."""
+    if runtime.threads is not None:
+        torch.set_num_threads(runtime.threads)
+    if runtime.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(runtime.device)
+    except RuntimeError:
+        raise UserError(f"device={runtime.device} is no device; use auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device={runtime.device} is not there (torch sees no GPU); use device=cpu or auto")
+    return device

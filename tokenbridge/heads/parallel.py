@@ -1,0 +1,28 @@
+"""Parallel head: all channels at once, independent given the feature (table 2a of arXiv 2503.16430).
+
+N positions, C channel, V level, D width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from tokenbridge.heads.categorical import CategoricalHead, draw_level
+
+
+class ParallelHead(CategoricalHead):
+    """The autoregressive head's transformer without the levels as input: same width, depth and conditioning.
+
+    Channel queries attend to each other, but each is a function of the feature alone, so p(q) = Π_c p(q_c | z).
+    """
+
+    def logits(self, z: Tensor, target: Tensor | None = None) -> Tensor:
+        condition = self.condition(z)[:, None]
+        x = condition + self.position
+        modulations, final = self.modulations(condition + self.step)
+        for block, modulation in zip(self.layers, modulations, strict=True):
+            x = block(x, modulation, causal=False)
+        return self.classify(self.finish(x, final))
+
+    def draw(self, z: Tensor, noise: Tensor, temperature: float) -> Tensor:
+        return draw_level(self.logits(z), noise, temperature)

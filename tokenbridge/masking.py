@@ -1,0 +1,49 @@
+"""Which positions are masked when: pure functions (MAR, arXiv 2406.11838, as used by TokenBridge).
+
+B image, L position. A generation order is a permutation of the positions; m masked positions are its first m, so
+sampling reveals from the end.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from scipy.special import ndtr, ndtri
+from torch import Tensor
+
+MASK_RATIO_DEVIATION = 0.25
+
+
+def masked_count(uniform: float, positions: int, ratio_min: float) -> int:
+    """Masked positions in training: ceil(L·ratio), ratio by inverse CDF of N(1, 0.25) cut to [ratio_min, 1]."""
+    low = ndtr((ratio_min - 1) / MASK_RATIO_DEVIATION)
+    ratio = 1 + MASK_RATIO_DEVIATION * float(ndtri(low + uniform * (0.5 - low)))
+    return min(positions, math.ceil(positions * ratio))
+
+
+def mask_from_order(order: Tensor, masked: int) -> Tensor:
+    """(B, L) bool, True = masked: the first `masked` positions of each row of order (B, L)."""
+    mask = torch.zeros_like(order, dtype=torch.bool)
+    return mask.scatter_(1, order[:, :masked], True)
+
+
+def masked_after(positions: int, iterations: int) -> list[int]:
+    """Masked positions left after each of N iterations: floor(L·cos(π/2·(k+1)/N)), at least one revealed in each."""
+    assert 1 <= iterations <= positions
+    left, counts = positions, []
+    for k in range(iterations - 1):
+        left = min(left - 1, math.floor(positions * math.cos(math.pi / 2 * (k + 1) / iterations)))
+        counts.append(left)
+    return [*counts, 0]
+
+
+def guidance_weight(schedule: str, guidance: float, positions: int, masked: int) -> float:
+    """Classifier-free guidance weight in an iteration that leaves `masked` positions.
+
+    linear: w = 1 + (guidance - 1)·(L - m)/L. The released sampler counts at least one masked position, in the last
+    iteration too; so do we, to reproduce released numbers.
+    """
+    if schedule == "constant":
+        return guidance
+    return 1 + (guidance - 1) * (positions - max(masked, 1)) / positions

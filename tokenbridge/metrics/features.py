@@ -1,0 +1,122 @@
+"""Feature extractors for image metrics. The shipped one is an in-domain classifier of the digits.
+
+Letters: B images, H = W = 16, F = 64 features, K = 10 classes.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tokenbridge.artifacts import file_hash
+from tokenbridge.config import UserError
+from tokenbridge.weights import fill, read_half
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+WEIGHTS = {"digits": ASSETS / "digits_classifier.safetensors"}
+FEATURES = 64
+
+
+class DigitsClassifier(nn.Module):
+    """A small CNN for 16×16 grey images.
+
+    forward: uint8 (B, 1, 16, 16), or (B, 3, 16, 16) whose channels are averaged (torch-fidelity reads a grey PNG as
+    RGB) -> (features float32 (B, 64), logits float32 (B, 10)). Features are the normalised activations in front of
+    the last non-linearity, of about unit deviation on the training split: nearer to a normal than rectified ones,
+    which is what a Fréchet distance assumes.
+    """
+
+    size = 16
+
+    def __init__(self, width: int = 32, classes: int = 10):
+        super().__init__()
+        self.body = nn.Sequential(
+            *_convolution(1, width),
+            *_convolution(width, width),
+            nn.MaxPool2d(2),
+            *_convolution(width, 2 * width),
+            *_convolution(2 * width, 2 * width),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(2 * width * (self.size // 4) ** 2, FEATURES, bias=False),
+            nn.BatchNorm1d(FEATURES, affine=False),
+        )
+        self.dropout = nn.Dropout(0.3)
+        self.logits = nn.Linear(FEATURES, classes)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(f"images={images.dtype} {tuple(images.shape)} must be uint8 (B, 1 or 3, H, W)")
+        if images.shape[-2:] != (self.size, self.size):
+            raise UserError(
+                f"images of {images.shape[-2]}×{images.shape[-1]} pixels must have {self.size}×{self.size} for the"
+                " features of the digits; these features are no measure of other data"
+            )
+        features = self.body(images.float().mean(1, keepdim=True) / 127.5 - 1)
+        return features, self.logits(self.dropout(nn.functional.silu(features)))
+
+
+def load_extractor(name: str, device: torch.device | str = "cpu") -> nn.Module:
+    """A frozen extractor: uint8 (B, channels, H, W) -> (features float32 (B, F), logits float32 (B, K))."""
+    path = _weights(name)
+    return fill(DigitsClassifier(), read_half(path), path).to(device)
+
+
+def weights_hash(name: str) -> str:
+    """SHA-256 of the extractor's weights, hex."""
+    return file_hash(_weights(name))
+
+
+@cache
+def register_fidelity(name: str) -> str:
+    """Make the extractor known to torch-fidelity, once, and return the name it has there.
+
+    The name contains the weights' hash, because torch-fidelity's feature cache knows an extractor by its name only.
+    Layers: "64" (features; fid, kid, prc) and "logits" (isc).
+    """
+    from torch_fidelity import register_feature_extractor
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+    class Registered(FeatureExtractorBase):
+        def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path=None, **kwargs):
+            super().__init__(name, features_list)
+            if feature_extractor_weights_path is not None:
+                raise UserError(
+                    f"feature_extractor_weights_path={feature_extractor_weights_path} must be None; {name} has its own"
+                )
+            self.extractor = load_extractor(source)
+
+        @staticmethod
+        def get_provided_features_list() -> tuple[str, ...]:
+            return (str(FEATURES), "logits")
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric: str) -> str:
+            return "logits" if metric == "isc" else str(FEATURES)
+
+        @staticmethod
+        def can_be_compiled() -> bool:
+            return False
+
+        def forward(self, input: Tensor) -> tuple[Tensor, ...]:
+            features, logits = self.extractor(input)
+            found = {str(FEATURES): features, "logits": logits}
+            return tuple(found[layer] for layer in self.features_list)
+
+    source = name
+    registered = f"{name}-{weights_hash(name)[:12]}"
+    register_feature_extractor(registered, Registered)
+    return registered
+
+
+def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.SiLU()
+
+
+def _weights(name: str) -> Path:
+    if name not in WEIGHTS:
+        raise UserError(f"features={name} must be one of {', '.join(WEIGHTS)}; correct score.features")
+    return WEIGHTS[name]

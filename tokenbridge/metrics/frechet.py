@@ -1,0 +1,129 @@
+"""Fréchet distance between two sets of features, each taken as a normal distribution (arXiv 1706.08500, eq. 6).
+
+|μ₁ − μ₂|² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½, in float64. With Σ = AᵀA the last trace is the sum of the singular values
+of A₁A₂ᵀ. No root is taken of a zero's rounding, so the value is exact where Σ is singular (fewer images than features,
+dead features); libraries that take roots of the eigenvalues of Σ₁Σ₂ read about 4e-8 low there and sometimes below 0.
+
+Letters: N images, F features, R rank of a covariance (at most min(N, F)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tokenbridge.config import UserError
+
+Array = NDArray[np.float64]
+Groups = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean (F,) of a set of features and a root of its covariance: root (R, F), rootᵀ·root = covariance (F, F)."""
+
+    mean: Array
+    root: Array
+
+
+def from_features(features: ArrayLike, name: str = "features") -> Statistics:
+    """Statistics of features (N, F), with the N − 1 denominator.
+
+    Raises UserError (which calls them `name`) for fewer than 2 images, another shape or a value that is not finite.
+    """
+    x = np.asarray(features, np.float64)
+    if x.ndim != 2 or x.shape[1] < 1:
+        raise UserError(f"{name} of shape {x.shape} must have two axes, images and features; correct the array")
+    if len(x) < 2:
+        raise UserError(f"{name} of {len(x)} images must have at least 2, or there is no covariance; take more images")
+    _require_finite(x, name)
+    mean = x.mean(0)
+    root = (x - mean) / np.sqrt(len(x) - 1)
+    return Statistics(mean, root if len(x) <= x.shape[1] else _root(root.T @ root))
+
+
+def from_moments(mu: ArrayLike, sigma: ArrayLike, name: str = "statistics") -> Statistics:
+    """Statistics from a mean (F,) and a covariance (F, F), as reference files keep them (`mu`, `sigma`).
+
+    Raises UserError (which calls them `name`) for shapes that do not match, a value that is not finite, or a matrix
+    that is no covariance.
+    """
+    mean, covariance = np.asarray(mu, np.float64), np.asarray(sigma, np.float64)
+    if mean.ndim != 1 or covariance.shape != 2 * mean.shape or not len(mean):
+        raise UserError(
+            f"{name} with mu {mean.shape} and sigma {covariance.shape} must be (F,) and (F, F); correct the file"
+        )
+    _require_finite(mean, f"mu of {name}")
+    _require_finite(covariance, f"sigma of {name}")
+    # a file may be float32: its rounding breaks symmetry and puts eigenvalues of 0 slightly below 0
+    scale = max(float(np.abs(covariance).max()), np.finfo(np.float64).tiny)
+    least = np.linalg.eigvalsh(covariance)[0]
+    if np.abs(covariance - covariance.T).max() > 1e-4 * scale or least < -1e-4 * scale:
+        raise UserError(
+            f"sigma of {name} must be symmetric with eigenvalues >= 0 (least {least:.3g}); correct the file"
+        )
+    return Statistics(mean, _root((covariance + covariance.T) / 2))
+
+
+def frechet_distance(first: ArrayLike | Statistics, second: ArrayLike | Statistics) -> float:
+    """Distance of two sets, each features (N, F) or Statistics; at least 0, unit: feature².
+
+    Raises UserError for two widths F, and what from_features raises.
+    """
+    a = first if isinstance(first, Statistics) else from_features(first, "first features")
+    b = second if isinstance(second, Statistics) else from_features(second, "second features")
+    if len(a.mean) != len(b.mean):
+        raise UserError(
+            f"widths {len(a.mean)} and {len(b.mean)} of the features must be equal; use one extractor for both"
+        )
+    difference = a.mean - b.mean
+    shift, spread = float(difference @ difference), float(np.sum(a.root**2) + np.sum(b.root**2))
+    product = a.root @ b.root.T
+    common = float(np.linalg.svd(product, compute_uv=False).sum()) if product.size else 0.0
+    distance = shift + spread - 2 * common
+    assert distance >= -1e-12 * (shift + spread) * len(difference), distance
+    return max(distance, 0.0)  # what is below 0 is rounding
+
+
+def jackknife_groups(labels: ArrayLike, groups: int = 20) -> Groups:
+    """Group of each image (N,): sizes differ by 1 at most, and so do each class's shares of the groups.
+
+    Stratified because a conditional sample has fixed class counts: groups of few classes would count the spread
+    between classes as an error of sampling.
+    """
+    labels = np.asarray(labels)
+    group = np.empty(len(labels), np.int64)
+    group[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % groups
+    return group
+
+
+def frechet_standard_error(features: ArrayLike, reference: ArrayLike | Statistics, group: Groups) -> float:
+    """Standard error of frechet_distance(features, reference) over draws of `features`, the reference held fixed.
+
+    Delete-a-group jackknife (Kott 2001): √((G − 1)/G · Σ (d₋g − mean d₋g)²) over G groups. features (N, F), group (N,).
+    """
+    x = np.asarray(features, np.float64)
+    names = np.unique(group)
+    if len(names) < 2 or len(x) - np.bincount(group).max() < 2:
+        raise UserError(f"{len(x)} images in {len(names)} groups are too few for a standard error; take more images")
+    fixed = reference if isinstance(reference, Statistics) else from_features(reference, "reference features")
+    left = np.array([frechet_distance(x[group != name], fixed) for name in names])
+    return float(np.sqrt((len(names) - 1) / len(names) * np.sum((left - left.mean()) ** 2)))
+
+
+def _root(covariance: Array) -> Array:
+    """(R, F) with rootᵀ·root = covariance (F, F)."""
+    values, vectors = np.linalg.eigh(covariance)
+    # below this, eigenvalues are rounding of 0, and their roots (1e-8 of the largest) would not be small
+    kept = values > len(values) * np.finfo(np.float64).eps * values[-1]
+    return np.sqrt(values[kept])[:, None] * vectors[:, kept].T
+
+
+def _require_finite(values: Array, name: str) -> None:
+    wrong = int(np.size(values) - np.count_nonzero(np.isfinite(values)))
+    if wrong:
+        raise UserError(
+            f"{wrong} of {values.size} values in {name} are not finite (NaN or infinite); find what made them"
+        )

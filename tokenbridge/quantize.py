@@ -1,0 +1,58 @@
+"""Stage `quantizer`: latents to a fitted tokenizer, with what quantizing costs on training and held-out latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tokenbridge.artifacts import write_json
+from tokenbridge.config import RunConfig, Runtime, UserError
+from tokenbridge.latents import FIT_IMAGES, Latents
+from tokenbridge.quantizers import IdentityQuantizer, ScalarQuantizer, Tokenizer, diagnostics, fit
+from tokenbridge.rng import generator
+
+HISTOGRAM = np.linspace(-6, 6, 121)  # bin edges, unit-deviation latents
+
+
+def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
+    """Fit on draws from the training posteriors, the distribution that the generator is trained on."""
+    latents = Latents(inputs["latents"])
+    train = latents.posterior_sample("train", generator("quantizer fit"), FIT_IMAGES).flatten(0, 1)
+    held_out = latents.posterior_sample("held-out", generator("quantizer check")).flatten(0, 1)
+    quantizer = fit(config.quantizer, train)
+    save_file(quantizer.state_dict(), out / "quantizer.safetensors")
+    limit = config.quantizer.range if config.quantizer.kind in ("gaussian", "uniform") else None
+    metrics = {f"calibration_{k}": v for k, v in diagnostics(quantizer, train, limit).items()}
+    metrics |= diagnostics(quantizer, held_out, limit)
+    protocol = {
+        "values": "held-out latents, one draw from each posterior (calibration_: training latents)",
+        "scale": latents.scale,
+        "held_out_images": len(latents.labels("held-out")),
+        "calibration_images": len(train) // config.positions,
+    }
+    write_json(out / "metrics.json", {"metrics": metrics, "protocol": protocol})
+    before, after = (_histogram(values) for values in (held_out, quantizer.decode(quantizer.encode(held_out))))
+    centers = quantizer.centers if isinstance(quantizer, ScalarQuantizer) else torch.empty(1, 0)
+    np.savez_compressed(out / "examples.npz", edges=HISTOGRAM, centers=centers.numpy(), before=before, after=after)
+
+
+def load_quantizer(folder: Path) -> Tokenizer:
+    """The fitted tokenizer of a finished stage; raises UserError for a damaged file."""
+    path = folder / "quantizer.safetensors"
+    try:
+        state = load_file(path)
+    except Exception as error:
+        raise UserError(f"{path} is no whole safetensors file ({error}); delete its folder and run again") from error
+    if "centers" in state:
+        return ScalarQuantizer(state["centers"], state["extremes"])
+    return IdentityQuantizer(state["extremes"])
+
+
+def _histogram(latents: Tensor) -> np.ndarray:
+    """(C, bins) float64 counts of each channel of latents (N, C)."""
+    return np.stack([np.histogram(column, HISTOGRAM)[0].astype(np.float64) for column in latents.T.numpy()])

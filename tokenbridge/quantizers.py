@@ -1,0 +1,254 @@
+"""Post-training quantizers: each channel of a frozen autoencoder's latents by itself, no training (arXiv 2503.16430).
+
+Dimension letters: N any number of latents, C channel, V level, K = 1 (levels shared by all channels) or C.
+Latents have unit standard deviation. Every quantizer is a sorted set of reconstruction values; the index of a value is
+its nearest one (equation 4), found by bucketizing on midpoints: O(log V), a distance table costs V times the memory.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+from torch import Tensor, nn
+
+from tokenbridge.config import Quantizer, UserError
+
+Array = NDArray[np.float64]
+
+
+class ScalarQuantizer(nn.Module):
+    """Nearest-value quantizer with the token contract: encode, decode, levels, embedding width E = C.
+
+    encode: x (..., C) float, unit deviation -> (..., C) int64 in [0, V)
+    decode: (..., C) int64 -> (..., C) float32, the reconstruction values
+    """
+
+    centers: Tensor
+    midpoints: Tensor
+    extremes: Tensor
+
+    def __init__(self, centers: Tensor, extremes: Tensor):
+        """centers (K, V) float32, increasing along V; extremes (2, C): smallest and largest calibration value."""
+        super().__init__()
+        assert bool((centers.diff(dim=1) > 0).all()), "reconstruction values must increase"
+        self.register_buffer("centers", centers)
+        self.register_buffer("extremes", extremes)
+        self.register_buffer("midpoints", (centers[:, 1:] + centers[:, :-1]) / 2)
+
+    @property
+    def channels(self) -> int:
+        return self.extremes.shape[1]
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        return (self.centers.shape[1],) * self.channels
+
+    @property
+    def embedding_width(self) -> int:
+        return self.channels
+
+    def encode(self, x: Tensor) -> Tensor:
+        if len(self.centers) == 1:
+            return torch.bucketize(x.contiguous(), self.midpoints[0])
+        by_channel = x.movedim(-1, 0).reshape(self.channels, -1).contiguous()
+        return torch.searchsorted(self.midpoints, by_channel).reshape(x.shape[-1:] + x.shape[:-1]).movedim(0, -1)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        if len(self.centers) == 1:
+            return self.centers[0][tokens]
+        return self.centers[torch.arange(self.channels, device=tokens.device), tokens]
+
+    def bin_widths(self) -> Tensor:
+        """(C, V) float32: width of each bin in latent units, the outer bins ending at the calibration extremes.
+
+        A bin outside the extremes has width 0: no calibration value falls there.
+        """
+        low, high = self.extremes[0][:, None], self.extremes[1][:, None]
+        inner = self.midpoints.expand(self.channels, -1)
+        edges = torch.cat([low, torch.minimum(torch.maximum(inner, low), high), high], dim=1)
+        return edges.diff(dim=1)
+
+
+class IdentityQuantizer(nn.Module):
+    """Continuous tokens: encode and decode return what they are given."""
+
+    extremes: Tensor
+
+    def __init__(self, extremes: Tensor):
+        super().__init__()
+        self.register_buffer("extremes", extremes)
+
+    @property
+    def channels(self) -> int:
+        return self.extremes.shape[1]
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def embedding_width(self) -> int:
+        return self.channels
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        return tokens
+
+
+Tokenizer = ScalarQuantizer | IdentityQuantizer
+
+
+def fit(config: Quantizer, latents: Tensor) -> Tokenizer:
+    """A quantizer for latents (N, C) float32 of unit deviation.
+
+    Gaussian and uniform levels per tensor use no data (the paper); per channel they follow each channel's mean and
+    deviation. Quantile and lloyd-max levels are fitted to the data.
+    Raises UserError for NaN or infinite latents, and for more levels than distinct values.
+    """
+    if not bool(torch.isfinite(latents).all()):
+        bad = int((~torch.isfinite(latents)).sum())
+        raise UserError(
+            f"latents hold {bad} values that are NaN or infinite; they must be finite:"
+            " check the images and the autoencoder"
+        )
+    extremes = torch.stack([latents.amin(0), latents.amax(0)])
+    if config.kind == "identity":
+        return IdentityQuantizer(extremes)
+    data = latents.double().numpy()
+    groups = [data.ravel()] if config.per == "tensor" else list(data.T)
+    centers = np.stack([_centers(config, group, config.per == "channel") for group in groups])
+    return ScalarQuantizer(torch.from_numpy(centers).float(), extremes)
+
+
+def _centers(config: Quantizer, values: Array, per_channel: bool) -> Array:
+    if config.kind == "quantile":
+        return quantile_centers(values, config.levels)
+    if config.kind == "lloyd-max":
+        starts = [Quantizer(kind="uniform", levels=config.levels, range=config.range)]
+        starts += [
+            Quantizer(levels=config.levels, range=w, edges="truncated") for w in (config.range, 3 * math.sqrt(3))
+        ]
+        fixed = [_fixed_centers(start) for start in starts]
+        fixed += [values.mean() + values.std() * centers for centers in fixed]
+        return lloyd_max_centers(values, [quantile_centers(values, config.levels), *fixed])
+    centers = _fixed_centers(config)
+    return values.mean() + values.std() * centers if per_channel else centers
+
+
+def _fixed_centers(config: Quantizer) -> Array:
+    if config.kind == "uniform":
+        return (np.arange(config.levels) + 0.5) / config.levels * 2 * config.range - config.range
+    return gaussian_centers(config.levels, config.std_range, config.edges) * config.range / config.std_range
+
+
+def gaussian_centers(levels: int, std_range: float, edges: str = "clamped") -> Array:
+    """(levels,) means of N(0, 1) in equal-probability bins within ±std_range (equations 2 and 3)."""
+    if edges == "clamped":
+        bounds = np.clip(ndtri(np.linspace(0, 1, levels + 1)), -std_range, std_range)
+    else:
+        bounds = ndtri(np.linspace(ndtr(-std_range), ndtr(std_range), levels + 1))
+    density = np.exp(-(bounds**2) / 2) / math.sqrt(2 * math.pi)
+    means = -np.diff(density) / np.diff(ndtr(bounds))
+    return (means - means[::-1]) / 2  # exactly symmetric
+
+
+def quantile_centers(values: Array, levels: int) -> Array:
+    """(levels,) means of bins that hold equal shares of the values, ties kept together, no bin empty."""
+    distinct, counts = _distinct(values, levels)
+    ends = np.searchsorted(np.cumsum(counts), np.arange(1, levels) / levels * len(values))
+    step = np.arange(levels - 1)
+    ends = np.maximum.accumulate(ends - step) + step  # at least one distinct value a bin
+    ends = np.clip(ends + 1, 1 + step, len(distinct) - levels + 1 + step)
+    starts = np.concatenate([[0], ends])
+    return np.add.reduceat(distinct * counts, starts) / np.add.reduceat(counts, starts)
+
+
+def lloyd_max_centers(values: Array, starts: list[Array]) -> Array:
+    """(V,) levels of least squared error: Lloyd's iteration to a fixed point from each start, best kept.
+
+    An iteration never raises the error, so the result is at most as far off as any of the starts.
+    """
+    distinct, counts = _distinct(values, len(starts[0]))
+    weight = np.concatenate([[0.0], np.cumsum(counts, dtype=np.float64)])
+    first = np.concatenate([[0.0], np.cumsum(distinct * counts)])
+    second = np.concatenate([[0.0], np.cumsum(distinct**2 * counts)])
+    best: tuple[float, Array] = (math.inf, starts[0])
+    for start in starts:
+        best = min(best, _lloyd(np.sort(start), distinct, weight, first, second), key=lambda found: found[0])
+    return best[1]
+
+
+def _lloyd(centers: Array, distinct: Array, weight: Array, first: Array, second: Array) -> tuple[float, Array]:
+    bounds: NDArray[np.int64] | None = None
+    for _ in range(100_000):
+        middle = np.searchsorted(distinct, (centers[1:] + centers[:-1]) / 2, side="right")
+        new = np.concatenate([[0], middle, [len(distinct)]])
+        if bounds is not None and np.array_equal(new, bounds):
+            break
+        bounds = new
+        total = np.diff(weight[bounds])
+        mean = np.diff(first[bounds]) / np.where(total > 0, total, 1)
+        spread = np.where(total > 0, np.diff(second[bounds]) - total * mean**2, 0.0)
+        empty = total == 0
+        if empty.any():  # an unused level goes to one end of a bin with most error, which can only help
+            widest = np.argsort(spread)[::-1][: empty.sum()]
+            mean[np.flatnonzero(empty)[: len(widest)]] = distinct[bounds[widest + 1] - 1]
+        centers = np.sort(mean)
+        centers = _separate(centers, distinct)
+    assert bounds is not None
+    total, mean = np.diff(weight[bounds]), centers
+    error = np.sum(np.diff(second[bounds]) - 2 * mean * np.diff(first[bounds]) + total * mean**2)
+    return float(error), centers
+
+
+def _separate(centers: Array, distinct: Array) -> Array:
+    """Levels that fell on one value move to free data values, so that all V stay distinct."""
+    same = np.flatnonzero(np.diff(centers) <= 0) + 1
+    if len(same):
+        free = np.setdiff1d(distinct, centers)[: len(same)]
+        centers[same[: len(free)]] = free
+    return np.sort(centers)
+
+
+def _distinct(values: Array, levels: int) -> tuple[Array, NDArray[np.int64]]:
+    distinct, counts = np.unique(values, return_counts=True)
+    if levels > len(distinct):
+        raise UserError(
+            f"levels={levels} must be at most {len(distinct)}, the number of distinct values to fit;"
+            " lower quantizer.levels, give more images or use quantizer.kind=gaussian"
+        )
+    return distinct, counts
+
+
+def diagnostics(quantizer: Tokenizer, latents: Tensor, limit: float | None = None) -> dict[str, float]:
+    """What quantizing costs on latents (N, C), with the theoretical limits for normal latents of the same variance.
+
+    mse, snr_db; entropy_bits: of the indices, mean over channels; clipped: share of values beyond ±limit, or beyond the
+    calibration extremes where limit is None; unused_levels: mean number a channel. Limits of the mse: panter_dite
+    (π√3/2·V⁻², any V-level quantizer at high rate), entropy_coded (πe/6·2^(−2H)), shannon (2^(−2H)).
+    """
+    tokens = quantizer.encode(latents)
+    error = float((quantizer.decode(tokens) - latents).double().square().mean())
+    variance = float(latents.double().var(correction=0))
+    low, high = (quantizer.extremes[0], quantizer.extremes[1]) if limit is None else (-limit, limit)
+    report = {"mse": error, "clipped": float(((latents < low) | (latents > high)).double().mean())}
+    if isinstance(quantizer, IdentityQuantizer):
+        return report
+    levels = quantizer.levels[0]
+    counts = torch.stack([torch.bincount(tokens[:, c], minlength=levels) for c in range(quantizer.channels)]).double()
+    share = counts / counts.sum(1, keepdim=True)
+    entropy = float(-torch.special.xlogy(share, share).sum(1).mean() / math.log(2))
+    return report | {
+        "snr_db": 10 * math.log10(variance / error),
+        "entropy_bits": entropy,
+        "unused_levels": float((counts == 0).double().sum(1).mean()),
+        "limit_panter_dite": math.pi * math.sqrt(3) / 2 / levels**2 * variance,
+        "limit_entropy_coded": math.pi * math.e / 6 * 2 ** (-2 * entropy) * variance,
+        "limit_shannon": 2 ** (-2 * entropy) * variance,
+    }

@@ -1,0 +1,64 @@
+"""Stage `sample`: images from a trained generator. Image i depends on (weights, config, i) alone.
+
+N images, L position, C channel. Image i has class i modulo the number of classes, as in the 50-per-class protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from torch import Tensor
+from tqdm import tqdm
+
+from tokenbridge.artifacts import write_json
+from tokenbridge.autoencoder import load_autoencoder
+from tokenbridge.config import RunConfig, Runtime
+from tokenbridge.devices import pick_device
+from tokenbridge.generator import Generator
+from tokenbridge.latents import Latents, to_grid
+from tokenbridge.rng import generator
+from tokenbridge.train import load_model
+
+EXAMPLES = 100
+
+
+def draws(model: Generator, seed: int, images: range) -> tuple[Tensor, Tensor]:
+    """Generation orders (N, L) and noise (N, L, *noise_shape) of these images, each from its own generator."""
+    shape = (model.positions, *model.head.noise_shape)
+    draw = {"uniform": torch.rand, "normal": torch.randn}[model.head.noise]
+    own = [generator(seed, "sample", i) for i in images]
+    orders = torch.stack([torch.randperm(model.positions, generator=g) for g in own])
+    return orders, torch.stack([draw(shape, generator=g) for g in own])
+
+
+def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
+    """Draw config.sample.images images as uint8, with their tokens and labels."""
+    device = pick_device(runtime)
+    model = load_model(config, inputs, device, config.sample.weights)
+    autoencoder = load_autoencoder(config.autoencoder, device)
+    scale, count = Latents(inputs["latents"]).scale, config.sample.images
+    labels = torch.arange(count) % config.data.classes
+    size = (config.data.image_channels, config.data.image_size, config.data.image_size)
+    samples = open_memmap(out / "samples.npy", mode="w+", dtype=np.uint8, shape=(count, *size))
+    token_shape = (count, config.positions, config.autoencoder.channels)
+    kept = open_memmap(out / "tokens.npy", mode="w+", dtype=np.uint16, shape=token_shape)
+    bar = tqdm(total=count, desc="sample", unit="image", leave=False, disable=None)
+    with bar:
+        for first in range(0, count, runtime.batch):
+            images = range(first, min(first + runtime.batch, count))
+            order, noise = draws(model, config.sample.seed, images)
+            chosen = labels[first : images.stop].to(device)
+            tokens = model.sample(chosen, order.to(device), noise.to(device), config.sample)
+            decoded = autoencoder.decode(to_grid(model.tokenizer.decode(tokens), scale))
+            samples[first : images.stop], kept[first : images.stop] = decoded.cpu(), tokens.cpu()
+            bar.update(len(images))
+    samples.flush()
+    kept.flush()
+    np.save(out / "labels.npy", labels.numpy())
+    np.savez_compressed(out / "examples.npz", images=samples[:EXAMPLES], labels=labels[:EXAMPLES])
+    protocol = config.sample.model_dump() | {"head": config.head.kind, "quantizer": config.quantizer.kind}
+    write_json(out / "metrics.json", {"metrics": {"images": count}, "protocol": protocol})

@@ -1,0 +1,297 @@
+"""Stage `train`: a generator on fixed tokens. Stop it anywhere, start it again: the weights are the same bit for bit.
+
+Every draw depends on (seed, step, index in the global batch) alone, dropout on (seed, step); a checkpoint holds the
+rest. B images of the batch, L position, C channel.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.func import functional_call
+from tqdm import tqdm
+
+from tokenbridge.artifacts import JOURNAL, Journal, write_json
+from tokenbridge.backbone import UNCONDITIONAL
+from tokenbridge.config import RunConfig, Runtime, Train, UserError
+from tokenbridge.devices import pick_device
+from tokenbridge.generator import Generator
+from tokenbridge.latents import Latents
+from tokenbridge.masking import mask_from_order, masked_count
+from tokenbridge.ordering import channel_order
+from tokenbridge.quantize import load_quantizer
+from tokenbridge.rng import generator, seed_of
+
+CHECKPOINT = "checkpoint.pt"
+CURVE_POINTS = 400
+CHECKS = 20  # how often the held-out loss is taken
+CHECK_IMAGES = 512
+
+
+class Interrupted(SystemExit):
+    """Training stopped on a signal after writing a checkpoint."""
+
+
+def build_model(config: RunConfig, inputs: Mapping[str, Path]) -> Generator:
+    """The generator with its initial weights, which depend on the training seed alone."""
+    latents = Latents(inputs["latents"])
+    channels = config.autoencoder.channels
+    order = channel_order(config.head.order, channels, latents.frequency_order, config.train.seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_of(config.train.seed, "weights"))
+        return Generator(config, load_quantizer(inputs["quantizer"]), order)
+
+
+def load_model(config: RunConfig, inputs: Mapping[str, Path], device: torch.device, weights: str = "ema") -> Generator:
+    """A trained generator in evaluation mode. Raises UserError for weights of another config or a damaged file."""
+    model = build_model(config, inputs)
+    path = inputs["train"] / ("model.safetensors" if weights == "ema" else "model_raw.safetensors")
+    try:
+        model.load_state_dict(load_file(path))
+    except Exception as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise UserError(
+            f"{path} does not fit this config or is damaged ({first}); delete its folder and run again"
+        ) from error
+    model.tokenizer.to(device)
+    return model.to(device).eval()
+
+
+@dataclass
+class Batch:
+    latents: Tensor  # (B, L, C) unit deviation
+    labels: Tensor  # (B,) int64, UNCONDITIONAL where dropped
+    mask: Tensor  # (B, L) bool
+
+
+class Draws:
+    """Batches of a training run by step: permutation by epoch, one mask ratio a global batch, the rest by image."""
+
+    def __init__(self, train: Train, latents: Latents):
+        self.train, self.latents, self.labels = train, latents, latents.labels("train")
+        self.images = len(self.labels)
+        self.epoch_steps = self.images // train.batch
+        if self.epoch_steps == 0:
+            raise UserError(
+                f"train.batch={train.batch} must be at most {self.images}, the number of training images; lower it"
+            )
+        self.steps = train.epochs * self.epoch_steps
+
+    def batch(self, step: int) -> Batch:
+        seed = self.train.seed
+        epoch, place = divmod(step, self.epoch_steps)
+        shuffled = torch.randperm(self.images, generator=generator(seed, "epoch", epoch))
+        index = shuffled[place * self.train.batch : (place + 1) * self.train.batch]
+        mean, deviation = self.latents.posterior("train", index.numpy())
+        positions = mean.shape[1]
+        own = [generator(seed, "train", step, i) for i in range(len(index))]
+        noise = torch.stack([torch.randn(mean.shape[1:], generator=g) for g in own])
+        order = torch.stack([torch.randperm(positions, generator=g) for g in own])
+        dropped = torch.stack([torch.rand((), generator=g) for g in own]) < self.train.label_drop
+        uniform = float(torch.rand((), generator=generator(seed, "mask", step), dtype=torch.float64))
+        mask = mask_from_order(order, masked_count(uniform, positions, self.train.mask_ratio_min))
+        return Batch(mean + deviation * noise, self.labels[index].masked_fill(dropped, UNCONDITIONAL), mask)
+
+    def held_out(self) -> Batch:
+        """The same few images, masks and draws at every check; no label is dropped."""
+        own = generator("held-out check")
+        latents = self.latents.posterior_sample("held-out", own, CHECK_IMAGES)
+        order = torch.stack([torch.randperm(latents.shape[1], generator=own) for _ in latents])
+        mask = mask_from_order(order, masked_count(0.5, latents.shape[1], self.train.mask_ratio_min))
+        return Batch(latents, self.latents.labels("held-out")[:CHECK_IMAGES], mask)
+
+
+@dataclass
+class Trainer:
+    """The state that moves: weights, their average, the optimizer, the step."""
+
+    config: Train
+    draws: Draws
+    model: Generator
+    device: torch.device
+    ema: dict[str, Tensor] = field(init=False)
+    step: int = 0
+    window: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.ema = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        decayed = [p for p in self.model.parameters() if p.dim() > 1]
+        others = [p for p in self.model.parameters() if p.dim() <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": self.config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=self.config.betas)
+
+    def learning_rate(self) -> float:
+        """Linear warm-up, then cosine to 0, by step."""
+        warm = self.config.warmup_epochs * self.draws.epoch_steps
+        if self.step < warm:
+            return self.config.learning_rate * (self.step + 1) / warm
+        return (
+            self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * (self.step - warm) / (self.draws.steps - warm)))
+        )
+
+    def update(self) -> float:
+        """One step; returns the loss in nats a channel."""
+        rate = self.learning_rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed_of(self.config.seed, "dropout", self.step))
+            loss = self._loss(self.draws.batch(self.step))
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        value = loss.item()
+        if not math.isfinite(value):
+            return value
+        self.optimizer.step()
+        keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                self.ema[name].lerp_(parameter, 1 - keep)
+        self.step += 1
+        return value
+
+    def held_out_loss(self, batch: Batch) -> float:
+        """Nats a channel of the averaged weights."""
+        self.model.eval()
+        with torch.no_grad():
+            value = self._loss(batch, self.ema).item()
+        self.model.train()
+        return value
+
+    def _loss(self, batch: Batch, weights: dict[str, Tensor] | None = None) -> Tensor:
+        arguments = (batch.latents.to(self.device), batch.labels.to(self.device), batch.mask.to(self.device))
+        low = self.config.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            nats = functional_call(self.model, weights, arguments) if weights else self.model(*arguments)
+        return nats.float().sum() / (len(nats) * batch.latents.shape[-1])
+
+    def save(self, path: Path, of: str) -> None:
+        state = {
+            "of": of,
+            "step": self.step,
+            "window": self.window,
+            "model": self.model.state_dict(),
+            "ema": self.ema,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        temporary = path.with_name(path.name + ".tmp")
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def load(self, path: Path, of: str) -> None:
+        try:
+            state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self.device)
+        except Exception as error:
+            first = str(error).splitlines()[0]
+            raise UserError(f"{path} is no whole checkpoint ({first}); delete it to train from the start") from error
+        if state.get("of") != of:
+            raise UserError(f"{path} belongs to {state.get('of')}, not to {of}; delete it to train from the start")
+        self.model.load_state_dict(state["model"])
+        self.ema = state["ema"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.window = state["step"], state["window"]
+
+
+def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
+    """Train to the end, going on from the folder's checkpoint where there is one."""
+    device = pick_device(runtime)
+    model = build_model(config, inputs).to(device).train()
+    model.tokenizer.to(device)
+    model.backbone.gradient_checkpointing = config.train.gradient_checkpointing
+    trainer = Trainer(config.train, Draws(config.train, Latents(inputs["latents"])), model, device)
+    checkpoint, of = out / CHECKPOINT, out.name.removesuffix(".partial")
+    if checkpoint.exists():
+        trainer.load(checkpoint, of)
+    journal = Journal(out / JOURNAL, before=trainer.step + 1)
+    _loop(trainer, journal, checkpoint, of, runtime.checkpoint_seconds)
+    save_file({name: value.cpu().contiguous() for name, value in trainer.ema.items()}, out / "model.safetensors")
+    save_file(
+        {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}, out / "model_raw.safetensors"
+    )
+    checkpoint.unlink(missing_ok=True)
+    metrics = {
+        "steps": trainer.step,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "head_parameters": sum(p.numel() for p in model.head.parameters()),
+        "held_out_loss": trainer.held_out_loss(trainer.draws.held_out()),
+    }
+    write_json(
+        out / "metrics.json", {"metrics": metrics, "protocol": {"held_out_loss": "nats a channel, averaged weights"}}
+    )
+
+
+def _loop(trainer: Trainer, journal: Journal, checkpoint: Path, of: str, every_seconds: float) -> None:
+    steps = trainer.draws.steps
+    point, check = max(1, steps // CURVE_POINTS), max(1, steps // CHECKS)
+    check_batch = trainer.draws.held_out()
+    saved = time.monotonic()
+    bar = tqdm(initial=trainer.step, total=steps, desc="train", unit="step", leave=False, disable=None)
+    with _signals() as caught, bar:
+        while trainer.step < steps:
+            rate = trainer.learning_rate()
+            loss = trainer.update()
+            if not math.isfinite(loss):
+                last = (
+                    f"{checkpoint} (step {_saved_step(checkpoint)})" if checkpoint.exists() else "none was written yet"
+                )
+                raise UserError(
+                    f"loss={loss} at step {trainer.step} with learning rate {rate:.3g} must be finite;"
+                    f" lower train.learning_rate or train.clip; last good checkpoint: {last}"
+                )
+            trainer.window.append(loss)
+            bar.update()
+            bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+            if trainer.step % point == 0 or trainer.step == steps:
+                journal.write(trainer.step, loss=sum(trainer.window) / len(trainer.window), learning_rate=rate)
+                trainer.window.clear()
+            if trainer.step % check == 0 or trainer.step == steps:
+                journal.write(trainer.step, held_out_loss=trainer.held_out_loss(check_batch))
+            if caught or time.monotonic() - saved >= every_seconds:
+                trainer.save(checkpoint, of)
+                saved = time.monotonic()
+            if caught and trainer.step < steps:
+                print(f"stopped at step {trainer.step} of {steps}; the same command goes on from there", flush=True)
+                raise Interrupted(128 + caught[0])
+
+
+def _saved_step(checkpoint: Path) -> int:
+    return torch.load(checkpoint, weights_only=True, map_location="cpu")["step"]
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """SIGTERM and SIGINT are noted; the loop writes a checkpoint after its step and stops."""
+    caught: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    try:
+        before = [signal.signal(number, lambda n, _: caught.append(n)) for number in numbers]
+    except ValueError:  # not the main thread: signals go elsewhere
+        yield caught
+        return
+    try:
+        yield caught
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,150 @@
+"""Trains the small KL autoencoder of the digits that the package ships.
+
+Letters: B images, C latent channels, h = w = 4 latent positions a side.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from tokenbridge import rng
+from tokenbridge.artifacts import environment, file_hash, write_json
+from tokenbridge.autoencoder import build_digits_autoencoder, load_digits_autoencoder, to_signed
+from tokenbridge.config import Data
+from tokenbridge.data import load, stack
+from tokenbridge.weights import write_half
+
+NAME = "digits_autoencoder"
+NOISE = 0.05
+"""deviation of the decoder's normal, images in [−1, 1]: sets the weight of the Kullback–Leibler term"""
+FREE_NATS = 1.5
+"""a channel's mean Kullback–Leibler term a position is not pushed below this (free bits, arXiv 1606.04934)"""
+
+DEFINITIONS = {
+    "psnr_db": "posterior means decoded to uint8, peak 255, squared error averaged over all pixels of all images",
+    "mean_image_psnr_db": "the same, a value an image, averaged",
+    "psnr_db_with_noise_of_a_tenth": "the same as psnr_db, each mean moved by normal noise of a tenth of its channel's"
+    " aggregate deviation",
+    "aggregate_deviation": "deviation of a draw from the posterior of a random image and position: its mean square is"
+    " the means' variance + the mean posterior variance",
+    "noise_ratio": "mean posterior deviation ÷ aggregate deviation, a value a channel",
+    "informative_channels": "channels with noise_ratio < 0.5",
+    "aggregate_mean, skewness, excess_kurtosis, channel_correlation": "of the posterior means",
+}
+
+
+def train_autoencoder(
+    out: Path, epochs: int = 30, seed: int = 0, batch: int = 64, learning_rate: float = 3e-3
+) -> dict[str, Any]:
+    """Train on the training split, write `digits_autoencoder.safetensors` and `.json` into out, return the latter.
+
+    Quality is measured on the weights as stored (float16), on the held-out split.
+    """
+    images = torch.from_numpy(stack(load(Data(), "train"))[0].copy())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.seed_of(seed, "autoencoder", "weights"))
+        model = build_digits_autoencoder()
+    _fit(model, images, epochs, seed, batch, learning_rate)
+    out.mkdir(parents=True, exist_ok=True)
+    write_half(model, out / f"{NAME}.safetensors")
+    card = {
+        "command": f"tokenbridge train-autoencoder --epochs {epochs} --seed {seed}",
+        "epochs": epochs,
+        "seed": seed,
+        "sha256": file_hash(out / f"{NAME}.safetensors"),
+        "versions": environment()["versions"],
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "quality": evaluate(out / f"{NAME}.safetensors"),
+        "definitions": DEFINITIONS,
+    }
+    write_json(out / f"{NAME}.json", card)
+    return card
+
+
+def _fit(model: Any, images: Tensor, epochs: int, seed: int, batch: int, learning_rate: float) -> None:
+    draws = rng.generator(seed, "autoencoder", "data")
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
+    steps = epochs * (len(images) // batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.15)
+    bar = tqdm(total=steps, desc="autoencoder", disable=None, leave=False)
+    model.train()
+    for _ in range(epochs):
+        order = torch.randperm(len(images), generator=draws)
+        for chosen in order[: len(order) // batch * batch].split(batch):
+            loss = _loss(model, to_signed(shift(images[chosen], draws)), draws)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            bar.update()
+    bar.close()
+    model.eval()
+
+
+def _loss(model: Any, images: Tensor, draws: torch.Generator) -> Tensor:
+    """Negative evidence bound a pixel (arXiv 1312.6114) with a normal decoder of fixed deviation and free bits."""
+    posterior = model.encode(images.contiguous(memory_format=torch.channels_last)).latent_dist
+    noise = torch.randn(posterior.mean.shape, generator=draws)
+    error = (model.decode(posterior.mean + posterior.std * noise).sample - images).square().sum((1, 2, 3)).mean()
+    divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar)
+    channels = divergence.mean((0, 2, 3)).clamp(min=FREE_NATS)
+    return (error / (2 * NOISE**2) + channels.sum() * divergence[0, 0].numel()) / images[0].numel()
+
+
+def shift(images: Tensor, draws: torch.Generator) -> Tensor:
+    """Move half of the images by −2, 0 or 2 pixels a side (one pixel of the 8×8 originals); uint8 (B, 1, H, W)."""
+    steps = torch.randint(-1, 2, (len(images), 2), generator=draws) * 2
+    moved = torch.rand(len(images), generator=draws) < 0.5
+    padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
+    size = images.shape[-1]
+    return torch.stack(
+        [
+            padded[i, :, 2 + y : 2 + y + size, 2 + x : 2 + x + size] if moved[i] else images[i]
+            for i, (y, x) in enumerate(steps.tolist())
+        ]
+    )
+
+
+def evaluate(path: Path) -> dict[str, Any]:
+    """Measures of stored weights on the held-out digits, as DEFINITIONS says."""
+    frozen = load_digits_autoencoder(path)
+    images = torch.from_numpy(stack(load(Data(), "held-out"))[0].copy())
+    mean, logvar = frozen.moments(images).chunk(2, 1)
+    error = (frozen.decode(mean).double() - images.double()).square()
+    flat = mean.double().movedim(1, 0).flatten(1)  # (C, N·h·w)
+    posterior = (0.5 * logvar.double()).exp().movedim(1, 0).flatten(1)
+    aggregate = (flat.var(1) + posterior.square().mean(1)).sqrt()
+    ratio = posterior.mean(1) / aggregate
+    standard = (flat - flat.mean(1, keepdim=True)) / flat.std(1, keepdim=True)
+    noise = 0.1 * aggregate.float()[:, None, None] * torch.randn(mean.shape, generator=rng.generator(0))
+    noisy = frozen.decode(mean + noise)
+    return {
+        "psnr_db": _psnr(error.mean()),
+        "mean_image_psnr_db": round(float(np.mean([_psnr(e) for e in error.mean((1, 2, 3))])), 2),
+        "psnr_db_with_noise_of_a_tenth": _psnr((noisy.double() - images.double()).square().mean()),
+        "images": len(images),
+        "informative_channels": int((ratio < 0.5).sum()),
+        "noise_ratio": _rounded(ratio),
+        "posterior_deviation": _rounded(posterior.mean(1)),
+        "aggregate_mean": _rounded(flat.mean(1)),
+        "aggregate_deviation": _rounded(aggregate),
+        "skewness": _rounded(standard.pow(3).mean(1)),
+        "excess_kurtosis": _rounded(standard.pow(4).mean(1) - 3),
+        "channel_correlation": [_rounded(row) for row in flat.corrcoef()],
+    }
+
+
+def _psnr(error: Tensor) -> float:
+    return round(10 * math.log10(255**2 / max(error.item(), 1e-12)), 2)
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.tolist()]
