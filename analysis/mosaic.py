@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 
-GAP = 4
+GAP = 12
 LINE = 40
 """height of a line of text"""
 

@@ -40,11 +40,13 @@ def demo(
     reports: Reports = DEFAULT_REPORTS,
     jobs: Jobs = DEMO_JOBS,
     device: Device = "auto",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="training seeds a row of table 2a")] = 1,
+    name: Annotated[str, typer.Option("--name", help="name of the report")] = "demo",
 ) -> None:
-    """Tables 1a, 1b and 2a and their figures on the shipped digits: from images to a report, in minutes on two cores."""
+    """Tables 1a, 1b and 2a and their figures on the shipped digits: from images to a report, in minutes."""
     from experiments import demo as module
 
-    page = module.run(_store(runs), reports, build(Runtime, {"device": device}), jobs, settings or ())
+    page = module.run(_store(runs), reports, build(Runtime, {"device": device}), jobs, settings or (), seeds, name)
     print(f"report: {page}")
     print(f"MLflow: tokenbridge ui --runs {runs}")
 

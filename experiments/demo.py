@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -16,58 +18,70 @@ from tokenbridge.config import RunConfig, Runtime, override
 NAME = "demo"
 EXPERIMENT = "tokenbridge"
 TABLES = ("1a", "1b", "2a")
-SEARCH = {"sample.guidance": (1.5, 2.5, 3.5, 5.0), "sample.temperature": (0.8, 0.9, 1.0)}
+SEARCH = {"sample.guidance": (1.0, 1.5, 2.0, 2.5), "sample.temperature": (0.8, 0.9, 1.0)}
 SEARCH_SAMPLES = {"sample.images": 500, "sample.seed": 1}
 METRIC = "fd_digits"
 
 
-def run(store: Store, reports: Path, runtime: Runtime, jobs: int, assignments: Sequence[str] = ()) -> Path:
+def run(
+    store: Store,
+    reports: Path,
+    runtime: Runtime,
+    jobs: int,
+    assignments: Sequence[str] = (),
+    seeds: int = 1,
+    name: str = NAME,
+) -> Path:
     """Run what is missing and write the report; returns the path of its page."""
-    base = override(preset("digits"), assignments)
-    rows = [row for id in TABLES for row in table_rows(id, base)]
-    search = [point for table, label, cell in rows if table == "2a" for point in search_points(label, cell.config)]
-    print(
-        f"demo: {len(TABLES)} tables on the shipped digits, {jobs} stages at a time; results in {store.root}",
-        flush=True,
-    )
-    direct = [cell for table, _, cell in rows if table != "2a"]
-    run_cells(store, [*direct, *(cell for _, cell in search)], runtime, EXPERIMENT, jobs)
-    chosen = {
-        label: best(store, [cell for at, cell in search if at == label])
-        for label in dict.fromkeys(at for at, _ in search)
-    }
-    rows = [(t, label, _at(cell, chosen[label]) if t == "2a" else cell) for t, label, cell in rows]
-    run_cells(store, [cell for table, _, cell in rows if table == "2a"], runtime, EXPERIMENT, jobs)
-    write_plan(store, base, rows, search, chosen)
-    return publish(store, NAME, reports)
+    base = preset("digits")
+    rows = [row for id in TABLES for row in table_rows(id, override(base, assignments), seeds)]
+    tuned = [row for row in rows if row.table == "2a"]
+    search = {row.label: search_points(row) for row in reversed(tuned)}  # on the first seed
+    print(f"{name}: {len(TABLES)} tables on the shipped digits, {jobs} stages at a time; results in {store.root}")
+    early = [row.cell for row in rows if row.table != "2a"]
+    run_cells(store, [*chain(*search.values()), *early], runtime, EXPERIMENT, jobs)
+    chosen = {label: best(store, points) for label, points in search.items()}
+    rows = [row.at(chosen.get(row.label, {})) for row in rows]
+    run_cells(store, [row.cell for row in rows if row.table == "2a"], runtime, EXPERIMENT, jobs)
+    write_plan(store, name, base, rows, search, chosen)
+    return publish(store, name, reports)
 
 
-def table_rows(id: str, base: RunConfig) -> list[tuple[str, str, Cell]]:
-    """(table, row label, cell) of each row of a paper's table that the configuration supports."""
+@dataclass(frozen=True)
+class Row:
+    """One cell of a table: which row it fills, with which seed."""
+
+    table: str
+    label: str
+    cell: Cell
+
+    def at(self, values: Mapping[str, float]) -> Row:
+        return replace(self, cell=replace(self.cell, config=override(self.cell.config, values)))
+
+
+def table_rows(id: str, base: RunConfig, seeds: int) -> list[Row]:
+    """The rows of a paper's table that the configuration supports, generation with several training seeds."""
     table = paper.table(id)
-    wanted = RECONSTRUCTION if table.kind == "reconstruction" else GENERATION
-    return [
-        (id, row.label, Cell(f"{id}-{_slug(row.label)}", override(base, row.overrides), wanted))
-        for row in table.cells
-        if row.overrides is not None
-    ]
+    generation = table.kind == "generation"
+    rows = []
+    for row in table.cells:
+        for seed in range(seeds if generation else 1):
+            if row.overrides is not None:
+                seeded = {"train.seed": seed} if seed else {}
+                name = f"{id}-{_slug(row.label)}" + (f"-s{seed}" if seed else "")
+                config = override(base, dict(row.overrides) | seeded)
+                rows.append(Row(id, row.label, Cell(name, config, GENERATION if generation else RECONSTRUCTION)))
+    return rows
 
 
-def search_points(label: str, config: RunConfig) -> list[tuple[str, Cell]]:
+def search_points(row: Row) -> list[Cell]:
     """The same small search for every row: guidance × temperature, on images that no final number uses."""
-    return [
-        (
-            label,
-            Cell(
-                f"search-{_slug(label)}-g{guidance:g}-t{temperature:g}",
-                override(config, values | SEARCH_SAMPLES),
-                ("score",),
-            ),
-        )
-        for guidance in SEARCH["sample.guidance"]
-        for temperature in SEARCH["sample.temperature"]
-        for values in [{"sample.guidance": guidance, "sample.temperature": temperature}]
-    ]
+    points = []
+    for guidance, temperature in product(*SEARCH.values()):
+        values = dict(zip(SEARCH, (guidance, temperature), strict=True)) | SEARCH_SAMPLES
+        name = f"search-{_slug(row.label)}-g{guidance:g}-t{temperature:g}"
+        points.append(Cell(name, override(row.cell.config, values), ("score",)))
+    return points
 
 
 def best(store: Store, points: Sequence[Cell]) -> dict[str, float]:
@@ -83,12 +97,13 @@ def score_of(store: Store, cell: Cell) -> float:
 
 def write_plan(
     store: Store,
+    name: str,
     base: RunConfig,
-    rows: Sequence[tuple[str, str, Cell]],
-    search: Sequence[tuple[str, Cell]],
+    rows: Sequence[Row],
+    search: Mapping[str, Sequence[Cell]],
     chosen: Mapping[str, Mapping[str, float]],
 ) -> None:
-    """runs/plans/demo.json: which cell fills which row, and how guidance and temperature were chosen."""
+    """runs/plans/<name>.json: which cell fills which row, and how guidance and temperature were chosen."""
     points = [
         {
             "row": label,
@@ -96,20 +111,22 @@ def write_plan(
             "temperature": cell.config.sample.temperature,
             METRIC: score_of(store, cell),
         }
-        for label, cell in search
+        for label, cells in search.items()
+        for cell in cells
     ]
     plan: dict[str, Any] = {
-        "name": NAME,
+        "name": name,
         "title": "TokenBridge on handwritten digits",
         "preset": "digits",
         "base": base.model_dump(),
-        "rows": [{"table": table, "label": label, "cell": cell.id} for table, label, cell in rows],
+        "rows": [{"table": row.table, "label": row.label, "cell": row.cell.id} for row in rows],
         "search": {
             "keys": list(SEARCH),
             "guidance": list(SEARCH["sample.guidance"]),
             "temperature": list(SEARCH["sample.temperature"]),
             "images": SEARCH_SAMPLES["sample.images"],
             "seed": SEARCH_SAMPLES["sample.seed"],
+            "model": "first training seed",
             "metric": METRIC,
             "chosen": {label: dict(values) for label, values in chosen.items()},
             "points": points,
@@ -118,7 +135,7 @@ def write_plan(
     }
     folder = store.root / "plans"
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"{NAME}.json", plan)
+    write_json(folder / f"{name}.json", plan)
 
 
 def publish(store: Store, name: str, reports: Path) -> Path:
@@ -134,10 +151,6 @@ def publish(store: Store, name: str, reports: Path) -> Path:
     page = report.build(reports / name)
     tracking.log_report(store, name, reports / name)
     return page
-
-
-def _at(cell: Cell, values: Mapping[str, float]) -> Cell:
-    return Cell(cell.name, override(cell.config, values), cell.wanted)
 
 
 def _slug(label: str) -> str:

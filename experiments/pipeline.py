@@ -7,8 +7,9 @@ latents ─ quantizer ─┬─ reconstruct
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -75,6 +76,18 @@ def _train(config: RunConfig) -> dict[str, Any]:
     return {name: getattr(config, name).model_dump() for name in ("backbone", "head", "train")}
 
 
+def _likelihood(config: RunConfig) -> dict[str, Any]:
+    return {"weights": config.sample.weights}
+
+
+def _sample(config: RunConfig) -> dict[str, Any]:
+    return config.sample.model_dump()
+
+
+def _score(config: RunConfig) -> dict[str, Any]:
+    return config.score.model_dump() | _extractor(config)
+
+
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
@@ -82,9 +95,9 @@ KINDS: dict[str, Kind] = {
         Kind("quantizer", ("latents",), _quantizer),
         Kind("reconstruct", ("latents", "quantizer"), _extractor),
         Kind("train", ("latents", "quantizer"), _train, resumable=True, seconds=90),
-        Kind("likelihood", ("latents", "quantizer", "train"), lambda c: {"weights": c.sample.weights}),
-        Kind("sample", ("latents", "quantizer", "train"), lambda c: c.sample.model_dump(), seconds=15),
-        Kind("score", ("sample",), lambda c: c.score.model_dump() | _extractor(c)),
+        Kind("likelihood", ("latents", "quantizer", "train"), _likelihood),
+        Kind("sample", ("latents", "quantizer", "train"), _sample, seconds=15),
+        Kind("score", ("sample",), _score),
     )
 }
 
@@ -149,8 +162,16 @@ def _add(name: str, cell: Cell, found: dict[str, Stage]) -> None:
 
 
 def graph(cells: Iterable[Cell]) -> dict[str, Stage]:
-    """All stages of the cells by id, each once, inputs before what needs them."""
-    return {stage.id: stage for cell in cells for stage in cell.stages()}
+    """All stages of the cells by id, each once, inputs before what needs them; a shared one says how many share it."""
+    found: dict[str, Stage] = {}
+    sharing: Counter[str] = Counter()
+    for stage in (stage for cell in cells for stage in cell.stages()):
+        found.setdefault(stage.id, stage)
+        sharing[stage.id] += 1
+    return {
+        id: replace(stage, label=f"{stage.label} +{sharing[id] - 1}") if sharing[id] > 1 else stage
+        for id, stage in found.items()
+    }
 
 
 def record(store: Store, cells: Sequence[Cell], experiment: str) -> None:

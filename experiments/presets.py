@@ -23,10 +23,10 @@ from tokenbridge.config import (
 
 DIGITS = RunConfig(
     quantizer=Quantizer(levels=64, range=5.0),
-    backbone=Backbone(width=128, encoder_depth=2, decoder_depth=3, heads=4, class_tokens=4),
-    head=Head(width=96, depth=2, heads=4),
-    train=Train(epochs=60, warmup_epochs=4, batch=64, learning_rate=1e-3, ema=0.998, precision="float32"),
-    sample=Sample(images=2000, iterations=16),
+    backbone=Backbone(width=96, encoder_depth=2, decoder_depth=2, heads=4, class_tokens=4),
+    head=Head(width=64, depth=2, heads=4, dropout=0.0, attention_dropout=0.0),
+    train=Train(epochs=25, warmup_epochs=2, batch=32, learning_rate=4e-3, ema=0.998, precision="float32"),
+    sample=Sample(images=2000, iterations=16, guidance=2.0, temperature=0.9),
 )
 
 

@@ -7,15 +7,16 @@ import multiprocessing
 import os
 import signal
 import time
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from types import FrameType
 
 from experiments.pipeline import KINDS, Cell, Stage, graph, record
-from tokenbridge.artifacts import Store
+from tokenbridge.artifacts import JOURNAL, Store, read_journal, read_json
 from tokenbridge.config import Runtime, UserError
+
+TICK_SECONDS = 20.0
 
 
 def run_stage(store: Store, stage: Stage, runtime: Runtime) -> float:
@@ -48,41 +49,45 @@ def run_cells(store: Store, cells: Sequence[Cell], runtime: Runtime, experiment:
     else:
         if runtime.threads is None:
             runtime = runtime.model_copy(update={"threads": max(1, (os.cpu_count() or 1) // jobs)})
+        runtime = runtime.model_copy(update={"bars": False})  # bars of several processes would overwrite each other
         _run_parallel(store, todo, runtime, jobs, progress)
     print(f"{len(todo)} stages done in {_time(time.monotonic() - progress.start)}", flush=True)
 
 
 def _run_parallel(store: Store, todo: Mapping[str, Stage], runtime: Runtime, jobs: int, progress: _Progress) -> None:
     waiting, running, failed = dict(todo), dict[Future[float], Stage](), dict[str, BaseException]()
+    ahead = _seconds_ahead(todo, progress.expected)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool, _stopping(pool):
-        while waiting or running:
-            for stage in _ready(waiting, running, failed):
-                if len(running) == jobs:
-                    break
+        while True:
+            blocked = waiting.keys() | {stage.id for stage in running.values()} | failed.keys()
+            ready = [stage for stage in waiting.values() if not any(id in blocked for _, id in stage.inputs)]
+            for stage in sorted(ready, key=lambda stage: -ahead[stage.id])[: jobs - len(running)]:
                 progress.starts(stage)
                 running[pool.submit(run_stage, store, stage, runtime)] = waiting.pop(stage.id)
             if not running:
-                break  # what is left needs a failed stage
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                break
+            for future in wait(running, TICK_SECONDS, FIRST_COMPLETED).done:
                 stage = running.pop(future)
                 if error := future.exception():
                     failed[stage.id] = error
-                    if not isinstance(error, UserError):
-                        traceback.print_exception(error)
                 else:
                     progress.ends(stage, future.result())
+            progress.tick(running.values())
     if failed:
         id, error = next(iter(failed.items()))
-        raise UserError(f"{todo[id].label}: {error}; {len(waiting)} stages that need it did not run") from error
+        lost = f"; {len(waiting)} stages that need it did not run" if waiting else ""
+        kind = UserError if isinstance(error, UserError) else RuntimeError
+        raise kind(f"{todo[id].kind.name} of {todo[id].label}: {error}{lost}") from error
 
 
-def _ready(
-    waiting: Mapping[str, Stage], running: Mapping[Future[float], Stage], failed: Mapping[str, object]
-) -> list[Stage]:
-    """Stages whose inputs are all there, longest kind first."""
-    open_ids = waiting.keys() | {stage.id for stage in running.values()} | failed.keys()
-    ready = [stage for stage in waiting.values() if not any(id in open_ids for _, id in stage.inputs)]
-    return sorted(ready, key=lambda stage: -stage.kind.seconds)
+def _seconds_ahead(todo: Mapping[str, Stage], expected: Mapping[str, float]) -> dict[str, float]:
+    """Time of the longest chain of stages that begins with each: what is started first, so that cores never idle."""
+    ahead = {id: expected[stage.kind.name] for id, stage in todo.items()}
+    for stage in reversed(list(todo.values())):  # what needs a stage comes after it
+        for _, id in stage.inputs:
+            if id in ahead:
+                ahead[id] = max(ahead[id], expected[todo[id].kind.name] + ahead[stage.id])
+    return ahead
 
 
 @contextmanager
@@ -108,20 +113,41 @@ class _Progress:
     """Lines that say what runs and how long is left, by the times of earlier stages of the same kind."""
 
     def __init__(self, store: Store, stages: list[Stage], jobs: int):
-        self.expected = expected_seconds(store)
-        self.left, self.jobs, self.begun, self.total = {s.id: s for s in stages}, jobs, 0, len(stages)
-        self.start = time.monotonic()
+        self.store, self.expected, self.jobs = store, expected_seconds(store), jobs
+        self.left, self.begun, self.total = {s.id: s for s in stages}, 0, len(stages)
+        self.start = self.told = time.monotonic()
 
     def starts(self, stage: Stage) -> None:
         self.begun += 1
         left = sum(self.expected[s.kind.name] for s in self.left.values()) / self.jobs
         print(
-            f"[{self.begun}/{self.total}] {stage.kind.name:<11} {stage.label:<28} about {_time(left)} left", flush=True
+            f"[{self.begun}/{self.total}] {stage.kind.name:<11} {stage.label:<32} about {_time(left)} left", flush=True
         )
 
     def ends(self, stage: Stage, seconds: float) -> None:
         self.expected[stage.kind.name] = seconds
         del self.left[stage.id]
+
+    def tick(self, running: Iterable[Stage]) -> None:
+        """Every few seconds, a line for each training under way: step, loss, time left."""
+        if time.monotonic() - self.told < TICK_SECONDS:
+            return
+        self.told = time.monotonic()
+        for stage in running:
+            if line := training_line(self.store, stage.id):
+                print(f"        {stage.kind.name:<11} {stage.label:<32} {line}", flush=True)
+
+
+def training_line(store: Store, id: str) -> str | None:
+    """Step, loss and time left of a training that is under way, from its folder; None before its first point."""
+    work = store.folder(id).with_name(f"{id}.partial")
+    points = [line for line in read_journal(work / JOURNAL) if line[0] == "loss"]
+    if len(points) < 2 or not (work / "progress.json").exists():
+        return None
+    steps = read_json(work / "progress.json")["steps"]
+    (_, _, began, first), (_, loss, now, step) = points[-min(len(points), 20)], points[-1]
+    left = (steps - step) * (now - began) / 1000 / max(1, step - first)
+    return f"step {step}/{steps}, loss {loss:.3f}, about {_time(left)} to go"
 
 
 def expected_seconds(store: Store) -> dict[str, float]:

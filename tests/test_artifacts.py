@@ -5,9 +5,21 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save
 
-from tokenbridge.artifacts import Journal, Store, read_journal, read_json, stage_id, write_json
+from tokenbridge.artifacts import (
+    Journal,
+    Store,
+    new_array,
+    read_journal,
+    read_json,
+    stage_id,
+    write_atomic,
+    write_json,
+)
 from tokenbridge.config import UserError
 
 
@@ -55,7 +67,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     """/dev/full answers every write with ENOSPC, as a full disk does."""
     store = Store(tmp_path)
     with (
-        pytest.raises(UserError, match="disk full while writing; free space or choose another folder with --runs"),
+        pytest.raises(UserError, match="disk full while writing x-1; free space or choose another folder with --runs"),
         store.writing("x-1", {}) as out,
     ):
         (out / "big").symlink_to("/dev/full")
@@ -144,3 +156,33 @@ def test_a_journal_forgets_what_a_resumed_run_writes_again(tmp_path):
     ]
     Journal(path, before=3).write(3, loss=7.0)
     assert [line[1] for line in read_journal(path)] == [0.5, 1.0, 7.0]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 256 KiB."""
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], capture_output=True)
+    if done.returncode != 0:
+        assert not os.environ.get("CI"), "CI has the rights to mount a small file system"
+        pytest.skip("needs the rights to mount a small file system")
+    yield tmp_path
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+WRITERS = {
+    "array": lambda out: new_array(out / "a.npy", np.float32, (100_000,)),
+    "numpy": lambda out: np.save(out / "a.npy", np.zeros(100_000)),
+    "archive": lambda out: np.savez(out / "a.npz", a=np.zeros(100_000)),
+    "weights": lambda out: write_atomic(out / "a.safetensors", save({"a": torch.zeros(100_000)})),
+    "checkpoint": lambda out: torch.save({"a": torch.zeros(100_000)}, open(out / "a.pt", "wb")),  # noqa: SIM115
+}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a file object that cannot flush
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_really_full_disk(small_disk, writer):
+    store = Store(small_disk)
+    pattern = "disk full while writing x-1; free space or choose another folder with --runs"
+    with pytest.raises(UserError, match=pattern), store.writing("x-1", {}) as out:
+        WRITERS[writer](out)
+    assert list((small_disk / "stages").iterdir()) == []

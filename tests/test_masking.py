@@ -24,7 +24,7 @@ def test_the_schedule_is_a_cosine():
 def test_mask_ratio_is_the_truncated_normal():
     """N(1, 0.25) cut to [0.7, 1]: the counts' distribution is that of SciPy's truncnorm (as in the released code)."""
     u = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
-    counts = [masked_count(float(x), 1000, 0.7) for x in u]
+    counts = [masked_count(float(x), 1000, 0.7, 0.25) for x in u]
     expected = stats.truncnorm((0.7 - 1) / 0.25, 0, loc=1, scale=0.25)
     assert sum(counts) / len(counts) / 1000 == pytest.approx(expected.mean(), abs=1e-3)
     assert min(counts) == 701

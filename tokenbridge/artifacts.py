@@ -23,12 +23,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
+from numpy.lib.format import open_memmap
+from numpy.typing import DTypeLike
 
 from tokenbridge.config import UserError
 
 MANIFEST = "manifest.json"
 JOURNAL = "metrics.jsonl"
+_REMEDY = "free space or choose another folder with --runs"
 
 
 def digest(value: Any) -> str:
@@ -83,10 +87,13 @@ class Store:
                 yield work
                 seconds = round(time.monotonic() - start, 2)
                 write_json(work / MANIFEST, {"id": id, **about, **environment(), "wall_seconds": seconds})
-            except BaseException:
+            except BaseException as error:
+                full = _disk_full(error, self.root)
                 (work / MANIFEST).unlink(missing_ok=True)
                 if not resumable:
                     shutil.rmtree(work, ignore_errors=True)
+                if full:
+                    raise UserError(f"{self.root}: disk full while writing {id}; {_REMEDY}") from error
                 raise
             work.rename(final)
 
@@ -116,15 +123,23 @@ def writable(root: Path) -> Iterator[None]:
             raise PermissionError(errno.EACCES, "Permission denied", str(root))
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"{error.filename or root}: disk full while writing; free space or choose another folder with --runs"
-            ) from error
+        if _disk_full(error, root):
+            raise UserError(f"{error.filename or root}: disk full while writing; {_REMEDY}") from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise UserError(
                 f"{error.filename or root} cannot be written ({error.strerror}); choose another folder with --runs"
             ) from error
         raise
+
+
+def _disk_full(error: BaseException, root: Path) -> bool:
+    """Whether an error comes from a full disk; libraries that write wrap or lose the system's own word for it."""
+    chain = [error, error.__cause__, error.__context__]
+    if any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in chain):
+        return True
+    if not isinstance(error, Exception) or isinstance(error, UserError) or not root.is_dir():
+        return False
+    return shutil.disk_usage(root).free < 65_536
 
 
 def read_json(path: Path) -> Any:
@@ -151,6 +166,15 @@ def write_atomic(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """A new .npy file, memory-mapped, with its blocks reserved: a full disk is an error here and no crash later."""
+    array = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 class Journal:

@@ -140,6 +140,8 @@ class Train(Config):
     gradient_checkpointing: bool = False
     label_drop: float = Field(default=0.1, ge=0, lt=1)
     mask_ratio_min: float = Field(default=0.7, gt=0, lt=1)
+    """share of masked positions: from a normal around 1, cut to [mask_ratio_min, 1]"""
+    mask_ratio_deviation: float = Field(default=0.25, gt=0)
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -227,6 +229,13 @@ class Runtime(Config):
     batch: int = Field(default=256, ge=1)
     """images at once when encoding, sampling and scoring"""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
+    bars: bool = True
+    """progress bars, where a terminal shows them"""
+
+    @property
+    def no_bar(self) -> bool | None:
+        """tqdm's `disable`: None leaves it to whether there is a terminal."""
+        return None if self.bars else True
 
 
 _AnyConfig = TypeVar("_AnyConfig", bound=Config)

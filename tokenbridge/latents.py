@@ -11,14 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from tokenbridge import data
-from tokenbridge.artifacts import read_json, write_json
+from tokenbridge.artifacts import new_array, read_json, write_json
 from tokenbridge.autoencoder import load_autoencoder
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.devices import pick_device
@@ -74,14 +73,10 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     splits: tuple[Split, ...] = ("train", "held-out")
     for split in splits:
         images = data.load(config.data, split)
-        moments = open_memmap(
-            out / f"{_name(split)}_moments.npy",
-            mode="w+",
-            dtype=np.float32,
-            shape=(len(images), 2 * config.autoencoder.channels, config.grid_size, config.grid_size),
-        )
+        shape = (len(images), 2 * config.autoencoder.channels, config.grid_size, config.grid_size)
+        moments = new_array(out / f"{_name(split)}_moments.npy", np.float32, shape)
         done = 0
-        for batch, _ in tqdm(DataLoader(images, runtime.batch), f"encode {split}", leave=False, disable=None):
+        for batch, _ in tqdm(DataLoader(images, runtime.batch), f"encode {split}", leave=False, disable=runtime.no_bar):
             encoded = autoencoder.moments(batch.to(device)).cpu()
             if not bool(torch.isfinite(encoded).all()):
                 raise UserError(

@@ -12,13 +12,11 @@ import torch
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
-MASK_RATIO_DEVIATION = 0.25
 
-
-def masked_count(uniform: float, positions: int, ratio_min: float) -> int:
-    """Masked positions in training: ceil(L·ratio), ratio by inverse CDF of N(1, 0.25) cut to [ratio_min, 1]."""
-    low = ndtr((ratio_min - 1) / MASK_RATIO_DEVIATION)
-    ratio = 1 + MASK_RATIO_DEVIATION * float(ndtri(low + uniform * (0.5 - low)))
+def masked_count(uniform: float, positions: int, ratio_min: float, deviation: float) -> int:
+    """Masked positions in training: ceil(L·ratio), ratio by inverse CDF of N(1, deviation) cut to [ratio_min, 1]."""
+    low = ndtr((ratio_min - 1) / deviation)
+    ratio = 1 + deviation * float(ndtri(low + uniform * (0.5 - low)))
     return min(positions, math.ceil(positions * ratio))
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from tokenbridge.artifacts import write_json
+from tokenbridge.artifacts import write_atomic, write_json
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.latents import FIT_IMAGES, Latents
 from tokenbridge.quantizers import IdentityQuantizer, ScalarQuantizer, Tokenizer, diagnostics, fit
@@ -25,7 +25,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     train = latents.posterior_sample("train", generator("quantizer fit"), FIT_IMAGES).flatten(0, 1)
     held_out = latents.posterior_sample("held-out", generator("quantizer check")).flatten(0, 1)
     quantizer = fit(config.quantizer, train)
-    save_file(quantizer.state_dict(), out / "quantizer.safetensors")
+    write_atomic(out / "quantizer.safetensors", save(quantizer.state_dict()))
     limit = config.quantizer.range if config.quantizer.kind in ("gaussian", "uniform") else None
     metrics = {f"calibration_{k}": v for k, v in diagnostics(quantizer, train, limit).items()}
     metrics |= diagnostics(quantizer, held_out, limit)

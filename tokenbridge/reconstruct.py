@@ -43,7 +43,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     reason = fidelity.misfit(extractor, config.data)
     quantizer = load_quantizer(inputs["quantizer"])
     tally = _Tally(held_out.labels, quantizer, extractor if reason is None else None)
-    for batch in _pairs(config, latents, quantizer, held_out, device, runtime.batch):
+    for batch in _pairs(config, latents, quantizer, held_out, device, runtime):
         tally.add(*batch)
 
     metrics, size = tally.pixel_metrics(config.positions), config.data.image_size
@@ -74,12 +74,17 @@ def effective_bits(counts: Tensor, positions: int) -> float:
 
 @torch.inference_mode()
 def _pairs(
-    config: RunConfig, latents: Latents, quantizer: Tokenizer, held_out: data.Images, device: torch.device, batch: int
+    config: RunConfig,
+    latents: Latents,
+    quantizer: Tokenizer,
+    held_out: data.Images,
+    device: torch.device,
+    runtime: Runtime,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches of originals, reconstructions, both uint8 (B, ch, H, W), and tokens (B, L, C), in the images' order."""
     autoencoder = load_autoencoder(config.autoencoder, device)
     start = 0
-    for originals, _ in tqdm(DataLoader(held_out, batch), "reconstruct", leave=False, disable=None):
+    for originals, _ in tqdm(DataLoader(held_out, runtime.batch), "reconstruct", leave=False, disable=runtime.no_bar):
         tokens = quantizer.encode(latents.posterior_mean("held-out", slice(start, start + len(originals))))
         start += len(originals)
         grid = to_grid(quantizer.decode(tokens), latents.scale)

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 from torch import Tensor
 from tqdm import tqdm
 
-from tokenbridge.artifacts import write_json
+from tokenbridge.artifacts import new_array, write_json
 from tokenbridge.autoencoder import load_autoencoder
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.devices import pick_device
@@ -43,10 +42,9 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     scale, count = Latents(inputs["latents"]).scale, config.sample.images
     labels = torch.arange(count) % config.data.classes
     size = (config.data.image_channels, config.data.image_size, config.data.image_size)
-    samples = open_memmap(out / "samples.npy", mode="w+", dtype=np.uint8, shape=(count, *size))
-    token_shape = (count, config.positions, config.autoencoder.channels)
-    kept = open_memmap(out / "tokens.npy", mode="w+", dtype=np.uint16, shape=token_shape)
-    bar = tqdm(total=count, desc="sample", unit="image", leave=False, disable=None)
+    samples = new_array(out / "samples.npy", np.uint8, (count, *size))
+    kept = new_array(out / "tokens.npy", np.uint16, (count, config.positions, config.autoencoder.channels))
+    bar = tqdm(total=count, desc="sample", unit="image", leave=False, disable=runtime.no_bar)
     with bar:
         for first in range(0, count, runtime.batch):
             images = range(first, min(first + runtime.batch, count))

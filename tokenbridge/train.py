@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.func import functional_call
 from tqdm import tqdm
 
-from tokenbridge.artifacts import JOURNAL, Journal, write_json
+from tokenbridge.artifacts import JOURNAL, Journal, write_atomic, write_json
 from tokenbridge.backbone import UNCONDITIONAL
 from tokenbridge.config import RunConfig, Runtime, Train, UserError
 from tokenbridge.devices import pick_device
@@ -33,7 +33,7 @@ from tokenbridge.ordering import channel_order
 from tokenbridge.quantize import load_quantizer
 from tokenbridge.rng import generator, seed_of
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, PROGRESS = "checkpoint.pt", "progress.json"
 CURVE_POINTS = 400
 CHECKS = 20  # how often the held-out loss is taken
 CHECK_IMAGES = 512
@@ -100,15 +100,19 @@ class Draws:
         order = torch.stack([torch.randperm(positions, generator=g) for g in own])
         dropped = torch.stack([torch.rand((), generator=g) for g in own]) < self.train.label_drop
         uniform = float(torch.rand((), generator=generator(seed, "mask", step), dtype=torch.float64))
-        mask = mask_from_order(order, masked_count(uniform, positions, self.train.mask_ratio_min))
+        mask = self._mask(order, uniform)
         return Batch(mean + deviation * noise, self.labels[index].masked_fill(dropped, UNCONDITIONAL), mask)
+
+    def _mask(self, order: Tensor, uniform: float) -> Tensor:
+        ratio_min, deviation = self.train.mask_ratio_min, self.train.mask_ratio_deviation
+        return mask_from_order(order, masked_count(uniform, order.shape[1], ratio_min, deviation))
 
     def held_out(self) -> Batch:
         """The same few images, masks and draws at every check; no label is dropped."""
         own = generator("held-out check")
         latents = self.latents.posterior_sample("held-out", own, CHECK_IMAGES)
         order = torch.stack([torch.randperm(latents.shape[1], generator=own) for _ in latents])
-        mask = mask_from_order(order, masked_count(0.5, latents.shape[1], self.train.mask_ratio_min))
+        mask = self._mask(order, 0.5)
         return Batch(latents, self.latents.labels("held-out")[:CHECK_IMAGES], mask)
 
 
@@ -225,12 +229,13 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     if checkpoint.exists():
         trainer.load(checkpoint, of)
     journal = Journal(out / JOURNAL, before=trainer.step + 1)
-    _loop(trainer, journal, checkpoint, of, runtime.checkpoint_seconds)
-    save_file({name: value.cpu().contiguous() for name, value in trainer.ema.items()}, out / "model.safetensors")
-    save_file(
-        {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}, out / "model_raw.safetensors"
-    )
-    checkpoint.unlink(missing_ok=True)
+    write_json(out / PROGRESS, {"steps": trainer.draws.steps})
+    _loop(trainer, journal, checkpoint, of, runtime)
+    raw = {name: p.detach() for name, p in model.named_parameters()}
+    for name, weights in (("model", trainer.ema), ("model_raw", raw)):
+        write_atomic(out / f"{name}.safetensors", save({key: w.cpu().contiguous() for key, w in weights.items()}))
+    for path in (checkpoint, out / PROGRESS):
+        path.unlink(missing_ok=True)
     metrics = {
         "steps": trainer.step,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -242,12 +247,12 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     )
 
 
-def _loop(trainer: Trainer, journal: Journal, checkpoint: Path, of: str, every_seconds: float) -> None:
+def _loop(trainer: Trainer, journal: Journal, checkpoint: Path, of: str, runtime: Runtime) -> None:
     steps = trainer.draws.steps
     point, check = max(1, steps // CURVE_POINTS), max(1, steps // CHECKS)
     check_batch = trainer.draws.held_out()
     saved = time.monotonic()
-    bar = tqdm(initial=trainer.step, total=steps, desc="train", unit="step", leave=False, disable=None)
+    bar = tqdm(initial=trainer.step, total=steps, desc="train", unit="step", leave=False, disable=runtime.no_bar)
     with _signals() as caught, bar:
         while trainer.step < steps:
             rate = trainer.learning_rate()
@@ -268,7 +273,7 @@ def _loop(trainer: Trainer, journal: Journal, checkpoint: Path, of: str, every_s
                 trainer.window.clear()
             if trainer.step % check == 0 or trainer.step == steps:
                 journal.write(trainer.step, held_out_loss=trainer.held_out_loss(check_batch))
-            if caught or time.monotonic() - saved >= every_seconds:
+            if caught or time.monotonic() - saved >= runtime.checkpoint_seconds:
                 trainer.save(checkpoint, of)
                 saved = time.monotonic()
             if caught and trainer.step < steps:

@@ -1,0 +1,129 @@
+"""The command as a user meets it: bad input is one line (value, rule, remedy), exit code 2, nothing half-written."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tokenbridge.speed import bucketized_encoding, cached_head
+
+TOKENBRIDGE = Path(sys.executable).with_name("tokenbridge")
+
+
+def call(*arguments, cwd):
+    return subprocess.run([TOKENBRIDGE, *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
+
+
+def folder_of_images(path, classes, per_class=3, size=16):
+    for name in classes:
+        (path / name).mkdir(parents=True)
+        for i in range(per_class):
+            Image.new("L", (size, size), i * 20).save(path / name / f"{i}.png")
+    return path
+
+
+def refused(done, tmp_path, *parts):
+    assert done.returncode == 2, done.stderr
+    line = done.stderr.strip()
+    assert "\n" not in line, line
+    assert line.startswith("tokenbridge: ")
+    for part in parts:
+        assert part in line
+    stages = tmp_path / "runs" / "stages"
+    assert not stages.exists() or list(stages.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["digit"], ["digit is no preset; did you mean digits?"]),
+        (["digits", "quantizer.levels=1"], ["quantizer.levels=1 must be >= 2"]),
+        (["digits", "quantizer.range=0"], ["quantizer.range=0 must be > 0"]),
+        (["digits", "quantizer.levls=8"], ["did you mean quantizer.levels?"]),
+        (["digits", "--device", "gpu"], ["device=gpu is no device; use auto, cpu or cuda"]),
+        (["digits", "data.source=folder", "data.path=nowhere"], ["nowhere"]),
+        (["imagenet256-L"], ["imagenet/train"]),
+    ],
+)
+def test_bad_settings(tmp_path, arguments, parts):
+    refused(call("run", *arguments, "--only", "quantizer", cwd=tmp_path), tmp_path, *parts)
+
+
+@pytest.mark.parametrize("classes", [(), ("only",)])
+def test_folders_without_classes(tmp_path, classes):
+    images = folder_of_images(tmp_path / "images", classes)
+    images.mkdir(exist_ok=True)
+    done = call("run", "digits", "data.source=folder", f"data.path={images}", "data.classes=2", cwd=tmp_path)
+    refused(done, tmp_path, "class")
+
+
+def test_a_truncated_image(tmp_path):
+    images = folder_of_images(tmp_path / "images", ("a", "b"), 5)
+    whole = (images / "b" / "2.png").read_bytes()
+    (images / "b" / "2.png").write_bytes(whole[: len(whole) // 2])
+    done = call("run", "digits", "data.source=folder", f"data.path={images}", "data.classes=2", cwd=tmp_path)
+    refused(done, tmp_path, "2.png")
+
+
+def test_an_autoencoder_that_gives_nan(tmp_path):
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    model = AutoencoderKL(
+        in_channels=1,
+        out_channels=1,
+        latent_channels=8,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 8, 8),
+        norm_num_groups=2,
+    )
+    with torch.no_grad():
+        model.encoder.conv_in.weight.fill_(float("nan"))  # type: ignore[union-attr]
+    model.save_pretrained(tmp_path / "autoencoder")
+    source = ["autoencoder.source=diffusers", f"autoencoder.path={tmp_path / 'autoencoder'}"]
+    done = call("run", "digits", *source, "--only", "quantizer", cwd=tmp_path)
+    refused(done, tmp_path, "latents of train images", "NaN", "must be finite")
+
+
+def test_runs_that_cannot_be_written(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    done = call("run", "digits", "--only", "latents", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+    assert "choose another folder with --runs" in done.stderr
+    assert (tmp_path / "runs").read_text() == "a file"
+
+
+def test_a_report_that_is_not_there(tmp_path):
+    done = call("report", "nothing", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "nothing is no report" in done.stderr
+
+
+def test_run_sync_report_and_resume(tmp_path, finished):
+    """A user's few commands on a real cell: run, run again, sync; a damaged file is named."""
+    wanted = ["--only", "reconstruct", "quantizer.kind=lloyd-max", "quantizer.levels=8"]
+    done = call("run", "digits", *wanted, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "reconstruct/psnr" in done.stdout
+    again = call("run", "digits", *wanted, cwd=tmp_path)
+    assert "left" not in again.stdout
+    assert "MLflow was up to date" in call("sync", cwd=tmp_path).stdout
+    reconstruct = next((tmp_path / "runs" / "stages").glob("reconstruct-*"))
+    shutil.rmtree(reconstruct)
+    quantizer = next((tmp_path / "runs" / "stages").glob("quantizer-*")) / "quantizer.safetensors"
+    quantizer.write_bytes(quantizer.read_bytes()[:50])
+    damaged = call("run", "digits", *wanted, cwd=tmp_path)
+    assert damaged.returncode == 2
+    assert "quantizer.safetensors" in damaged.stderr
+    assert not reconstruct.exists()
+
+
+def test_both_ways_of_the_speed_benchmark_agree():
+    """compare() asserts equal results before it times; small sizes, no time limit."""
+    assert cached_head(positions=3, width=16, depth=1, channels=5, levels=7).ours > 0
+    assert bucketized_encoding(values=20_011).ratio > 0
