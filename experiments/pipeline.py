@@ -94,9 +94,9 @@ KINDS: dict[str, Kind] = {
         Kind("latents", (), _latents),
         Kind("quantizer", ("latents",), _quantizer),
         Kind("reconstruct", ("latents", "quantizer"), _extractor),
-        Kind("train", ("latents", "quantizer"), _train, resumable=True, seconds=90),
+        Kind("train", ("latents", "quantizer"), _train, resumable=True, seconds=200),
         Kind("likelihood", ("latents", "quantizer", "train"), _likelihood),
-        Kind("sample", ("latents", "quantizer", "train"), _sample, seconds=15),
+        Kind("sample", ("latents", "quantizer", "train"), _sample, seconds=6),
         Kind("score", ("sample",), _score),
     )
 }

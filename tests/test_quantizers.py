@@ -130,6 +130,24 @@ def test_identity_keeps_every_value():
     assert diagnostics(quantizer, x)["mse"] == 0
 
 
+@pytest.mark.parametrize(("kind", "per"), ALL)
+def test_values_at_and_beside_midpoints_go_to_the_right_level(kind, per):
+    """The cells of the look-up agree with a search to the last bit: at every midpoint, just below and just above."""
+    quantizer = fit(Quantizer(kind=kind, per=per, levels=37), normal())
+    assert quantizer.grid is not None
+    middle = quantizer.midpoints.expand(3, -1).T
+    for x in (middle, middle.nextafter(torch.tensor(-9.0)), middle.nextafter(torch.tensor(9.0)), middle * 0 - 50):
+        expected = torch.searchsorted(quantizer.midpoints.expand(3, -1).contiguous(), x.T.contiguous()).T
+        assert torch.equal(quantizer.encode(x), expected)
+
+
+def test_levels_too_close_for_a_grid_are_searched():
+    centers = torch.tensor([[0.0, 1e-6, 2e-6, 1e6]])
+    quantizer = ScalarQuantizer(centers, torch.tensor([[0.0], [1e6]]))
+    assert quantizer.grid is None
+    assert quantizer.encode(torch.tensor([[-1.0], [1.1e-6], [1e-5], [9e5]])).flatten().tolist() == [0, 1, 2, 3]
+
+
 def test_encoding_takes_no_memory_per_level():
     x = normal(100_003, 1)
     quantizer = fit(Quantizer(levels=512), x)
@@ -137,4 +155,4 @@ def test_encoding_takes_no_memory_per_level():
     with torch.profiler.profile(profile_memory=True) as profile:
         quantizer.encode(x)
     largest = max(event.cpu_memory_usage for event in profile.events())
-    assert largest <= 8 * x.numel() * 1.1, "no more than the int64 result"
+    assert largest <= 16 * x.numel(), "not a number a level"

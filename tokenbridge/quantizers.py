@@ -2,7 +2,8 @@
 
 Dimension letters: N any number of latents, C channel, V level, K = 1 (levels shared by all channels) or C.
 Latents have unit standard deviation. Every quantizer is a sorted set of reconstruction values; the index of a value is
-its nearest one (equation 4), found by bucketizing on midpoints: O(log V), a distance table costs V times the memory.
+its nearest one (equation 4), found by the midpoint in the value's cell of a fine grid: O(1), where a distance table
+costs V times the memory.
 """
 
 from __future__ import annotations
@@ -20,6 +21,58 @@ from tokenbridge.config import Quantizer, UserError
 Array = NDArray[np.float64]
 
 
+class Grid(nn.Module):
+    """Counts midpoints below a value by one look-up and one comparison.
+
+    No cell holds two midpoints. A value's cell never decreases with the value, in floating point as well, so midpoints
+    of lower cells lie below it, those of higher cells above, and the one in its own cell is compared.
+    """
+
+    low: Tensor
+    per_unit: Tensor
+    below: Tensor
+    threshold: Tensor
+
+    def __init__(self, midpoints: Tensor, cells: int):
+        super().__init__()
+        self.cells = cells
+        self.register_buffer("low", midpoints[:, 0], persistent=False)
+        span = midpoints[:, -1] - self.low
+        self.register_buffer("per_unit", torch.where(span > 0, (cells - 1) / span, 0), persistent=False)
+        own = self.cell(midpoints.T).T.contiguous()  # (K, V - 1)
+        every = torch.arange(cells).expand(len(midpoints), -1).contiguous()
+        below = torch.searchsorted(own, every)
+        nearest = below.clamp(max=midpoints.shape[1] - 1)
+        threshold = torch.where(own.gather(1, nearest) == every, midpoints.gather(1, nearest), torch.inf)
+        self.register_buffer("below", below.flatten(), persistent=False)
+        self.register_buffer("threshold", threshold.flatten(), persistent=False)
+        self.separates = bool((own.diff(dim=1) > 0).all())
+
+    @classmethod
+    def over(cls, midpoints: Tensor) -> Grid | None:
+        """The coarsest grid of 2^n cells that separates midpoints (K, V - 1); None if that needs too many."""
+        for bits in range(6, 21):
+            grid = cls(midpoints, 2**bits)
+            if grid.separates:
+                return grid
+        return None
+
+    def cell(self, x: Tensor) -> Tensor:
+        """(M, K) float32 -> (M, K) int64 in [0, cells)."""
+        return ((x - self.low) * self.per_unit).clamp_(0, self.cells - 1).to(torch.int64)
+
+    def count_below(self, x: Tensor) -> Tensor:
+        """(M, K) float32 -> (M, K) int64, the number of midpoints of its column below each value."""
+        counts = torch.empty(x.shape, dtype=torch.int64, device=x.device)
+        first = torch.arange(x.shape[1], device=x.device) * self.cells
+        # pieces that stay in a core's cache: five times as fast as all at once on a CPU
+        step = max(1, 65_536 // x.shape[1]) if x.device.type == "cpu" else max(1, len(x))
+        for part, result in zip(x.split(step), counts.split(step), strict=True):
+            cell = self.cell(part).add_(first)
+            torch.add(self.below[cell], part > self.threshold[cell], out=result)
+        return counts
+
+
 class ScalarQuantizer(nn.Module):
     """Nearest-value quantizer with the token contract: encode, decode, levels, embedding width E = C.
 
@@ -30,6 +83,7 @@ class ScalarQuantizer(nn.Module):
     centers: Tensor
     midpoints: Tensor
     extremes: Tensor
+    grid: Grid | None
 
     def __init__(self, centers: Tensor, extremes: Tensor):
         """centers (K, V) float32, increasing along V; extremes (2, C): smallest and largest calibration value."""
@@ -37,7 +91,8 @@ class ScalarQuantizer(nn.Module):
         assert bool((centers.diff(dim=1) > 0).all()), "reconstruction values must increase"
         self.register_buffer("centers", centers)
         self.register_buffer("extremes", extremes)
-        self.register_buffer("midpoints", (centers[:, 1:] + centers[:, :-1]) / 2)
+        self.register_buffer("midpoints", (centers[:, 1:] + centers[:, :-1]) / 2, persistent=False)
+        self.grid = Grid.over(self.midpoints)
 
     @property
     def channels(self) -> int:
@@ -52,10 +107,11 @@ class ScalarQuantizer(nn.Module):
         return self.channels
 
     def encode(self, x: Tensor) -> Tensor:
-        if len(self.centers) == 1:
-            return torch.bucketize(x.contiguous(), self.midpoints[0])
-        by_channel = x.movedim(-1, 0).reshape(self.channels, -1).contiguous()
-        return torch.searchsorted(self.midpoints, by_channel).reshape(x.shape[-1:] + x.shape[:-1]).movedim(0, -1)
+        """x must be finite."""
+        rows = x.float().reshape(-1, 1 if len(self.centers) == 1 else self.channels)
+        if self.grid is not None:
+            return self.grid.count_below(rows).reshape(x.shape)
+        return torch.searchsorted(self.midpoints, rows.T.contiguous()).T.reshape(x.shape)
 
     def decode(self, tokens: Tensor) -> Tensor:
         if len(self.centers) == 1:
