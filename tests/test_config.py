@@ -43,7 +43,7 @@ def test_overrides_are_typed_and_leave_the_base_alone():
     )
     assert (changed.quantizer.levels, changed.latents.scale, changed.head.kind) == (32, 0.5, "parallel")
     assert changed.head.order == (7, 6, 5, 4, 3, 2, 1, 0)
-    assert DIGITS.quantizer.levels == 64
+    assert DIGITS.quantizer.levels == 16
     with pytest.raises(Exception, match="frozen"):
         changed.quantizer.levels = 8  # type: ignore[misc]
 
