@@ -22,7 +22,8 @@ from typing import Any
 import pandas as pd
 
 from analysis import runs_folder
-from tokenbridge.config import RunConfig, UserError, settings
+from tokenbridge.config import RunConfig, UserError
+from tokenbridge.overrides import settings
 
 EXPERIMENT = "tokenbridge"
 FIRST = ("cell", "name", "experiment", "run_id")

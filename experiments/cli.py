@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from tokenbridge.artifacts import Store, writable
-from tokenbridge.config import Runtime, UserError, build
+from tokenbridge.config import Runtime, UserError
+from tokenbridge.overrides import build
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -28,11 +29,6 @@ DEFAULT_RUNS, DEFAULT_REPORTS, DEFAULT_TRAINED = Path("runs"), Path("reports"), 
 DEMO_JOBS = min(2, os.cpu_count() or 1)
 
 
-def _store(runs: Path) -> Store:
-    with writable(runs):
-        return Store(runs)
-
-
 @app.command()
 def demo(
     settings: Settings = None,
@@ -46,7 +42,7 @@ def demo(
     """Tables 1a, 1b and 2a and their figures on the shipped digits: from images to a report, in minutes."""
     from experiments import demo as module
 
-    page = module.run(_store(runs), reports, build(Runtime, {"device": device}), jobs, settings or (), seeds, name)
+    page = module.run(Store(runs), reports, build(Runtime, {"device": device}), jobs, settings or (), seeds, name)
     print(f"report: {page}")
     print(f"MLflow: tokenbridge ui --runs {runs}")
 
@@ -66,14 +62,14 @@ def run(
 ) -> None:
     """Run one configuration through its stages, skipping what is finished, and log it to MLflow."""
     from experiments import pipeline, presets, runner, tracking
-    from tokenbridge.config import override
+    from tokenbridge.overrides import override
 
     base = presets.preset(preset)
     config = override(base, settings or ())
     wanted = tuple(only) if only else pipeline.wanted_of(config)
     changes = "-".join(f"{key.rsplit('.', 1)[-1]}{value}" for key, value in pipeline.differing(config, base).items())
     cell = pipeline.Cell(name or "-".join(filter(None, (preset, changes))), config, wanted)
-    store = _store(runs)
+    store = Store(runs)
     runner.run_cells(store, [cell], build(Runtime, {"device": device}), "tokenbridge", jobs)
     tracking.sync(store, [cell.id])
     for stage in cell.stages():
@@ -94,7 +90,7 @@ def report(
     if (runs / "plans" / f"{name}.json").exists():
         from experiments.demo import publish
 
-        page = publish(_store(runs), name, reports)
+        page = publish(Store(runs), name, reports)
     elif (reports / name / "source").is_dir():
         from analysis.report import build as build_report
 
@@ -110,7 +106,7 @@ def sync(runs: Runs = DEFAULT_RUNS) -> None:
     """Bring MLflow up to date with what the stages left; twice sends nothing twice."""
     from experiments import tracking
 
-    counts = tracking.sync(_store(runs))
+    counts = tracking.sync(Store(runs))
     sent = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     print(f"sent {sent}" if sent else "MLflow was up to date")
 
@@ -120,7 +116,7 @@ def ui(runs: Runs = DEFAULT_RUNS, port: Annotated[int, typer.Option("--port")] =
     """Open MLflow's page on the runs."""
     from experiments import tracking
 
-    raise typer.Exit(tracking.ui(_store(runs), port))
+    raise typer.Exit(tracking.ui(Store(runs), port))
 
 
 @app.command()

@@ -13,7 +13,8 @@ from experiments.pipeline import GENERATION, RECONSTRUCTION, Cell
 from experiments.presets import preset
 from experiments.runner import run_cells
 from tokenbridge.artifacts import Store, read_json, write_json
-from tokenbridge.config import RunConfig, Runtime, override
+from tokenbridge.config import RunConfig, Runtime
+from tokenbridge.overrides import override
 
 NAME = "demo"
 EXPERIMENT = "tokenbridge"

@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from tokenbridge.artifacts import Store, digest, read_json, stage_id, write_json
-from tokenbridge.config import Autoencoder, Data, RunConfig, settings
+from tokenbridge.artifacts import Store, digest, read_json, stage_id, writable, write_json
+from tokenbridge.config import Autoencoder, Data, RunConfig, UserError
+from tokenbridge.overrides import settings
 
 RECONSTRUCTION = ("reconstruct",)
 GENERATION = ("likelihood", "score")
+JOINT = " · "  # between the names of a cell that several tables share
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,8 @@ class Cell:
 def _add(name: str, cell: Cell, found: dict[str, Stage]) -> None:
     if name in found:
         return
+    if name not in KINDS:
+        raise UserError(f"{name} is no stage; stages are {', '.join(KINDS)}")
     kind = KINDS[name]
     for needed in kind.needs:
         _add(needed, cell, found)
@@ -169,7 +173,7 @@ def graph(cells: Iterable[Cell]) -> dict[str, Stage]:
         found.setdefault(stage.id, stage)
         sharing[stage.id] += 1
     return {
-        id: replace(stage, label=f"{stage.label} +{sharing[id] - 1}") if sharing[id] > 1 else stage
+        id: replace(stage, label=f"{stage.label} (+{sharing[id] - 1} cells)") if sharing[id] > 1 else stage
         for id, stage in found.items()
     }
 
@@ -177,18 +181,20 @@ def graph(cells: Iterable[Cell]) -> dict[str, Stage]:
 def record(store: Store, cells: Sequence[Cell], experiment: str) -> None:
     """Write runs/cells/<id>.json, from which tracking and tables find a cell's stages; kinds add up over calls."""
     folder = store.root / "cells"
-    folder.mkdir(parents=True, exist_ok=True)
-    for cell in cells:
-        path = folder / f"{cell.id}.json"
-        before = read_json(path)["stages"] if path.exists() else {}
-        entry = {
-            "id": cell.id,
-            "name": cell.name,
-            "experiment": experiment,
-            "config": cell.config.model_dump(),
-            "stages": before | {stage.kind.name: stage.id for stage in cell.stages()},
-        }
-        write_json(path, entry)
+    with writable(store.root):
+        folder.mkdir(exist_ok=True)
+        for cell in cells:
+            path = folder / f"{cell.id}.json"
+            before = read_json(path) if path.exists() else {"name": cell.name, "stages": {}}
+            names = dict.fromkeys([*before["name"].split(JOINT), cell.name])
+            entry = {
+                "id": cell.id,
+                "name": JOINT.join(names),
+                "experiment": experiment,
+                "config": cell.config.model_dump(),
+                "stages": before["stages"] | {stage.kind.name: stage.id for stage in cell.stages()},
+            }
+            write_json(path, entry)
 
 
 def differing(config: RunConfig, base: RunConfig) -> Mapping[str, Any]:

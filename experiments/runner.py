@@ -121,7 +121,7 @@ class _Progress:
         self.begun += 1
         left = sum(self.expected[s.kind.name] for s in self.left.values()) / self.jobs
         print(
-            f"[{self.begun}/{self.total}] {stage.kind.name:<11} {stage.label:<32} about {_time(left)} left", flush=True
+            f"[{self.begun}/{self.total}] {stage.kind.name:<11} {stage.label:<40} about {_time(left)} left", flush=True
         )
 
     def ends(self, stage: Stage, seconds: float) -> None:
@@ -135,7 +135,7 @@ class _Progress:
         self.told = time.monotonic()
         for stage in running:
             if line := training_line(self.store, stage.id):
-                print(f"        {stage.kind.name:<11} {stage.label:<32} {line}", flush=True)
+                print(f"        {stage.kind.name:<11} {stage.label:<40} {line}", flush=True)
 
 
 def training_line(store: Store, id: str) -> str | None:

@@ -1,1 +1,1 @@
-"""Where stages run."""
+"""Where stages run: submission to Slurm. Empty until that is built; today stages run on this machine (--jobs)."""

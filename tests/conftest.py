@@ -15,7 +15,8 @@ from experiments.pipeline import GENERATION, RECONSTRUCTION, Cell
 from experiments.presets import DIGITS
 from experiments.runner import run_cells
 from tokenbridge.artifacts import Store
-from tokenbridge.config import RunConfig, Runtime, override
+from tokenbridge.config import RunConfig, Runtime
+from tokenbridge.overrides import override
 
 TINY = [
     "backbone.width=16", "backbone.encoder_depth=1", "backbone.decoder_depth=1", "backbone.heads=2", "head.width=16",

@@ -15,7 +15,8 @@ from sklearn.datasets import load_digits
 
 from experiments import mlflow_store, tracking
 from tokenbridge.artifacts import JOURNAL, Journal, Store, digest, write_json
-from tokenbridge.config import RunConfig, override
+from tokenbridge.config import RunConfig
+from tokenbridge.overrides import override
 
 LEVELS = (2, 4, 8)
 NOTHING = {"runs": 0, "params": 0, "metrics": 0, "points": 0, "artifacts": 0}

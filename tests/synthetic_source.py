@@ -15,7 +15,8 @@ from sklearn.datasets import load_digits
 
 from experiments.paper import TABLES
 from experiments.presets import preset
-from tokenbridge.config import RunConfig, override, settings
+from tokenbridge.config import RunConfig
+from tokenbridge.overrides import override, settings
 
 BASE = preset("digits")
 GENERATION = {"latents", "quantizer", "train", "likelihood", "sample", "score"}

@@ -26,21 +26,10 @@ FORBIDDEN = {
     "slurm": {"analysis", "mlflow", "torch", "pandas"},
 }
 ALLOWED = {
-    "analysis": {"analysis", "experiments.axes", "experiments.paper", "tokenbridge.config"},
+    "analysis": {"analysis", "experiments.axes", "experiments.paper", "tokenbridge.config", "tokenbridge.overrides"},
 }
 PUBLISHERS = {"experiments.cli", "experiments.demo"}  # the command and the demo behind it call slurm and analysis
-STAGES = {
-    "train",
-    "sample",
-    "reconstruct",
-    "score",
-    "latents",
-    "quantize",
-    "likelihood",
-    "train_autoencoder",
-    "train_classifier",
-}
-ORDER = ["config", "quantizers", "backbone", "heads", "generator"]  # each may import those before it
+ORDER = ["config", "levels", "quantizers", "backbone", "heads", "generator"]  # each may import those before it
 READS_MLFLOW = {"analysis.load"}
 WRITES_MLFLOW = {"experiments.tracking", "experiments.mlflow_store", "experiments.records", "experiments.doctor"}
 

@@ -1,7 +1,8 @@
 import pytest
 
 from experiments.presets import PRESETS, preset
-from tokenbridge.config import Quantizer, RunConfig, UserError, build, override, settings
+from tokenbridge.config import Quantizer, RunConfig, UserError
+from tokenbridge.overrides import build, override, settings
 
 DIGITS = PRESETS["digits"]
 

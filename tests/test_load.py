@@ -15,7 +15,8 @@ from analysis import load
 from experiments import tracking
 from tests import small_runs
 from tokenbridge.artifacts import JOURNAL, Store, write_json
-from tokenbridge.config import RunConfig, UserError, settings
+from tokenbridge.config import RunConfig, UserError
+from tokenbridge.overrides import settings
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ import pytest
 
 from experiments.paper import TABLES, Table, table
 from experiments.presets import preset
-from tokenbridge.config import RunConfig, UserError, override, settings
+from tokenbridge.config import RunConfig, UserError
+from tokenbridge.overrides import override, settings
 
 # typed from arXiv 2503.16430 apart from experiments/paper.py: label, then the columns in their order
 PRINTED = {

@@ -6,7 +6,8 @@ import pytest
 from experiments.pipeline import GENERATION, KINDS, Cell, differing, graph
 from experiments.runner import run_cells
 from tokenbridge.artifacts import Store
-from tokenbridge.config import Runtime, UserError, override
+from tokenbridge.config import Runtime, UserError
+from tokenbridge.overrides import override
 from tokenbridge.sample import run as sample_run
 
 

@@ -6,7 +6,8 @@ import torch
 from scipy import integrate, stats
 
 from tokenbridge.config import Quantizer, UserError
-from tokenbridge.quantizers import IdentityQuantizer, ScalarQuantizer, diagnostics, fit, gaussian_centers
+from tokenbridge.levels import gaussian_centers
+from tokenbridge.quantizers import IdentityQuantizer, ScalarQuantizer, diagnostics, fit
 
 KINDS = ["gaussian", "uniform", "quantile", "lloyd-max"]
 ALL = [(kind, per) for kind in KINDS for per in ("tensor", "channel")]

@@ -20,7 +20,8 @@ from analysis.tables import fill
 from experiments.paper import TABLES
 from experiments.presets import preset
 from tests.synthetic_source import edit_frame, write_source
-from tokenbridge.config import UserError, override, settings
+from tokenbridge.config import UserError
+from tokenbridge.overrides import override, settings
 
 VALUES = (1.31, 1.28, 1.36, 1.30, 1.33)
 

@@ -14,9 +14,11 @@ from experiments.runner import run_stage
 from tests.small import shake
 from tokenbridge import train
 from tokenbridge.artifacts import Store, read_journal
-from tokenbridge.config import Runtime, UserError, override
+from tokenbridge.batches import Draws
+from tokenbridge.config import Runtime, UserError
 from tokenbridge.latents import Latents
-from tokenbridge.train import CHECKPOINT, Draws, Trainer, build_model, load_model
+from tokenbridge.overrides import override
+from tokenbridge.train import CHECKPOINT, Trainer, build_model, load_model
 
 RUNTIME = Runtime(threads=1, checkpoint_seconds=0)  # a checkpoint after every step
 

@@ -23,20 +23,18 @@ from torch.func import functional_call
 from tqdm import tqdm
 
 from tokenbridge.artifacts import JOURNAL, Journal, write_atomic, write_json
-from tokenbridge.backbone import UNCONDITIONAL
+from tokenbridge.batches import Batch, Draws
 from tokenbridge.config import RunConfig, Runtime, Train, UserError
 from tokenbridge.devices import pick_device
 from tokenbridge.generator import Generator
 from tokenbridge.latents import Latents
-from tokenbridge.masking import mask_from_order, masked_count
 from tokenbridge.ordering import channel_order
 from tokenbridge.quantize import load_quantizer
-from tokenbridge.rng import generator, seed_of
+from tokenbridge.rng import seed_of
 
 CHECKPOINT, PROGRESS = "checkpoint.pt", "progress.json"
 CURVE_POINTS = 400
 CHECKS = 20  # how often the held-out loss is taken
-CHECK_IMAGES = 512
 
 
 class Interrupted(SystemExit):
@@ -66,54 +64,6 @@ def load_model(config: RunConfig, inputs: Mapping[str, Path], device: torch.devi
         ) from error
     model.tokenizer.to(device)
     return model.to(device).eval()
-
-
-@dataclass
-class Batch:
-    latents: Tensor  # (B, L, C) unit deviation
-    labels: Tensor  # (B,) int64, UNCONDITIONAL where dropped
-    mask: Tensor  # (B, L) bool
-
-
-class Draws:
-    """Batches of a training run by step: permutation by epoch, one mask ratio a global batch, the rest by image."""
-
-    def __init__(self, train: Train, latents: Latents):
-        self.train, self.latents, self.labels = train, latents, latents.labels("train")
-        self.images = len(self.labels)
-        self.epoch_steps = self.images // train.batch
-        if self.epoch_steps == 0:
-            raise UserError(
-                f"train.batch={train.batch} must be at most {self.images}, the number of training images; lower it"
-            )
-        self.steps = train.epochs * self.epoch_steps
-
-    def batch(self, step: int) -> Batch:
-        seed = self.train.seed
-        epoch, place = divmod(step, self.epoch_steps)
-        shuffled = torch.randperm(self.images, generator=generator(seed, "epoch", epoch))
-        index = shuffled[place * self.train.batch : (place + 1) * self.train.batch]
-        mean, deviation = self.latents.posterior("train", index.numpy())
-        positions = mean.shape[1]
-        own = [generator(seed, "train", step, i) for i in range(len(index))]
-        noise = torch.stack([torch.randn(mean.shape[1:], generator=g) for g in own])
-        order = torch.stack([torch.randperm(positions, generator=g) for g in own])
-        dropped = torch.stack([torch.rand((), generator=g) for g in own]) < self.train.label_drop
-        uniform = float(torch.rand((), generator=generator(seed, "mask", step), dtype=torch.float64))
-        mask = self._mask(order, uniform)
-        return Batch(mean + deviation * noise, self.labels[index].masked_fill(dropped, UNCONDITIONAL), mask)
-
-    def _mask(self, order: Tensor, uniform: float) -> Tensor:
-        ratio_min, deviation = self.train.mask_ratio_min, self.train.mask_ratio_deviation
-        return mask_from_order(order, masked_count(uniform, order.shape[1], ratio_min, deviation))
-
-    def held_out(self) -> Batch:
-        """The same few images, masks and draws at every check; no label is dropped."""
-        own = generator("held-out check")
-        latents = self.latents.posterior_sample("held-out", own, CHECK_IMAGES)
-        order = torch.stack([torch.randperm(latents.shape[1], generator=own) for _ in latents])
-        mask = self._mask(order, 0.5)
-        return Batch(latents, self.latents.labels("held-out")[:CHECK_IMAGES], mask)
 
 
 @dataclass

@@ -1,0 +1,67 @@
+"""What a training step sees. Every draw depends on (seed, step, index of the image in the global batch) alone.
+
+B images of the batch, L position, C channel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tokenbridge.backbone import UNCONDITIONAL
+from tokenbridge.config import Train, UserError
+from tokenbridge.latents import Latents
+from tokenbridge.masking import mask_from_order, masked_count
+from tokenbridge.rng import generator
+
+CHECK_IMAGES = 512  # of the held-out loss
+
+
+@dataclass
+class Batch:
+    latents: Tensor  # (B, L, C) unit deviation
+    labels: Tensor  # (B,) int64, UNCONDITIONAL where dropped
+    mask: Tensor  # (B, L) bool
+
+
+class Draws:
+    """Batches of a training run by step: permutation by epoch, one mask ratio a global batch, the rest by image."""
+
+    def __init__(self, train: Train, latents: Latents):
+        self.train, self.latents, self.labels = train, latents, latents.labels("train")
+        self.images = len(self.labels)
+        self.epoch_steps = self.images // train.batch
+        if self.epoch_steps == 0:
+            raise UserError(
+                f"train.batch={train.batch} must be at most {self.images}, the number of training images; lower it"
+            )
+        self.steps = train.epochs * self.epoch_steps
+
+    def batch(self, step: int) -> Batch:
+        seed = self.train.seed
+        epoch, place = divmod(step, self.epoch_steps)
+        shuffled = torch.randperm(self.images, generator=generator(seed, "epoch", epoch))
+        index = shuffled[place * self.train.batch : (place + 1) * self.train.batch]
+        mean, deviation = self.latents.posterior("train", index.numpy())
+        positions = mean.shape[1]
+        own = [generator(seed, "train", step, i) for i in range(len(index))]
+        noise = torch.stack([torch.randn(mean.shape[1:], generator=g) for g in own])
+        order = torch.stack([torch.randperm(positions, generator=g) for g in own])
+        dropped = torch.stack([torch.rand((), generator=g) for g in own]) < self.train.label_drop
+        uniform = float(torch.rand((), generator=generator(seed, "mask", step), dtype=torch.float64))
+        mask = self._mask(order, uniform)
+        return Batch(mean + deviation * noise, self.labels[index].masked_fill(dropped, UNCONDITIONAL), mask)
+
+    def _mask(self, order: Tensor, uniform: float) -> Tensor:
+        ratio_min, deviation = self.train.mask_ratio_min, self.train.mask_ratio_deviation
+        return mask_from_order(order, masked_count(uniform, order.shape[1], ratio_min, deviation))
+
+    def held_out(self) -> Batch:
+        """The same few images, masks and draws at every check; no label is dropped."""
+        own = generator("held-out check")
+        latents = self.latents.posterior_sample("held-out", own, CHECK_IMAGES)
+        order = torch.stack([torch.randperm(latents.shape[1], generator=own) for _ in latents])
+        mask = self._mask(order, 0.5)
+        return Batch(latents, self.latents.labels("held-out")[:CHECK_IMAGES], mask)

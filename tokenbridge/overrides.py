@@ -1,0 +1,97 @@
+"""Configs from values and from `section.key=value` words; what is wrong is one line with the closest valid key."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from tokenbridge.config import Config, UserError
+
+_AnyConfig = TypeVar("_AnyConfig", bound=Config)
+
+
+def build(model: type[_AnyConfig], values: Mapping[str, Any]) -> _AnyConfig:
+    """Validate values into a config, or raise UserError with one line."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_explain(model, error)) from None
+
+
+def override(config: _AnyConfig, assignments: Iterable[str] | Mapping[str, Any]) -> _AnyConfig:
+    """The config with `section.key=value` assignments applied; values are read as JSON, else as text."""
+    pairs = assignments.items() if isinstance(assignments, Mapping) else [_split(text) for text in assignments]
+    values = config.model_dump()
+    for key, value in pairs:
+        *sections, last = key.split(".")
+        place = values
+        for section in (*sections, last):
+            if not isinstance(place, dict) or section not in place:
+                raise UserError(f"{key} is no setting; {_closest(key, type(config))}")
+            parent, place = place, place[section]
+        if isinstance(place, dict):
+            raise UserError(
+                f"{key} is a section, not a setting; its settings are {', '.join(f'{key}.{k}' for k in place)}"
+            )
+        parent[last] = value
+    return build(type(config), values)
+
+
+def settings(config: Config | type[Config], prefix: str = "") -> dict[str, Any]:
+    """Flat dotted settings: values of a config, or None for a class."""
+    flat: dict[str, Any] = {}
+    fields = config.model_fields if isinstance(config, type) else type(config).model_fields
+    for name, field in fields.items():
+        nested = field.annotation if isinstance(config, type) else getattr(config, name)
+        if isinstance(nested, Config) or (isinstance(nested, type) and issubclass(nested, Config)):
+            flat |= settings(nested, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = None if isinstance(config, type) else nested
+    return flat
+
+
+def _split(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"{text!r} must have the form key=value, for example quantizer.levels=32")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, None if value.lower() == "none" else value
+
+
+def _closest(key: str, model: type[Config]) -> str:
+    keys = list(settings(model))
+    by_last = [k for k in keys if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    near = by_last or difflib.get_close_matches(key, keys, 1, 0.4)
+    if not near:  # a key without its section: compare the last words
+        last = {k.rsplit(".", 1)[-1]: k for k in keys}
+        near = [last[m] for m in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(last), 1, 0.4)]
+    return f"did you mean {near[0]}?" if near else f"sections are {', '.join(model.model_fields)}"
+
+
+def _explain(model: type[Config], error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(
+        str(part) for part in first["loc"] if str(part) in str(list(settings(model))) or part in model.model_fields
+    )
+    if first["type"] == "extra_forbidden":
+        key = ".".join(str(part) for part in first["loc"])
+        return f"{key} is no setting; {_closest(key, model)}"
+    if first["type"] == "value_error":
+        return str(first.get("ctx", {})["error"])
+    return f"{key}={first['input']!r} {_rule(first)}"
+
+
+def _rule(first: Any) -> str:
+    context = first.get("ctx", {})
+    bounds = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}
+    if first["type"] in bounds:
+        return f"must be {bounds[first['type']]} {next(iter(context.values()))}"
+    if first["type"] == "literal_error":
+        return f"must be one of {context['expected']}"
+    return "is not valid: " + first["msg"].removeprefix("Input should be ").replace("a valid", "must be a valid")
