@@ -10,7 +10,7 @@ demo: install  ## images to a report on the shipped digits, about 6 minutes on t
 	$(BIN)/tokenbridge demo
 
 test: install  ## the tests, at most 4 minutes on two cores
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: install  ## what takes longer, such as training the shipped weights again
 	$(BIN)/pytest -m slow

@@ -20,7 +20,7 @@ from tokenbridge.overrides import override
 
 TINY = [
     "backbone.width=16", "backbone.encoder_depth=1", "backbone.decoder_depth=1", "backbone.heads=2", "head.width=16",
-    "head.depth=1", "head.heads=2", "train.epochs=2", "train.warmup_epochs=1", "sample.images=71",
+    "head.depth=1", "head.heads=2", "train.epochs=2", "train.warmup_epochs=1", "train.batch=64", "sample.images=71",
     "sample.iterations=5",
     "sample.guidance=2",
 ]  # fmt: skip

@@ -109,7 +109,7 @@ def test_the_page_tells_commit_versions_and_how_to_repeat_a_number(built: Path) 
         "2.9.0",
         "tokenbridge run digits quantizer.levels=8</code>",
         "tokenbridge run digits head.kind=parallel train.seed=1 ",
-        "cell-b064-r5-parallel-s1",
+        "cell-b016-r5-parallel-s1",
         "train-parallel-s1",
         "published, ImageNet 256×256",
         "measured, digits 16×16",
@@ -164,7 +164,7 @@ def test_with_seeds_a_difference_is_settled_or_said_to_be_open(tmp_path: Path) -
     close = path.read_text()
     source = read(folder / "source")
     for seed, value in enumerate((10.9, 11.8, 11.2)):  # among the autoregressive ones, 11.3 to 11.5
-        old = source.text(f"cell-b064-r5-parallel-s{seed}", "score/fd_digits")
+        old = source.text(f"cell-b016-r5-parallel-s{seed}", "score/fd_digits")
         close = close.replace(old, str(value))
     path.write_text(close)
     assert "undecided: Autoregressive and parallel cannot be told apart in fd_digits" in _sentences(folder)

@@ -52,7 +52,7 @@ def test_a_killed_training_goes_on_bit_for_bit(finished, tmp_path):
         "from tests.conftest import TINY; from experiments.presets import DIGITS;"
         "from experiments.pipeline import Cell;"
         "from experiments.runner import run_stage; from tokenbridge.artifacts import Store;"
-        "from tokenbridge.config import Runtime, override;"
+        "from tokenbridge.config import Runtime; from tokenbridge.overrides import override;"
         "cell = Cell('tiny', override(DIGITS, TINY), ('train',));"
         "[run_stage(Store(Path(sys.argv[1])), s, Runtime(threads=1, checkpoint_seconds=0)) for s in cell.stages()]"
     )
