@@ -1,7 +1,8 @@
-from __future__ import os
+from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import sqlite3
