@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from tokenbridge.artifacts import Store, writable
+from tokenbridge.artifacts import Store, read_json, writable
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import build
 
@@ -42,8 +42,9 @@ def demo(
     """Tables 1a, 1b and 2a and their figures on the shipped digits: from images to a report, in minutes."""
     from experiments import demo as module
 
-    page = module.run(Store(runs), reports, build(Runtime, {"device": device}), jobs, settings or (), seeds, name)
-    print(f"report: {page}")
+    store = Store(runs)
+    module.run(store, build(Runtime, {"device": device}), jobs, settings or (), seeds, name)
+    print(f"report: {publish(store, name, reports)}")
     print(f"MLflow: tokenbridge ui --runs {runs}")
 
 
@@ -88,8 +89,6 @@ def report(
 ) -> None:
     """Write a report's tables, figures and page again: from MLflow where the runs are here, else from its source/."""
     if (runs / "plans" / f"{name}.json").exists():
-        from experiments.demo import publish
-
         page = publish(Store(runs), name, reports)
     elif (reports / name / "source").is_dir():
         from analysis.report import build as build_report
@@ -99,6 +98,22 @@ def report(
         places = f"{runs / 'plans' / name}.json nor {reports / name / 'source'}"
         raise UserError(f"{name} is no report: neither {places} exists; run tokenbridge demo first")
     print(f"report: {page}")
+
+
+def publish(store: Store, name: str, reports: Path) -> Path:
+    """Bring MLflow up to date, gather the report's source from it, build the report and log it to MLflow."""
+    from analysis import load  # pandas and matplotlib take seconds to import
+    from analysis import report as module
+    from experiments import tracking
+
+    plan = read_json(store.root / "plans" / f"{name}.json")
+    print("tracking: MLflow is brought up to date", flush=True)
+    tracking.sync(store)
+    print("report: tables and figures", flush=True)
+    load.collect(store.root, tracking.tracking_uri(store), plan, reports / name / "source")
+    page = module.build(reports / name)
+    tracking.log_report(store, name, reports / name)
+    return page
 
 
 @app.command()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
-from pathlib import Path
 from typing import Any
 
 from experiments import paper
@@ -30,14 +29,13 @@ NOTE = (
 
 def run(
     store: Store,
-    reports: Path,
     runtime: Runtime,
     jobs: int,
     assignments: Sequence[str] = (),
     seeds: int = 1,
     name: str = NAME,
-) -> Path:
-    """Run what is missing and write the report; returns the path of its page."""
+) -> None:
+    """Run what is missing and write the plan of the report, runs/plans/<name>.json."""
     base = preset("digits")
     rows = [row for id in TABLES for row in table_rows(id, override(base, assignments), seeds)]
     tuned = [row for row in rows if row.table == "2a"]
@@ -49,7 +47,6 @@ def run(
     rows = [row.at(chosen.get(row.label, {})) for row in rows]
     run_cells(store, [row.cell for row in rows if row.table == "2a"], runtime, EXPERIMENT, jobs)
     write_plan(store, name, base, rows, search, chosen)
-    return publish(store, name, reports)
 
 
 @dataclass(frozen=True)
@@ -141,21 +138,6 @@ def write_plan(
     folder = store.root / "plans"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{name}.json", plan)
-
-
-def publish(store: Store, name: str, reports: Path) -> Path:
-    """Bring MLflow up to date, gather the report's source from it, build the report and log it to MLflow."""
-    from analysis import load, report  # pandas and matplotlib take seconds to import
-    from experiments import tracking
-
-    plan = read_json(store.root / "plans" / f"{name}.json")
-    print("tracking: MLflow is brought up to date", flush=True)
-    tracking.sync(store)
-    print("report: tables and figures", flush=True)
-    load.collect(store.root, tracking.tracking_uri(store), plan, reports / name / "source")
-    page = report.build(reports / name)
-    tracking.log_report(store, name, reports / name)
-    return page
 
 
 def _slug(label: str) -> str:

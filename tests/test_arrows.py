@@ -28,7 +28,6 @@ FORBIDDEN = {
 ALLOWED = {
     "analysis": {"analysis", "experiments.axes", "experiments.paper", "tokenbridge.config", "tokenbridge.overrides"},
 }
-PUBLISHERS = {"experiments.cli", "experiments.demo"}  # the command and the demo behind it call slurm and analysis
 ORDER = ["config", "levels", "quantizers", "backbone", "heads", "generator"]  # each may import those before it
 READS_MLFLOW = {"analysis.load"}
 WRITES_MLFLOW = {"experiments.tracking", "experiments.mlflow_store", "experiments.records", "experiments.doctor"}
@@ -64,7 +63,7 @@ def test_imports_follow_the_arrows(name, path):
         if package in ALLOWED and top in PACKAGES and imported not in PACKAGES:
             assert starts(imported, ALLOWED[package]), f"{name} imports {imported}"
         if package == "experiments" and top in ("analysis", "slurm"):
-            assert name in PUBLISHERS, f"{name} imports {imported}"
+            assert name == "experiments.cli", f"{name} imports {imported}"
         if top == "mlflow":
             assert name in READS_MLFLOW | WRITES_MLFLOW, f"{name} imports {imported}"
 
