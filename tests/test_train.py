@@ -144,7 +144,7 @@ def test_weights_of_another_config_are_refused(finished, tiny):
     store, cell = finished
     inputs = inputs_of(store, cell, "train")
     load_model(tiny, inputs, torch.device("cpu"))
-    with pytest.raises(UserError, match=r"model\.safetensors does not fit this config or is damaged"):
+    with pytest.raises(UserError, match=r"model\.safetensors must hold exactly the weights of Generator"):
         load_model(override(tiny, ["head.width=18"]), inputs, torch.device("cpu"))
 
 

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from tokenbridge.artifacts import write_atomic, write_json
-from tokenbridge.config import RunConfig, Runtime, UserError
+from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.latents import FIT_IMAGES, Latents
 from tokenbridge.quantizers import IdentityQuantizer, ScalarQuantizer, Tokenizer, diagnostics, fit
 from tokenbridge.rng import generator
+from tokenbridge.weights import read
 
 HISTOGRAM = np.linspace(-6, 6, 121)  # bin edges, unit-deviation latents
 
@@ -43,11 +44,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
 
 def load_quantizer(folder: Path) -> Tokenizer:
     """The fitted tokenizer of a finished stage; raises UserError for a damaged file."""
-    path = folder / "quantizer.safetensors"
-    try:
-        state = load_file(path)
-    except Exception as error:
-        raise UserError(f"{path} is no whole safetensors file ({error}); delete its folder and run again") from error
+    state = read(folder / "quantizer.safetensors")
     if "centers" in state:
         return ScalarQuantizer(state["centers"], state["extremes"])
     return IdentityQuantizer(state["extremes"])

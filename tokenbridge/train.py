@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 from torch.func import functional_call
 from tqdm import tqdm
@@ -31,6 +32,7 @@ from tokenbridge.latents import Latents
 from tokenbridge.ordering import channel_order
 from tokenbridge.quantize import load_quantizer
 from tokenbridge.rng import seed_of
+from tokenbridge.weights import RUN_AGAIN, fill, read
 
 CHECKPOINT, PROGRESS = "checkpoint.pt", "progress.json"
 CURVE_POINTS = 400
@@ -55,15 +57,9 @@ def load_model(config: RunConfig, inputs: Mapping[str, Path], device: torch.devi
     """A trained generator in evaluation mode. Raises UserError for weights of another config or a damaged file."""
     model = build_model(config, inputs)
     path = inputs["train"] / ("model.safetensors" if weights == "ema" else "model_raw.safetensors")
-    try:
-        model.load_state_dict(load_file(path))
-    except Exception as error:
-        first = str(error).strip().splitlines()[-1].strip()
-        raise UserError(
-            f"{path} does not fit this config or is damaged ({first}); delete its folder and run again"
-        ) from error
+    fill(model, read(path), path, RUN_AGAIN)
     model.tokenizer.to(device)
-    return model.to(device).eval()
+    return model.to(device)
 
 
 @dataclass
@@ -157,7 +153,7 @@ class Trainer:
     def load(self, path: Path, of: str) -> None:
         try:
             state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self.device)
-        except Exception as error:
+        except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
             first = str(error).splitlines()[0]
             raise UserError(f"{path} is no whole checkpoint ({first}); delete it to train from the start") from error
         if state.get("of") != of:

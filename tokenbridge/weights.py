@@ -1,4 +1,4 @@
-"""Small weights as safetensors: stored in float16, computed in float32. Nothing from a file is executed."""
+"""Weights as safetensors; those that ship are stored in float16. Nothing from a file is executed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from tokenbridge.artifacts import write_atomic
 from tokenbridge.config import UserError
 
+RUN_AGAIN = "delete its folder and run again"
+
 
 def write_half(model: nn.Module, path: Path) -> None:
     """Write a model's state, floating-point entries as float16."""
@@ -19,23 +21,27 @@ def write_half(model: nn.Module, path: Path) -> None:
     write_atomic(path, save({key: value.contiguous().clone() for key, value in state.items()}))
 
 
-def read_half(path: Path) -> dict[str, Tensor]:
-    """The state in float32, or UserError naming the file."""
+def read(path: Path, remedy: str = RUN_AGAIN) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or UserError naming it."""
     try:
-        return {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
+        return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{path} must be a safetensors file of the shipped weights ({error}); reinstall tokenbridge"
-        ) from error
+        raise UserError(f"{path} must be a whole safetensors file ({error}); {remedy}") from error
 
 
-def fill(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> nn.Module:
+def read_half(path: Path) -> dict[str, Tensor]:
+    """The state of shipped weights in float32."""
+    state = read(path, "reinstall tokenbridge")
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor], path: Path, remedy: str = "correct the path") -> nn.Module:
     """Load a state into a model, frozen and in evaluation mode; UserError where a key or a shape does not match."""
     try:
         model.load_state_dict(dict(state))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path} must hold exactly the weights of {type(model).__name__} ({reason}); correct the path"
+            f"{path} must hold exactly the weights of {type(model).__name__} ({reason}); {remedy}"
         ) from error
     return model.eval().requires_grad_(False)
