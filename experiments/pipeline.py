@@ -22,6 +22,18 @@ GENERATION = ("likelihood", "score")
 JOINT = " · "  # between the names of a cell that several tables share
 
 
+def _one(config: RunConfig) -> float:
+    return 1
+
+
+def _epochs(config: RunConfig) -> float:
+    return config.train.epochs
+
+
+def _images_drawn(config: RunConfig) -> float:
+    return config.sample.images
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of stage: what it needs, what it reads of the config, the function that does it."""
@@ -32,7 +44,9 @@ class Kind:
     version: int = 1
     resumable: bool = False
     seconds: float = 5.0
-    """first guess of its time on the digits, until the store holds measured ones"""
+    """first guess of its time on the digits for one unit of work, until the store holds measured ones"""
+    work: Callable[[RunConfig], float] = _one
+    """what its time grows with"""
 
     @property
     def function(self) -> str:
@@ -96,9 +110,9 @@ KINDS: dict[str, Kind] = {
         Kind("latents", (), _latents),
         Kind("quantizer", ("latents",), _quantizer),
         Kind("reconstruct", ("latents", "quantizer"), _extractor),
-        Kind("train", ("latents", "quantizer"), _train, resumable=True, seconds=200),
+        Kind("train", ("latents", "quantizer"), _train, resumable=True, seconds=7, work=_epochs),
         Kind("likelihood", ("latents", "quantizer", "train"), _likelihood),
-        Kind("sample", ("latents", "quantizer", "train"), _sample, seconds=6),
+        Kind("sample", ("latents", "quantizer", "train"), _sample, seconds=0.012, work=_images_drawn),
         Kind("score", ("sample",), _score),
     )
 }

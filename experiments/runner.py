@@ -14,7 +14,8 @@ from types import FrameType
 
 from experiments.pipeline import KINDS, Cell, Stage, graph, record
 from tokenbridge.artifacts import JOURNAL, Store, read_journal, read_json
-from tokenbridge.config import Runtime, UserError
+from tokenbridge.config import RunConfig, Runtime, UserError
+from tokenbridge.overrides import build
 
 TICK_SECONDS = 20.0
 
@@ -56,7 +57,7 @@ def run_cells(store: Store, cells: Sequence[Cell], runtime: Runtime, experiment:
 
 def _run_parallel(store: Store, todo: Mapping[str, Stage], runtime: Runtime, jobs: int, progress: _Progress) -> None:
     waiting, running, failed = dict(todo), dict[Future[float], Stage](), dict[str, BaseException]()
-    ahead = _seconds_ahead(todo, progress.expected)
+    ahead = _seconds_ahead(todo, {id: progress.expected(stage) for id, stage in todo.items()})
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool, _stopping(pool):
         while True:
             blocked = waiting.keys() | {stage.id for stage in running.values()} | failed.keys()
@@ -82,11 +83,11 @@ def _run_parallel(store: Store, todo: Mapping[str, Stage], runtime: Runtime, job
 
 def _seconds_ahead(todo: Mapping[str, Stage], expected: Mapping[str, float]) -> dict[str, float]:
     """Time of the longest chain of stages that begins with each: what is started first, so that cores never idle."""
-    ahead = {id: expected[stage.kind.name] for id, stage in todo.items()}
+    ahead = {id: expected[id] for id in todo}
     for stage in reversed(list(todo.values())):  # what needs a stage comes after it
         for _, id in stage.inputs:
             if id in ahead:
-                ahead[id] = max(ahead[id], expected[todo[id].kind.name] + ahead[stage.id])
+                ahead[id] = max(ahead[id], expected[id] + ahead[stage.id])
     return ahead
 
 
@@ -113,19 +114,22 @@ class _Progress:
     """Lines that say what runs and how long is left, by the times of earlier stages of the same kind."""
 
     def __init__(self, store: Store, stages: list[Stage], jobs: int):
-        self.store, self.expected, self.jobs = store, expected_seconds(store), jobs
+        self.store, self.rates, self.jobs = store, seconds_of_work(store), jobs
         self.left, self.begun, self.total = {s.id: s for s in stages}, 0, len(stages)
         self.start = self.told = time.monotonic()
 
+    def expected(self, stage: Stage) -> float:
+        return self.rates[stage.kind.name] * stage.kind.work(stage.config)
+
     def starts(self, stage: Stage) -> None:
         self.begun += 1
-        left = sum(self.expected[s.kind.name] for s in self.left.values()) / self.jobs
+        left = sum(self.expected(s) for s in self.left.values()) / self.jobs
         print(
             f"[{self.begun}/{self.total}] {stage.kind.name:<11} {stage.label:<40} about {_time(left)} left", flush=True
         )
 
     def ends(self, stage: Stage, seconds: float) -> None:
-        self.expected[stage.kind.name] = seconds
+        self.rates[stage.kind.name] = seconds / stage.kind.work(stage.config)
         del self.left[stage.id]
 
     def tick(self, running: Iterable[Stage]) -> None:
@@ -150,12 +154,16 @@ def training_line(store: Store, id: str) -> str | None:
     return f"step {step}/{steps}, loss {loss:.3f}, about {_time(left)} to go"
 
 
-def expected_seconds(store: Store) -> dict[str, float]:
-    """Wall time of each kind: of the last finished stage in this store, else a first guess."""
+def seconds_of_work(store: Store) -> dict[str, float]:
+    """Seconds for a unit of work of each kind: of the last finished stage in this store, else a first guess."""
     seconds = {name: kind.seconds for name, kind in KINDS.items()}
     for path in sorted(store.root.glob("stages/*/manifest.json"), key=lambda path: path.stat().st_mtime):
         about = store.manifest(path.parent.name)
-        seconds[about["kind"]] = about["wall_seconds"]
+        try:
+            config = build(RunConfig, about["config"])
+        except UserError:
+            continue  # of another version of the project
+        seconds[about["kind"]] = about["wall_seconds"] / KINDS[about["kind"]].work(config)
     return seconds
 
 
