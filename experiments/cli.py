@@ -77,7 +77,7 @@ def run(
         path = store.folder(stage.id) / "metrics.json"
         if path.exists():
             for key, value in json.loads(path.read_text())["metrics"].items():
-                print(f"{stage.kind.name}/{key:<32} {value:.6g}")
+                print(f"{f'{stage.kind.name}/{key}':<44} {value:.6g}")
     print(f"cell {cell.id}, artifacts in {runs / 'stages'}; MLflow: tokenbridge ui --runs {runs}")
 
 

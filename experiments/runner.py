@@ -64,7 +64,7 @@ def _run_parallel(store: Store, todo: Mapping[str, Stage], runtime: Runtime, job
             ready = [stage for stage in waiting.values() if not any(id in blocked for _, id in stage.inputs)]
             for stage in sorted(ready, key=lambda stage: -ahead[stage.id])[: jobs - len(running)]:
                 progress.starts(stage)
-                running[pool.submit(run_stage, store, stage, runtime)] = waiting.pop(stage.id)
+                running[pool.submit(_work, store, stage, runtime)] = waiting.pop(stage.id)
             if not running:
                 break
             for future in wait(running, TICK_SECONDS, FIRST_COMPLETED).done:
@@ -79,6 +79,14 @@ def _run_parallel(store: Store, todo: Mapping[str, Stage], runtime: Runtime, job
         lost = f"; {len(waiting)} stages that need it did not run" if waiting else ""
         kind = UserError if isinstance(error, UserError) else RuntimeError
         raise kind(f"{todo[id].kind.name} of {todo[id].label}: {error}{lost}") from error
+
+
+def _work(store: Store, stage: Stage, runtime: Runtime) -> float:
+    """A worker's part. One that was told to stop ends at once: it would wait for ever for a parent that has gone."""
+    try:
+        return run_stage(store, stage, runtime)
+    except SystemExit as stop:
+        os._exit(stop.code if isinstance(stop.code, int) else 1)
 
 
 def _seconds_ahead(todo: Mapping[str, Stage], expected: Mapping[str, float]) -> dict[str, float]:
@@ -102,9 +110,10 @@ def _stopping(pool: ProcessPoolExecutor) -> Iterator[None]:
     try:
         yield
     except BaseException:
+        workers = list((pool._processes or {}).values())  # shutdown forgets them
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
+        for worker in workers:
+            worker.terminate()
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

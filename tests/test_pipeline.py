@@ -1,4 +1,10 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +100,38 @@ def test_two_processes_at_a_time_and_a_failure_stops_only_what_needs_it(tiny, tm
     assert sorted(done) == ["latents", "quantizer", "quantizer", "reconstruct"]
     assert not list(store.root.glob("stages/*.partial"))
     assert "left" in capfd.readouterr().out
+
+
+def test_a_run_in_several_processes_stops_with_checkpoints_and_leaves_no_process(tmp_path):
+    script = (
+        "import sys; from pathlib import Path;"
+        "from experiments.pipeline import Cell; from experiments.presets import DIGITS;"
+        "from experiments.runner import run_cells; from tests.conftest import TINY;"
+        "from tokenbridge.artifacts import Store; from tokenbridge.config import Runtime;"
+        "from tokenbridge.overrides import override;"
+        "\nif __name__ == '__main__':"
+        "\n tiny = override(DIGITS, [*TINY, 'train.epochs=500'])"
+        "\n cells = [Cell(k, override(tiny, {'head.kind': k}), ('train',)) for k in ('autoregressive', 'parallel')]"
+        "\n run_cells(Store(Path(sys.argv[1])), cells, Runtime(), 'tests', jobs=2)"
+    )
+    (tmp_path / "script.py").write_text(script)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, tmp_path / "script.py", tmp_path / "runs"]
+    process = subprocess.Popen(command, start_new_session=True, env=environment)
+    while len(list(tmp_path.glob("runs/stages/*.partial/metrics.jsonl"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    for _ in range(600):
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError("a worker lives on")
+    assert len(list(tmp_path.glob("runs/stages/*.partial/checkpoint.pt"))) == 2
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
