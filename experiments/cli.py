@@ -18,15 +18,18 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 Runs = Annotated[Path, typer.Option("--runs", envvar="TOKENBRIDGE_RUNS", help="folder of all artifacts")]
 Reports = Annotated[Path, typer.Option("--reports", help="folder of all reports")]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="stages at a time; each gets its share of the cores")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="stages at a time")]
 TrainedOut = Annotated[Path, typer.Option("--out", help="folder for the weights and their card")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads of a stage (default: the preset's, else its share)")
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
 Settings = Annotated[
     list[str] | None, typer.Argument(help="settings such as quantizer.levels=32", metavar="[KEY=VALUE]...")
 ]
 
 DEFAULT_RUNS, DEFAULT_REPORTS, DEFAULT_TRAINED = Path("runs"), Path("reports"), Path("trained")
-DEMO_JOBS = min(2, os.cpu_count() or 1)
+DEMO_JOBS = min(4, os.cpu_count() or 1)
 
 
 @app.command()
@@ -41,9 +44,11 @@ def demo(
 ) -> None:
     """Tables 1a, 1b and 2a and their figures on the shipped digits: from images to a report, in minutes."""
     from experiments import demo as module
+    from experiments import presets
 
     store = Store(runs)
-    module.run(store, build(Runtime, {"device": device}), jobs, settings or (), seeds, name)
+    runtime = build(Runtime, {"device": device, "threads": presets.THREADS["digits"]})
+    module.run(store, runtime, jobs, settings or (), seeds, name)
     print(f"report: {publish(store, name, reports)}")
     print(f"MLflow: tokenbridge ui --runs {runs}")
 
@@ -59,6 +64,7 @@ def run(
     name: Annotated[str, typer.Option("--name", help="name of the run in MLflow")] = "",
     runs: Runs = DEFAULT_RUNS,
     jobs: Jobs = 1,
+    threads: Threads = None,
     device: Device = "auto",
 ) -> None:
     """Run one configuration through its stages, skipping what is finished, and log it to MLflow."""
@@ -71,7 +77,8 @@ def run(
     changes = "-".join(f"{key.rsplit('.', 1)[-1]}{value}" for key, value in pipeline.differing(config, base).items())
     cell = pipeline.Cell(name or "-".join(filter(None, (preset, changes))), config, wanted)
     store = Store(runs)
-    runner.run_cells(store, [cell], build(Runtime, {"device": device}), "tokenbridge", jobs)
+    runtime = build(Runtime, {"device": device, "threads": threads or presets.THREADS.get(preset)})
+    runner.run_cells(store, [cell], runtime, "tokenbridge", jobs)
     tracking.sync(store, [cell.id])
     for stage in cell.stages():
         path = store.folder(stage.id) / "metrics.json"
