@@ -152,12 +152,15 @@ class _Progress:
 
 
 def training_line(store: Store, id: str) -> str | None:
-    """Step, loss and time left of a training that is under way, from its folder; None before its first point."""
+    """Step, loss and time left of a training that is under way, from its folder; None before its first points."""
     work = store.folder(id).with_name(f"{id}.partial")
-    points = [line for line in read_journal(work / JOURNAL) if line[0] == "loss"]
-    if len(points) < 2 or not (work / "progress.json").exists():
+    try:
+        points = [line for line in read_journal(work / JOURNAL) if line[0] == "loss"]
+        steps = read_json(work / "progress.json")["steps"]
+    except (OSError, UserError):
+        return None  # it has just begun or ended: its files come and go while we look
+    if len(points) < 2:
         return None
-    steps = read_json(work / "progress.json")["steps"]
     (_, _, began, first), (_, loss, now, step) = points[-min(len(points), 20)], points[-1]
     left = (steps - step) * (now - began) / 1000 / max(1, step - first)
     return f"step {step}/{steps}, loss {loss:.3f}, about {_time(left)} to go"

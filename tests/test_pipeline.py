@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.pipeline import GENERATION, KINDS, Cell, differing, graph
-from experiments.runner import run_cells
+from experiments.runner import run_cells, training_line
 from tokenbridge.artifacts import Store
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import override
@@ -106,7 +106,7 @@ def test_a_run_in_several_processes_stops_with_checkpoints_and_leaves_no_process
     script = (
         "import sys; from pathlib import Path;"
         "from experiments.pipeline import Cell; from experiments.presets import DIGITS;"
-        "from experiments.runner import run_cells; from tests.conftest import TINY;"
+        "from experiments.runner import run_cells, training_line; from tests.conftest import TINY;"
         "from tokenbridge.artifacts import Store; from tokenbridge.config import Runtime;"
         "from tokenbridge.overrides import override;"
         "\nif __name__ == '__main__':"
@@ -159,6 +159,17 @@ def test_fewer_images_are_the_first_of_more(finished, tiny, tmp_path):
         Runtime(threads=1),
     )
     assert np.array_equal(np.load(tmp_path / "tokens.npy"), np.load(store.folder(stage.id) / "tokens.npy")[:5])
+
+
+def test_progress_of_a_training_is_told_while_its_files_are_there(tmp_path):
+    store, work = Store(tmp_path), tmp_path / "stages" / "train-1.partial"
+    work.mkdir(parents=True)
+    assert training_line(store, "train-1") is None
+    points = [["loss", 2.0, 1000, 10], ["held_out_loss", 9.0, 1500, 10], ["loss", 1.5, 3000, 20]]
+    (work / "metrics.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))
+    assert training_line(store, "train-1") is None
+    (work / "progress.json").write_text('{"steps": 50}')
+    assert training_line(store, "train-1") == "step 20/50, loss 1.500, about 6 s to go"
 
 
 def test_differing_settings_are_named(tiny):
