@@ -15,7 +15,7 @@ from analysis import facts, figures, table_files, tables, verdicts
 from analysis.figures import Drawing
 from analysis.source import Source, read
 from analysis.tables import Filled
-from experiments.paper import PUBLISHED_ON, TABLES
+from experiments.paper import PAPER, PUBLISHED_ON, table
 
 PAGE = "index.html"
 PARTS = {"tables": (".md", ".csv"), "figures": (".png", ".pdf")}
@@ -55,13 +55,18 @@ def build(folder: Path) -> Path:
     return folder / PAGE
 
 
+def tables_text(source: Source, ids: Iterable[str]) -> str:
+    """Tables of a report as Markdown."""
+    return "\n".join(table_files.to_markdown(tables.fill(table(id), source)) for id in ids)
+
+
 def render(source: Source) -> dict[str, bytes]:
     """Every file of the report by its path within the report's folder."""
-    filled = [tables.fill(table, source) for table in source.tables]
+    filled = [tables.fill(each, source) for each in source.tables]
     files: dict[str, bytes] = {}
-    for table in filled:
-        files[f"tables/table-{table.table.id}.md"] = table_files.to_markdown(table).encode()
-        files[f"tables/table-{table.table.id}.csv"] = table_files.to_csv(table).encode()
+    for each in filled:
+        files[f"tables/table-{each.table.id}.md"] = table_files.to_markdown(each).encode()
+        files[f"tables/table-{each.table.id}.csv"] = table_files.to_csv(each).encode()
     pictures = []
     for light, dark in zip(figures.draw(source), figures.draw(source, dark=True), strict=True):
         png = _image(light.figure, "png", dark=False)
@@ -93,7 +98,7 @@ def page(source: Source, filled: Iterable[Filled], pictures: Iterable[Picture]) 
         verdicts=verdicts.verdicts(source),
         sections=[(SECTIONS[kind], [table for table in filled if table.table.kind == kind]) for kind in kinds],
         pictures={id: [picture for picture in pictures if picture.drawing.table == id] for id in shown},
-        missing=[table for id, table in TABLES.items() if id not in shown],
+        missing=[table for table in PAPER if table.id not in shown],
         protocols=facts.protocols(source, filled),
         search=facts.search(source),
         grids=facts.search_grids(source),

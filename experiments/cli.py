@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,12 +15,16 @@ from tokenbridge.artifacts import Store, read_json, writable
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import build
 
+if TYPE_CHECKING:
+    from experiments.runner import Failure
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 Runs = Annotated[Path, typer.Option("--runs", envvar="TOKENBRIDGE_RUNS", help="folder of all artifacts")]
 Reports = Annotated[Path, typer.Option("--reports", help="folder of all reports")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="stages at a time")]
 TrainedOut = Annotated[Path, typer.Option("--out", help="folder for the weights and their card")]
+Seeds = Annotated[int, typer.Option("--seeds", min=1, help="training seeds a row")]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads of a stage (default: the preset's, else its share)")
 ]
@@ -39,18 +44,60 @@ def demo(
     reports: Reports = DEFAULT_REPORTS,
     jobs: Jobs = DEMO_JOBS,
     device: Device = "auto",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="training seeds a row of table 2a")] = 1,
+    seeds: Seeds = 1,
     name: Annotated[str, typer.Option("--name", help="name of the report")] = "demo",
 ) -> None:
     """Tables 1a, 1b and 2a and their figures on the shipped digits: from images to a report, in minutes."""
-    from experiments import demo as module
+    from experiments import grid as module
     from experiments import presets
 
-    store = Store(runs)
+    store, base = Store(runs), presets.preset("digits")
     runtime = build(Runtime, {"device": device, "threads": presets.THREADS["digits"]})
-    module.run(store, runtime, jobs, settings or (), seeds, name)
+    asked = module.make(name, "digits", base, ("1a", "1b", "2a"), seeds, settings or ())
+    end_with(module.run(store, asked, runtime, jobs))
     print(f"report: {publish(store, name, reports)}")
     print(f"MLflow: tokenbridge ui --runs {runs}")
+
+
+@app.command()
+def grid(
+    tables: Annotated[list[str], typer.Argument(help="1a, 1b, 2a to 2e, heads, figure-8", metavar="TABLE...")],
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="setting of the base, such as train.epochs=100; repeatable")
+    ] = None,
+    preset: Annotated[str, typer.Option("--preset", help="base configuration")] = "digits",
+    seeds: Seeds = 3,
+    on: Annotated[str, typer.Option("--on", help="where stages run: local")] = "local",
+    jobs: Jobs = DEMO_JOBS,
+    threads: Threads = None,
+    device: Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run, and run nothing")] = False,
+    name: Annotated[str, typer.Option("--name", help="name of the report that the tables go to")] = "grid",
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Run the tables of the paper, several training seeds a row; what is finished or shared runs once."""
+    from experiments import grid as module
+    from experiments import presets
+
+    if on != "local":
+        raise UserError(f"--on={on} must be local; Slurm is not in this version")
+    store = Store(runs)
+    asked = module.make(name, preset, presets.preset(preset), tables, seeds, assignments or ())
+    if dry_run:
+        print("\n".join(module.forecast(store, asked, jobs)))
+        return
+    runtime = build(Runtime, {"device": device, "threads": threads or presets.THREADS.get(preset)})
+    end_with(module.run(store, asked, runtime, jobs))
+    print(f"tables: tokenbridge report {' '.join(id for id in tables if id != module.FIGURE_8)} --name {name}")
+
+
+def end_with(failures: Sequence[Failure]) -> None:
+    """Stop with a list of what failed and why, one line each; exit code 1."""
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    if failures:
+        print("the same command tries these again and nothing else", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -90,11 +137,22 @@ def run(
 
 @app.command()
 def report(
-    name: Annotated[str, typer.Argument(help="name of a report, such as demo")] = "demo",
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(help="name of a report, such as demo, or tables of one", metavar="NAME|TABLE..."),
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="the report that the tables are of")] = "grid",
     runs: Runs = DEFAULT_RUNS,
     reports: Reports = DEFAULT_REPORTS,
 ) -> None:
-    """Write a report's tables, figures and page again: from MLflow where the runs are here, else from its source/."""
+    """Write a report again: from MLflow where the runs are here, else from its source/; print the tables asked for."""
+    from experiments.paper import TABLES
+
+    words = what or ["demo"]
+    tables = words if all(word in TABLES for word in words) else []
+    if not tables and len(words) > 1:
+        raise UserError(f"{' '.join(words)} must be one report's name, or tables among {', '.join(TABLES)}")
+    name = name if tables else words[0]
     if (runs / "plans" / f"{name}.json").exists():
         page = publish(Store(runs), name, reports)
     elif (reports / name / "source").is_dir():
@@ -103,7 +161,12 @@ def report(
         page = build_report(reports / name)
     else:
         places = f"{runs / 'plans' / name}.json nor {reports / name / 'source'}"
-        raise UserError(f"{name} is no report: neither {places} exists; run tokenbridge demo first")
+        raise UserError(f"{name} is no report: neither {places} exists; run tokenbridge demo or grid first")
+    if tables:
+        from analysis.report import tables_text
+        from analysis.source import read as read_source
+
+        print(tables_text(read_source(reports / name / "source"), tables))
     print(f"report: {page}")
 
 

@@ -26,8 +26,18 @@ def _one(config: RunConfig) -> float:
     return 1
 
 
-def _epochs(config: RunConfig) -> float:
-    return config.train.epochs
+def _training_work(config: RunConfig) -> float:
+    """Epochs, times the matrix products of an image relative to the digits preset: roughly 6 operations a weight."""
+    head, backbone, levels = config.head, config.backbone, config.token_levels
+    tokens = config.positions + backbone.class_tokens
+    work = 12 * backbone.width**2 * (backbone.encoder_depth + backbone.decoder_depth) * tokens
+    if levels:
+        steps = len(levels) // head.group
+        classes = max(levels) ** head.group
+        work += config.positions * steps * head.width * (18 * head.width * head.depth + classes)
+    else:
+        work += config.positions * head.multiplier * 5 * head.width**2 * head.depth
+    return config.train.epochs * work / 31e6
 
 
 def _images_drawn(config: RunConfig) -> float:
@@ -79,7 +89,7 @@ def _latents(config: RunConfig) -> dict[str, Any]:
 def _quantizer(config: RunConfig) -> dict[str, Any]:
     if config.quantizer.kind == "identity":
         return {"kind": "identity"}
-    return config.quantizer.model_dump()
+    return config.quantizer.model_dump(include={"kind", "levels", "range", "std_range", "edges", "per"})
 
 
 def _extractor(config: RunConfig) -> dict[str, Any]:
@@ -89,7 +99,11 @@ def _extractor(config: RunConfig) -> dict[str, Any]:
 
 
 def _train(config: RunConfig) -> dict[str, Any]:
-    return {name: getattr(config, name).model_dump() for name in ("backbone", "head", "train")}
+    return {
+        "backbone": config.backbone.model_dump(),
+        "head": config.head.trained(),
+        "train": config.train.model_dump(),
+    }
 
 
 def _likelihood(config: RunConfig) -> dict[str, Any]:
@@ -97,7 +111,9 @@ def _likelihood(config: RunConfig) -> dict[str, Any]:
 
 
 def _sample(config: RunConfig) -> dict[str, Any]:
-    return config.sample.model_dump()
+    """Settings at their defaults stay out, so that a new one changes no id."""
+    start = {"start": config.head.start} if config.head.start != "trained" else {}
+    return config.sample.model_dump(exclude_defaults=True) | start
 
 
 def _score(config: RunConfig) -> dict[str, Any]:
@@ -110,7 +126,7 @@ KINDS: dict[str, Kind] = {
         Kind("latents", (), _latents),
         Kind("quantizer", ("latents",), _quantizer),
         Kind("reconstruct", ("latents", "quantizer"), _extractor),
-        Kind("train", ("latents", "quantizer"), _train, resumable=True, seconds=7, work=_epochs),
+        Kind("train", ("latents", "quantizer"), _train, resumable=True, seconds=5, work=_training_work),
         Kind("likelihood", ("latents", "quantizer", "train"), _likelihood),
         Kind("sample", ("latents", "quantizer", "train"), _sample, seconds=0.012, work=_images_drawn),
         Kind("score", ("sample",), _score),
@@ -159,7 +175,7 @@ class Cell:
     def stages(self) -> list[Stage]:
         """In an order in which they can run. Raises UserError for a pair that cannot work, before anything runs."""
         if set(self.wanted) & set(GENERATION):
-            self.config.require_categorical()
+            self.config.require_pair()
         found: dict[str, Stage] = {}
         for name in self.wanted:
             _add(name, self, found)

@@ -1,6 +1,6 @@
 """Base configurations. Expected results stand beside each.
 
-digits: about three and a half minutes of training on one CPU core; measured results in reports/digits.
+digits: about two minutes of training on one CPU core; measured results in reports/digits.
 imagenet256-*: the paper's (table 4 and text); published FID 1.76 (L), 1.55 (H). Not run here: no ImageNet, no GPU.
 """
 
@@ -24,10 +24,10 @@ from tokenbridge.config import (
 DIGITS = RunConfig(
     # 16 levels: with 1,438 training images, finer ones are each seen too seldom; of 16 positions, half masked or more
     quantizer=Quantizer(levels=16, range=5.0),
-    backbone=Backbone(width=96, encoder_depth=2, decoder_depth=3, heads=4, class_tokens=4),
+    backbone=Backbone(width=96, encoder_depth=2, decoder_depth=3, heads=4, class_tokens=4, dropout=0.0),
     head=Head(width=64, depth=2, heads=4, dropout=0.0, attention_dropout=0.0),
     train=Train(
-        epochs=30,
+        epochs=20,
         warmup_epochs=2,
         batch=32,
         learning_rate=4e-3,

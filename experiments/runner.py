@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 from experiments.pipeline import KINDS, Cell, Stage, graph, record
@@ -31,31 +32,86 @@ def run_stage(store: Store, stage: Stage, runtime: Runtime) -> float:
     return time.monotonic() - start
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A stage that failed, and how many could not run for want of it."""
+
+    stage: Stage
+    error: BaseException
+    lost: int = 0
+
+    def __str__(self) -> str:
+        lost = f"; {self.lost} stages that need it did not run" if self.lost else ""
+        return f"{self.stage.kind.name} of {self.stage.label}: {self.error}{lost}"
+
+
 def run_cells(store: Store, cells: Sequence[Cell], runtime: Runtime, experiment: str, jobs: int = 1) -> None:
+    """attempt_cells, and raise the first failure: as UserError where that is what it was."""
+    for failure in attempt_cells(store, cells, runtime, experiment, jobs):
+        kind = UserError if isinstance(failure.error, UserError) else RuntimeError
+        raise kind(str(failure)) from failure.error
+
+
+def attempt_cells(
+    store: Store,
+    cells: Sequence[Cell],
+    runtime: Runtime,
+    experiment: str,
+    jobs: int = 1,
+    ahead: Sequence[Cell] = (),
+) -> list[Failure]:
     """Run what is missing in `jobs` processes, with one line a stage, and record the cells for tracking.
 
     Each process has its share of the cores, unless runtime.threads says otherwise. A failed stage stops those that need
-    it and no others; the first error is raised in the end.
+    it and no others. ahead: cells whose stages are run as well, early for a later call, and that are not recorded.
     """
-    stages = graph(cells)  # raises for a cell that cannot work, before anything runs
+    stages = graph([*cells, *ahead])  # raises for a cell that cannot work, before anything runs
     record(store, cells, experiment)
     todo = {id: stage for id, stage in stages.items() if not store.finished(id)}
     if not todo:
-        return
+        return []
     progress = _Progress(store, list(todo.values()), jobs)
     if jobs == 1 or len(todo) == 1:
-        for stage in todo.values():
-            progress.starts(stage)
-            progress.ends(stage, run_stage(store, stage, runtime))
+        failed = _run_in_turn(store, todo, runtime, progress)
     else:
         if runtime.threads is None:
             runtime = runtime.model_copy(update={"threads": max(1, (os.cpu_count() or 1) // jobs)})
         runtime = runtime.model_copy(update={"bars": False})  # bars of several processes would overwrite each other
-        _run_parallel(store, todo, runtime, jobs, progress)
-    print(f"{len(todo)} stages done in {_time(time.monotonic() - progress.start)}", flush=True)
+        failed = _run_parallel(store, todo, runtime, jobs, progress)
+    done = sum(store.finished(id) for id in todo)
+    print(f"{done} of {len(todo)} stages done in {time_text(time.monotonic() - progress.start)}", flush=True)
+    return [Failure(todo[id], error, _needing(id, todo)) for id, error in failed.items()]
 
 
-def _run_parallel(store: Store, todo: Mapping[str, Stage], runtime: Runtime, jobs: int, progress: _Progress) -> None:
+def _needing(id: str, todo: Mapping[str, Stage]) -> int:
+    """How many stages need this one, directly or through others."""
+    found = {id}
+    for stage in todo.values():  # inputs come before what needs them
+        if any(needed in found for _, needed in stage.inputs):
+            found.add(stage.id)
+    return len(found) - 1
+
+
+def _run_in_turn(
+    store: Store, todo: Mapping[str, Stage], runtime: Runtime, progress: _Progress
+) -> dict[str, BaseException]:
+    failed, lost = dict[str, BaseException](), set[str]()
+    for stage in todo.values():
+        if any(id in lost for _, id in stage.inputs):
+            lost.add(stage.id)
+            continue
+        progress.starts(stage)
+        try:
+            progress.ends(stage, run_stage(store, stage, runtime))
+        except Exception as error:  # whatever it was, the others go on and the list in the end tells it
+            failed[stage.id] = error
+            lost.add(stage.id)
+    return failed
+
+
+def _run_parallel(
+    store: Store, todo: Mapping[str, Stage], runtime: Runtime, jobs: int, progress: _Progress
+) -> dict[str, BaseException]:
     waiting, running, failed = dict(todo), dict[Future[float], Stage](), dict[str, BaseException]()
     ahead = _seconds_ahead(todo, {id: progress.expected(stage) for id, stage in todo.items()})
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool, _stopping(pool):
@@ -66,7 +122,7 @@ def _run_parallel(store: Store, todo: Mapping[str, Stage], runtime: Runtime, job
                 progress.starts(stage)
                 running[pool.submit(_work, store, stage, runtime)] = waiting.pop(stage.id)
             if not running:
-                break
+                return failed
             for future in wait(running, TICK_SECONDS, FIRST_COMPLETED).done:
                 stage = running.pop(future)
                 if error := future.exception():
@@ -74,11 +130,6 @@ def _run_parallel(store: Store, todo: Mapping[str, Stage], runtime: Runtime, job
                 else:
                     progress.ends(stage, future.result())
             progress.tick(running.values())
-    if failed:
-        id, error = next(iter(failed.items()))
-        lost = f"; {len(waiting)} stages that need it did not run" if waiting else ""
-        kind = UserError if isinstance(error, UserError) else RuntimeError
-        raise kind(f"{todo[id].kind.name} of {todo[id].label}: {error}{lost}") from error
 
 
 def _work(store: Store, stage: Stage, runtime: Runtime) -> float:
@@ -134,7 +185,8 @@ class _Progress:
         self.begun += 1
         left = sum(self.expected(s) for s in self.left.values()) / self.jobs
         print(
-            f"[{self.begun}/{self.total}] {stage.kind.name:<11} {stage.label:<40} about {_time(left)} left", flush=True
+            f"[{self.begun}/{self.total}] {stage.kind.name:<11} {stage.label:<40} about {time_text(left)} left",
+            flush=True,
         )
 
     def ends(self, stage: Stage, seconds: float) -> None:
@@ -163,7 +215,7 @@ def training_line(store: Store, id: str) -> str | None:
         return None
     (_, _, began, first), (_, loss, now, step) = points[-min(len(points), 20)], points[-1]
     left = (steps - step) * (now - began) / 1000 / max(1, step - first)
-    return f"step {step}/{steps}, loss {loss:.3f}, about {_time(left)} to go"
+    return f"step {step}/{steps}, loss {loss:.3f}, about {time_text(left)} to go"
 
 
 def seconds_of_work(store: Store) -> dict[str, float]:
@@ -179,5 +231,8 @@ def seconds_of_work(store: Store) -> dict[str, float]:
     return seconds
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+def time_text(seconds: float) -> str:
+    """Seconds for a reader."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -7,11 +7,14 @@ from tests.small import CHANNELS, CLASSES, LEVELS, POSITIONS, config, generator
 from tokenbridge.backbone import UNCONDITIONAL
 from tokenbridge.config import Quantizer, Sample, UserError
 from tokenbridge.generator import Generator
-from tokenbridge.heads import HEADS
+from tokenbridge.heads import CATEGORICAL
 from tokenbridge.likelihood import bits_per_dimension
 from tokenbridge.masking import mask_from_order
 from tokenbridge.quantizers import fit
 from tokenbridge.sample import draws
+
+
+NONE = torch.zeros(8, POSITIONS, 0)  # noise that the loss of a categorical head does not read
 
 
 def batch(n=8, seed=0):
@@ -21,16 +24,16 @@ def batch(n=8, seed=0):
     return latents, torch.arange(n) % CLASSES, order
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", CATEGORICAL)
 def test_loss_is_of_the_masked_positions_and_sees_the_others_only(kind):
     model, (latents, labels, order) = generator(kind), batch()
     mask = mask_from_order(order, 4)
-    nats = model(latents, labels, mask)
+    nats = model(latents, labels, mask, NONE)
     assert nats.shape == (8 * 4,)
     assert bool((nats > 0).all())
     elsewhere = latents.clone()
     elsewhere[mask] += 1e-9  # same tokens
-    torch.testing.assert_close(model(elsewhere, labels, mask), nats)
+    torch.testing.assert_close(model(elsewhere, labels, mask, NONE), nats)
     z = model.backbone(latents, mask, labels)
     hidden = latents.clone()
     hidden[mask] = 99.0
@@ -38,38 +41,40 @@ def test_loss_is_of_the_masked_positions_and_sees_the_others_only(kind):
     assert not torch.allclose(model.backbone(latents, mask, torch.full_like(labels, UNCONDITIONAL)), z)
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", CATEGORICAL)
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_image_i_depends_on_i_alone(kind, guidance):
     """Same tokens for batches of 1, 7 and 64, whatever the other images are."""
     model, how = generator(kind), Sample(images=64, iterations=4, guidance=guidance, temperature=0.9)
     labels = torch.arange(64) % CLASSES
-    order, noise = draws(model, 0, range(64))
+    order, noise = draws(model, how, range(64))
     together = model.sample(labels, order, noise, how)
     assert int(together.max()) < LEVELS
     for size in (1, 7):
         parts = []
         for first in range(0, 64, size):
             own = range(first, min(first + size, 64))
-            parts.append(model.sample(labels[own.start : own.stop], *draws(model, 0, own), how))
+            parts.append(model.sample(labels[own.start : own.stop], *draws(model, how, own), how))
         assert torch.equal(torch.cat(parts), together)
-    assert not torch.equal(draws(model, 1, range(64))[1], noise)
+    assert not torch.equal(draws(model, how.model_copy(update={"seed": 1}), range(64))[1], noise)
 
 
 @pytest.mark.parametrize("iterations", [1, 2, POSITIONS])
 def test_any_number_of_iterations_fills_every_position(iterations):
     model, (_, labels, _) = generator(), batch()
-    order, noise = draws(model, 0, range(8))
+    how = Sample(iterations=iterations)
+    order, noise = draws(model, how, range(8))
     noise[:] = 0.999999  # the highest level with any probability: never the 0 that positions start with
-    tokens = model.sample(labels, order, noise, Sample(iterations=iterations))
+    tokens = model.sample(labels, order, noise, how)
     assert bool((tokens > 0).all())
 
 
 def test_one_position_at_a_time_equals_the_likelihoods_order():
     """Greedy sampling with L iterations picks, at every position, the level that log_prob's conditionals prefer."""
     model, (_, labels, _) = generator(), batch()
-    order, noise = draws(model, 0, range(8))
-    tokens = model.sample(labels, order, noise, Sample(iterations=POSITIONS, temperature=0))
+    how = Sample(iterations=POSITIONS, temperature=0)
+    order, noise = draws(model, how, range(8))
+    tokens = model.sample(labels, order, noise, how)
     latents = model.tokenizer.decode(tokens)
     best = model.log_prob(latents, labels, order)
     first = int(order[0, -1])  # the position revealed first: any other level of its first channel is less likely
@@ -83,7 +88,7 @@ def test_one_position_at_a_time_equals_the_likelihoods_order():
     assert bool(torch.isfinite(best).all())
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", CATEGORICAL)
 def test_bits_per_dimension_is_the_log_density(kind):
     """Brute force: for one position, density = probability of the token / volume of its bin."""
     model, (latents, labels, order) = generator(kind), batch(5)
@@ -100,7 +105,7 @@ def test_bits_per_dimension_is_the_log_density(kind):
     torch.testing.assert_close(bits.double(), -density / (POSITIONS * CHANNELS * math.log(2)), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", CATEGORICAL)
 def test_the_density_of_a_position_integrates_to_one(kind):
     """Channels 0 and 1, over the box between the calibration extremes, by midpoint sums on a fine grid."""
     model = generator(kind, order=(0, 1, 2, 3, 4))
@@ -123,6 +128,44 @@ def test_the_density_of_a_position_integrates_to_one(kind):
     density = log.exp()[index] / (widths[0][tokens[:, 0]] * widths[1][tokens[:, 1]])
     cell = (high[0] - low[0]) * (high[1] - low[1]) / 160_000
     assert float(density.sum() * cell) == pytest.approx(1, abs=0.02)
+
+
+def test_confidence_zero_is_the_random_order_and_more_prefers_what_is_likely():
+    model, labels = generator(), torch.arange(64) % CLASSES
+    found = {}
+    for confidence in (0.0, 1e-9, 30.0):
+        how = Sample(iterations=4, confidence=confidence, temperature=0)
+        order, noise = draws(model, how, range(64))
+        found[confidence] = model.sample(labels, order, noise, how)
+    assert torch.equal(found[0.0], found[1e-9])
+    assert not torch.equal(found[0.0], found[30.0])
+
+
+def test_confidence_reveals_the_most_likely_position_first():
+    """With great strength and one position an iteration, the first revealed is the one whose token is most likely."""
+    model, labels = generator(), torch.arange(64) % CLASSES
+    how = Sample(iterations=POSITIONS, confidence=1e6, temperature=0)
+    order, noise = draws(model, how, range(64))
+    seen = []
+    features = model._features
+    model._features = lambda tokens, mask, *rest, **more: (seen.append(mask), features(tokens, mask, *rest, **more))[1]
+    model.sample(labels, order, noise, how)
+    z, _ = features(torch.zeros(64, POSITIONS, CHANNELS, dtype=torch.int64), seen[0], labels, guided=False)
+    greedy = model.head.sample(z.flatten(0, 1), noise[:, 0].flatten(0, 1), how)
+    likely = model.head.log_prob(z.flatten(0, 1), greedy).view(64, POSITIONS).argmax(1)
+    assert torch.equal((seen[0] & ~seen[1]).int().argmax(1), likely)
+
+
+@pytest.mark.parametrize("kind", CATEGORICAL)
+def test_guidance_on_logits_and_features_differ_and_agree_without_guidance(kind):
+    model, labels = generator(kind), torch.arange(32) % CLASSES
+    tokens = {}
+    for on in ("features", "logits"):
+        for guidance in (1.0, 4.0):
+            how = Sample(iterations=4, guidance=guidance, guidance_on=on, guidance_schedule="constant")
+            tokens[on, guidance] = model.sample(labels, *draws(model, how, range(32)), how)
+    assert torch.equal(tokens["features", 1.0], tokens["logits", 1.0])
+    assert not torch.equal(tokens["features", 4.0], tokens["logits", 4.0])
 
 
 def test_continuous_tokens_need_a_head_for_them():

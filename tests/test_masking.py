@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from tokenbridge.masking import guidance_weight, mask_from_order, masked_after, masked_count
+from tokenbridge.masking import guidance_weight, mask_from_order, masked_after, masked_count, most_confident
 
 
 @pytest.mark.parametrize("positions", [1, 2, 7, 16, 256])
@@ -40,4 +40,31 @@ def test_guidance_grows_with_what_is_known():
     assert guidance_weight("constant", 3.0, 16, 5) == 3
     assert guidance_weight("linear", 3.0, 16, 16) == 1
     assert guidance_weight("linear", 3.0, 16, 8) == 2
+    assert guidance_weight("cosine", 3.0, 16, 8) == pytest.approx(2)
+    assert 1 < guidance_weight("cosine", 3.0, 16, 12) < guidance_weight("linear", 3.0, 16, 12)
     assert guidance_weight("linear", 3.0, 16, 0) == 1 + 2 * 15 / 16  # the released sampler counts one masked at the end
+
+
+def test_equal_scores_keep_the_random_order():
+    own = torch.Generator().manual_seed(0)
+    order = torch.stack([torch.randperm(11, generator=own) for _ in range(5)])
+    mask = mask_from_order(order, 7)
+    reveal = most_confident(torch.zeros(35), order, mask, 3)
+    assert torch.equal(reveal, mask & ~mask_from_order(order, 4))
+
+
+def test_scores_beat_the_order_in_the_end():
+    order = torch.tensor([[0, 1, 2, 3]])
+    score = torch.tensor([0.0, 50.0, 0.0, 0.0])
+    reveal = most_confident(score, order, torch.ones(1, 4, dtype=torch.bool), 2)
+    assert reveal.tolist() == [[False, True, False, True]]
+
+
+def test_draws_in_proportion_to_the_exponential_of_the_score():
+    """One of two positions: the odds are exp(score), over random orders of many positions."""
+    own, positions = torch.Generator().manual_seed(1), 200
+    order = torch.stack([torch.randperm(positions, generator=own) for _ in range(4000)])
+    mask = torch.zeros(4000, positions, dtype=torch.bool)
+    mask[:, :2] = True
+    reveal = most_confident(torch.tensor([1.0, 0.0]).repeat(4000), order, mask, 1)
+    assert float(reveal[:, 0].float().mean()) == pytest.approx(math.e / (1 + math.e), abs=0.03)

@@ -47,7 +47,14 @@ PRINTED = {
         "TokenBridge-L 486 1.76 294.8 0.80 0.63",
         "TokenBridge-H 910 1.55 313.3 0.80 0.65",
     ],
-    "5": ["diffusion 311.25 1.85", "autoregressive 52.42 0.57"],
+    "5": [
+        "diffusion 1280×8 311.25 1.85",
+        "diffusion 1024×3",
+        "flow 1280×8",
+        "mixture 1024×3",
+        "autoregressive 1024×4 52.42 0.57",
+        "parallel 1024×4",
+    ],
 }
 RUNNABLE = [(each, cell) for each in TABLES.values() for cell in each.cells if cell.overrides is not None]
 
@@ -96,7 +103,7 @@ def test_the_tables_of_a_large_model_are_the_presets() -> None:
 
 
 def test_an_unknown_table_and_an_unknown_row_are_refused_with_what_there_is() -> None:
-    with pytest.raises(UserError, match="'9z' is none of the paper's; choose one of 1a, 1b, 2a"):
+    with pytest.raises(UserError, match="'9z' is none of ours; choose one of 1a, 1b, 2a"):
         table("9z")
     with pytest.raises(UserError, match="'B=7' is no row of table 1a; its rows are continuous, B=4"):
         TABLES["1a"].cell("B=7")

@@ -24,12 +24,14 @@ class Batch:
     latents: Tensor  # (B, L, C) unit deviation
     labels: Tensor  # (B,) int64, UNCONDITIONAL where dropped
     mask: Tensor  # (B, L) bool
+    noise: Tensor  # (B, L, *head.loss_noise_shape) normals
 
 
 class Draws:
     """Batches of a training run by step: permutation by epoch, one mask ratio a global batch, the rest by image."""
 
-    def __init__(self, train: Train, latents: Latents):
+    def __init__(self, train: Train, latents: Latents, noise_shape: tuple[int, ...] = ()):
+        self.noise_shape = noise_shape
         self.train, self.latents, self.labels = train, latents, latents.labels("train")
         self.images = len(self.labels)
         self.epoch_steps = self.images // train.batch
@@ -52,7 +54,12 @@ class Draws:
         dropped = torch.stack([torch.rand((), generator=g) for g in own]) < self.train.label_drop
         uniform = float(torch.rand((), generator=generator(seed, "mask", step), dtype=torch.float64))
         mask = self._mask(order, uniform)
-        return Batch(mean + deviation * noise, self.labels[index].masked_fill(dropped, UNCONDITIONAL), mask)
+        labels = self.labels[index].masked_fill(dropped, UNCONDITIONAL)
+        return Batch(mean + deviation * noise, labels, mask, torch.stack([self._noise(positions, g) for g in own]))
+
+    def _noise(self, positions: int, own: torch.Generator) -> Tensor:
+        """What the head's loss reads of one image: nothing (L, 0) for most."""
+        return torch.randn((positions, *(self.noise_shape or (0,))), generator=own)
 
     def _mask(self, order: Tensor, uniform: float) -> Tensor:
         ratio_min, deviation = self.train.mask_ratio_min, self.train.mask_ratio_deviation
@@ -64,4 +71,5 @@ class Draws:
         latents = self.latents.posterior_sample("held-out", own, CHECK_IMAGES)
         order = torch.stack([torch.randperm(latents.shape[1], generator=own) for _ in latents])
         mask = self._mask(order, 0.5)
-        return Batch(latents, self.latents.labels("held-out")[:CHECK_IMAGES], mask)
+        noise = torch.stack([self._noise(latents.shape[1], own) for _ in latents])
+        return Batch(latents, self.latents.labels("held-out")[:CHECK_IMAGES], mask, noise)

@@ -6,7 +6,7 @@ A RunConfig holds only what changes a number. Where and how fast it runs is in R
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -61,10 +61,14 @@ class Latents(Config):
     """factor to unit standard deviation: auto measures it on the training split, KL-16 of MAR uses 0.2325"""
 
 
+Levels = Annotated[int, Field(ge=2, le=65536)]
+
+
 class Quantizer(Config):
-    kind: Literal["gaussian", "uniform", "quantile", "lloyd-max", "identity"] = "gaussian"
-    levels: int = Field(default=64, ge=2, le=65536)
-    """B, decision levels a channel (paper: 64)"""
+    kind: Literal["gaussian", "uniform", "quantile", "lloyd-max", "identity", "vq", "fsq", "lfq"] = "gaussian"
+    """vq, fsq and lfq train an autoencoder of the same body around themselves; all others take it as it is"""
+    levels: Levels | tuple[Levels, ...] = 64
+    """B, decision levels a channel (paper: 64); vq: codes in the codebook; fsq: also one number a channel; lfq: 2"""
     range: float = Field(default=5.0, gt=0)
     """[-range, range] of unit-deviation latents is mapped to [-r, r] (paper: 5)"""
     std_range: float = Field(default=3.0, gt=0)
@@ -73,10 +77,30 @@ class Quantizer(Config):
     """clamped: equal-probability edges of N(0, 1) clamped to ±r (paper); truncated: spaced over [Φ(-r), Φ(r)]"""
     per: Literal["tensor", "channel"] = "tensor"
     """data-fitted quantizers: one set of levels for all channels, or one a channel"""
+    epochs: int = Field(default=30, ge=1)
+    """vq, fsq, lfq: training of their autoencoder; the shipped one had as many"""
+    seed: int = Field(default=0, ge=0)
+    """vq, fsq, lfq: of that training"""
+
+    @property
+    def trained(self) -> bool:
+        """Whether tokens come from an autoencoder that was trained with its quantizer."""
+        return self.kind in ("vq", "fsq", "lfq")
 
     @model_validator(mode="after")
-    def _no_empty_bins(self) -> Self:
+    def _levels(self) -> Self:
+        if isinstance(self.levels, tuple) and self.kind != "fsq":
+            raise ValueError(
+                f"levels={list(self.levels)} must be one number with quantizer.kind={self.kind};"
+                " only fsq has one a channel"
+            )
+        if self.kind == "lfq" and self.levels != 2:
+            raise ValueError(
+                f"levels={self.levels} must be 2 with quantizer.kind=lfq (a channel is a bit;"
+                " autoencoder.channels says how many)"
+            )
         if self.kind == "gaussian" and self.edges == "clamped":
+            assert isinstance(self.levels, int)
             tail = 0.5 * math.erfc(self.std_range / math.sqrt(2))
             if tail * self.levels >= 1:
                 most = math.ceil(1 / tail) - 1
@@ -111,14 +135,49 @@ class Backbone(Transformer):
     """copies of the class embedding in front of the sequence (the buffer of MAR)"""
 
 
+CATEGORICAL = ("autoregressive", "parallel")
+CONTINUOUS = ("diffusion", "flow", "mixture")
+GUIDED: dict[str, tuple[str, ...]] = {
+    "autoregressive": ("features", "logits"),
+    "parallel": ("features", "logits"),
+    "diffusion": ("estimate", "features"),
+    "flow": ("estimate", "features"),
+    "mixture": ("features",),
+}
+"""what sample.guidance_on may be for a kind of head; the first is its own"""
+MOST_CLASSES = 65_536  # that a categorical head predicts at once
+
+_TRANSFORMER = ("heads", "mlp_ratio", "attention_dropout", "dropout", "order", "group")
+_READ = {
+    "autoregressive": _TRANSFORMER,
+    "parallel": _TRANSFORMER,
+    "diffusion": ("multiplier",),
+    "flow": ("multiplier",),
+    "mixture": ("components", "covariance"),
+}
+
+
 class Head(Transformer):
-    kind: Literal["autoregressive", "parallel"] = "autoregressive"
+    kind: Literal["autoregressive", "parallel", "diffusion", "flow", "mixture"] = "autoregressive"
+    """autoregressive and parallel predict levels (categorical), the others continuous values"""
     depth: int = Field(default=4, ge=1)
     heads: int = Field(default=8, ge=1)
     order: Literal["stored", "frequency", "reverse", "random"] | tuple[int, ...] = "stored"
     """order in which channels are predicted; frequency: highest share of low-frequency energy first"""
+    group: int = Field(default=1, ge=1)
+    """channels predicted together as one class of levels^group (paper, table 2d: 1, 2, 4)"""
     start: Literal["trained", "released"] = "trained"
-    """first element when sampling: as trained, or with the released sampler's extra step embedding"""
+    """autoregressive, first element when sampling: as trained, or with the released sampler's extra step embedding"""
+    multiplier: int = Field(default=4, ge=1)
+    """diffusion, flow: draws of time and noise for each token in a training step (MAR: 4)"""
+    components: int = Field(default=16, ge=1)
+    """mixture: number of Gaussians (GIVT: 16)"""
+    covariance: Literal["diagonal", "full"] = "diagonal"
+    """mixture: of each Gaussian"""
+
+    def trained(self) -> dict[str, Any]:
+        """The settings that training this kind of head reads: others enter no id, so they train nothing again."""
+        return self.model_dump(include={"kind", "width", "depth", *_READ[self.kind]})
 
 
 class Train(Config):
@@ -150,15 +209,32 @@ class Train(Config):
         return self
 
 
+NotNegative = Annotated[float, Field(ge=0)]
+
+
 class Sample(Config):
     images: int = Field(default=50_000, ge=1)
     iterations: int = Field(default=256, ge=1)
     """unmasking steps, 1 to L"""
-    temperature: float = Field(default=1.0, ge=0)
-    """0 takes the most likely level"""
+    temperature: NotNegative | tuple[NotNegative, ...] = 1.0
+    """0 takes the most likely level; categorical heads: also one for each step of the channel order"""
+    top_k: int | None = Field(default=None, ge=1)
+    """categorical heads: draw from the k most likely levels only"""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """categorical heads: draw from the fewest levels that hold this share of the probability"""
     guidance: float = Field(default=1.0, ge=0)
     """classifier-free guidance weight; 1 is off"""
-    guidance_schedule: Literal["linear", "constant"] = "linear"
+    guidance_schedule: Literal["linear", "constant", "cosine"] = "linear"
+    guidance_on: Literal["auto", "features", "logits", "estimate"] = "auto"
+    """what is guided: the features, a categorical head's logits, or the estimate (noise, velocity) of a diffusion or
+    flow head; auto: the estimate where there is one, else the features"""
+    confidence: float = Field(default=0.0, ge=0)
+    """heads with a likelihood: strength of confidence-guided generation (paper, figure 8): positions are revealed by
+    log probability a channel times this, plus Gumbel noise; 0: in random order"""
+    head_steps: int = Field(default=100, ge=1, le=1000)
+    """diffusion: respaced steps a token; flow: integration steps a token"""
+    solver: Literal["euler", "midpoint"] = "euler"
+    """flow"""
     weights: Literal["ema", "raw"] = "ema"
     seed: int = Field(default=0, ge=0)
 
@@ -203,18 +279,82 @@ class RunConfig(Config):
                 f"sample.iterations={self.sample.iterations} must be at most {self.positions}, the number of positions"
                 " (each iteration reveals at least one)"
             )
-        if isinstance(self.head.order, tuple) and sorted(self.head.order) != list(range(self.autoencoder.channels)):
+        if isinstance(self.quantizer.levels, tuple) and len(self.quantizer.levels) != self.autoencoder.channels:
             raise ValueError(
-                f"head.order={list(self.head.order)} must hold each channel 0..{self.autoencoder.channels - 1} once"
+                f"quantizer.levels={list(self.quantizer.levels)} must be {self.autoencoder.channels} numbers, one for"
+                " each of autoencoder.channels"
             )
         return self
 
-    def require_categorical(self) -> None:
-        """Raise UserError unless the tokens suit the head: identity tokens have no classes to predict."""
-        if self.quantizer.kind == "identity":
+    @model_validator(mode="after")
+    def _sampling(self) -> Self:
+        kind, how = self.head.kind, self.sample
+        if kind in CONTINUOUS:
+            for name, off in (("top_k", None), ("top_p", 1.0)):
+                if getattr(how, name) != off:
+                    raise ValueError(f"sample.{name}={getattr(how, name)} needs a head of levels, not head.kind={kind}")
+            if isinstance(how.temperature, tuple):
+                raise ValueError(
+                    f"sample.temperature={list(how.temperature)} must be one number with head.kind={kind}, which draws"
+                    " all channels at once"
+                )
+        if how.guidance_on not in ("auto", *GUIDED[kind]):
+            raise ValueError(
+                f"sample.guidance_on={how.guidance_on} must be one of {GUIDED[kind]} with head.kind={kind}"
+            )
+        if how.confidence > 0 and kind in ("diffusion", "flow"):
+            raise ValueError(
+                f"sample.confidence={how.confidence:g} must be 0 with head.kind={kind}, which has no"
+                " likelihood to rank by"
+            )
+        return self
+
+    @property
+    def token_levels(self) -> tuple[int, ...]:
+        """Levels of each channel of a token; none for continuous tokens. vq has one channel: the code."""
+        levels, channels = self.quantizer.levels, self.autoencoder.channels
+        if isinstance(levels, tuple):
+            return levels
+        return {"identity": (), "vq": (levels,)}.get(self.quantizer.kind, (levels,) * channels)
+
+    def require_pair(self) -> None:
+        """Raise UserError unless the head can predict these tokens."""
+        kind, levels = self.head.kind, self.token_levels
+        pair = f"quantizer.kind={self.quantizer.kind} cannot go with head.kind={kind}"
+        if kind in CONTINUOUS:
+            if levels:
+                raise UserError(
+                    f"{pair}, which predicts continuous values; choose quantizer.kind=identity, or head.kind"
+                    f" {' or '.join(CATEGORICAL)}"
+                )
+            return
+        if not levels:
             raise UserError(
-                f"quantizer.kind=identity cannot go with head.kind={self.head.kind}, which predicts levels;"
-                " choose a quantizer (gaussian, uniform, quantile, lloyd-max)"
+                f"{pair}, which predicts levels; choose a quantizer (gaussian, uniform, quantile, lloyd-max, vq, fsq,"
+                f" lfq), or head.kind {', '.join(CONTINUOUS[:-1])} or {CONTINUOUS[-1]}"
+            )
+        self._require_order(levels)
+        self._require_groups(levels)
+
+    def _require_order(self, levels: tuple[int, ...]) -> None:
+        order, temperature = self.head.order, self.sample.temperature
+        if isinstance(order, tuple) and sorted(order) != list(range(len(levels))):
+            raise UserError(f"head.order={list(order)} must hold each channel 0..{len(levels) - 1} once")
+        steps = len(levels) // self.head.group
+        if isinstance(temperature, tuple) and len(temperature) != steps:
+            raise UserError(f"sample.temperature={list(temperature)} must be one number, or {steps}: one a step")
+
+    def _require_groups(self, levels: tuple[int, ...]) -> None:
+        group = self.head.group
+        if len(levels) % group:
+            raise UserError(f"head.group={group} must divide {len(levels)}, the channels of a token")
+        classes = math.prod(sorted(levels)[-group:])
+        if group > 1 and classes > MOST_CLASSES:
+            outputs = len(levels) // group * classes * self.head.width
+            raise UserError(
+                f"head.group={group} makes {classes:,} classes a group, which must be at most {MOST_CLASSES:,}: its"
+                f" output layer alone would hold {outputs / 1e6:,.0f}M weights ({outputs * 16 / 1e9:,.0f} GB to train);"
+                " lower head.group or quantizer.levels"
             )
 
 

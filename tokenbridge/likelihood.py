@@ -2,7 +2,8 @@
 
 One position at a time over L iterations in one fixed order an image, unguided, temperature 1; nats summed over channels
 and positions, divided by L·C·ln 2. The density of a categorical head is its probability over its bin's width, in
-unit-deviation latents; the outer bins end at the calibration extremes, and values beyond are moved to them and counted.
+unit-deviation latents; the outer bins end at the calibration extremes, and values beyond are moved to them and counted,
+for continuous tokens as well, so that all heads are asked about the same values.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.devices import pick_device
 from tokenbridge.generator import Generator
 from tokenbridge.latents import Latents
-from tokenbridge.quantizers import ScalarQuantizer
 from tokenbridge.rng import generator
 from tokenbridge.train import load_model
 
@@ -61,9 +61,6 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
 def bits_per_dimension(model: Generator, latents: Tensor, labels: Tensor, order: Tensor) -> Tensor:
     """(B,) bits per latent dimension of latents (B, L, C) within the calibration extremes."""
     tokenizer = model.tokenizer
-    assert isinstance(tokenizer, ScalarQuantizer), "exact density needs bins"
-    widths = tokenizer.bin_widths()
-    at = tokenizer.encode(latents)
-    log_width = widths[torch.arange(tokenizer.channels, device=at.device), at].log().sum((1, 2))
-    nats = -(model.log_prob(latents, labels, order) - log_width)
+    log_volume = tokenizer.log_volume(tokenizer.encode(latents)).sum(1)
+    nats = -(model.log_prob(latents, labels, order) - log_volume)
     return nats / (latents[0].numel() * math.log(2))

@@ -39,9 +39,28 @@ def masked_after(positions: int, iterations: int) -> list[int]:
 def guidance_weight(schedule: str, guidance: float, positions: int, masked: int) -> float:
     """Classifier-free guidance weight in an iteration that leaves `masked` positions.
 
-    linear: w = 1 + (guidance - 1)·(L - m)/L. The released sampler counts at least one masked position, in the last
-    iteration too; so do we, to reproduce released numbers.
+    linear: w = 1 + (guidance - 1)·(L - m)/L; cosine: the same share s bent to (1 - cos(π·s))/2. The
+    released sampler counts at least one masked position, in the last iteration too; so do we, to reproduce released
+    numbers.
     """
     if schedule == "constant":
         return guidance
-    return 1 + (guidance - 1) * (positions - max(masked, 1)) / positions
+    share = (positions - max(masked, 1)) / positions
+    if schedule == "cosine":
+        share = (1 - math.cos(math.pi * share)) / 2
+    return 1 + (guidance - 1) * share
+
+
+def most_confident(score: Tensor, order: Tensor, mask: Tensor, count: int) -> Tensor:
+    """(B, L) bool: the `count` masked positions of each image with the highest score plus Gumbel noise.
+
+    score (M,): of the masked positions, row-major; order (B, L): rank r of the random generation order stands for the
+    Gumbel quantile (r + ½)/L, so that equal scores give that order (Gumbel-top-k: a draw without replacement in
+    proportion to exp(score)).
+    """
+    rank = torch.arange(order.shape[1], device=order.device)
+    gumbel = -(-((rank + 0.5) / len(rank)).log()).log()
+    noisy = torch.full(order.shape, -torch.inf, device=order.device)
+    noisy[mask] = score + torch.empty_like(noisy).scatter_(1, order, gumbel.expand_as(noisy))[mask]
+    reveal = torch.zeros_like(mask)
+    return reveal.scatter_(1, noisy.topk(count, dim=1).indices, True)

@@ -81,6 +81,7 @@ class ScalarQuantizer(nn.Module):
     midpoints: Tensor
     extremes: Tensor
     grid: Grid | None
+    dtype = torch.int64
 
     def __init__(self, centers: Tensor, extremes: Tensor):
         """centers (K, V) float32, increasing along V; extremes (2, C): smallest and largest calibration value."""
@@ -115,6 +116,10 @@ class ScalarQuantizer(nn.Module):
             return self.centers[0][tokens]
         return self.centers[torch.arange(self.channels, device=tokens.device), tokens]
 
+    def log_volume(self, tokens: Tensor) -> Tensor:
+        """(...) nats: log volume of the bins of tokens (..., C), what their probability is divided by for a density."""
+        return self.bin_widths()[torch.arange(self.channels, device=tokens.device), tokens].log().sum(-1)
+
     def bin_widths(self) -> Tensor:
         """(C, V) float32: width of each bin in latent units, the outer bins ending at the calibration extremes.
 
@@ -130,6 +135,7 @@ class IdentityQuantizer(nn.Module):
     """Continuous tokens: encode and decode return what they are given."""
 
     extremes: Tensor
+    dtype = torch.float32
 
     def __init__(self, extremes: Tensor):
         super().__init__()
@@ -152,6 +158,10 @@ class IdentityQuantizer(nn.Module):
 
     def decode(self, tokens: Tensor) -> Tensor:
         return tokens
+
+    def log_volume(self, tokens: Tensor) -> Tensor:
+        """(...) zeros: a head of continuous tokens gives a density itself."""
+        return torch.zeros(tokens.shape[:-1], device=tokens.device)
 
 
 Tokenizer = ScalarQuantizer | IdentityQuantizer

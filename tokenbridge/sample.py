@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from tokenbridge.artifacts import new_array, write_json
 from tokenbridge.autoencoder import load_autoencoder
-from tokenbridge.config import RunConfig, Runtime
+from tokenbridge.config import RunConfig, Runtime, Sample
 from tokenbridge.devices import pick_device
 from tokenbridge.generator import Generator
 from tokenbridge.latents import Latents, to_grid
@@ -25,11 +25,11 @@ from tokenbridge.train import load_model
 EXAMPLES = 100
 
 
-def draws(model: Generator, seed: int, images: range) -> tuple[Tensor, Tensor]:
-    """Generation orders (N, L) and noise (N, L, *noise_shape) of these images, each from its own generator."""
-    shape = (model.positions, *model.head.noise_shape)
+def draws(model: Generator, how: Sample, images: range) -> tuple[Tensor, Tensor]:
+    """Generation orders (N, L) and noise, as Generator.sample reads them, each image's from its own generator."""
+    shape = model.noise_shape(how)
     draw = {"uniform": torch.rand, "normal": torch.randn}[model.head.noise]
-    own = [generator(seed, "sample", i) for i in images]
+    own = [generator(how.seed, "sample", i) for i in images]
     orders = torch.stack([torch.randperm(model.positions, generator=g) for g in own])
     return orders, torch.stack([draw(shape, generator=g) for g in own])
 
@@ -43,12 +43,13 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     labels = torch.arange(count) % config.data.classes
     size = (config.data.image_channels, config.data.image_size, config.data.image_size)
     samples = new_array(out / "samples.npy", np.uint8, (count, *size))
-    kept = new_array(out / "tokens.npy", np.uint16, (count, config.positions, config.autoencoder.channels))
+    kind = np.uint16 if model.tokenizer.levels else np.float32
+    kept = new_array(out / "tokens.npy", kind, (count, config.positions, model.tokenizer.channels))
     bar = tqdm(total=count, desc="sample", unit="image", leave=False, disable=runtime.no_bar)
     with bar:
         for first in range(0, count, runtime.batch):
             images = range(first, min(first + runtime.batch, count))
-            order, noise = draws(model, config.sample.seed, images)
+            order, noise = draws(model, config.sample, images)
             chosen = labels[first : images.stop].to(device)
             tokens = model.sample(chosen, order.to(device), noise.to(device), config.sample)
             decoded = autoencoder.decode(to_grid(model.tokenizer.decode(tokens), scale))

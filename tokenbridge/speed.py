@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokenbridge.config import Head, Quantizer
+from tokenbridge.config import Head, Quantizer, Sample
 from tokenbridge.heads.autoregressive import AutoregressiveHead
 from tokenbridge.quantizers import ScalarQuantizer, fit
 from tokenbridge.rng import generator
@@ -56,11 +56,12 @@ def cached_head(
             torch.nn.init.normal_(block.modulation.weight, std=0.02)
     own = generator("speed")
     z, noise = torch.randn(positions, 1024, generator=own), torch.rand(positions, channels, generator=own)
+    how = Sample()
     with torch.inference_mode():
         return compare(
             f"head {width}×{depth}, {channels} channels, {positions} positions: cache against recomputing",
-            lambda: head.draw(z, noise, 1.0),
-            lambda: head.draw_recomputing(z, noise, 1.0),
+            lambda: head.draw(z, noise, how, None, 1.0),
+            lambda: head.draw_recomputing(z, noise, how),
             target=6,
         )
 

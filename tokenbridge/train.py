@@ -27,6 +27,7 @@ from tokenbridge.artifacts import JOURNAL, Journal, write_atomic, write_json
 from tokenbridge.batches import Batch, Draws
 from tokenbridge.config import RunConfig, Runtime, Train, UserError
 from tokenbridge.devices import pick_device
+from tokenbridge.flops import training_flops
 from tokenbridge.generator import Generator
 from tokenbridge.latents import Latents
 from tokenbridge.ordering import channel_order
@@ -46,11 +47,11 @@ class Interrupted(SystemExit):
 def build_model(config: RunConfig, inputs: Mapping[str, Path]) -> Generator:
     """The generator with its initial weights, which depend on the training seed alone."""
     latents = Latents(inputs["latents"])
-    channels = config.autoencoder.channels
-    order = channel_order(config.head.order, channels, latents.frequency_order, config.train.seed)
+    tokenizer = load_quantizer(inputs["quantizer"])
+    order = channel_order(config.head.order, tokenizer.channels, latents.frequency_order, config.train.seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(config.train.seed, "weights"))
-        return Generator(config, load_quantizer(inputs["quantizer"]), order)
+        return Generator(config, tokenizer, order)
 
 
 def load_model(config: RunConfig, inputs: Mapping[str, Path], device: torch.device, weights: str = "ema") -> Generator:
@@ -82,7 +83,7 @@ class Trainer:
             {"params": decayed, "weight_decay": self.config.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=self.config.betas)
+        self.optimizer = torch.optim.AdamW(groups, self.config.learning_rate, self.config.betas, fused=True)
 
     def learning_rate(self) -> float:
         """Linear warm-up, then cosine to 0, by step."""
@@ -94,13 +95,13 @@ class Trainer:
         )
 
     def update(self) -> float:
-        """One step; returns the loss in nats a channel."""
+        """One step; returns the loss a channel (nats, where the head has a density)."""
         rate = self.learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed_of(self.config.seed, "dropout", self.step))
-            loss = self._loss(self.draws.batch(self.step))
+            loss = self.loss(self.draws.batch(self.step))
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -116,19 +117,21 @@ class Trainer:
         return value
 
     def held_out_loss(self, batch: Batch) -> float:
-        """Nats a channel of the averaged weights."""
+        """Loss a channel of the averaged weights."""
         self.model.eval()
         with torch.no_grad():
-            value = self._loss(batch, self.ema).item()
+            value = self.loss(batch, self.ema).item()
         self.model.train()
         return value
 
-    def _loss(self, batch: Batch, weights: dict[str, Tensor] | None = None) -> Tensor:
-        arguments = (batch.latents.to(self.device), batch.labels.to(self.device), batch.mask.to(self.device))
+    def loss(self, batch: Batch, weights: dict[str, Tensor] | None = None) -> Tensor:
+        """Of masked positions, a channel; of other weights than the model's where they are given."""
+        inputs = (batch.latents, batch.labels, batch.mask, batch.noise)
+        arguments = tuple(each.to(self.device) for each in inputs)
         low = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            nats = functional_call(self.model, weights, arguments) if weights else self.model(*arguments)
-        return nats.float().sum() / (len(nats) * batch.latents.shape[-1])
+            losses = functional_call(self.model, weights, arguments) if weights else self.model(*arguments)
+        return losses.float().sum() / (len(losses) * self.model.tokenizer.channels)
 
     def save(self, path: Path, of: str) -> None:
         state = {
@@ -170,7 +173,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     model = build_model(config, inputs).to(device).train()
     model.tokenizer.to(device)
     model.backbone.gradient_checkpointing = config.train.gradient_checkpointing
-    trainer = Trainer(config.train, Draws(config.train, Latents(inputs["latents"])), model, device)
+    draws = Draws(config.train, Latents(inputs["latents"]), model.head.loss_noise_shape)
+    trainer = Trainer(config.train, draws, model, device)
     checkpoint, of = out / CHECKPOINT, out.name.removesuffix(".partial")
     if checkpoint.exists():
         trainer.load(checkpoint, of)
@@ -187,10 +191,9 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         "parameters": sum(p.numel() for p in model.parameters()),
         "head_parameters": sum(p.numel() for p in model.head.parameters()),
         "held_out_loss": trainer.held_out_loss(trainer.draws.held_out()),
+        "training_tflops": training_flops(trainer.loss, draws) / 1e12,
     }
-    write_json(
-        out / "metrics.json", {"metrics": metrics, "protocol": {"held_out_loss": "nats a channel, averaged weights"}}
-    )
+    write_json(out / "metrics.json", {"metrics": metrics, "protocol": {"held_out_loss": "a channel, averaged weights"}})
 
 
 def _loop(trainer: Trainer, journal: Journal, checkpoint: Path, of: str, runtime: Runtime) -> None:

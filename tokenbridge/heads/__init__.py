@@ -1,27 +1,26 @@
-"""Heads: the distribution of one token given its feature. One contract, one file a head.
-
-N positions, C channel, V level, D width of the feature.
-
-loss(z (N, D), target (N, C)) -> (N,): nats, summed over channels (where the head has a likelihood, minus log_prob)
-log_prob(z, target) -> (N,): log probability of the token, nats
-sample(z, noise, temperature, unconditional, guidance) -> (N, C): noise is drawn per image outside, (N, *noise_shape) of
-the kind head.noise, so a draw depends on its image alone; temperature 0 takes the most likely value.
-unconditional (N, D) and guidance w mix where the head says (head.guidance_on).
-"""
+"""Heads: the distribution of one token given its feature. One contract (contract.py), one file a head."""
 
 from __future__ import annotations
 
-from tokenbridge.config import Head
+from tokenbridge import config
 from tokenbridge.heads.autoregressive import AutoregressiveHead
 from tokenbridge.heads.categorical import CategoricalHead
+from tokenbridge.heads.contract import Head
 from tokenbridge.heads.parallel import ParallelHead
 
-HEADS: dict[str, type[CategoricalHead]] = {"autoregressive": AutoregressiveHead, "parallel": ParallelHead}
+CATEGORICAL: dict[str, type[CategoricalHead]] = {head.kind: head for head in (AutoregressiveHead, ParallelHead)}
+CONTINUOUS: dict[str, type[Head]] = {}
+HEADS: dict[str, type[Head]] = {**CATEGORICAL, **CONTINUOUS}
 
 
-def build_head(config: Head, width: int, levels: tuple[int, ...], order: tuple[int, ...]) -> CategoricalHead:
-    """The configured head for features of a width and tokens with these levels a channel, predicted in this order."""
-    return HEADS[config.kind](config, width, levels, order)
+def build_head(c: config.Head, width: int, channels: int, levels: tuple[int, ...], order: tuple[int, ...]) -> Head:
+    """The configured head for features of a width and tokens of these channels.
+
+    levels: of each channel, in stored order (none for continuous tokens); order: channels in the order of prediction.
+    """
+    if c.kind in CATEGORICAL:
+        return CATEGORICAL[c.kind](c, width, levels, order)
+    return CONTINUOUS[c.kind](c, width, channels)
 
 
-__all__ = ["HEADS", "CategoricalHead", "build_head"]
+__all__ = ["CATEGORICAL", "CONTINUOUS", "HEADS", "Head", "build_head"]

@@ -1,10 +1,12 @@
 """What the categorical heads share: a transformer over the C channels of one position, conditioned by adaLN.
 
-N positions, C channel (in the order of prediction), V level, D width of the head, S steps computed at once (1 or C).
+N positions, C channel, G channels predicted together, T = C / G steps in the order of prediction, V classes of a step
+(a level where G is 1, else a combination of levels), D width of the head, S steps computed at once (1 or T).
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, cast
 
 import torch
@@ -13,10 +15,12 @@ from torch import Tensor, nn
 
 from tokenbridge import config
 from tokenbridge.backbone import EPSILON, initialize, mlp
+from tokenbridge.config import Sample
+from tokenbridge.heads.contract import Head
 
 
 class Cache(NamedTuple):
-    """Keys and values of one block for the channels so far: each (N, heads, C, D / heads)."""
+    """Keys and values of one block for the channels so far: each (N, heads, T, D / heads)."""
 
     keys: Tensor
     values: Tensor
@@ -67,39 +71,45 @@ class ChannelBlock(nn.Module):
         return x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
 
-class CategoricalHead(nn.Module):
-    """Base of the heads that predict levels; see tokenbridge.heads for the contract.
+class CategoricalHead(Head):
+    """Base of the heads that predict levels; see tokenbridge.heads.contract.
 
-    levels: V of each channel, in stored order; order: channels in the order of prediction. Tokens go in and come out in
-    stored order. Channels with fewer levels than the largest have the rest masked out.
+    levels: of each channel, in stored order; order: channels in the order of prediction. Tokens go in and come out in
+    stored order. Steps with fewer classes than the largest have the rest masked out.
     """
 
     noise = "uniform"
-    guidance_on = "features"
     order: Tensor
     inverse: Tensor
+    radix: Tensor
+    bases: Tensor
     invalid: Tensor
 
     def __init__(self, c: config.Head, width: int, levels: tuple[int, ...], order: tuple[int, ...]):
         super().__init__()
         assert sorted(order) == list(range(len(levels)))
-        self.channels, self.most, self.heads = len(levels), max(levels), c.heads
-        self.noise_shape = (self.channels,)
+        assert len(levels) % c.group == 0
+        self.steps, self.group, self.heads = len(levels) // c.group, c.group, c.heads
+        groups = [[levels[i] for i in order[g : g + c.group]] for g in range(0, len(order), c.group)]
+        self.most = max(map(math.prod, groups))
+        self.uneven = len(set(map(math.prod, groups))) > 1
+        bases = torch.tensor(groups)
+        classes = bases.prod(1)
         self.register_buffer("order", torch.tensor(order), persistent=False)
         self.register_buffer("inverse", self.order.argsort(), persistent=False)
-        in_order = torch.tensor(levels)[self.order]
-        self.register_buffer("invalid", torch.arange(self.most) >= in_order[:, None], persistent=False)  # (C, V)
-        self.uneven = len(set(levels)) > 1
+        self.register_buffer("bases", bases, persistent=False)
+        self.register_buffer("radix", classes[:, None] // bases.cumprod(1), persistent=False)
+        self.register_buffer("invalid", torch.arange(self.most) >= classes[:, None], persistent=False)  # (T, V)
 
         self.condition = nn.Linear(width, c.width)
-        self.position = nn.Parameter(torch.empty(self.channels, c.width))
-        self.step = nn.Parameter(torch.empty(self.channels, c.width))
+        self.position = nn.Parameter(torch.empty(self.steps, c.width))
+        self.step = nn.Parameter(torch.empty(self.steps, c.width))
         self.blocks = nn.ModuleList(ChannelBlock(c) for _ in range(c.depth))
         self.norm = nn.LayerNorm(c.width, eps=EPSILON)
         self.final_norm = nn.LayerNorm(c.width, eps=EPSILON, elementwise_affine=False)
         self.final_modulation = nn.Linear(c.width, 2 * c.width)
-        self.out_weight = nn.Parameter(torch.empty(self.channels, self.most, c.width))
-        self.out_bias = nn.Parameter(torch.zeros(self.channels, self.most))
+        self.out_weight = nn.Parameter(torch.empty(self.steps, self.most, c.width))
+        self.out_bias = nn.Parameter(torch.zeros(self.steps, self.most))
         initialize(self)
         for parameter in (self.position, self.step):
             nn.init.normal_(parameter, std=0.02)
@@ -112,55 +122,76 @@ class CategoricalHead(nn.Module):
     def layers(self) -> list[ChannelBlock]:
         return cast(list[ChannelBlock], list(self.blocks))
 
+    def noise_shape(self, how: Sample) -> tuple[int, ...]:
+        return (self.steps,)
+
     def logits(self, z: Tensor, target: Tensor) -> Tensor:
-        """(N, C, V) from features (N, D) and, where the head reads it, target (N, C), in the order of prediction."""
+        """(N, T, V) from features (N, D) and, where the head reads them, classes (N, T)."""
         raise NotImplementedError
 
-    def draw(self, z: Tensor, noise: Tensor, temperature: float) -> Tensor:
-        """Tokens (N, C) int64 in the order of prediction from features (N, D) and uniforms (N, C)."""
+    def draw(self, z: Tensor, noise: Tensor, how: Sample, unconditional: Tensor | None, guidance: float) -> Tensor:
+        """Classes (N, T) int64 from features (N, D) and uniforms (N, T); unconditional: guides logits."""
         raise NotImplementedError
+
+    def classes(self, tokens: Tensor) -> Tensor:
+        """Tokens (N, C) in stored order -> classes (N, T): the levels of a group as the digits of one number."""
+        return (tokens[:, self.order].unflatten(1, self.radix.shape) * self.radix).sum(2)
+
+    def tokens(self, classes: Tensor) -> Tensor:
+        """The way back."""
+        return (classes[..., None] // self.radix % self.bases).flatten(1)[:, self.inverse]
 
     def log_prob(self, z: Tensor, target: Tensor) -> Tensor:
-        target = target[:, self.order]
+        target = self.classes(target)
         logits = self.logits(z, target)
         return -F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="none").view_as(target).sum(1)
 
-    def loss(self, z: Tensor, target: Tensor) -> Tensor:
-        return -self.log_prob(z, target)
-
     def sample(
-        self,
-        z: Tensor,
-        noise: Tensor,
-        temperature: float = 1.0,
-        unconditional: Tensor | None = None,
-        guidance: float = 1.0,
+        self, z: Tensor, noise: Tensor, how: Sample, unconditional: Tensor | None = None, guidance: float = 1.0
     ) -> Tensor:
-        if unconditional is not None:
-            z = unconditional + guidance * (z - unconditional)
-        return self.draw(z, noise, temperature)[:, self.inverse]
+        z, unconditional = self.mixed(z, how, unconditional, guidance)
+        return self.tokens(self.draw(z, noise, how, unconditional, guidance))
 
     def modulations(self, condition: Tensor) -> tuple[list[Tensor], Tensor]:
-        """All blocks' modulations and the final one for condition (N, S, D), in one product each."""
+        """All blocks' modulations (N, S, 6D) and the final one (N, S, 2D) for condition (N, S, D)."""
         active = F.silu(condition)
-        weight = torch.cat([block.modulation.weight for block in self.layers])
-        bias = torch.cat([block.modulation.bias for block in self.layers])
-        return list(F.linear(active, weight, bias).chunk(len(self.blocks), dim=-1)), self.final_modulation(active)
+        # a product a block: putting the blocks' weights together would copy 100 MB at the paper's size, in each call
+        return [block.modulation(active) for block in self.layers], self.final_modulation(active)
 
     def finish(self, x: Tensor, final: Tensor) -> Tensor:
         scale, shift = final.chunk(2, dim=-1)
         return modulate(self.final_norm(self.norm(x)), shift, scale)
 
     def classify(self, x: Tensor) -> Tensor:
-        """(N, C, D) -> logits (N, C, V), each channel with its own weights."""
+        """(N, T, D) -> logits (N, T, V), each step with its own weights."""
         logits = torch.einsum("ncd,cvd->ncv", x, self.out_weight) + self.out_bias
         return logits.masked_fill(self.invalid, -torch.inf) if self.uneven else logits
 
 
-def draw_level(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
-    """Levels (...) int64 from logits (..., V) by inverse CDF of uniforms (...); temperature 0 takes the largest."""
+def draw_class(logits: Tensor, uniform: Tensor, how: Sample, step: int | None = None) -> Tensor:
+    """Classes (...) int64 from logits (..., V) by inverse CDF of uniforms (...); temperature 0 takes the largest.
+
+    step: whose temperature counts, where each has its own; None where the steps are the last dimension but V.
+    """
+    temperature = how.temperature
+    if isinstance(temperature, tuple):
+        if step is None:
+            each = [draw_class(logits[..., i, :], uniform[..., i], how, i) for i in range(len(temperature))]
+            return torch.stack(each, dim=-1)
+        temperature = temperature[step]
     if temperature == 0:
         return logits.argmax(-1)
-    cumulative = (logits.float() / temperature).softmax(-1).cumsum(-1)
+    cumulative = _kept((logits.float() / temperature).softmax(-1), how).cumsum(-1)
     threshold = uniform[..., None] * cumulative[..., -1:]
     return (cumulative <= threshold).sum(-1).clamp(max=logits.shape[-1] - 1)
+
+
+def _kept(probabilities: Tensor, how: Sample) -> Tensor:
+    """Probabilities (..., V), 0 where top_k or top_p (arXiv 1904.09751) cuts them off."""
+    if how.top_k is None and how.top_p == 1:
+        return probabilities
+    ranked, index = probabilities.sort(dim=-1, descending=True, stable=True)
+    cut = ranked.cumsum(-1) - ranked >= how.top_p
+    if how.top_k is not None:
+        cut[..., how.top_k :] = True
+    return torch.zeros_like(ranked).scatter(-1, index, ranked.masked_fill(cut, 0))

@@ -1,0 +1,47 @@
+"""Each table of the paper (arXiv 2503.16430): its cells as overrides onto a base config, and the published numbers.
+
+Published numbers were measured on ImageNet 256×256; nothing here is ever copied into a measured column. A cell without
+overrides cannot run and says why. A cell without a published number says why as well. Table `heads` is our own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from experiments.paper.columns import (
+    AGREEMENT,
+    BITS,
+    FD,
+    IMAGE_TIME,
+    MSE,
+    ORIGINALS_FD,
+    PSNR,
+    RECOMPUTING_MS,
+    RECONSTRUCTION_FD,
+    TOKEN_BITS,
+    TOKEN_MS,
+)
+from experiments.paper.form import Cell, Column, Table
+from experiments.paper.generation import TABLE_2A, TABLE_2B, TABLE_2C, TABLE_2D, TABLE_2E
+from experiments.paper.own import TABLE_HEADS
+from experiments.paper.reconstruction import TABLE_1A, TABLE_1B
+from experiments.paper.systems import TABLE_3, TABLE_4, TABLE_5
+from tokenbridge.config import UserError
+
+PUBLISHED_ON = "ImageNet 256×256"
+PAPER = (TABLE_1A, TABLE_1B, TABLE_2A, TABLE_2B, TABLE_2C, TABLE_2D, TABLE_2E, TABLE_3, TABLE_4, TABLE_5)
+TABLES: Mapping[str, Table] = {table.id: table for table in (*PAPER, TABLE_HEADS)}
+
+
+def table(id: str) -> Table:
+    """The table of this number, or UserError naming those that exist."""
+    if id not in TABLES:
+        raise UserError(f"table {id!r} is none of ours; choose one of {', '.join(TABLES)}")
+    return TABLES[id]
+
+
+__all__ = [
+    "AGREEMENT", "BITS", "FD", "IMAGE_TIME", "MSE", "ORIGINALS_FD", "PAPER", "PSNR", "PUBLISHED_ON", "RECOMPUTING_MS",
+    "RECONSTRUCTION_FD", "TABLES", "TABLE_1A", "TABLE_1B", "TABLE_2A", "TABLE_2B", "TABLE_2C", "TABLE_2D", "TABLE_2E",
+    "TABLE_3", "TABLE_4", "TABLE_5", "TABLE_HEADS", "TOKEN_BITS", "TOKEN_MS", "Cell", "Column", "Table", "table",
+]  # fmt: skip

@@ -1,0 +1,86 @@
+"""What a table is: rows that are changes to a base configuration, columns of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tokenbridge.config import RunConfig, UserError
+from tokenbridge.overrides import settings
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of numbers; key is `<stage kind>/<metric>` where measured, a short name where published."""
+
+    key: str
+    title: str
+    better: Literal["lower", "higher", ""] = ""
+    decimals: int = 2
+    unit: str = ""
+    scale: float = 1.0
+    """factor from the stored number to the printed one; the title or the unit says so"""
+    meaning: str = ""
+    """one sentence for a reader who is new to the field"""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row: what it changes in the base config (dotted key -> value), and what the paper reports for it."""
+
+    label: str
+    overrides: Mapping[str, Any] | None
+    published: Mapping[str, float | str] = field(default_factory=dict)
+    reason: str = ""
+    """why overrides is None, or why there is no published number"""
+
+
+@dataclass(frozen=True)
+class Table:
+    id: str
+    title: str
+    kind: Literal["reconstruction", "generation", "settings", "speed"]
+    varies: tuple[str, ...]
+    """config keys that differ between the rows on purpose"""
+    cells: tuple[Cell, ...]
+    published: tuple[Column, ...]
+    measured: tuple[Column, ...] = ()
+    note: str = ""
+    scaled: Mapping[str, int] = field(default_factory=dict)
+    """settings whose values scale with the base: key -> what the paper's base has"""
+
+    @property
+    def own(self) -> bool:
+        """Whether the paper has no such table."""
+        return not self.published
+
+    @property
+    def name(self) -> str:
+        """How a text refers to it: by its number in the paper, or by its title where it has none."""
+        return self.title if self.own else f"Table {self.id}"
+
+    @property
+    def heading(self) -> str:
+        return self.title if self.own else f"{self.name}. {self.title}"
+
+    def overrides(self, cell: Cell, base: RunConfig) -> dict[str, Any]:
+        """What a row changes in this base. A scaled setting keeps its ratio to the base's own value."""
+        found, own = dict(cell.overrides or {}), settings(base)
+        for key, paper in self.scaled.items():
+            if key in found:
+                value = found[key] * own[key] / paper
+                if value != int(value) or value < 1:
+                    raise UserError(
+                        f"table {self.id}, row {cell.label}: {key}={own[key]} of the base scales {found[key]} to"
+                        f" {value:g}, which must be a whole number; choose a multiple of {paper // 64}"
+                    )
+                found[key] = int(value)
+        return found
+
+    def cell(self, label: str) -> Cell:
+        for cell in self.cells:
+            if cell.label == label:
+                return cell
+        known = ", ".join(cell.label for cell in self.cells)
+        raise UserError(f"{label!r} is no row of table {self.id}; its rows are {known}")

@@ -1,0 +1,80 @@
+"""Tables 2a to 2e: how the tokens are predicted."""
+
+from __future__ import annotations
+
+from experiments.paper.columns import GENERATION, GFID_IS, HEAD_PARAMETERS
+from experiments.paper.form import Cell, Column, Table
+from experiments.paper.reconstruction import gaussian
+
+# fmt: off
+TABLE_2A = Table(
+    "2a", "Prediction of the channels of a token", "generation", ("head.kind",),
+    (
+        Cell("parallel", {"head.kind": "parallel"}, {"gfid": 15.7, "is": 158.5}),
+        Cell("autoregressive", {"head.kind": "autoregressive"}, {"gfid": 1.94, "is": 306.1}),
+    ),
+    GFID_IS, GENERATION,
+    "Parallel: all channels at once, independent of each other. Autoregressive: one after another, each given those"
+    " before it.",
+)
+TABLE_2B = Table(
+    "2b", "Channel order", "generation", ("head.order",),
+    (
+        Cell("as stored", {"head.order": "stored"}, {"gfid": 1.94, "is": 306.1}),
+        Cell("frequency", {"head.order": "frequency"}, {"gfid": 1.89, "is": 307.3}),
+    ),
+    GFID_IS, GENERATION,
+)
+TABLE_2C = Table(
+    "2c", "Levels per channel, in generation", "generation", ("quantizer.levels",),
+    (
+        Cell("B=16", gaussian(16), {"gfid": 2.03, "is": 295.0}),
+        Cell("B=32", gaussian(32), {"gfid": 1.98, "is": 298.4}),
+        Cell("B=64", gaussian(64), {"gfid": 1.94, "is": 306.1}),
+    ),
+    GFID_IS, GENERATION,
+)
+
+
+def _group(count: int, **published: float) -> Cell:
+    label = "1 channel" if count == 1 else f"{count} channels"
+    return Cell(label, gaussian(16) | {"head.group": count}, published)
+
+
+TABLE_2D = Table(
+    "2d", "Channels predicted together", "generation", ("head.group",),
+    (
+        _group(1, classes=16, params=60, gfid=2.28, **{"is": 289.1}),
+        _group(2, classes=256, params=63, gfid=2.45, **{"is": 291.2}),
+        _group(4, classes=65_536, params=530, gfid=3.24, **{"is": 282.9}),
+    ),
+    (Column("classes", "classes", "", 0), Column("params", "head parameters", "", 0, "M"), *GFID_IS),
+    (HEAD_PARAMETERS, *GENERATION),
+    "16 levels; in the paper with a backbone of 172M parameters.",
+)
+
+
+def _head(width: int, depth: int, **published: float) -> Cell:
+    return Cell(f"{width}×{depth}", {"head.width": width, "head.depth": depth}, published)
+
+
+TABLE_2E = Table(
+    "2e", "Size of the head (width × blocks)", "generation", ("head.width", "head.depth"),
+    (
+        _head(256, 3, params=3, gfid=2.88, **{"is": 277.3}),
+        _head(512, 3, params=10, counted=16.3, gfid=2.72, **{"is": 284.8}),
+        _head(512, 4, params=13, counted=21.0, gfid=2.65, **{"is": 295.5}),
+        _head(1024, 4, params=65, counted=80.8, gfid=2.03, **{"is": 305.0}),
+        _head(1024, 6, params=94, counted=118.6, gfid=1.94, **{"is": 306.1}),
+    ),
+    (
+        Column("params", "head parameters, paper", "", 0, "M"),
+        Column("counted", "head parameters, counted in the released code", "", 1, "M"),
+        *GFID_IS,
+    ),
+    (HEAD_PARAMETERS, *GENERATION),
+    "The paper's parameter column is not that of the released head; both are given. Here the head's width keeps its"
+    " ratio to that of the base (1024 in the paper).",
+    {"head.width": 1024},
+)
+# fmt: on

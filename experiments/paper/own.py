@@ -1,0 +1,67 @@
+"""Tables that the paper does not have: every head on every token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.paper.columns import (
+    AGREEMENT,
+    BITS,
+    FD,
+    IMAGE_TIME,
+    PARAMETERS,
+    RECALL,
+    TOKEN_BITS,
+    TRAINING_FLOPS,
+)
+from experiments.paper.form import Cell, Table
+from experiments.paper.reconstruction import gaussian
+
+# fmt: off
+_CATEGORICAL = {
+    "autoregressive": {"head.kind": "autoregressive"},
+    "pairs": {"head.kind": "autoregressive", "head.group": 2},
+    "parallel": {"head.kind": "parallel"},
+}
+_CONTINUOUS = {
+    "diffusion": {"head.kind": "diffusion", "head.depth": 3},
+    "flow": {"head.kind": "flow", "head.depth": 3, "sample.head_steps": 25},
+    "mixture": {"head.kind": "mixture", "head.depth": 3},
+    "mixture, full covariance": {"head.kind": "mixture", "head.depth": 3, "head.covariance": "full"},
+}
+_TRAINED: dict[str, dict[str, Any]] = {  # 1,024 or 1,000 different tokens each
+    "VQ": {"quantizer.kind": "vq", "quantizer.levels": 1024},
+    "FSQ": {"quantizer.kind": "fsq", "quantizer.levels": (8, 5, 5, 5), "autoencoder.channels": 4},
+    "LFQ": {"quantizer.kind": "lfq", "quantizer.levels": 2, "autoencoder.channels": 10},
+}
+
+
+def _rows() -> list[Cell]:
+    reason = "not in the paper"
+    tokens = {f"B={levels}": gaussian(levels) for levels in (8, 16, 32, 64)}
+    rows = [
+        Cell(f"{t}, {h}", token | head, {}, reason)
+        for t, token in tokens.items()
+        for h, head in _CATEGORICAL.items()
+    ]
+    identity = {"quantizer.kind": "identity"}
+    rows += [Cell(f"continuous, {h}", identity | head, {}, reason) for h, head in _CONTINUOUS.items()]
+    rows += [
+        Cell(f"{t}, {h}", token | _CATEGORICAL[h], {}, reason)
+        for t, token in _TRAINED.items()
+        for h in (("autoregressive",) if t == "VQ" else ("autoregressive", "parallel"))
+    ]
+    return rows
+
+
+TABLE_HEADS = Table(
+    "heads", "Every head on every token", "generation",
+    ("quantizer.kind", "quantizer.levels", "autoencoder.channels", "head.kind", "head.group", "head.depth",
+     "head.covariance", "sample.head_steps"),
+    tuple(_rows()), (), (TOKEN_BITS, FD, BITS, AGREEMENT, RECALL, PARAMETERS, TRAINING_FLOPS, IMAGE_TIME),
+    "One backbone, one number of training steps; what changes is the token and the head. Pairs: two channels at a time"
+    " as one class. VQ has one channel a token, so that parallel and autoregressive prediction are the same. VQ, FSQ"
+    " and LFQ: autoencoders of the same body and training, each with its own latent space, where bits a dimension of"
+    " another say nothing. Diffusion and flow have no exact density.",
+)
+# fmt: on
