@@ -49,12 +49,12 @@ def demo(
 ) -> None:
     """Tables 1a, 1b and 2a and their figures on the shipped digits: from images to a report, in minutes."""
     from experiments import grid as module
-    from experiments import presets
+    from experiments import presets, run_grid
 
     store, base = Store(runs), presets.preset("digits")
     runtime = build(Runtime, {"device": device, "threads": presets.THREADS["digits"]})
     asked = module.make(name, "digits", base, ("1a", "1b", "2a"), seeds, settings or ())
-    end_with(module.run(store, asked, runtime, jobs))
+    end_with(run_grid.run(store, asked, runtime, jobs))
     print(f"report: {publish(store, name, reports)}")
     print(f"MLflow: tokenbridge ui --runs {runs}")
 
@@ -77,7 +77,7 @@ def grid(
 ) -> None:
     """Run the tables of the paper, several training seeds a row; what is finished or shared runs once."""
     from experiments import grid as module
-    from experiments import presets
+    from experiments import presets, run_grid
 
     if on != "local":
         raise UserError(f"--on={on} must be local; Slurm is not in this version")
@@ -87,7 +87,7 @@ def grid(
         print("\n".join(module.forecast(store, asked, jobs)))
         return
     runtime = build(Runtime, {"device": device, "threads": threads or presets.THREADS.get(preset)})
-    end_with(module.run(store, asked, runtime, jobs))
+    end_with(run_grid.run(store, asked, runtime, jobs))
     print(f"tables: tokenbridge report {' '.join(id for id in tables if id != module.FIGURE_8)} --name {name}")
 
 

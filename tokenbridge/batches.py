@@ -53,7 +53,7 @@ class Draws:
         order = torch.stack([torch.randperm(positions, generator=g) for g in own])
         dropped = torch.stack([torch.rand((), generator=g) for g in own]) < self.train.label_drop
         uniform = float(torch.rand((), generator=generator(seed, "mask", step), dtype=torch.float64))
-        mask = self._mask(order, uniform)
+        mask = self.mask(order, uniform)
         labels = self.labels[index].masked_fill(dropped, UNCONDITIONAL)
         return Batch(mean + deviation * noise, labels, mask, torch.stack([self._noise(positions, g) for g in own]))
 
@@ -61,7 +61,8 @@ class Draws:
         """What the head's loss reads of one image: nothing (L, 0) for most."""
         return torch.randn((positions, *(self.noise_shape or (0,))), generator=own)
 
-    def _mask(self, order: Tensor, uniform: float) -> Tensor:
+    def mask(self, order: Tensor, uniform: float) -> Tensor:
+        """(B, L) from generation orders (B, L) and the quantile of the mask ratio."""
         ratio_min, deviation = self.train.mask_ratio_min, self.train.mask_ratio_deviation
         return mask_from_order(order, masked_count(uniform, order.shape[1], ratio_min, deviation))
 
@@ -70,6 +71,6 @@ class Draws:
         own = generator("held-out check")
         latents = self.latents.posterior_sample("held-out", own, CHECK_IMAGES)
         order = torch.stack([torch.randperm(latents.shape[1], generator=own) for _ in latents])
-        mask = self._mask(order, 0.5)
+        mask = self.mask(order, 0.5)
         noise = torch.stack([self._noise(latents.shape[1], own) for _ in latents])
         return Batch(latents, self.latents.labels("held-out")[:CHECK_IMAGES], mask, noise)

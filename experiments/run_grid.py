@@ -1,0 +1,133 @@
+"""Run a grid: search and trainings, then the rows at their chosen points, then what measures time; write the plan.
+
+The plan, runs/plans/<name>.json, says which cell fills which row of the report and how guidance and temperature came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments import paper
+from experiments.grid import FIGURE_8, METRIC, SEARCH, SEARCH_SEED, STRENGTHS, Grid, Point, Row, score_of
+from experiments.pipeline import Cell
+from experiments.runner import Failure, attempt_cells
+from tokenbridge.artifacts import Store, read_json, write_json
+from tokenbridge.config import Runtime
+from tokenbridge.overrides import override
+
+EXPERIMENT = "tokenbridge"
+NOTES = {
+    "digits": "Generation is at 16 levels a channel where a table does not say otherwise (the paper: 64) and trains for"
+    " one to two minutes on 1,438 images: rows are compared on equal terms, but none is near what longer training"
+    " reaches."
+}
+
+
+def run(store: Store, grid: Grid, runtime: Runtime, jobs: int) -> list[Failure]:
+    """Run what is missing and write the plan of the report, runs/plans/<name>.json; returns what failed."""
+    print(f"{grid.name}: tables {', '.join(grid.tables)}, {jobs} stages at a time; results in {store.root}", flush=True)
+    cells, ahead = grid.first()
+    failures = attempt_cells(store, cells, runtime, EXPERIMENT, jobs, ahead)
+    chosen = {key: best(store, points) for key, points in grid.search.items() if _scored(store, points)}
+    rows = [row.at(chosen.get(row.key, {})) for row in grid.rows if not row.searched or row.key in chosen]
+    strengths = _strengths(grid, rows)
+    final = [row.cell for row in rows if row.searched] + [cell for _, cell in strengths]
+    failures += attempt_cells(store, final, runtime, EXPERIMENT, jobs)
+    timed = [row.wants("speed") for row in rows if row.table == paper.TABLE_HEADS.id]
+    failures += attempt_cells(store, timed, runtime, EXPERIMENT)  # time is measured with nothing beside it
+    write_plan(store, grid, rows, chosen, strengths)
+    return list({failure.stage.id: failure for failure in failures}.values())
+
+
+def _strengths(grid: Grid, rows: Sequence[Row]) -> list[tuple[float, Cell]]:
+    """Figure 8: the autoregressive model of the base, at each strength of confidence-guided generation."""
+    if FIGURE_8 not in grid.tables:
+        return []
+    row = next((row for row in rows if row.key == "2a autoregressive"), None)  # none where its search failed
+    if row is None:
+        return []
+    cells = []
+    for strength in STRENGTHS:
+        config = override(row.cell.config, {"sample.confidence": strength})
+        cells.append((strength, Cell(f"{FIGURE_8}-c{strength:g}", config, ("score",))))
+    return cells
+
+
+def best(store: Store, points: Sequence[Point]) -> dict[str, float]:
+    """Guidance and temperature of the point with the lowest Fréchet distance; the first of equals."""
+    return dict(min(points, key=lambda point: point.metric(store)).values)
+
+
+def _scored(store: Store, points: Sequence[Point]) -> bool:
+    return all(store.finished(cell.stages()[-1].id) for point in points for cell in point.cells)
+
+
+def write_plan(
+    store: Store,
+    grid: Grid,
+    rows: Sequence[Row],
+    chosen: Mapping[str, Mapping[str, float]],
+    strengths: Sequence[tuple[float, Cell]],
+) -> None:
+    """runs/plans/<name>.json: which cell fills which row, and how guidance and temperature were chosen.
+
+    Tables of an earlier plan of this name stay, if it had the same base.
+    """
+    folder = store.root / "plans"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{grid.name}.json"
+    plan: dict[str, Any] = {
+        "name": grid.name,
+        "title": f"TokenBridge on {'handwritten digits' if grid.preset == 'digits' else grid.preset}",
+        "preset": grid.preset,
+        "base": grid.base.model_dump(mode="json"),
+        "tables": [id for id in grid.tables if id != FIGURE_8],
+        "rows": [{"table": row.table, "label": row.label, "cell": row.cell.id} for row in rows],
+        "search": {
+            "keys": list(SEARCH),
+            "guidance": list(SEARCH["sample.guidance"]),
+            "temperature": list(SEARCH["sample.temperature"]),
+            "images": "as many a training seed as make 900 a point, at most 500",
+            "seed": SEARCH_SEED,
+            "models": "all training seeds of the row, mean over them",
+            "metric": METRIC,
+            "chosen": {key: dict(values) for key, values in chosen.items()},
+            "points": [point for key in chosen for point in _points(store, key, grid.search[key])],
+        },
+        "confidence": [{"strength": strength, "cell": cell.id} for strength, cell in strengths],
+        "notes": [NOTES[grid.preset]] if grid.preset in NOTES else [],
+    }
+    if path.exists():
+        plan = merged(read_json(path), plan)
+    write_json(path, plan)
+
+
+def _points(store: Store, key: str, points: Sequence[Point]) -> list[dict[str, Any]]:
+    found = []
+    for point in points:
+        place = {"row": key} | {setting.rpartition(".")[2]: value for setting, value in point.values.items()}
+        found += [place | {"train_seed": cell.config.train.seed, METRIC: score_of(store, cell)} for cell in point.cells]
+    return found
+
+
+def merged(before: Mapping[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan, with those tables of an earlier one that it does not have itself."""
+    if before.get("base") != plan["base"]:
+        return plan
+    kept = [id for id in before.get("tables", ()) if id not in plan["tables"]]
+    search, old = plan["search"], before["search"]
+
+    def mine(key: str) -> bool:
+        return key.partition(" ")[0] in kept
+
+    search = search | {
+        "chosen": {key: value for key, value in old["chosen"].items() if mine(key)} | search["chosen"],
+        "points": [point for point in old["points"] if mine(point["row"])] + search["points"],
+    }
+    return plan | {
+        "tables": [id for id in paper.TABLES if id in kept or id in plan["tables"]],
+        "rows": [row for row in before["rows"] if row["table"] in kept] + plan["rows"],
+        "search": search,
+        "confidence": plan["confidence"] or before.get("confidence", []),
+    }

@@ -1,0 +1,159 @@
+"""The grid: rows from tables, one search a row, each stage once, a plan that later tables join."""
+
+import json
+
+import pytest
+
+from experiments import grid as module
+from experiments import paper, run_grid
+from experiments.pipeline import Cell, graph
+from experiments.presets import DIGITS
+from experiments.runner import attempt_cells
+from tests.conftest import TINY
+from tests.test_cli import call
+from tokenbridge.artifacts import Store
+from tokenbridge.config import Runtime, UserError
+from tokenbridge.overrides import override, settings
+
+RUNTIME = Runtime(threads=1, bars=False)
+
+
+@pytest.fixture
+def small_search(monkeypatch):
+    monkeypatch.setattr(module, "SEARCH", {"sample.guidance": (1.0, 2.0), "sample.temperature": (0.9,)})
+    monkeypatch.setattr(module, "SEARCH_IMAGES", 80)
+
+
+def stages_of(store, kind):
+    return sorted(path.name for path in store.root.glob(f"stages/{kind}-*"))
+
+
+def test_rows_that_two_tables_share_are_one_cell_and_train_once():
+    asked = module.make("x", "digits", DIGITS, ("2a", "2b", "2c", "2d"), seeds=2)
+    rows = {(row.key, row.cell.config.train.seed): row.cell.id for row in asked.rows}
+    assert len(rows) == (2 + 2 + 3 + 3) * 2
+    shared = [rows[key, 1] for key in ("2a autoregressive", "2b as stored", "2c B=16", "2d 1 channel")]
+    assert len(set(shared)) == 1
+    stages = graph([*asked.first()[0], *asked.first()[1]])
+    assert sum(stage.kind.name == "train" for stage in stages.values()) == 7 * 2
+    assert sum(stage.kind.name == "latents" for stage in stages.values()) == 1
+    assert sum(stage.kind.name == "sample" for stage in stages.values()) == 7 * 9 * 2
+
+
+def test_the_heads_of_table_2e_keep_the_paper_s_ratios():
+    table = paper.TABLE_2E
+    widths = [override(DIGITS, table.overrides(cell, DIGITS)).head.width for cell in table.cells]
+    assert widths == [16, 32, 32, 64, 64]
+    with pytest.raises(
+        UserError, match=r"row 256×3: head\.width=90 of the base scales 256 to 22\.5, which must be a whole number"
+    ):
+        table.overrides(table.cells[0], override(DIGITS, {"head.width": 90, "head.heads": 2}))
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [(("9z",), "table '9z' is none of ours"), (("5",), "use tokenbridge speed"), (("4",), "no table of runs")],
+)
+def test_what_is_no_table_of_runs_is_refused(tables, message):
+    with pytest.raises(UserError, match=message):
+        module.make("x", "digits", DIGITS, tables, 1)
+
+
+def test_a_grid_from_images_to_its_plan(tmp_path, small_search, capfd):
+    store = Store(tmp_path)
+    asked = module.make("mine", "digits", DIGITS, ("2a", "2b", module.FIGURE_8), 2, TINY)
+    assert run_grid.run(store, asked, RUNTIME, jobs=2) == []
+    assert len(stages_of(store, "train")) == 3 * 2
+    plan = json.loads((tmp_path / "plans" / "mine.json").read_text())
+    assert [(row["table"], row["label"]) for row in plan["rows"]][::2] == [
+        ("2a", "parallel"), ("2a", "autoregressive"), ("2b", "as stored"), ("2b", "frequency"),
+    ]  # fmt: skip
+    assert set(plan["search"]["chosen"]) == {"2a parallel", "2a autoregressive", "2b as stored", "2b frequency"}
+    assert len(plan["search"]["points"]) == 4 * 2 * 2
+    assert [entry["strength"] for entry in plan["confidence"]] == list(module.STRENGTHS)
+    cells = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "cells").iterdir()}
+    for row in plan["rows"]:
+        chosen = plan["search"]["chosen"][f"{row['table']} {row['label']}"]
+        config = cells[row["cell"]]["config"]
+        assert config["sample"]["guidance"] == chosen["sample.guidance"]
+        points = [p for p in plan["search"]["points"] if p["row"] == f"{row['table']} {row['label']}"]
+        mean = {g: sum(p["fd_digits"] for p in points if p["guidance"] == g) for g in (1.0, 2.0)}
+        assert min(mean, key=lambda g: mean[g]) == chosen["sample.guidance"]
+        assert all(store.finished(id) for id in cells[row["cell"]]["stages"].values())
+
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("stages/*/manifest.json")}
+    capfd.readouterr()
+    run_grid.run(store, asked, RUNTIME, jobs=2)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("stages/*/manifest.json")} == before
+    assert "stages done" not in capfd.readouterr().out
+    assert json.loads((tmp_path / "plans" / "mine.json").read_text()) == plan
+
+    later = module.make("mine", "digits", DIGITS, ("1b",), 1, TINY)
+    run_grid.run(store, later, RUNTIME, jobs=2)
+    joined = json.loads((tmp_path / "plans" / "mine.json").read_text())
+    assert joined["tables"] == ["1b", "2a", "2b"]
+    assert joined["rows"][: len(plan["rows"])] == plan["rows"]
+    assert joined["search"] == plan["search"]
+    assert joined["confidence"] == plan["confidence"]
+    other = module.make("mine", "digits", DIGITS, ("1b",), 1, [*TINY, "quantizer.range=4"])
+    run_grid.run(store, other, RUNTIME, jobs=2)
+    assert json.loads((tmp_path / "plans" / "mine.json").read_text())["tables"] == ["1b"]  # another base: a new plan
+
+
+def test_a_dry_run_says_what_is_to_run_and_leaves_nothing(tmp_path):
+    done = call("grid", "2a", "2b", "--seeds", "2", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert "8 cells of tables 2a, 2b" in done.stdout
+    assert " 6 to run" in lines["train"]
+    assert " 1 to run,    0 finished" in lines["latents"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["2f"], "table '2f' is none of ours; choose one of 1a"),
+        (["2a", "--on", "slurm"], "--on=slurm must be local"),
+        (["2d", "--set", "autoencoder.channels=6"], "head.group=4 must divide 6"),
+        (["2a", "--set", "train.epoch=3"], "did you mean train.epochs?"),
+        (["2a", "--preset", "digit"], "did you mean digits?"),
+        (["figure-8"], "shows the autoregressive model of table 2a; ask for 2a as well"),
+    ],
+)
+def test_wrong_grids_are_one_line(tmp_path, arguments, part):
+    done = call("grid", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert part in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_failed_is_listed_and_the_rest_has_run(tiny, tmp_path, jobs):
+    store = Store(tmp_path)
+    broken = {"quantizer.kind": "quantile", "quantizer.levels": 65_000, "quantizer.per": "channel"}
+    cells = [
+        Cell("broken", override(tiny, broken), ("reconstruct",)),
+        Cell("good", override(tiny, {"quantizer.kind": "uniform"}), ("reconstruct",)),
+    ]
+    (failure,) = attempt_cells(store, cells, RUNTIME, "tests", jobs)
+    assert str(failure).startswith("quantizer of broken: levels=65000 must be at most")
+    assert str(failure).endswith("1 stages that need it did not run")
+    assert len(stages_of(store, "reconstruct")) == 1
+
+
+def test_ahead_of_time_stages_run_and_are_not_recorded(tiny, tmp_path):
+    store = Store(tmp_path)
+    cell, ahead = (
+        Cell("one", tiny, ("quantizer",)),
+        Cell("two", override(tiny, {"quantizer.levels": 8}), ("quantizer",)),
+    )
+    attempt_cells(store, [cell], RUNTIME, "tests", 1, [ahead])
+    assert len(stages_of(store, "quantizer")) == 2
+    assert [path.stem for path in (tmp_path / "cells").iterdir()] == [cell.id]
+
+
+def test_base_settings_reach_every_row():
+    asked = module.make("x", "digits", DIGITS, ("1a", "2a"), 1, ["train.epochs=7"])
+    assert {settings(row.cell.config)["train.epochs"] for row in asked.rows} == {7}
