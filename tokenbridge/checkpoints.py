@@ -1,4 +1,4 @@
-"""Weights of the released TokenBridge models under this project's names. Their code is never run."""
+"""Weights of the released TokenBridge and MAR models under this project's names. Their code is never run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAMES = {
     r"decoder_embed\.(\w+)": r"backbone.decoder_embed.\1",
     r"(encoder|decoder)_norm\.(\w+)": r"backbone.\1_norm.\2",
     r"(encoder|decoder)_pos_embed_learned": r"backbone.\1_position",
-    r"output_pos_embed": "backbone.output_position",
+    r"(output_pos_embed|diffusion_pos_embed_learned)": "backbone.output_position",
     r"(encoder|decoder)_blocks\.(\d+)\.(.+)": r"backbone.\1.\2.\3",
     r"condition_proj\.(\w+)": r"head.condition.\1",
     r"channel_embed": "head.position",
@@ -27,6 +27,12 @@ _NAMES = {
     r"channel_blocks\.(\d+)\.(.+)": r"head.blocks.\1.\2",
     r"channel_norm\.(\w+)": r"head.norm.\1",
     r"channel_final\.adaLN_modulation\.1\.(\w+)": r"head.final_modulation.\1",
+    r"diffloss\.net\.time_embed\.mlp\.(\d)\.(\w+)": r"head.net.time.\1.\2",
+    r"diffloss\.net\.cond_embed\.(\w+)": r"head.net.condition.\1",
+    r"diffloss\.net\.input_proj\.(\w+)": r"head.net.input.\1",
+    r"diffloss\.net\.res_blocks\.(\d+)\.in_ln\.(\w+)": r"head.net.blocks.\1.norm.\2",
+    r"diffloss\.net\.res_blocks\.(\d+)\.mlp\.(\d)\.(\w+)": r"head.net.blocks.\1.mlp.\2.\3",
+    r"diffloss\.net\.final_layer\.linear\.(\w+)": r"head.net.output.\1",
 }
 _PARTS = {
     "attn.q_norm": "attention.query_norm",
@@ -37,28 +43,46 @@ _PARTS = {
     "mlp.fc2": "mlp.3",
     "adaLN_modulation.1": "modulation",
 }
-_STACKED = {"channel_heads": "out", "token_embeddings": "embedding"}
+# released tensors that are rows of one of ours, by the number in the name; without a number they come last
+_MODULATION = r"diffloss\.net\.(res_blocks\.(?P<row>\d+)|final_layer)\.adaLN_modulation\.1\.(?P<of>\w+)"
+_ROWS = {
+    r"channel_heads\.(?P<row>\d+)\.(?P<of>weight|bias)": "head.out_{of}",
+    r"token_embeddings\.(?P<row>\d+)\.(?P<of>weight)": "head.embedding.{of}",
+    _MODULATION: "head.net.modulation.{of}",
+}
+_VECTORS = ("backbone.unconditional", "backbone.mask_token")  # released with leading 1s
 _BUFFERS = {"boundaries", "reconstruction_values", "channel_mask"}  # recomputed from the config
 
 
 def from_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A released TokenBridge state dict as the state dict of Generator. Raises UserError for a key it does not know."""
+    """A released TokenBridge or MAR state dict as the state dict of Generator.
+
+    MAR's head becomes a diffusion head; with head.start=released it samples as released. UserError for a key that
+    it does not know.
+    """
     ours: dict[str, Tensor] = {}
-    stacked: dict[str, dict[int, Tensor]] = {}
+    rows: dict[str, dict[float, Tensor]] = {}
     for key, value in state.items():
         if key in _BUFFERS:
             continue
-        if found := re.fullmatch(r"(channel_heads|token_embeddings)\.(\d+)\.(weight|bias)", key):
-            stacked.setdefault(f"{_STACKED[found[1]]}_{found[3]}", {})[int(found[2])] = value
+        if row := _row(key):
+            rows.setdefault(row[0], {})[row[1]] = value
             continue
         name = _rename(key)
-        ours[name] = value.squeeze(0) if value.dim() == 3 and len(value) == 1 else value
-    ours["backbone.unconditional"] = ours["backbone.unconditional"].reshape(-1)
-    ours["backbone.mask_token"] = ours["backbone.mask_token"].reshape(-1)
-    parts = {name: torch.stack([rows[i] for i in sorted(rows)]) for name, rows in stacked.items()}
-    ours["head.out_weight"], ours["head.out_bias"] = parts["out_weight"], parts["out_bias"]
-    ours["head.embedding.weight"] = parts["embedding_weight"].flatten(0, 1)
+        squeezed = value.squeeze(0) if value.dim() == 3 and len(value) == 1 else value
+        ours[name] = squeezed.reshape(-1) if name in _VECTORS else squeezed
+    for name, found in rows.items():
+        tensors = [found[row] for row in sorted(found)]
+        ours[name] = torch.stack(tensors) if name.startswith("head.out_") else torch.cat(tensors)
     return ours
+
+
+def _row(key: str) -> tuple[str, float] | None:
+    """Our name and the number of the row, where the tensor is a row of ours."""
+    for pattern, name in _ROWS.items():
+        if found := re.fullmatch(pattern, key):
+            return name.format(of=found["of"]), float(found["row"] or "inf")
+    return None
 
 
 def _rename(key: str) -> str:
@@ -68,4 +92,6 @@ def _rename(key: str) -> str:
             for released, part in _PARTS.items():
                 ours = ours.replace(f".{released}.", f".{part}.")
             return ours
-    raise UserError(f"{key} is no weight of a released TokenBridge model; give its checkpoint's 'model' or 'model_ema'")
+    raise UserError(
+        f"{key} is no weight of a released TokenBridge or MAR model; give its checkpoint's 'model' or 'model_ema'"
+    )

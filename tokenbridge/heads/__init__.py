@@ -6,10 +6,13 @@ from tokenbridge import config
 from tokenbridge.heads.autoregressive import AutoregressiveHead
 from tokenbridge.heads.categorical import CategoricalHead
 from tokenbridge.heads.contract import Head
+from tokenbridge.heads.diffusion import DiffusionHead
+from tokenbridge.heads.flow import FlowHead
+from tokenbridge.heads.mixture import MixtureHead
 from tokenbridge.heads.parallel import ParallelHead
 
 CATEGORICAL: dict[str, type[CategoricalHead]] = {head.kind: head for head in (AutoregressiveHead, ParallelHead)}
-CONTINUOUS: dict[str, type[Head]] = {}
+CONTINUOUS: dict[str, type[Head]] = {head.kind: head for head in (DiffusionHead, FlowHead, MixtureHead)}
 HEADS: dict[str, type[Head]] = {**CATEGORICAL, **CONTINUOUS}
 
 
