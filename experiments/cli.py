@@ -216,16 +216,26 @@ def doctor(runs: Runs = DEFAULT_RUNS, device: Device = "auto") -> None:
 
 
 @app.command()
-def speed() -> None:
-    """Measure on one thread what the project claims about speed, as ratios inside this run."""
-    import torch
+def speed(
+    quick: Annotated[bool, typer.Option("--quick", help="one round, one token at a time only: half a minute")] = False,
+    again: Annotated[bool, typer.Option("--again", help="measure once more what was measured here")] = False,
+    runs: Runs = DEFAULT_RUNS,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads")] = 1,
+    device: Device = "auto",
+) -> None:
+    """Table 5 and the claims about speed, as ratios inside one run; at most three minutes on an idle core."""
+    from experiments import presets, tracking
+    from experiments import speed as module
+    from tokenbridge.speed import bucketized_encoding
 
-    from tokenbridge.speed import bucketized_encoding, cached_head
-
-    torch.set_num_threads(1)
-    results = [cached_head(), bucketized_encoding()]
-    for result in results:
-        print(result.line())
+    store, base = Store(runs), presets.preset(module.PRESET)
+    runtime = build(Runtime, {"device": device, "threads": threads})
+    rows = module.cells(base)
+    found = module.run(store, runtime, rows, quick, again)
+    print("\n".join([*module.table_lines(found), *module.claims(found)]))
+    print(bucketized_encoding(1_000_000 if quick else 3_000_000, rounds=1 if quick else 3).line())
+    module.plan(store, base, rows)
+    tracking.sync(store, [cell.id for cell in rows.values()])
 
 
 @app.command("train-autoencoder")

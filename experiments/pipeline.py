@@ -3,6 +3,7 @@
 latents ─ quantizer ─┬─ reconstruct
                      └─ train ─┬─ likelihood
                                └─ sample ─ score
+Trained tokens (vq, fsq, lfq) begin with `tokenizer`, the training of their autoencoder.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
+from experiments import reads
 from tokenbridge.artifacts import Store, digest, read_json, stage_id, writable, write_json
-from tokenbridge.config import Autoencoder, Data, RunConfig, UserError
+from tokenbridge.config import CONTINUOUS, RunConfig, UserError
 from tokenbridge.overrides import settings
 
 RECONSTRUCTION = ("reconstruct",)
@@ -40,8 +41,16 @@ def _training_work(config: RunConfig) -> float:
     return config.train.epochs * work / 31e6
 
 
+def _tokenizer_epochs(config: RunConfig) -> float:
+    return config.quantizer.epochs
+
+
 def _images_drawn(config: RunConfig) -> float:
     return config.sample.images
+
+
+def _head_width(config: RunConfig) -> float:
+    return config.head.width / 64
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class Kind:
 
     name: str
     needs: tuple[str, ...]
+    """`tokenizer` for trained tokens only"""
     reads: Callable[[RunConfig], dict[str, Any]]
     version: int = 1
     resumable: bool = False
@@ -60,83 +70,41 @@ class Kind:
 
     @property
     def function(self) -> str:
-        return {"quantizer": "tokenbridge.quantize"}.get(self.name, f"tokenbridge.{self.name}")
-
-
-@cache
-def _images(data: Data) -> str:
-    from tokenbridge.data import fingerprint  # torch: only where an id is asked for
-
-    return fingerprint(data)
-
-
-@cache
-def _weights(autoencoder: Autoencoder) -> str:
-    from tokenbridge.autoencoder import fingerprint
-
-    return fingerprint(autoencoder)
-
-
-def _latents(config: RunConfig) -> dict[str, Any]:
-    return {
-        "data": config.data.model_dump(exclude={"path", "held_out_path"}),
-        "images": _images(config.data),  # pyright: ignore[reportArgumentType] (frozen models hash)
-        "autoencoder": _weights(config.autoencoder),  # pyright: ignore[reportArgumentType]
-        "scale": config.latents.scale,
-    }
-
-
-def _quantizer(config: RunConfig) -> dict[str, Any]:
-    if config.quantizer.kind == "identity":
-        return {"kind": "identity"}
-    return config.quantizer.model_dump(include={"kind", "levels", "range", "std_range", "edges", "per"})
-
-
-def _extractor(config: RunConfig) -> dict[str, Any]:
-    from tokenbridge.metrics.features import weights_hash
-
-    return {"features": config.score.features, "weights": weights_hash(config.score.features)}
-
-
-def _train(config: RunConfig) -> dict[str, Any]:
-    return {
-        "backbone": config.backbone.model_dump(),
-        "head": config.head.trained(),
-        "train": config.train.model_dump(),
-    }
-
-
-def _likelihood(config: RunConfig) -> dict[str, Any]:
-    return {"weights": config.sample.weights}
-
-
-def _sample(config: RunConfig) -> dict[str, Any]:
-    """Settings at their defaults stay out, so that a new one changes no id."""
-    start = {"start": config.head.start} if config.head.start != "trained" else {}
-    return config.sample.model_dump(exclude_defaults=True) | start
-
-
-def _score(config: RunConfig) -> dict[str, Any]:
-    return config.score.model_dump() | _extractor(config)
+        others = {"quantizer": "tokenbridge.quantize", "tokenizer": "tokenbridge.train_tokenizer"}
+        return others.get(self.name, f"tokenbridge.{self.name}")
 
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("latents", (), _latents),
-        Kind("quantizer", ("latents",), _quantizer),
-        Kind("reconstruct", ("latents", "quantizer"), _extractor),
-        Kind("train", ("latents", "quantizer"), _train, resumable=True, seconds=5, work=_training_work),
-        Kind("likelihood", ("latents", "quantizer", "train"), _likelihood),
-        Kind("sample", ("latents", "quantizer", "train"), _sample, seconds=0.012, work=_images_drawn),
-        Kind("score", ("sample",), _score),
+        Kind("tokenizer", (), reads.tokenizer, seconds=8, work=_tokenizer_epochs),
+        Kind("latents", ("tokenizer",), reads.latents),
+        Kind("quantizer", ("tokenizer", "latents"), reads.quantizer),
+        Kind("reconstruct", ("tokenizer", "latents", "quantizer"), reads.extractor),
+        Kind("train", ("latents", "quantizer"), reads.train, resumable=True, seconds=5, work=_training_work),
+        Kind("likelihood", ("latents", "quantizer", "train"), reads.likelihood),
+        Kind("sample", ("tokenizer", "latents", "quantizer", "train"), reads.sample, seconds=0.012, work=_images_drawn),
+        Kind("score", ("sample",), reads.score),
+        Kind("speed", (), reads.speed, work=_head_width),
     )
 }
 
 
 def wanted_of(config: RunConfig) -> tuple[str, ...]:
-    """All results that a config can have: continuous tokens are only reconstructed, for want of a head."""
-    return RECONSTRUCTION if config.quantizer.kind == "identity" else RECONSTRUCTION + GENERATION
+    """All results that a config can have: continuous tokens with a head of levels are only reconstructed."""
+    if config.quantizer.kind == "identity" and config.head.kind not in CONTINUOUS:
+        return RECONSTRUCTION
+    wanted = RECONSTRUCTION + GENERATION
+    return wanted if _no_likelihood(config) is None else tuple(kind for kind in wanted if kind != "likelihood")
+
+
+def _no_likelihood(config: RunConfig) -> str | None:
+    """Why a config has no bits per dimension, None where it has."""
+    if config.quantizer.trained:
+        return f"quantizer.kind={config.quantizer.kind} has latents of its own, whose bits no other tokens share"
+    if config.head.kind in ("diffusion", "flow"):
+        return f"head.kind={config.head.kind} has no exact density"
+    return None
 
 
 @dataclass(frozen=True)
@@ -176,6 +144,8 @@ class Cell:
         """In an order in which they can run. Raises UserError for a pair that cannot work, before anything runs."""
         if set(self.wanted) & set(GENERATION):
             self.config.require_pair()
+        if "likelihood" in self.wanted and (reason := _no_likelihood(self.config)):
+            raise UserError(f"likelihood cannot be measured: {reason}; ask for other stages, such as score")
         found: dict[str, Stage] = {}
         for name in self.wanted:
             _add(name, self, found)
@@ -187,10 +157,13 @@ def _add(name: str, cell: Cell, found: dict[str, Stage]) -> None:
         return
     if name not in KINDS:
         raise UserError(f"{name} is no stage; stages are {', '.join(KINDS)}")
-    kind = KINDS[name]
-    for needed in kind.needs:
+    kind, trained = KINDS[name], cell.config.quantizer.trained
+    if name == "tokenizer" and not trained:
+        raise UserError(f"tokenizer trains quantizer.kind=vq, fsq or lfq, not {cell.config.quantizer.kind}")
+    needs = [needed for needed in kind.needs if needed != "tokenizer" or trained]
+    for needed in needs:
         _add(needed, cell, found)
-    inputs = {needed: found[needed].id for needed in kind.needs}
+    inputs = {needed: found[needed].id for needed in needs}
     id = stage_id(name, kind.version, kind.reads(cell.config), inputs)
     found[name] = Stage(kind, id, tuple(inputs.items()), cell.config, cell.name)
 

@@ -46,7 +46,7 @@ def refused(done, tmp_path, *parts):
         (["digits", "--device", "gpu"], ["device=gpu is no device; use auto, cpu or cuda"]),
         (["digits", "data.source=folder", "data.path=nowhere"], ["nowhere"]),
         (["imagenet256-L"], ["imagenet/train"]),
-        (["digits", "--only", "train", "--only", "drain"], ["drain is no stage; stages are latents, quantizer"]),
+        (["digits", "--only", "train", "--only", "drain"], ["drain is no stage; stages are tokenizer, latents"]),
     ],
 )
 def test_bad_settings(tmp_path, arguments, parts):

@@ -13,7 +13,6 @@ from tokenbridge.masking import mask_from_order
 from tokenbridge.quantizers import fit
 from tokenbridge.sample import draws
 
-
 NONE = torch.zeros(8, POSITIONS, 0)  # noise that the loss of a categorical head does not read
 
 

@@ -40,6 +40,16 @@ def test_rows_that_two_tables_share_are_one_cell_and_train_once():
     assert sum(stage.kind.name == "sample" for stage in stages.values()) == 7 * 9 * 2
 
 
+def test_every_row_of_every_table_can_run_on_the_digits():
+    asked = module.make("x", "digits", DIGITS, ("1a", "1b", "2a", "2b", "2c", "2d", "2e", "heads"), seeds=1)
+    assert {row.table for row in asked.rows} == {"1a", "1b", "2a", "2b", "2c", "2d", "2e", "heads"}
+    for row in asked.rows:
+        row.cell.stages()
+        if row.searched:
+            density = row.cell.config.head.kind not in ("diffusion", "flow") and not row.cell.config.quantizer.trained
+            assert ("likelihood" in row.cell.wanted) == density, row.key
+
+
 def test_the_heads_of_table_2e_keep_the_paper_s_ratios():
     table = paper.TABLE_2E
     widths = [override(DIGITS, table.overrides(cell, DIGITS)).head.width for cell in table.cells]

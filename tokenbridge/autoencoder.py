@@ -1,4 +1,5 @@
-"""Frozen autoencoders: the shipped KL autoencoder of the digits, and any diffusers AutoencoderKL folder.
+"""Frozen autoencoders: the shipped KL autoencoder of the digits, any diffusers AutoencoderKL folder, and the same
+architectures trained with a quantizer (stage `tokenizer`).
 
 Letters: B images, H height, W width, C latent channels, h = H / stride, w = W / stride.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from tokenbridge.artifacts import file_hash
-from tokenbridge.config import Autoencoder, UserError
-from tokenbridge.weights import fill, read_half
+from tokenbridge.config import Autoencoder, RunConfig, UserError
+from tokenbridge.tokenizers import BODY, TRAINED, rounded_from
+from tokenbridge.weights import RUN_AGAIN, fill, read, read_half
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 DIGITS = ASSETS / "digits_autoencoder.safetensors"
@@ -31,6 +34,8 @@ DIGITS_ARCHITECTURE: dict[str, Any] = {
     "sample_size": 16,
     "mid_block_add_attention": False,  # 16 positions: the convolutions see all of them
 }
+NO_DEVIATION = -30.0
+"""log-variance of latents that are trained with a quantizer: a draw from their posterior is its mean"""
 
 
 class FrozenAutoencoder(nn.Module):
@@ -39,11 +44,18 @@ class FrozenAutoencoder(nn.Module):
     channels C, stride (pixels a position spans a side) and image_channels are read from the weights' config.
     scaling_factor, shift_factor: the config's own (unit = (latent − shift) · scaling); None where it has none, as for
     the shipped digits. Latents here are always in the autoencoder's own units: neither is applied.
+    rounded_from: of one trained with a quantizer, from the encoder's output to what the quantizer takes the nearest of.
     """
 
-    def __init__(self, model: nn.Module, scaling_factor: float | None, shift_factor: float | None):
+    def __init__(
+        self,
+        model: nn.Module,
+        scaling_factor: float | None = None,
+        shift_factor: float | None = None,
+        rounded_from: Callable[[Tensor], Tensor] | None = None,
+    ):
         super().__init__()
-        self.model = model
+        self.model, self.rounded_from = model, rounded_from
         self.scaling_factor, self.shift_factor = scaling_factor, shift_factor
         settings: Any = model.config
         self.channels: int = settings.latent_channels
@@ -61,7 +73,10 @@ class FrozenAutoencoder(nn.Module):
                 f" that are multiples of {self.stride}; correct data.image_size or data.image_channels"
             )
         posterior = self.model.encode(to_signed(images)).latent_dist  # pyright: ignore
-        return torch.cat([posterior.mean, posterior.logvar], 1).float()
+        if self.rounded_from is None:
+            return torch.cat([posterior.mean, posterior.logvar], 1).float()
+        mean = self.rounded_from(posterior.mean.float())
+        return torch.cat([mean, torch.full_like(mean, NO_DEVIATION)], 1)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
@@ -79,8 +94,23 @@ def to_bytes(images: Tensor) -> Tensor:
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+def autoencoder_of(config: RunConfig, inputs: Mapping[str, Path], device: torch.device | str) -> FrozenAutoencoder:
+    """The autoencoder whose latents a run's tokens are of: the given one, or the one trained with its quantizer."""
+    if not config.quantizer.trained:
+        return load_autoencoder(config.autoencoder, device)
+    path = inputs["tokenizer"] / TRAINED
+    state = {key.removeprefix(BODY): value for key, value in read(path).items() if key.startswith(BODY)}
+    model = fill(build_body(config.autoencoder), state, path, RUN_AGAIN)
+    return FrozenAutoencoder(model, rounded_from=rounded_from(config)).to(device)
+
+
+def weights_of(config: RunConfig, inputs: Mapping[str, Path]) -> str:
+    """SHA-256 of the weights of autoencoder_of, hex."""
+    return file_hash(inputs["tokenizer"] / TRAINED) if config.quantizer.trained else fingerprint(config.autoencoder)
+
+
 def load_autoencoder(config: Autoencoder, device: torch.device | str = "cpu") -> FrozenAutoencoder:
-    """The autoencoder of a config, in float32; UserError where files are missing or do not match the config."""
+    """The given autoencoder of a config, in float32; UserError where files are missing or do not match the config."""
     frozen = load_digits_autoencoder(DIGITS) if config.source == "digits" else _load_folder(_folder(config))
     for name in ("channels", "stride"):
         wanted, found = getattr(config, name), getattr(frozen, name)
@@ -92,14 +122,27 @@ def load_autoencoder(config: Autoencoder, device: torch.device | str = "cpu") ->
 
 def load_digits_autoencoder(path: Path) -> FrozenAutoencoder:
     """The digits architecture with the weights of a file written by train_autoencoder."""
-    return FrozenAutoencoder(fill(build_digits_autoencoder(), read_half(path), path), None, None)
+    return FrozenAutoencoder(fill(build_body(Autoencoder()), read_half(path), path))
 
 
-def build_digits_autoencoder() -> Any:
-    """The untrained digits architecture (a diffusers AutoencoderKL)."""
+def architecture(config: Autoencoder) -> dict[str, Any]:
+    """Settings of diffusers' AutoencoderKL for an untrained one like the given one, but of config.channels channels."""
+    if config.source == "digits":
+        settings = DIGITS_ARCHITECTURE
+    else:
+        read_settings = _settings(_folder(config, weights=False))
+        settings = {key: value for key, value in read_settings.items() if not key.startswith("_")}
+    stride = 2 ** (len(settings["block_out_channels"]) - 1)
+    if stride != config.stride:
+        raise UserError(f"autoencoder.stride={config.stride} must be {stride}, that of the architecture; correct it")
+    return settings | {"latent_channels": config.channels}
+
+
+def build_body(config: Autoencoder) -> Any:
+    """An untrained autoencoder of this architecture (a diffusers AutoencoderKL)."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # takes seconds to import
 
-    return AutoencoderKL(**DIGITS_ARCHITECTURE).to(memory_format=torch.channels_last)  # pyright: ignore  # three times faster on a CPU
+    return AutoencoderKL(**architecture(config)).to(memory_format=torch.channels_last)  # pyright: ignore  # three times faster on a CPU
 
 
 def fingerprint(config: Autoencoder) -> str:
@@ -111,14 +154,14 @@ def fingerprint(config: Autoencoder) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _folder(config: Autoencoder) -> Path:
+def _folder(config: Autoencoder, weights: bool = True) -> Path:
     if config.path is None:
         raise UserError("autoencoder.path=None must name a folder where autoencoder.source=diffusers; give it")
     folder = Path(config.path)
-    if not (folder / "config.json").is_file() or not _weights(folder):
+    if not (folder / "config.json").is_file() or (weights and not _weights(folder)):
+        files = "config.json and *.safetensors" if weights else "config.json"
         raise UserError(
-            f"autoencoder.path={folder} must hold config.json and *.safetensors (AutoencoderKL.save_pretrained writes"
-            " them); correct the path"
+            f"autoencoder.path={folder} must hold {files} (AutoencoderKL.save_pretrained writes them); correct the path"
         )
     return folder
 
@@ -127,7 +170,7 @@ def _weights(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def _load_folder(folder: Path) -> FrozenAutoencoder:
+def _settings(folder: Path) -> dict[str, Any]:
     try:
         settings = json.loads((folder / "config.json").read_text())
     except ValueError as error:
@@ -137,6 +180,11 @@ def _load_folder(folder: Path) -> FrozenAutoencoder:
             f"{folder / 'config.json'} is of class {settings.get('_class_name')} and must be of AutoencoderKL;"
             " save one there"
         )
+    return settings
+
+
+def _load_folder(folder: Path) -> FrozenAutoencoder:
+    settings = _settings(folder)
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     loaded: Any

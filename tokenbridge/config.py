@@ -87,6 +87,12 @@ class Quantizer(Config):
         """Whether tokens come from an autoencoder that was trained with its quantizer."""
         return self.kind in ("vq", "fsq", "lfq")
 
+    @property
+    def count(self) -> int:
+        """B, where it is one number for all channels, as with every post-training quantizer."""
+        assert isinstance(self.levels, int)
+        return self.levels
+
     @model_validator(mode="after")
     def _levels(self) -> Self:
         if isinstance(self.levels, tuple) and self.kind != "fsq":
@@ -100,9 +106,8 @@ class Quantizer(Config):
                 " autoencoder.channels says how many)"
             )
         if self.kind == "gaussian" and self.edges == "clamped":
-            assert isinstance(self.levels, int)
             tail = 0.5 * math.erfc(self.std_range / math.sqrt(2))
-            if tail * self.levels >= 1:
+            if tail * self.count >= 1:
                 most = math.ceil(1 / tail) - 1
                 raise ValueError(
                     f"levels={self.levels} must be at most {most} with edges=clamped at std_range={self.std_range:g}"
@@ -167,7 +172,8 @@ class Head(Transformer):
     group: int = Field(default=1, ge=1)
     """channels predicted together as one class of levels^group (paper, table 2d: 1, 2, 4)"""
     start: Literal["trained", "released"] = "trained"
-    """autoregressive, first element when sampling: as trained, or with the released sampler's extra step embedding"""
+    """sampling as trained or as released. autoregressive: released adds a step embedding to the first element;
+    diffusion: released does not limit its estimates of the clean value"""
     multiplier: int = Field(default=4, ge=1)
     """diffusion, flow: draws of time and noise for each token in a training step (MAR: 4)"""
     components: int = Field(default=16, ge=1)

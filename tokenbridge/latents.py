@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from tokenbridge import data
 from tokenbridge.artifacts import new_array, read_json, write_json
-from tokenbridge.autoencoder import load_autoencoder
+from tokenbridge.autoencoder import autoencoder_of
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.devices import pick_device
 from tokenbridge.ordering import low_frequency_share
@@ -69,7 +69,7 @@ def to_grid(x: Tensor, scale: float) -> Tensor:
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
     """Encode both splits. Raises UserError for latents that are not finite."""
     device = pick_device(runtime)
-    autoencoder = load_autoencoder(config.autoencoder, device)
+    autoencoder = autoencoder_of(config, inputs, device)
     splits: tuple[Split, ...] = ("train", "held-out")
     for split in splits:
         images = data.load(config.data, split)

@@ -27,6 +27,8 @@ def channel_order(
     """Channels in the order of prediction. frequency: the order that the latents' statistics found."""
     if isinstance(order, tuple):
         return order
+    if channels == 1:  # of a code of VQ, whose latents have more
+        return (0,)
     if order == "random":
         return tuple(torch.randperm(channels, generator=generator(seed, "channel order")).tolist())
     orders = {"stored": tuple(range(channels)), "reverse": tuple(range(channels))[::-1], "frequency": frequency}

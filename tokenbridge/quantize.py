@@ -15,17 +15,25 @@ from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.latents import FIT_IMAGES, Latents
 from tokenbridge.quantizers import IdentityQuantizer, ScalarQuantizer, Tokenizer, diagnostics, fit
 from tokenbridge.rng import generator
+from tokenbridge.tokenizers import TRAINED, EvenQuantizer, VectorQuantizer, finish
 from tokenbridge.weights import read
 
 HISTOGRAM = np.linspace(-6, 6, 121)  # bin edges, unit-deviation latents
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
-    """Fit on draws from the training posteriors, the distribution that the generator is trained on."""
+    """Fit on draws from the training posteriors, the distribution that the generator is trained on.
+
+    A trained tokenizer has its codes already; of the draws it takes the extremes.
+    """
     latents = Latents(inputs["latents"])
     train = latents.posterior_sample("train", generator("quantizer fit"), FIT_IMAGES).flatten(0, 1)
     held_out = latents.posterior_sample("held-out", generator("quantizer check")).flatten(0, 1)
-    quantizer = fit(config.quantizer, train)
+    if config.quantizer.trained:
+        extremes = torch.stack([train.amin(0), train.amax(0)])
+        quantizer = finish(config, read(inputs["tokenizer"] / TRAINED), latents.scale, extremes)
+    else:
+        quantizer = fit(config.quantizer, train)
     write_atomic(out / "quantizer.safetensors", save(quantizer.state_dict()))
     limit = config.quantizer.range if config.quantizer.kind in ("gaussian", "uniform") else None
     metrics = {f"calibration_{k}": v for k, v in diagnostics(quantizer, train, limit).items()}
@@ -45,9 +53,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
 def load_quantizer(folder: Path) -> Tokenizer:
     """The fitted tokenizer of a finished stage; raises UserError for a damaged file."""
     state = read(folder / "quantizer.safetensors")
-    if "centers" in state:
-        return ScalarQuantizer(state["centers"], state["extremes"])
-    return IdentityQuantizer(state["extremes"])
+    kinds = {"centers": ScalarQuantizer, "codes": VectorQuantizer, "steps": EvenQuantizer}
+    return next((kind for key, kind in kinds.items() if key in state), IdentityQuantizer)(**state)
 
 
 def _histogram(latents: Tensor) -> np.ndarray:

@@ -70,39 +70,64 @@ class Grid(nn.Module):
         return counts
 
 
-class ScalarQuantizer(nn.Module):
-    """Nearest-value quantizer with the token contract: encode, decode, levels, embedding width E = C.
+class Tokenizer(nn.Module):
+    """The token contract: a token is C numbers, made from E latents of unit deviation and turned back into E.
 
-    encode: x (..., C) float, unit deviation -> (..., C) int64 in [0, V)
-    decode: (..., C) int64 -> (..., C) float32, the reconstruction values
+    encode: x (..., E) float -> (..., C) of `dtype`, channel c of whole numbers in [0, levels[c])
+    decode: (..., C) -> (..., E) float32, what the backbone reads and the autoencoder decodes
+    extremes (2, E): smallest and largest calibration value. levels: () for continuous tokens.
     """
+
+    extremes: Tensor
+    dtype = torch.int64
+
+    def __init__(self, extremes: Tensor):
+        super().__init__()
+        self.register_buffer("extremes", extremes)
+
+    @property
+    def embedding_width(self) -> int:
+        """E, channels of the autoencoder's latents."""
+        return self.extremes.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """C, E where each latent channel is a token's channel."""
+        return self.embedding_width
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def encode(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def log_volume(self, tokens: Tensor) -> Tensor:
+        """(...) nats: log volume of the bins of tokens (..., C), what their probability is divided by for a density."""
+        raise UserError(f"{type(self).__name__} has no bins of latents that others share, so no bits per dimension")
+
+
+class ScalarQuantizer(Tokenizer):
+    """Nearest-value quantizer, each latent channel by itself: C = E, V levels each; decode gives the nearest value."""
 
     centers: Tensor
     midpoints: Tensor
-    extremes: Tensor
     grid: Grid | None
-    dtype = torch.int64
 
     def __init__(self, centers: Tensor, extremes: Tensor):
-        """centers (K, V) float32, increasing along V; extremes (2, C): smallest and largest calibration value."""
-        super().__init__()
+        """centers (K, V) float32, increasing along V; extremes (2, C)."""
+        super().__init__(extremes)
         assert bool((centers.diff(dim=1) > 0).all()), "reconstruction values must increase"
         self.register_buffer("centers", centers)
-        self.register_buffer("extremes", extremes)
         self.register_buffer("midpoints", (centers[:, 1:] + centers[:, :-1]) / 2, persistent=False)
         self.grid = Grid.over(self.midpoints)
 
     @property
-    def channels(self) -> int:
-        return self.extremes.shape[1]
-
-    @property
     def levels(self) -> tuple[int, ...]:
         return (self.centers.shape[1],) * self.channels
-
-    @property
-    def embedding_width(self) -> int:
-        return self.channels
 
     def encode(self, x: Tensor) -> Tensor:
         """x must be finite."""
@@ -117,7 +142,6 @@ class ScalarQuantizer(nn.Module):
         return self.centers[torch.arange(self.channels, device=tokens.device), tokens]
 
     def log_volume(self, tokens: Tensor) -> Tensor:
-        """(...) nats: log volume of the bins of tokens (..., C), what their probability is divided by for a density."""
         return self.bin_widths()[torch.arange(self.channels, device=tokens.device), tokens].log().sum(-1)
 
     def bin_widths(self) -> Tensor:
@@ -131,27 +155,14 @@ class ScalarQuantizer(nn.Module):
         return edges.diff(dim=1)
 
 
-class IdentityQuantizer(nn.Module):
+class IdentityQuantizer(Tokenizer):
     """Continuous tokens: encode and decode return what they are given."""
 
-    extremes: Tensor
     dtype = torch.float32
-
-    def __init__(self, extremes: Tensor):
-        super().__init__()
-        self.register_buffer("extremes", extremes)
-
-    @property
-    def channels(self) -> int:
-        return self.extremes.shape[1]
 
     @property
     def levels(self) -> tuple[int, ...]:
         return ()
-
-    @property
-    def embedding_width(self) -> int:
-        return self.channels
 
     def encode(self, x: Tensor) -> Tensor:
         return x
@@ -162,9 +173,6 @@ class IdentityQuantizer(nn.Module):
     def log_volume(self, tokens: Tensor) -> Tensor:
         """(...) zeros: a head of continuous tokens gives a density itself."""
         return torch.zeros(tokens.shape[:-1], device=tokens.device)
-
-
-Tokenizer = ScalarQuantizer | IdentityQuantizer
 
 
 def fit(config: Quantizer, latents: Tensor) -> Tokenizer:
@@ -190,28 +198,44 @@ def fit(config: Quantizer, latents: Tensor) -> Tokenizer:
 
 
 def diagnostics(quantizer: Tokenizer, latents: Tensor, limit: float | None = None) -> dict[str, float]:
-    """What quantizing costs on latents (N, C), with the theoretical limits for normal latents of the same variance.
+    """What quantizing costs on latents (N, E), with the theoretical limits for normal latents of the same variance.
 
-    mse, snr_db; entropy_bits: of the indices, mean over channels; clipped: share of values beyond ±limit, or beyond the
-    calibration extremes where limit is None; unused_levels: mean number a channel. Limits of the mse: panter_dite
-    (π√3/2·V⁻², any V-level quantizer at high rate), entropy_coded (πe/6·2^(−2H)), shannon (2^(−2H)).
+    mse, snr_db; token_bits: log₂ of the number of different tokens; entropy_bits: of the indices, mean over channels;
+    clipped: share of values beyond ±limit, or beyond the calibration extremes where limit is None; unused_levels: mean
+    number a channel.
+    Post-training quantizers: limits of the mse: panter_dite (π√3/2·V⁻², any V-level quantizer at high rate),
+    entropy_coded (πe/6·2^(−2H)), shannon (2^(−2H)). Trained ones: code_usage.
     """
     tokens = quantizer.encode(latents)
     error = float((quantizer.decode(tokens) - latents).double().square().mean())
     variance = float(latents.double().var(correction=0))
     low, high = (quantizer.extremes[0], quantizer.extremes[1]) if limit is None else (-limit, limit)
     report = {"mse": error, "clipped": float(((latents < low) | (latents > high)).double().mean())}
-    if isinstance(quantizer, IdentityQuantizer):
+    if not quantizer.levels:
         return report
-    levels = quantizer.levels[0]
-    counts = torch.stack([torch.bincount(tokens[:, c], minlength=levels) for c in range(quantizer.channels)]).double()
-    share = counts / counts.sum(1, keepdim=True)
-    entropy = float(-torch.special.xlogy(share, share).sum(1).mean() / math.log(2))
-    return report | {
+    counts = [torch.bincount(tokens[:, c], minlength=levels) for c, levels in enumerate(quantizer.levels)]
+    entropy = sum(entropy_bits(each) for each in counts) / len(counts)
+    report |= {
         "snr_db": 10 * math.log10(variance / error),
+        "token_bits": math.log2(math.prod(quantizer.levels)),
         "entropy_bits": entropy,
-        "unused_levels": float((counts == 0).double().sum(1).mean()),
-        "limit_panter_dite": math.pi * math.sqrt(3) / 2 / levels**2 * variance,
+        "unused_levels": sum(int((each == 0).sum()) for each in counts) / len(counts),
+    }
+    if not isinstance(quantizer, ScalarQuantizer):
+        return report | code_usage(tokens, quantizer.levels)
+    return report | {
+        "limit_panter_dite": math.pi * math.sqrt(3) / 2 / quantizer.levels[0] ** 2 * variance,
         "limit_entropy_coded": math.pi * math.e / 6 * 2 ** (-2 * entropy) * variance,
         "limit_shannon": 2 ** (-2 * entropy) * variance,
     }
+
+
+def entropy_bits(counts: Tensor) -> float:
+    """Entropy of the distribution that these counts (V,) are of."""
+    return float(torch.special.entr(counts.double() / counts.sum()).sum()) / math.log(2)
+
+
+def code_usage(tokens: Tensor, levels: tuple[int, ...]) -> dict[str, float]:
+    """Of tokens (N, C), a code being a whole token: used_codes, the share of all codes that occur; perplexity."""
+    counts = torch.unique(tokens, dim=0, return_counts=True)[1]
+    return {"used_codes": len(counts) / math.prod(levels), "perplexity": 2 ** entropy_bits(counts)}

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from tokenbridge import data
 from tokenbridge.artifacts import write_json
-from tokenbridge.autoencoder import fingerprint, load_autoencoder
+from tokenbridge.autoencoder import FrozenAutoencoder, autoencoder_of, weights_of
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.devices import pick_device
 from tokenbridge.latents import Latents, to_grid
@@ -43,13 +43,14 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     reason = fidelity.misfit(extractor, config.data)
     quantizer = load_quantizer(inputs["quantizer"])
     tally = _Tally(held_out.labels, quantizer, extractor if reason is None else None)
-    for batch in _pairs(config, latents, quantizer, held_out, device, runtime):
+    autoencoder = autoencoder_of(config, inputs, device)
+    for batch in _pairs(autoencoder, latents, quantizer, held_out, device, runtime):
         tally.add(*batch)
 
     metrics, size = tally.pixel_metrics(config.positions), config.data.image_size
     protocol: dict[str, Any] = {
         "latents": "posterior mean of held-out images",
-        "autoencoder": fingerprint(config.autoencoder)[:12],
+        "autoencoder": weights_of(config, inputs)[:12],
         "images": len(held_out),
         "image_size": size,
         "psnr": "mean over images, peak 255",
@@ -74,7 +75,7 @@ def effective_bits(counts: Tensor, positions: int) -> float:
 
 @torch.inference_mode()
 def _pairs(
-    config: RunConfig,
+    autoencoder: FrozenAutoencoder,
     latents: Latents,
     quantizer: Tokenizer,
     held_out: data.Images,
@@ -82,7 +83,6 @@ def _pairs(
     runtime: Runtime,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches of originals, reconstructions, both uint8 (B, ch, H, W), and tokens (B, L, C), in the images' order."""
-    autoencoder = load_autoencoder(config.autoencoder, device)
     start = 0
     for originals, _ in tqdm(DataLoader(held_out, runtime.batch), "reconstruct", leave=False, disable=runtime.no_bar):
         tokens = quantizer.encode(latents.posterior_mean("held-out", slice(start, start + len(originals))))

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tokenbridge.artifacts import new_array, write_json
-from tokenbridge.autoencoder import load_autoencoder
+from tokenbridge.autoencoder import autoencoder_of
 from tokenbridge.config import RunConfig, Runtime, Sample
 from tokenbridge.devices import pick_device
 from tokenbridge.generator import Generator
@@ -38,7 +38,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     """Draw config.sample.images images as uint8, with their tokens and labels."""
     device = pick_device(runtime)
     model = load_model(config, inputs, device, config.sample.weights)
-    autoencoder = load_autoencoder(config.autoencoder, device)
+    autoencoder = autoencoder_of(config, inputs, device)
     scale, count = Latents(inputs["latents"]).scale, config.sample.images
     labels = torch.arange(count) % config.data.classes
     size = (config.data.image_channels, config.data.image_size, config.data.image_size)

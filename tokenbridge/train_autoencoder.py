@@ -1,4 +1,4 @@
-"""Trains the small KL autoencoder of the digits that the package ships.
+"""Trains the small KL autoencoder of the digits that the package ships; the loop serves trained tokenizers too.
 
 Letters: B images, C latent channels, h = w = 4 latent positions a side.
 """
@@ -6,19 +6,21 @@ Letters: B images, C latent channels, h = w = 4 latent positions a side.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from tokenbridge import rng
 from tokenbridge.artifacts import environment, file_hash, write_json
-from tokenbridge.autoencoder import build_digits_autoencoder, load_digits_autoencoder, to_signed
-from tokenbridge.config import Data
-from tokenbridge.data import load, stack
+from tokenbridge.autoencoder import build_body, load_digits_autoencoder, to_signed
+from tokenbridge.config import Autoencoder, Data, UserError
+from tokenbridge.data import Images, load, stack
 from tokenbridge.weights import write_half
 
 NAME = "digits_autoencoder"
@@ -40,18 +42,25 @@ DEFINITIONS = {
 }
 
 
-def train_autoencoder(
-    out: Path, epochs: int = 30, seed: int = 0, batch: int = 64, learning_rate: float = 3e-3
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Budget:
+    """How long and how fast: the same for the shipped autoencoder and for trained tokenizers."""
+
+    epochs: int = 30
+    batch: int = 64
+    learning_rate: float = 3e-3
+
+
+def train_autoencoder(out: Path, epochs: int = 30, seed: int = 0) -> dict[str, Any]:
     """Train on the training split, write `digits_autoencoder.safetensors` and `.json` into out, return the latter.
 
     Quality is measured on the weights as stored (float16), on the held-out split.
     """
-    images = torch.from_numpy(stack(load(Data(), "train"))[0].copy())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.seed_of(seed, "autoencoder", "weights"))
-        model = build_digits_autoencoder()
-    _fit(model, images, epochs, seed, batch, learning_rate)
+        model = build_body(Autoencoder())
+    draws = rng.generator(seed, "autoencoder", "data")
+    minimize(lambda images: _loss(model, images, draws), model, load(Data(), "train"), Budget(epochs), draws)
     out.mkdir(parents=True, exist_ok=True)
     write_half(model, out / f"{NAME}.safetensors")
     card = {
@@ -68,19 +77,30 @@ def train_autoencoder(
     return card
 
 
-def _fit(model: Any, images: Tensor, epochs: int, seed: int, batch: int, learning_rate: float) -> None:
-    draws = rng.generator(seed, "autoencoder", "data")
-    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
-    steps = epochs * (len(images) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.15)
-    bar = tqdm(total=steps, desc="autoencoder", disable=None, leave=False)
+def minimize(
+    loss: Callable[[Tensor], Tensor],
+    model: nn.Module,
+    images: Images,
+    budget: Budget,
+    draws: torch.Generator,
+    no_bar: bool | None = None,
+) -> None:
+    """Train a model in place on images that are shifted by chance; loss of a batch (B, ch, H, W) in [−1, 1]."""
+    if len(images) < budget.batch:
+        raise UserError(f"data holds {len(images)} training images and must hold {budget.batch}, a batch; add some")
+    optimizer = torch.optim.AdamW(model.parameters(), budget.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
+    steps = budget.epochs * (len(images) // budget.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, budget.learning_rate, total_steps=steps, pct_start=0.15)
+    device = next(model.parameters()).device
+    bar = tqdm(total=steps, desc="autoencoder", disable=no_bar, leave=False)
     model.train()
-    for _ in range(epochs):
+    for _ in range(budget.epochs):
         order = torch.randperm(len(images), generator=draws)
-        for chosen in order[: len(order) // batch * batch].split(batch):
-            loss = _loss(model, to_signed(shift(images[chosen], draws)), draws)
+        for chosen in order[: len(order) // budget.batch * budget.batch].split(budget.batch):
+            batch = torch.stack([images[i][0] for i in chosen.tolist()])
+            value = loss(to_signed(shift(batch, draws)).to(device).contiguous(memory_format=torch.channels_last))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            value.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
@@ -89,18 +109,23 @@ def _fit(model: Any, images: Tensor, epochs: int, seed: int, batch: int, learnin
     model.eval()
 
 
+def reconstruction_loss(decoded: Tensor, images: Tensor) -> Tensor:
+    """Nats an image: minus the log density of a normal of deviation NOISE around the decoded one, less a constant."""
+    return (decoded - images).square().sum((1, 2, 3)).mean() / (2 * NOISE**2)
+
+
 def _loss(model: Any, images: Tensor, draws: torch.Generator) -> Tensor:
     """Negative evidence bound a pixel (arXiv 1312.6114) with a normal decoder of fixed deviation and free bits."""
-    posterior = model.encode(images.contiguous(memory_format=torch.channels_last)).latent_dist
+    posterior = model.encode(images).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=draws)
-    error = (model.decode(posterior.mean + posterior.std * noise).sample - images).square().sum((1, 2, 3)).mean()
+    error = reconstruction_loss(model.decode(posterior.mean + posterior.std * noise).sample, images)
     divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar)
     channels = divergence.mean((0, 2, 3)).clamp(min=FREE_NATS)
-    return (error / (2 * NOISE**2) + channels.sum() * divergence[0, 0].numel()) / images[0].numel()
+    return (error + channels.sum() * divergence[0, 0].numel()) / images[0].numel()
 
 
 def shift(images: Tensor, draws: torch.Generator) -> Tensor:
-    """Move half of the images by −2, 0 or 2 pixels a side (one pixel of the 8×8 originals); uint8 (B, 1, H, W)."""
+    """Move half of the images by −2, 0 or 2 pixels a side (one pixel of the 8×8 originals); uint8 (B, ch, H, W)."""
     steps = torch.randint(-1, 2, (len(images), 2), generator=draws) * 2
     moved = torch.rand(len(images), generator=draws) < 0.5
     padded = torch.nn.functional.pad(images, (2, 2, 2, 2))

@@ -1,0 +1,94 @@
+"""What each kind of stage reads of a config: what its id is made of, and nothing else."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from tokenbridge.config import Autoencoder, Data, RunConfig
+
+
+@cache
+def _images(data: Data) -> str:
+    from tokenbridge.data import fingerprint  # torch: only where an id is asked for
+
+    return fingerprint(data)
+
+
+@cache
+def _weights(autoencoder: Autoencoder) -> str:
+    from tokenbridge.autoencoder import fingerprint
+
+    return fingerprint(autoencoder)
+
+
+def _pictures(config: RunConfig) -> dict[str, Any]:
+    return {
+        "data": config.data.model_dump(exclude={"path", "held_out_path"}),
+        "images": _images(config.data),  # pyright: ignore[reportArgumentType] (frozen models hash)
+    }
+
+
+def tokenizer(config: RunConfig) -> dict[str, Any]:
+    from tokenbridge.autoencoder import architecture
+    from tokenbridge.tokenizers import require_trainable
+
+    require_trainable(config)
+    trained = config.quantizer.model_dump(include={"kind", "epochs", "seed"}) | {"levels": config.token_levels}
+    return _pictures(config) | {"architecture": architecture(config.autoencoder)} | trained
+
+
+def latents(config: RunConfig) -> dict[str, Any]:
+    reads = _pictures(config) | {"scale": config.latents.scale}
+    if config.quantizer.trained:
+        return reads
+    return reads | {"autoencoder": _weights(config.autoencoder)}  # pyright: ignore[reportArgumentType]
+
+
+def quantizer(config: RunConfig) -> dict[str, Any]:
+    if config.quantizer.kind == "identity" or config.quantizer.trained:
+        return {"kind": config.quantizer.kind}
+    return config.quantizer.model_dump(include={"kind", "levels", "range", "std_range", "edges", "per"})
+
+
+def extractor(config: RunConfig) -> dict[str, Any]:
+    from tokenbridge.metrics.features import weights_hash
+
+    return {"features": config.score.features, "weights": weights_hash(config.score.features)}
+
+
+def train(config: RunConfig) -> dict[str, Any]:
+    return {
+        "backbone": config.backbone.model_dump(),
+        "head": config.head.trained(),
+        "train": config.train.model_dump(),
+    }
+
+
+def likelihood(config: RunConfig) -> dict[str, Any]:
+    return {"weights": config.sample.weights}
+
+
+def sample(config: RunConfig) -> dict[str, Any]:
+    """Settings at their defaults stay out, so that a new one changes no id."""
+    start = {"start": config.head.start} if config.head.start != "trained" else {}
+    return config.sample.model_dump(exclude_defaults=True) | start
+
+
+def score(config: RunConfig) -> dict[str, Any]:
+    return config.score.model_dump() | extractor(config)
+
+
+def speed(config: RunConfig) -> dict[str, Any]:
+    """What time depends on. Not the machine, which the protocol names: ids are the same wherever they are asked for."""
+    how, train = config.sample, config.train
+    free = {"images", "guidance", "temperature", "seed", "weights"}
+    return {
+        "sizes": [config.data.classes, config.positions, config.autoencoder.channels, list(config.token_levels)],
+        "tokens": config.quantizer.kind,
+        "backbone": config.backbone.model_dump(),
+        "head": config.head.trained(),
+        "sample": how.model_dump(exclude_defaults=True, exclude=free),
+        "guided": how.guidance != 1,
+        "train": [train.batch, train.precision, train.gradient_checkpointing, train.mask_ratio_min],
+    }

@@ -1,0 +1,142 @@
+"""`tokenbridge speed`: table 5, and what the project claims about speed, measured as ratios inside one run.
+
+All rows are measured together, their heads in turn, and each leaves a stage of its own. What this machine has measured
+is shown again; `again`, another device, processor, number of threads or torch measures anew.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+
+from experiments import paper
+from experiments.pipeline import Cell, Stage, record
+from tokenbridge.artifacts import Store, read_json, writable, write_json
+from tokenbridge.config import RunConfig, Runtime
+from tokenbridge.overrides import override
+
+EXPERIMENT, PRESET, PLAN = "tokenbridge", "imagenet256-L", "speed"
+OURS = "autoregressive 1024×4"
+GRAPH_MS, COMPILED_TIMES = 3, 3
+"""what is aimed at on a GPU: ms a token at batch 1 in a CUDA graph; whole images compiled in bfloat16 against eager"""
+
+Metrics = dict[str, dict[str, float]]
+
+
+def cells(base: RunConfig, rows: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Cell]:
+    """The cells of table 5 on a base, or of other rows (label -> settings), by label."""
+    table = paper.TABLE_5
+    rows = rows or {cell.label: table.overrides(cell, base) for cell in table.cells}
+    return {label: Cell(f"5-{label}", override(base, values), ("speed",)) for label, values in rows.items()}
+
+
+def run(
+    store: Store, runtime: Runtime, wanted: Mapping[str, Cell], quick: bool = False, again: bool = False
+) -> Metrics:
+    """Metrics of each row: as stored where this machine measured them with this effort, else measured now."""
+    from tokenbridge import speed  # torch
+    from tokenbridge.devices import pick_device
+
+    device = pick_device(runtime)
+    effort = speed.QUICK if quick else speed.usual(device)
+    configs = {label: cell.config for label, cell in wanted.items()}
+    stages = {label: cell.stages()[0] for label, cell in wanted.items()}
+    with speed.one_thread(device, runtime):
+        protocols = {label: speed.protocol(c, device, effort, len(configs)) for label, c in configs.items()}
+        stored = {label: _stored(store, stage) for label, stage in stages.items()}
+        if not again and all(stored[label].get("protocol") == protocols[label] for label in stages):
+            return {label: content["metrics"] for label, content in stored.items()}
+        record(store, list(wanted.values()), EXPERIMENT)
+        with writable(store.root), ExitStack() as stack:
+            out = {label: stack.enter_context(_anew(store, stage)) for label, stage in stages.items()}
+            found = speed.measure(configs, device, *effort)
+            for label, folder in out.items():
+                if folder is not None:  # None: another process has just written it
+                    write_json(folder / "metrics.json", {"metrics": found[label], "protocol": protocols[label]})
+    return found
+
+
+def _anew(store: Store, stage: Stage) -> AbstractContextManager[Path | None]:
+    """The stage's folder to write into, in place of what was measured before."""
+    shutil.rmtree(store.folder(stage.id), ignore_errors=True)
+    return store.writing(stage.id, stage.about())
+
+
+def _stored(store: Store, stage: Stage) -> dict[str, Any]:
+    return read_json(store.folder(stage.id) / "metrics.json") if store.finished(stage.id) else {}
+
+
+def table_lines(found: Metrics) -> list[str]:
+    """Milliseconds a row, with half the interquartile range."""
+    names = list(dict.fromkeys(name for metrics in found.values() for name in metrics if not name.endswith("_spread")))
+    lines = [f"{'':<24}" + "".join(f"{name:>24}" for name in names)]
+    for label, metrics in found.items():
+        lines.append(f"{label:<24}" + "".join(f"{_value(metrics, name):>24}" for name in names))
+    return lines
+
+
+def _value(metrics: Mapping[str, float], name: str) -> str:
+    if name not in metrics:
+        return "–"
+    spread = f" ± {metrics[f'{name}_spread']:.2f}" if f"{name}_spread" in metrics else ""
+    return f"{metrics[name]:.2f}{spread}"
+
+
+def claims(found: Metrics) -> list[str]:
+    """One line a claim, with its target; of what was not measured, why not."""
+    ours = found.get(OURS, {})
+    lines = []
+    for positions, target in ((1, 2.5), (64, 6.5)):
+        name = f"{OURS}, {positions} at once: cache against recomputing"
+        lines.append(_ratio(name, ours, f"token_ms_{positions}", ours, f"recomputing_ms_{positions}", target))
+    for label, target in (("diffusion 1024×3", 2), ("diffusion 1280×8", 6)):
+        rival, name = found.get(label, {}), f"{OURS} against {label}, 100 steps"
+        # released samplers compute a network's modulations in each step; ours computes those of all in one product
+        for way, metric in (("released", "stepwise_ms_1"), ("our", "token_ms_1")):
+            lines.append(_ratio(f"{name}, {way} sampler", ours, "token_ms_1", rival, metric, target))
+    return [*lines, *_on_a_gpu(ours)]
+
+
+def _ratio(name: str, ours: Mapping[str, float], mine: str, rival: Mapping[str, float], its: str, target: float) -> str:
+    from tokenbridge.speed import Comparison
+
+    if mine not in ours or its not in rival:
+        return f"{name}: not measured (target {target:g}); --quick leaves it out"
+    return Comparison(name, ours[mine] / 1000, rival[its] / 1000, target).line()
+
+
+def _on_a_gpu(ours: Mapping[str, float]) -> list[str]:
+    graph = f"{OURS}, one token in a CUDA graph, at most {GRAPH_MS} ms"
+    whole = "image, compiled in bfloat16 against eager float32"
+    if "graph_ms_1" not in ours:
+        return [f"{name}: not measured: needs a GPU" for name in (graph, f"{whole} (target {COMPILED_TIMES})")]
+    took, least = ours["graph_ms_1"], ours["least_ms_1"]
+    missed = ": missed" if took > GRAPH_MS else ""
+    return [
+        f"{graph}{missed}: {took:.2f} ms; reading the weights alone takes {least:.2f} ms",
+        _ratio(whole, ours, "image_compiled_ms", ours, "image_ms", COMPILED_TIMES),
+    ]
+
+
+def plan(store: Store, base: RunConfig, wanted: Mapping[str, Cell]) -> None:
+    """Write runs/plans/speed.json, from which `tokenbridge report speed` makes the table."""
+    folder = store.root / "plans"
+    content = {
+        "name": PLAN,
+        "title": "Time for one image token",
+        "preset": PRESET,
+        "base": base.model_dump(mode="json"),
+        "tables": [paper.TABLE_5.id],
+        "rows": plan_rows(wanted),
+    }
+    with writable(store.root):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{PLAN}.json", content)
+
+
+def plan_rows(wanted: Mapping[str, Cell]) -> Sequence[dict[str, str]]:
+    """The rows of a report's plan that these cells fill."""
+    return [{"table": paper.TABLE_5.id, "label": label, "cell": cell.id} for label, cell in wanted.items()]

@@ -1,0 +1,112 @@
+"""Stage `speed`: what one config costs on this device, in time, with random weights; it reads no artifact.
+
+measure() takes many configs, whose heads take turns inside each round: their ratios are those of one run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from tokenbridge.artifacts import environment, write_json
+from tokenbridge.config import RunConfig, Runtime
+from tokenbridge.devices import pick_device
+from tokenbridge.speed.comparisons import Comparison, bucketized_encoding, cached_head
+from tokenbridge.speed.heads import measure_tokens
+from tokenbridge.speed.models import IMAGES, MOST_TRAINED, measure_model, reason_to_leave_out
+from tokenbridge.speed.timing import SLOW_SECONDS
+
+
+class Effort(NamedTuple):
+    """How much is measured: rounds; tokens drawn at once; those at which slower ways to draw are measured as well."""
+
+    rounds: int
+    batches: tuple[int, ...]
+    slower: tuple[int, ...]
+
+
+QUICK = Effort(1, (1,), (1,))
+ON_CPU = Effort(5, (1, 256), (1, 64))  # without a cache, 256 tokens take a minute there at the paper's size
+ON_GPU = Effort(20, (1, 64, 256), (1, 64, 256))
+
+
+def usual(device: torch.device) -> Effort:
+    return ON_GPU if device.type == "cuda" else ON_CPU
+
+
+def measure(
+    configs: Mapping[str, RunConfig],
+    device: torch.device,
+    rounds: int,
+    batches: Sequence[int] = (1, 256),
+    slower: Sequence[int] = (1,),
+) -> dict[str, dict[str, float]]:
+    """Label -> metrics: those of measure_tokens and, where the device can be asked for it, of measure_model.
+
+    Medians of the rounds; <metric>_spread is half the interquartile range.
+    """
+    found = measure_tokens(configs, device, rounds, batches, slower)
+    for label, config in configs.items():
+        if not reason_to_leave_out(config, device):
+            found[label] |= measure_model(config, device, rounds)
+    return found
+
+
+def protocol(config: RunConfig, device: torch.device, effort: Effort, together: int = 1) -> dict[str, Any]:
+    """What the numbers depend on beside the config. together: configs whose heads took turns."""
+    gpu = device.type == "cuda"
+    found = {
+        "device": torch.cuda.get_device_name(device) if gpu else "cpu",
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "rounds": effort.rounds,
+        "timed_once": f"what takes {SLOW_SECONDS:g} s",
+        "tokens_at_once": list(effort.batches),
+        "slower_ways_at": list(effort.slower),
+        "measured_together": together,
+        "weights": "random",
+        "precision": "float32; training as configured",
+        "token": "unguided, from its feature",
+        "image": f"{IMAGES} at once, without the autoencoder",
+        "train": f"at most {MOST_TRAINED} images a step",
+    }
+    reason = reason_to_leave_out(config, device)
+    return found | ({"left_out": reason} if reason else {})
+
+
+@cache
+def _processor() -> str:
+    return environment()["cpu"]
+
+
+@contextmanager
+def one_thread(device: torch.device, runtime: Runtime) -> Iterator[None]:
+    """On a CPU, and unless the runtime says otherwise, one thread: times are then those of a core."""
+    before = torch.get_num_threads()
+    if device.type == "cpu" and runtime.threads is None:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
+    """Measure the config by itself."""
+    device = pick_device(runtime)
+    with one_thread(device, runtime):
+        effort = usual(device)
+        metrics = measure({"": config}, device, *effort)[""]
+        write_json(out / "metrics.json", {"metrics": metrics, "protocol": protocol(config, device, effort)})
+
+
+__all__ = [
+    "ON_CPU", "ON_GPU", "QUICK", "Comparison", "Effort", "bucketized_encoding", "cached_head", "measure", "one_thread",
+    "protocol", "run", "usual",
+]  # fmt: skip

@@ -1,0 +1,136 @@
+"""What a whole model costs: sampling of images and steps of training, with random weights and random latents.
+
+B image, L position, E latent channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenbridge.backbone import Backbone
+from tokenbridge.batches import Batch, Draws
+from tokenbridge.config import RunConfig
+from tokenbridge.generator import Generator
+from tokenbridge.masking import mask_from_order, masked_count
+from tokenbridge.quantizers import Tokenizer, fit
+from tokenbridge.rng import generator, seed_of
+from tokenbridge.sample import draws
+from tokenbridge.speed.heads import open_gates
+from tokenbridge.speed.timing import summary, take_turns
+from tokenbridge.tokenizers import CODEBOOK, finish
+from tokenbridge.train import Trainer
+
+IMAGES = 8  # sampled at once
+MOST_TRAINED = 64  # images of a training step; of a larger global batch, one process has a part
+MOST_ON_CPU = 20_000_000
+"""weights of the backbone's blocks up to which a CPU is asked: beyond, an image takes minutes"""
+CALIBRATION = 20_000
+
+
+def reason_to_leave_out(config: RunConfig, device: torch.device) -> str:
+    """Why a whole model is not measured here; empty where it is."""
+    c = config.backbone
+    weights = 12 * c.width**2 * (c.encoder_depth + c.decoder_depth)
+    if device.type == "cuda" or weights <= MOST_ON_CPU:
+        return ""
+    return "image_ms and train_images_per_second need a GPU at this size: on a CPU an image takes minutes"
+
+
+def measure_model(config: RunConfig, device: torch.device, rounds: int) -> dict[str, float]:
+    """One config: image_ms, train_images_per_second; on a GPU also image_compiled_ms and peak_memory_mb.
+
+    image_ms: milliseconds an image of a whole sampling run of IMAGES together, with the config's sample settings;
+    without the autoencoder, which all share. A training step is that of tokenbridge.train: forward, backward, clip,
+    AdamW, moving average. peak_memory_mb: largest memory that the training step held, MiB.
+    """
+    return _sampling(config, device, rounds) | _training(config, device, rounds)
+
+
+def _sampling(config: RunConfig, device: torch.device, rounds: int) -> dict[str, float]:
+    model = random_model(config, device)
+    found = summary("image_ms", _seconds(sampling(model, config, device), rounds, device), IMAGES)
+    if device.type == "cuda":
+        compile_blocks(model.backbone)
+        compiled = sampling(model, config, device, torch.bfloat16)
+        found |= summary("image_compiled_ms", _seconds(compiled, rounds, device), IMAGES)
+    return found
+
+
+def _training(config: RunConfig, device: torch.device, rounds: int) -> dict[str, float]:
+    model = random_model(config, device).train()
+    model.backbone.gradient_checkpointing = config.train.gradient_checkpointing
+    trainer = Trainer(config.train, RepeatedBatch(config, model), model, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    seconds = summary("ms", _seconds(trainer.update, rounds, device))["ms"] / 1000
+    found = {"train_images_per_second": len(trainer.draws.batch(0).labels) / seconds}
+    if device.type == "cuda":
+        found["peak_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return found
+
+
+def _seconds(way: Callable[[], Any], rounds: int, device: torch.device) -> list[float]:
+    return take_turns({"way": way}, rounds, device).seconds["way"]
+
+
+def random_model(config: RunConfig, device: torch.device) -> Generator:
+    """The config's generator in evaluation mode, with weights as if trained, on a tokenizer of random latents."""
+    tokenizer = random_tokenizer(config)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_of("speed"))
+        model = Generator(config, tokenizer, tuple(range(tokenizer.channels)))
+        open_gates(model.head)
+    tokenizer.to(device)
+    return model.eval().to(device)
+
+
+def random_tokenizer(config: RunConfig) -> Tokenizer:
+    """A tokenizer of the config's size; one that needs training gets random codes, which cost the same."""
+    latents = torch.randn(CALIBRATION, config.autoencoder.channels, generator=generator("speed", "latents"))
+    if not config.quantizer.trained:
+        return fit(config.quantizer, latents)
+    codes = torch.randn(1, config.token_levels[0], config.autoencoder.channels, generator=generator("speed", "codes"))
+    return finish(config, {CODEBOOK: codes}, 1.0, torch.stack([latents.amin(0), latents.amax(0)]))
+
+
+def sampling(
+    model: Generator, config: RunConfig, device: torch.device, low: torch.dtype | None = None
+) -> Callable[[], Tensor]:
+    """A whole sampling run: () -> tokens (IMAGES, L, C). low: the precision of matrix products, None for float32."""
+    order, noise = (each.to(device) for each in draws(model, config.sample, range(IMAGES)))
+    labels = (torch.arange(IMAGES) % config.data.classes).to(device)
+
+    def run() -> Tensor:
+        with torch.autocast(device.type, low, enabled=low is not None):
+            return model.sample(labels, order, noise, config.sample)
+
+    return run
+
+
+def compile_blocks(backbone: Backbone) -> None:
+    """Compile each transformer block in place: they share one code, and few sequence lengths are compiled for."""
+    for block in (*backbone.encoder, *backbone.decoder):
+        block.compile(dynamic=True)
+
+
+class RepeatedBatch(Draws):
+    """One batch of random latents as every step's: drawing costs nothing."""
+
+    def __init__(self, config: RunConfig, model: Generator):
+        self.train, self.steps, self.epoch_steps = config.train, 1_000_000, 1000
+        images, positions = min(config.train.batch, MOST_TRAINED), config.positions
+        own = generator("speed", "batch")
+        latents = torch.randn(images, positions, config.autoencoder.channels, generator=own)
+        labels = torch.arange(images) % config.data.classes
+        order = torch.stack([torch.randperm(positions, generator=own) for _ in range(images)])
+        masked = masked_count(0.5, positions, config.train.mask_ratio_min, config.train.mask_ratio_deviation)
+        shape = model.head.loss_noise_shape or (0,)
+        noise = torch.randn(images, positions, *shape, generator=own)
+        self.own = Batch(latents, labels, mask_from_order(order, masked), noise)
+
+    def batch(self, step: int) -> Batch:
+        return self.own

@@ -1,0 +1,68 @@
+"""Time compared inside one run: ways to do something take turns, so that what disturbs the machine disturbs all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+
+SLOW_SECONDS = 5.0
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Turns(NamedTuple, Generic[Key]):
+    """seconds: of each way in each round; results: what each returned in its first turn."""
+
+    seconds: dict[Key, list[float]]
+    results: dict[Key, Any]
+
+
+def take_turns(ways: Mapping[Key, Callable[[], Any]], rounds: int, device: torch.device) -> Turns[Key]:
+    """Time each way once a round.
+
+    A first turn warms up and does not count; but a way that takes SLOW_SECONDS in it is timed there and not again.
+    """
+    results = {}
+    first: dict[Key, float] = {}
+    for key, way in ways.items():
+        first[key], results[key] = _timed(way, device)
+    seconds = {key: [first[key]] if first[key] >= SLOW_SECONDS else [] for key in ways}
+    for _ in range(rounds):
+        for key, way in ways.items():
+            if first[key] < SLOW_SECONDS:
+                seconds[key].append(_timed(way, device)[0])
+    return Turns(seconds, results)
+
+
+def _timed(way: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
+    _finish(device)
+    start = time.perf_counter()
+    result = way()
+    _finish(device)
+    return time.perf_counter() - start, result
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def summary(name: str, seconds: list[float], per: float = 1.0) -> dict[str, float]:
+    """Median in ms under `name`, divided by `per`, and half the interquartile range under `name`_spread.
+
+    One measurement has no spread.
+    """
+    low, middle, high = 1000 / per * np.quantile(seconds, (0.25, 0.5, 0.75))
+    found = {name: float(middle)}
+    return found | {f"{name}_spread": float(high - low) / 2} if len(seconds) > 1 else found
+
+
+def reading_rate(device: torch.device, megabytes: int = 256) -> float:
+    """Bytes a second at which a product with one vector reads a matrix that fits in no cache; the best of five."""
+    matrix = torch.ones(megabytes, 2**18, device=device)  # 1 MB a row
+    vector = torch.ones(2**18, device=device)
+    seconds = take_turns({"read": lambda: matrix @ vector}, 5, device).seconds["read"]
+    return megabytes * 2**20 / min(seconds)
