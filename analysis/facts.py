@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,34 +11,60 @@ from typing import Any
 from analysis import stats
 from analysis.source import Source
 from analysis.tables import Filled
+from tokenbridge.config import UserError
+
+Place = tuple[float, float]
+"""guidance and temperature"""
 
 
 @dataclass(frozen=True)
-class Grid:
-    """What the search found for one row of a table: the metric at each guidance (across) and temperature (down)."""
+class Seed:
+    """One cell of a row: how its command differs from that of the row's first seed."""
 
-    label: str
-    metric: str
-    across: tuple[str, ...]
-    lines: tuple[tuple[str, tuple[str, ...]], ...]
-    best: tuple[int, int]
-    """line and column of the lowest"""
+    cell: str
+    anchor: bool
+    """whether links to the cell lead here: to the first of its lines"""
+    seed: int | None
+    """None where nothing is trained"""
+    more: str
+    """settings to add to the first seed's command, or the whole command where adding is not enough; empty for it"""
+    stages: tuple[str, ...]
 
 
-def provenance(source: Source, filled: Iterable[Filled]) -> list[dict[str, Any]]:
-    """Where each row of each table comes from, and the command that repeats it."""
-    lines: list[dict[str, Any]] = []
+@dataclass(frozen=True)
+class Origin:
+    """Where the numbers of one or several rows come from: the same cells, one a seed."""
+
+    rows: tuple[str, ...]
+    command: str
+    seeds: tuple[Seed, ...]
+
+
+def provenance(source: Source, filled: Iterable[Filled]) -> list[Origin]:
+    """Each set of cells once, with all rows that it fills, and the commands that repeat it."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    trained: set[str] = set()
     for table in filled:
         for row in table.rows:
-            for cell in row.cells:
-                # a cell may fill several rows; links go to its first line
-                anchor = all(line["cell"] != cell for line in lines)
-                seed = source.setting(cell, "train.seed") if table.table.kind == "generation" else None
-                columns = [column for column in source.frame.columns if column.startswith("stage.")]
-                stages = [id for column in columns if (id := source.text(cell, column))]
-                line = {"table": table.table.id, "label": row.label, "cell": cell, "anchor": anchor, "seed": seed}
-                lines.append(line | {"stages": stages, "command": source.command(cell)})
-    return lines
+            if row.cells:
+                found.setdefault(row.cells, []).append(f"{table.table.id} {row.label}")
+            trained |= set(row.cells) if table.table.kind == "generation" else set()
+    origins, listed = [], set[str]()
+    for cells, rows in found.items():
+        seeds = tuple(_seed(source, cell, cells[0], cell not in listed, cell in trained) for cell in cells)
+        origins.append(Origin(tuple(rows), source.command(cells[0]), seeds))
+        listed |= set(cells)
+    return origins
+
+
+def _seed(source: Source, cell: str, first: str, anchor: bool, trained: bool) -> Seed:
+    before, now = source.words(first), source.words(cell)
+    # what the first command has otherwise cannot be added away
+    whole = any(word not in now for word in before)
+    more = source.command(cell) if whole else " ".join(word for word in now if word not in before)
+    columns = [column for column in source.frame.columns if column.startswith("stage.")]
+    stages = tuple(id for column in columns if (id := source.text(cell, column)))
+    return Seed(cell, anchor, source.setting(cell, "train.seed") if trained else None, more, stages)
 
 
 def protocols(source: Source, filled: Sequence[Filled]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -80,32 +108,81 @@ def environment(source: Source) -> list[tuple[str, str]]:
 
 
 def search(source: Source) -> list[tuple[str, str]]:
-    """How guidance and temperature were searched, as the plan tells it; its points are in search_grids."""
+    """How guidance and temperature were searched, as the plan tells it; chosen has its points."""
     told = (source.plan.get("search") or {}).items()
     return [(key.replace("_", " "), _shown(value)) for key, value in told if key not in ("keys", "points", "chosen")]
 
 
-def search_grids(source: Source) -> list[Grid]:
-    """One grid for each row that was searched; several points at one place (seeds) are averaged."""
+@dataclass(frozen=True)
+class Chosen:
+    """The point of the search that one or several rows use (the same cells: one model)."""
+
+    rows: tuple[str, ...]
+    guidance: float
+    temperature: float
+    value: float
+    """the metric at that point"""
+    edges: tuple[str, ...]
+    """where the point ends the grid: "lowest guidance"; empty inside it"""
+
+
+def chosen(source: Source) -> list[Chosen]:
+    """One line for rows with the same cells and points, in the plan's order; values at one place are averaged."""
     plan = source.plan.get("search") or {}
-    metric, found = plan.get("metric", ""), dict[str, dict[tuple[float, float], list[float]]]()
-    for point in plan.get("points", []):
-        place = (point["temperature"], point["guidance"])
+    metric, found = plan.get("metric", ""), dict[str, dict[Place, list[float]]]()
+    for point in _points(source):
+        place = (point["guidance"], point["temperature"])
         found.setdefault(point["row"], {}).setdefault(place, []).append(point[metric])
+    sets: dict[tuple[Place, tuple[tuple[Place, float], ...], tuple[str, ...]], list[str]] = {}
+    for row, values in found.items():
+        means = {place: stats.estimate(v).mean for place, v in values.items()}
+        told = plan.get("chosen", {}).get(row, {})
+        lowest = min(means, key=lambda place: means[place])
+        place = (told.get("sample.guidance", lowest[0]), told.get("sample.temperature", lowest[1]))
+        if place not in means:
+            raise UserError(
+                f"plan.json: guidance {place[0]:g} and temperature {place[1]:g} chosen for {row} are no point of its"
+                " search; write the source again"
+            )
+        cells = source.cells(*row.split(" ", 1))
+        sets.setdefault((place, tuple(means.items()), tuple(cells)), []).append(row)
     return [
-        _grid(label, metric, {at: stats.estimate(v).mean for at, v in points.items()})
-        for label, points in found.items()
+        Chosen(tuple(rows), *place, dict(means)[place], _edges(place, dict(means)))
+        for (place, means, _), rows in sets.items()
     ]
 
 
-def _grid(label: str, metric: str, points: Mapping[tuple[float, float], float]) -> Grid:
-    down, across = (sorted({place[i] for place in points}) for i in (0, 1))
-    temperature, guidance = min(points, key=lambda place: points[place])
-    lines = tuple(
-        (f"{t:g}", tuple(stats.number(points[t, g], 2) if (t, g) in points else "" for g in across)) for t in down
-    )
-    best = (down.index(temperature), across.index(guidance))
-    return Grid(label, metric, tuple(f"{g:g}" for g in across), lines, best)
+def _edges(place: Place, points: Iterable[Place]) -> tuple[str, ...]:
+    points, found = list(points), []
+    for i, name in enumerate(("guidance", "temperature")):
+        values = {point[i] for point in points}
+        if len(values) > 1:
+            found += [f"lowest {name}"] if place[i] == min(values) else []
+            found += [f"highest {name}"] if place[i] == max(values) else []
+    return tuple(found)
+
+
+def _points(source: Source) -> list[dict[str, Any]]:
+    """The points of the search for rows of the report: each names its row as `<table> <label>`."""
+    used = {table.id for table in source.tables}
+    points = (source.plan.get("search") or {}).get("points", [])
+    return [point for point in points if point["row"].partition(" ")[0] in used]
+
+
+def search_csv(source: Source) -> str:
+    """Every point of the search: row, guidance, temperature, training seed, the metric, whether the row uses it."""
+    points = _points(source)
+    if not points:
+        return ""
+    out, metric = io.StringIO(), source.plan["search"]["metric"]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["row", "guidance", "temperature", "train_seed", metric, "chosen"])
+    uses = {(row, c.guidance, c.temperature) for c in chosen(source) for row in c.rows}
+    for point in points:
+        place = (point["row"], point["guidance"], point["temperature"])
+        values = [point["row"], *(f"{value:.10g}" for value in place[1:]), point.get("train_seed", "")]
+        writer.writerow([*values, f"{point[metric]:.10g}", "yes" if place in uses else ""])
+    return out.getvalue()
 
 
 def _shown(value: Any) -> str:

@@ -22,14 +22,16 @@ from typing import Any
 import pandas as pd
 
 from analysis import runs_folder
+from analysis.source import CURVES, planned
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.overrides import settings
 
 EXPERIMENT = "tokenbridge"
 FIRST = ("cell", "name", "experiment", "run_id")
-KINDS = ("latents", "quantizer", "reconstruct", "train", "likelihood", "sample", "score")
+KINDS = ("tokenizer", "latents", "quantizer", "reconstruct", "train", "likelihood", "sample", "score", "speed")
 WITH_EXAMPLES = ("quantizer", "reconstruct", "sample")
-CURVES = ["stage", "key", "step", "value"]
+WITH_CURVES = ("2a",)
+"""tables whose trainings a figure shows"""
 INFINITY = 1.7976931348623157e308
 """what MLflow stores for it"""
 
@@ -82,23 +84,34 @@ def collect(root: Path, uri: str, plan: Mapping[str, Any], source: Path) -> None
 
 
 def _write_source(root: Path, uri: str, plan: Mapping[str, Any], out: Path) -> None:
-    cells = list(dict.fromkeys(row["cell"] for row in plan["rows"]))
-    stages = {id: kind for cell in cells for kind, id in runs_folder.read_cell(root, cell)["stages"].items()}
+    cells = list(dict.fromkeys(cell for _, cell in planned(plan)))
+    own = {cell: runs_folder.read_cell(root, cell)["stages"] for cell in cells}
+    stages = {id: kind for cell in cells for kind, id in own[cell].items()}
+    pictured = {id for cell in _pictured(plan) for id in own[cell].values()}
+    trained = dict.fromkeys(own[row["cell"]].get("train") for row in plan["rows"] if row["table"] in WITH_CURVES)
     for folder in (out / "examples", out / "manifests"):
         folder.mkdir(parents=True)
     tracked = frame(root, uri, cells)
     _require_agreement(tracked, frame_from_stages(root, cells), uri)
     tracked.to_csv(out / "frame.csv", index=False, lineterminator="\n")
     (out / "plan.json").write_text(_json(plan))
-    curves = [point for id, kind in stages.items() if kind == "train" for point in runs_folder.curve(root, id)]
+    curves = [point for id in trained if id for point in runs_folder.curve(root, id)]
     pd.DataFrame(curves, columns=CURVES).to_csv(out / "curves.csv", index=False, lineterminator="\n")
     for id, kind in stages.items():
         if not runs_folder.finished(root, id):
             continue
         manifest = {key: value for key, value in runs_folder.read_manifest(root, id).items() if key != "host"}
         (out / "manifests" / f"{id}.json").write_text(_json(manifest))
-        if kind in WITH_EXAMPLES:
+        if kind in WITH_EXAMPLES and id in pictured:
             runs_folder.copy_examples(root, id, out / "examples" / f"{id}.npz")
+
+
+def _pictured(plan: Mapping[str, Any]) -> list[str]:
+    """Cells whose images figures can show: the first seed of each row, and those of confidence-guided generation."""
+    first: dict[tuple[str, str], str] = {}
+    for row in plan["rows"]:
+        first.setdefault((row["table"], row["label"]), row["cell"])
+    return [*first.values(), *(each["cell"] for each in plan.get("confidence") or [])]
 
 
 def _require_agreement(tracked: pd.DataFrame, measured: pd.DataFrame, uri: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,13 @@ from matplotlib.figure import Figure
 
 from analysis import facts, figures, table_files, tables, verdicts
 from analysis.figures import Drawing
+from analysis.notes import ONCE
 from analysis.source import Source, read
+from analysis.table_files import tables_text
 from analysis.tables import Filled
-from experiments.paper import PAPER, PUBLISHED_ON, table
+from experiments.paper import PAPER, PUBLISHED_ON, Column
+
+__all__ = ["build", "page", "render", "tables_text"]
 
 PAGE = "index.html"
 PARTS = {"tables": (".md", ".csv"), "figures": (".png", ".pdf")}
@@ -55,18 +59,14 @@ def build(folder: Path) -> Path:
     return folder / PAGE
 
 
-def tables_text(source: Source, ids: Iterable[str]) -> str:
-    """Tables of a report as Markdown."""
-    return "\n".join(table_files.to_markdown(tables.fill(table(id), source)) for id in ids)
-
-
 def render(source: Source) -> dict[str, bytes]:
     """Every file of the report by its path within the report's folder."""
-    filled = [tables.fill(each, source) for each in source.tables]
-    files: dict[str, bytes] = {}
-    for each in filled:
-        files[f"tables/table-{each.table.id}.md"] = table_files.to_markdown(each).encode()
-        files[f"tables/table-{each.table.id}.csv"] = table_files.to_csv(each).encode()
+    filled = [tables.fill(table, source) for table in source.tables]
+    points = facts.search_csv(source)
+    files: dict[str, bytes] = {"tables/search.csv": points.encode()} if points else {}
+    for table in filled:
+        files[f"tables/table-{table.table.id}.md"] = table_files.to_markdown(table).encode()
+        files[f"tables/table-{table.table.id}.csv"] = table_files.to_csv(table).encode()
     pictures = []
     for light, dark in zip(figures.draw(source), figures.draw(source, dark=True), strict=True):
         png = _image(light.figure, "png", dark=False)
@@ -93,18 +93,47 @@ def page(source: Source, filled: Iterable[Filled], pictures: Iterable[Picture]) 
     return environment.get_template("report.html.j2").render(
         title=source.plan["title"],
         notes=source.plan.get("notes") or [],
-        measured_on=source.measured_on,
+        measured_on=source.measured_on if kinds != ["speed"] else "this machine with random weights",
         published_on=PUBLISHED_ON,
         verdicts=verdicts.verdicts(source),
         sections=[(SECTIONS[kind], [table for table in filled if table.table.kind == kind]) for kind in kinds],
         pictures={id: [picture for picture in pictures if picture.drawing.table == id] for id in shown},
+        names={table.table.id: table.table.name for table in filled},
+        glossary=glossary(filled),
+        table_notes=table_notes(filled),
         missing=[table for table in PAPER if table.id not in shown],
         protocols=facts.protocols(source, filled),
         search=facts.search(source),
-        grids=facts.search_grids(source),
+        chosen=facts.chosen(source),
+        metric=(source.plan.get("search") or {}).get("metric", ""),
         environment=facts.environment(source),
         provenance=facts.provenance(source, filled),
     )
+
+
+def in_page_order(filled: Sequence[Filled]) -> list[Filled]:
+    return sorted(filled, key=lambda table: list(SECTIONS).index(table.table.kind))
+
+
+def table_notes(filled: Sequence[Filled]) -> dict[str, list[str]]:
+    """Table id -> its notes, without what a table before it has said for all."""
+    said: set[str] = set()
+    found = {}
+    for table in in_page_order(filled):
+        found[table.table.id] = [note for note in table.notes if note not in said]
+        said |= set(table.notes) & set(ONCE)
+    return found
+
+
+def glossary(filled: Sequence[Filled]) -> dict[str, list[Column]]:
+    """Table id -> those of its columns that no table before it explains."""
+    explained: set[str] = set()
+    found = {}
+    for table in in_page_order(filled):
+        columns = [*table.measured, *table.chosen]
+        found[table.table.id] = [each for each in columns if each.meaning and each.key not in explained]
+        explained |= {each.key for each in columns}
+    return found
 
 
 def _image(figure: Figure, format: str, dark: bool) -> bytes:

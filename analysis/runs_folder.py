@@ -11,7 +11,7 @@ from typing import Any
 
 from tokenbridge.config import UserError
 
-UNMEASURED = ("latents", "train")
+UNMEASURED = ("tokenizer", "latents", "train")
 """stages that may leave no metrics.json"""
 _REMEDY = "delete its folder and run again"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,8 @@ from tokenbridge.config import UserError
 
 TUNED = ("sample.guidance", "sample.temperature")
 CURVES = ["stage", "key", "step", "value"]
+LAST = ("reconstruct", "likelihood", "score", "speed")
+"""stages that are wanted for themselves"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Source:
 
     @property
     def tables(self) -> list[Table]:
-        """The paper's tables that the plan fills, in the paper's order."""
+        """The tables that the plan fills: the paper's in its order, then ours."""
         used = [table(row["table"]).id for row in self.plan["rows"]]
         return [each for id, each in TABLES.items() if id in used]
 
@@ -64,8 +67,17 @@ class Source:
         """The table's cells in its order, each with the cell ids that fill it (none where it did not run)."""
         return [(cell, self.cells(table.id, cell.label)) for cell in table.cells]
 
+    @property
+    def confidence(self) -> list[tuple[float, str]]:
+        """Strength of confidence-guided generation and the cell that samples with it, as the plan lists them."""
+        return [(float(each["strength"]), each["cell"]) for each in self.plan.get("confidence") or []]
+
+    @cached_property
+    def _texts(self) -> dict[str, dict[str, str]]:
+        return {str(id): dict(zip(self.frame.columns, row, strict=True)) for id, *row in self.frame.itertuples()}
+
     def text(self, cell: str, column: str) -> str:
-        return str(self.frame.loc[cell, column]) if column in self.frame.columns else ""
+        return self._texts[cell].get(column, "")
 
     def number(self, cell: str, column: str) -> float | None:
         """A metric, or None where the cell has none."""
@@ -79,8 +91,8 @@ class Source:
         return None if np.isnan(value) else value
 
     def setting(self, cell: str, key: str) -> Any:
-        """A config value of a cell, with the type that the base has."""
-        return _typed(self.text(cell, key), self.base[key])
+        """A config value of a cell, with the type that the base has; None where the report knows no such setting."""
+        return _typed(self.text(cell, key), self.base.get(key))
 
     def protocol(self, cell: str, kind: str) -> dict[str, Any]:
         text = self.text(cell, f"protocol.{kind}")
@@ -105,9 +117,16 @@ class Source:
 
     def command(self, cell: str) -> str:
         """The command that repeats a cell."""
-        words = [f"{key}={_plain(value)}" for key, value in self.changes(cell).items()]
-        preset = self.plan.get("preset", "digits")
-        return " ".join(["tokenbridge", "run", preset, *(shlex.quote(word) for word in words)])
+        last = [kind for kind in LAST if self.stage(cell, kind)]
+        if last == ["speed"]:
+            return "tokenbridge speed"  # all rows of its table together, in turn
+        # a run measures no times by itself
+        only = [word for kind in last for word in ("--only", kind)] if "speed" in last else []
+        return " ".join(["tokenbridge", "run", self.plan.get("preset", "digits"), *self.words(cell), *only])
+
+    def words(self, cell: str) -> list[str]:
+        """Changes of a cell as they are typed."""
+        return [shlex.quote(f"{key}={_plain(value)}") for key, value in self.changes(cell).items()]
 
 
 def read(folder: Path) -> Source:
@@ -124,12 +143,17 @@ def read(folder: Path) -> Source:
     plan = json.loads((folder / "plan.json").read_text())
     for row in plan["rows"]:
         table(row["table"]).cell(row["label"])
-        if row["cell"] not in frame.index:
-            raise UserError(
-                f"plan.json: cell {row['cell']} of table {row['table']} is not in frame.csv; write the source again"
-            )
+    for where, cell in planned(plan):
+        if cell not in frame.index:
+            raise UserError(f"plan.json: cell {cell} of {where} is not in frame.csv; write the source again")
     paths = sorted((folder / "manifests").glob("*.json"))
     return Source(folder, frame, plan, curves, {path.stem: json.loads(path.read_text()) for path in paths})
+
+
+def planned(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Every cell that a plan names, with where it does."""
+    rows = [(f"table {row['table']}", row["cell"]) for row in plan["rows"]]
+    return rows + [("confidence", each["cell"]) for each in plan.get("confidence") or []]
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

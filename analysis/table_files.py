@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import Any
 
-from analysis.tables import Entry, Filled
+from analysis.source import Source
+from analysis.tables import Entry, Filled, fill
 from experiments.paper import Column
+from tokenbridge.config import UserError
 
 
 def to_markdown(filled: Filled) -> str:
@@ -16,19 +19,39 @@ def to_markdown(filled: Filled) -> str:
     heads += [f"{_title(column)} ({filled.measured_heading})" for column in filled.measured]
     heads += [f"{_title(column)} (chosen by search)" for column in filled.chosen]
     heads += [f"{_title(column)} ({filled.published_heading})" for column in filled.published]
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    lines = [heads]
     for row in filled.rows:
-        first = [row.label, str(len(row.cells))] if filled.shows_seeds else [row.label]
+        label = f"{row.label} (here {row.here})" if row.here else row.label
+        first = [label, str(len(row.cells))] if filled.shows_seeds else [label]
         lines.append([*first, *map(_markdown, (*row.measured, *row.chosen, *row.published))])
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"# Table {filled.table.id}. {filled.table.title}\n\n{table}\n\n" + "\n".join(f"{n}\n" for n in filled.notes)
+    return f"# {filled.table.heading}\n\n{_aligned(lines)}\n\n" + "\n".join(f"{n}\n" for n in filled.notes)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    """A pipe table that can be read as it stands: the first column to the left, numbers to the right."""
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(lines[0]))]
+    ruler = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    padded = [
+        [line[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))]
+        for line in lines
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [padded[0], ruler, *padded[1:]])
+
+
+def tables_text(source: Source, ids: Sequence[str]) -> str:
+    """These tables of a report as Markdown, for a terminal; UserError for one that the report does not hold."""
+    held = {table.id: table for table in source.tables}
+    for id in ids:
+        if id not in held:
+            raise UserError(f"table {id} is not in this report; it holds {', '.join(held) or 'none'}")
+    return "\n".join(to_markdown(fill(held[id], source)) for id in ids)
 
 
 def to_csv(filled: Filled) -> str:
     """Full precision, in the units that the stages store; the cells that a row comes from; why fields are empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    heads = ["label", "seeds", "cells"]
+    heads = ["label", *(["here"] if filled.table.scaled else []), "seeds", "cells"]
     for column in filled.measured:
         heads += [f"measured {column.key}", f"measured {column.key} half-width"]
     heads += [f"chosen {column.key}" for column in filled.chosen]
@@ -36,7 +59,8 @@ def to_csv(filled: Filled) -> str:
     writer.writerow([*heads, "empty because"])
     for row in filled.rows:
         published = filled.table.cell(row.label).published
-        line: list[Any] = [row.label, len(row.cells), " ".join(row.cells)]
+        line: list[Any] = [row.label, *([row.here] if filled.table.scaled else [])]
+        line += [len(row.cells), " ".join(row.cells)]
         for column, entry in zip(filled.measured, row.measured, strict=True):
             line += _exact(column, entry)
         line += [entry.text for entry in row.chosen]

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from analysis import stats
+from analysis import protocol, stats
+from analysis.absences import absence
 from analysis.notes import notes
 from analysis.source import Source
 from analysis.stats import Estimate, number
 from experiments.paper import PUBLISHED_ON, Cell, Column, Table
 from tokenbridge.config import UserError
 
-REPLICATES = {"seed", "sample.seed"}
-"""protocol fields that tell the repetitions of one row apart"""
-
-
+WIDE = 9
+"""columns that fit on a page at their full size"""
 MEANINGS = {
     "sample.guidance": "how far samples are pushed towards their class (1 is off); searched for each row by itself",
     "sample.temperature": "spread of the draws (1 is what the model says); searched for each row by itself",
@@ -41,6 +39,8 @@ class Entry:
 @dataclass(frozen=True)
 class Row:
     label: str
+    here: str
+    """what stands for the label in this report, where the base scales it: 16×3 for the paper's 256×3; else empty"""
     cells: tuple[str, ...]
     """ids of the cells that the numbers come from, one a seed"""
     measured: tuple[Entry, ...]
@@ -58,6 +58,7 @@ class Filled:
     rows: tuple[Row, ...]
     measured_heading: str
     published_heading: str
+    """used where the table has published columns"""
     notes: tuple[str, ...]
 
     @property
@@ -66,21 +67,33 @@ class Filled:
         return [any(row.measured[i].half for row in self.rows) for i in range(len(self.measured))]
 
     @property
+    def begins(self) -> list[bool]:
+        """For each row, whether it is the first of its token, in a table whose labels read `token, head`."""
+        tokens = [row.label.partition(", ")[0] for row in self.rows]
+        return [self.table.own and i > 0 and token != tokens[i - 1] for i, token in enumerate(tokens)]
+
+    @property
+    def dense(self) -> bool:
+        """Whether there are so many columns that a page sets them smaller."""
+        return len(self.measured) + len(self.chosen) + len(self.published) > WIDE
+
+    @property
     def shows_seeds(self) -> bool:
         """Whether how many seeds a row has is worth a column."""
-        return self.table.kind != "reconstruction" or any(self.intervals)
+        return self.table.kind == "generation" or any(self.intervals)
 
 
 def fill(table: Table, source: Source) -> Filled:
     """Fill a table; UserError where a column would mix two protocols."""
     rows = source.rows(table)
     for column in table.measured:
-        check_protocol(table, column, rows, source)
+        protocol.check(table, column, rows, source)
     columns = {column.key: _column(column, rows, source) for column in table.measured}
     chosen = tuple(_chosen_column(key) for key in source.tuned) if table.kind == "generation" else ()
     filled = tuple(
         Row(
             cell.label,
+            _here(table, cell, ids, source),
             tuple(ids),
             tuple(columns[column.key][i] for column in table.measured),
             tuple(_setting(column.key, ids, source) for column in chosen),
@@ -88,52 +101,35 @@ def fill(table: Table, source: Source) -> Filled:
         )
         for i, (cell, ids) in enumerate(rows)
     )
-    headings = f"measured, {source.measured_on}", f"published, {PUBLISHED_ON}"
+    headings = (f"measured, {source.measured_on}", f"published, {PUBLISHED_ON}")
+    if table.kind == "speed":  # of heads alone, on no images
+        headings = ("measured here", "published, A100")
     return Filled(table, table.measured, chosen, table.published, filled, *headings, tuple(notes(table, source)))
 
 
-def check_protocol(table: Table, column: Column, rows: list[tuple[Cell, list[str]]], source: Source) -> None:
-    """Refuse a column whose numbers were not made in the same way.
-
-    What the table varies, what was searched for each cell by itself and the seed may differ; nothing else.
-    """
-    kind = column.key.partition("/")[0]
-    free = REPLICATES.union(*(_names(key) for key in (*table.varies, *source.tuned)))
-    first: tuple[str, dict[str, Any]] | None = None
-    for cell, ids in rows:
-        for id in ids:
-            if source.number(id, column.key) is None:
-                continue
-            protocol = source.protocol(id, kind)
-            if first is None:
-                first = cell.label, protocol
-            for field in sorted((protocol.keys() | first[1].keys()) - free):
-                here, there = protocol.get(field, "absent"), first[1].get(field, "absent")
-                if here != there:
-                    raise UserError(
-                        f"table {table.id}, column {column.key}: {field}={there} in row {first[0]!r} but {here} in row"
-                        f" {cell.label!r}; one column holds one protocol: run both rows with the same {field}"
-                    )
-
-
-def _names(key: str) -> set[str]:
-    """What protocols call a setting: head.kind is also `kind`, `head` and, in what was sampled from, `sample.head`."""
-    short = {key, key.rpartition(".")[2], key.removesuffix(".kind")}
-    return short | {f"sample.{name}" for name in short}
+def _here(table: Table, cell: Cell, ids: Sequence[str], source: Source) -> str:
+    """What a scaled row ran, read from its first cell; empty where that is what its label says."""
+    if not ids or not cell.overrides or not table.scaled:
+        return ""
+    ran = {key: source.setting(ids[0], key) for key in table.varies}
+    asked = {key: cell.overrides[key] for key in table.scaled if key in cell.overrides}
+    return "" if all(ran[key] == value for key, value in asked.items()) else "×".join(map(str, ran.values()))
 
 
 def _column(column: Column, rows: list[tuple[Cell, list[str]]], source: Source) -> list[Entry]:
     estimates: list[Estimate | None] = []
     reasons: list[str] = []
     for cell, ids in rows:
-        values = [source.number(id, column.key) for id in ids]
+        asked = _asked(column, ids, source)
+        values = [source.number(id, column.key) for id in asked]
         present = [value * column.scale for value in values if value is not None]
-        if present and len(present) < len(ids):
+        if present and len(present) < len(asked):
             raise UserError(
-                f"table {column.key}: row {cell.label!r} has it for {len(present)} of {len(ids)} seeds; finish the runs"
+                f"column {column.key}: row {cell.label!r} has it for {len(present)} of {len(asked)} seeds;"
+                " finish the runs"
             )
         estimates.append(stats.estimate(present) if present else None)
-        reasons.append("" if present else _absence(column, cell, ids, source))
+        reasons.append("" if present else absence(column, cell, ids, source))
     winner = stats.best(estimates, column.better)
     return [
         Entry(reason=reason) if value is None else _entry(column, value, i == winner)
@@ -141,21 +137,18 @@ def _column(column: Column, rows: list[tuple[Cell, list[str]]], source: Source) 
     ]
 
 
+def _asked(column: Column, ids: Sequence[str], source: Source) -> Sequence[str]:
+    """The cells that must have the number: all, but a time, which no seed changes, once where seeds share its stage."""
+    if not column.key.startswith("speed/"):
+        return ids
+    return list({stage: id for id in reversed(ids) if (stage := source.stage(id, "speed"))}.values())[::-1]
+
+
 def _entry(column: Column, value: Estimate, best: bool) -> Entry:
-    half = "" if value.half is None else number(value.half, column.decimals)
+    # a count without a direction, such as parameters, is the same for every seed: ± 0 would say nothing
+    silent = value.half is None or (len(set(value.values)) == 1 and not column.better)
+    half = "" if silent else number(value.half or 0, column.decimals)
     return Entry(number(value.mean, column.decimals), "", value, half, best)
-
-
-def _absence(column: Column, cell: Cell, ids: Sequence[str], source: Source) -> str:
-    """Why a measured cell is empty."""
-    kind = column.key.partition("/")[0]
-    if not ids:
-        return cell.reason if cell.overrides is None else "not run"
-    if kind == "quantizer" and all(source.setting(id, "quantizer.kind") == "identity" for id in ids):
-        return "no levels"
-    if not any(source.stage(id, kind) for id in ids):
-        return f"{kind} not run"
-    return "not reported"
 
 
 def _chosen_column(key: str) -> Column:
@@ -166,7 +159,12 @@ def _setting(key: str, ids: Sequence[str], source: Source) -> Entry:
     values = [source.setting(id, key) for id in ids]
     if not values:
         return Entry(reason="not run")
-    return Entry(" / ".join(f"{value:g}" for value in (values[:1] if len(set(values)) == 1 else values)))
+    return Entry(" / ".join(dict.fromkeys(map(_shown, values))))
+
+
+def _shown(value: object) -> str:
+    """A number, or one a step of the channel order."""
+    return ", ".join(map(_shown, value)) if isinstance(value, list) else f"{value:g}"
 
 
 def _published(column: Column, cell: Cell) -> Entry:

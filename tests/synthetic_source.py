@@ -13,144 +13,166 @@ import pandas as pd
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from experiments.paper import TABLES
+from experiments.paper import TABLES, Cell, Table
 from experiments.presets import preset
+from tests import synthetic_numbers as numbers
 from tokenbridge.config import RunConfig
 from tokenbridge.overrides import override, settings
 
 BASE = preset("digits")
-GENERATION = {"latents", "quantizer", "train", "likelihood", "sample", "score"}
 
 
 def write_source(
-    folder: Path, seeds: int = 1, tables: tuple[str, ...] = ("1a", "1b", "2a"), examples: bool = True
+    folder: Path,
+    seeds: int = 1,
+    tables: tuple[str, ...] = ("1a", "1b", "2a"),
+    examples: bool = True,
+    strengths: tuple[float, ...] = (),
 ) -> Path:
-    """Write folder/source for these tables, generation with so many seeds; returns folder."""
+    """Write folder/source for these tables, generation with so many seeds, figure 8 with these strengths."""
     source = folder / "source"
     for part in ("examples", "manifests"):
         (source / part).mkdir(parents=True)
-    rows, plan_rows, curves = {}, [], []
+    rows: dict[str, dict[str, Any]] = {}
+    plan_rows, configs = [], {}
     for id in tables:
         for cell in TABLES[id].cells:
             for seed in range(seeds if TABLES[id].kind == "generation" else 1):
-                row, config = _row(id, cell.label, cell.overrides, seed)
-                rows[row["cell"]] = row
+                row, config = _row(TABLES[id], cell, seed)
+                rows[row["cell"]] = rows.get(row["cell"], {}) | row
+                configs[row["cell"]] = config
                 plan_rows.append({"table": id, "label": cell.label, "cell": row["cell"]})
-                if examples:
-                    _write_examples(source, row, config)
-                curves += _curves(row)
+    confidence = []
+    for strength in strengths:
+        row, config = _confident(strength)
+        rows[row["cell"]], configs[row["cell"]] = row, config
+        confidence.append({"strength": strength, "cell": row["cell"]})
+    if examples:
+        for id, row in rows.items():
+            _write_examples(source, row, configs[id])
     for id in sorted({value for row in rows.values() for key, value in row.items() if key.startswith("stage.")}):
         _write_json(source / "manifests" / f"{id}.json", _manifest(id))
+    curves = [point for row in rows.values() for point in _curves(row)]
     pd.DataFrame(list(rows.values())).to_csv(source / "frame.csv", index=False)
     pd.DataFrame(curves, columns=["stage", "key", "step", "value"]).to_csv(source / "curves.csv", index=False)
-    search = {
-        "keys": ["sample.guidance", "sample.temperature"],
-        "guidance": [1.0, 1.5, 2.0],
-        "temperature": [0.9, 1.0],
-        "images": 500,
-        "metric": "fd_digits",
-        "seed": 1000,
-        "chosen": {"parallel": {"sample.guidance": 1.5}, "autoregressive": {"sample.guidance": 2.0}},
-        "points": [
-            {"row": label, "guidance": g, "temperature": t, "fd_digits": 12.0 + 30 * (t - 0.9) + 8 * (g - best) ** 2}
-            for label, best in (("parallel", 1.5), ("autoregressive", 2.0))
-            for g in (1.0, 1.5, 2.0)
-            for t in (0.9, 1.0)
-        ],
-    }
     plan = {
         "name": "synthetic",
         "title": "Synthetic numbers for a test of the report",
         "base": BASE.model_dump(mode="json"),
+        "tables": list(tables),
         "rows": plan_rows,
-        "search": search,
+        "search": _search(tables),
+        "confidence": confidence,
         "notes": ["Every number on this page is made up: it shows the layout and nothing else."],
     }
     _write_json(source / "plan.json", plan)
     return folder
 
 
-def edit_frame(folder: Path, label: str, changes: dict[str, Any], table: str = "2a") -> None:
-    """Change values of the cells of one row in frame.csv."""
+def edit_frame(folder: Path, label: str, changes: dict[str, Any], table: str = "2a", seed: int | None = None) -> None:
+    """Change values of the cells of one row in frame.csv, or of one seed of it."""
     path = folder / "source" / "frame.csv"
     plan = json.loads((folder / "source" / "plan.json").read_text())
-    cells = {row["cell"] for row in plan["rows"] if row["table"] == table and row["label"] == label}
+    cells = [row["cell"] for row in plan["rows"] if row["table"] == table and row["label"] == label]
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     for key, value in changes.items():
-        frame.loc[frame["cell"].isin(cells), key] = "" if value is None else str(value)
+        chosen = frame["cell"].isin(cells if seed is None else cells[seed : seed + 1])
+        frame.loc[chosen, key] = "" if value is None else str(value)
     frame.to_csv(path, index=False)
 
 
-def _row(table: str, label: str, overrides: Any, seed: int) -> tuple[dict[str, Any], RunConfig]:
-    generation = TABLES[table].kind == "generation"
-    tuned = {"sample.guidance": 1.5 if label == "parallel" else 2.0, "sample.temperature": 0.9}
-    more = tuned | {"train.seed": seed, "sample.seed": seed} if generation else {}
-    config = override(BASE, dict(overrides) | more)
-    q = config.quantizer
-    of_quantizer = "identity" if q.kind == "identity" else f"b{q.levels:03d}-r{q.range:g}"
-    of_model = f"{config.head.kind}-s{seed}"
-    kinds = GENERATION if generation else {"latents", "quantizer", "reconstruct"}
-    parts = {"latents": "all", "quantizer": of_quantizer, "reconstruct": of_quantizer}
-    row: dict[str, Any] = {"cell": f"cell-{of_quantizer}-{of_model}" if generation else f"cell-{of_quantizer}"}
-    row |= {"name": f"{table}-{label}", "experiment": "synthetic", "run_id": None}
-    row |= {f"stage.{kind}": f"{kind}-{parts.get(kind, of_model)}" for kind in sorted(kinds)}
+def _search(tables: tuple[str, ...]) -> dict[str, Any]:
+    searched = [(TABLES[id], cell) for id in tables if TABLES[id].kind == "generation" for cell in TABLES[id].cells]
+    best = {f"{table.id} {cell.label}": _tuned(override(BASE, table.overrides(cell, BASE))) for table, cell in searched}
+    return {
+        "keys": ["sample.guidance", "sample.temperature"],
+        "guidance": [1.0, 1.5, 2.0],
+        "temperature": [0.9, 1.0],
+        "images": 500,
+        "metric": "fd_digits",
+        "seed": 1000,
+        "chosen": best,
+        "points": [
+            {
+                "row": row,
+                "guidance": g,
+                "temperature": t,
+                "train_seed": 0,
+                "fd_digits": 12.0 + 30 * (t - 0.9) + 8 * (g - values["sample.guidance"]) ** 2,
+            }
+            for row, values in best.items()
+            for g in (1.0, 1.5, 2.0)
+            for t in (0.9, 1.0)
+        ],
+    }
+
+
+def _tuned(config: RunConfig) -> dict[str, float]:
+    return {"sample.guidance": 1.5 if config.head.kind == "parallel" else 2.0, "sample.temperature": 0.9}
+
+
+def _row(table: Table, cell: Cell, seed: int) -> tuple[dict[str, Any], RunConfig]:
+    config = override(BASE, table.overrides(cell, BASE))
+    if table.kind == "generation":
+        config = override(config, _tuned(config) | {"train.seed": seed, "sample.seed": seed})
+    of_quantizer, of_model = _quantizer_name(config), _model_name(config)
+    parts = {"latents": "all", "tokenizer": of_quantizer, "quantizer": of_quantizer, "reconstruct": of_quantizer}
+    if config.quantizer.trained:
+        parts["latents"] = of_quantizer
+    names = {"reconstruction": of_quantizer, "speed": f"time-{of_model}"}
+    row: dict[str, Any] = {"cell": f"cell-{names.get(table.kind, f'{of_quantizer}-{of_model}')}"}
+    row |= {"name": f"{table.id}-{cell.label}", "experiment": "synthetic", "run_id": None}
+    for kind in _kinds(table, config):
+        own = of_model if config.quantizer == BASE.quantizer or table.kind == "speed" else f"{of_quantizer}-{of_model}"
+        # the time of an image is measured once for all seeds
+        name = own.rpartition("-s")[0] if kind == "speed" and table.kind == "generation" else parts.get(kind, own)
+        row[f"stage.{kind}"] = f"{kind}-{name}"
     row |= {k: json.dumps(v) if isinstance(v, list | tuple) else v for k, v in settings(config).items()}
-    row |= _quantizer_numbers(config) | (_generation_numbers(config, seed) if generation else _image_numbers(config))
-    return row, config
+    return row | _numbers(table, config, seed), config
 
 
-def _mse(config: RunConfig) -> float:
+def _kinds(table: Table, config: RunConfig) -> list[str]:
+    if table.kind == "speed":
+        return ["speed"]
+    kinds = (["tokenizer"] if config.quantizer.trained else []) + ["latents", "quantizer"]
+    if table.kind == "reconstruction" or config.quantizer.trained:
+        kinds += ["reconstruct"]
+    if table.kind == "generation":
+        kinds += ["train", *(["likelihood"] if numbers.has_density(config) else []), "sample", "score"]
+    return sorted(kinds + (["speed"] if table.id == "heads" else []))
+
+
+def _numbers(table: Table, config: RunConfig, seed: int) -> dict[str, Any]:
+    if table.kind == "speed":
+        return numbers.of_time(config, one_token=True)
+    found = numbers.of_quantizer(config)
+    if table.kind == "reconstruction" or config.quantizer.trained:
+        found |= numbers.of_images(config)
+    if table.kind == "generation":
+        found |= numbers.of_generation(config, seed)
+    return found | (numbers.of_time(config, one_token=False) if table.id == "heads" else {})
+
+
+def _confident(strength: float) -> tuple[dict[str, Any], RunConfig]:
+    """A cell of figure 8: the autoregressive model of table 2a, sampled and scored."""
+    table = TABLES["2a"]
+    row, config = _row(table, table.cell("autoregressive"), 0)
+    row |= {"cell": f"cell-confidence-{strength:g}", "name": f"figure-8-c{strength:g}", "sample.confidence": strength}
+    row |= {f"stage.{kind}": f"{kind}-confidence-{strength:g}" for kind in ("sample", "score")}
+    return {key: value for key, value in row.items() if "likelihood" not in key}, config
+
+
+def _quantizer_name(config: RunConfig) -> str:
     q = config.quantizer
-    if q.kind == "identity":
-        return 0.0
-    return 1.03 * math.pi * math.sqrt(3) / 2 / q.levels**2 + 0.004 * abs(q.range - 5) ** 1.5
+    return f"b{q.levels:03d}-r{q.range:g}" if q.kind == "gaussian" else q.kind
 
 
-def _quantizer_numbers(config: RunConfig) -> dict[str, Any]:
-    found: dict[str, Any] = {"quantizer/mse": _mse(config)}
-    if config.quantizer.kind != "identity":
-        found["quantizer/entropy_bits"] = math.log2(config.quantizer.levels) - 0.28
-    return found | {
-        "protocol.quantizer": json.dumps({"values": "held-out latents", "scale": 0.731, "held_out_images": 360})
-    }
-
-
-def _image_numbers(config: RunConfig) -> dict[str, Any]:
-    error = _mse(config)
-    protocol = {"latents": "posterior mean of held-out images", "images": 360, "psnr": "mean over images, peak 255"}
-    return {
-        "reconstruct/psnr": 36.1 - 10 * math.log10(1 + 30 * error),
-        "reconstruct/ssim": 0.991 - 0.8 * error,
-        "reconstruct/fd_digits": 0.21 + 22 * error,
-        "reconstruct/fd_digits_se": 0.08,
-        "reconstruct/fd_digits_floor": 0.2,
-        "reconstruct/fd_digits_held_out": 0.0118 + 1.3 * error,
-        "protocol.reconstruct": json.dumps(protocol),
-    }
-
-
-def _generation_numbers(config: RunConfig, seed: int) -> dict[str, Any]:
-    shift = 0.0 if config.head.kind == "autoregressive" else 1.0
-    jitter = 0.01 * math.sin(1 + 3 * seed + shift)
-    protocol = {"features": "digits", "features_weights": "0a1b2c3d4e5f", "images": 2000, "reference": "train"}
-    protocol |= {f"sample.{key}": value for key, value in config.sample.model_dump().items()}
-    protocol |= {"sample.head": config.head.kind, "sample.quantizer": config.quantizer.kind}
-    likelihood = {"split": "held-out", "images": 360, "weights": "ema", "scale": 0.731}
-    return {
-        "likelihood/bits_per_dim": 1.234 + 0.21 * shift + jitter,
-        "likelihood/bits_per_dim_se": 0.012,
-        "score/fd_digits": 11.4 + 25.7 * shift + 9 * jitter,
-        "score/fd_digits_se": 0.4,
-        "score/fd_digits_floor": 2.31,
-        "score/fd_digits_floor_images": 360.0,
-        "score/fd_digits_at_floor_images": 13.2 + 26 * shift,
-        "score/is_digits": 8.9 - 1.1 * shift + jitter,
-        "score/agreement": 0.964 - 0.13 * shift + jitter / 3,
-        "score/precision_digits": 0.88 - 0.2 * shift + jitter,
-        "score/recall_digits": 0.79 - 0.1 * shift + jitter,
-        "protocol.likelihood": json.dumps(likelihood),
-        "protocol.score": json.dumps(protocol),
-    }
+def _model_name(config: RunConfig) -> str:
+    """The head, with what differs from the base."""
+    head, base = config.head, BASE.head
+    parts = [head.kind, "frequency" if head.order == "frequency" else "", f"g{head.group}" if head.group > 1 else ""]
+    parts += ["" if (head.width, head.depth) == (base.width, base.depth) else f"{head.width}x{head.depth}"]
+    return "-".join(filter(None, [*parts, "full" if head.covariance == "full" else "", f"s{config.train.seed}"]))
 
 
 @cache
@@ -167,6 +189,8 @@ def _write_examples(source: Path, row: dict[str, Any], config: RunConfig) -> Non
     firsts = np.array([np.flatnonzero(labels == k)[0] for k in range(10)])
     random = np.random.default_rng(5)
     folder = source / "examples"
+    if "stage.quantizer" not in row or (config.train.seed and "stage.sample" in row):
+        return  # nothing to see, or a seed that no figure shows
 
     def noisy(values: np.ndarray, deviation: float) -> np.ndarray:
         return np.clip(values + random.normal(0, deviation, values.shape), 0, 255).round().astype(np.uint8)
@@ -174,7 +198,7 @@ def _write_examples(source: Path, row: dict[str, Any], config: RunConfig) -> Non
     np.savez_compressed(folder / f"{row['stage.quantizer']}.npz", **_histograms(config))
     if "stage.reconstruct" in row:
         original = images[firsts]
-        arrays = {"original": original, "reconstructed": noisy(original, 3 + 110 * math.sqrt(_mse(config)))}
+        arrays = {"original": original, "reconstructed": noisy(original, 3 + 110 * math.sqrt(numbers.mse(config)))}
         np.savez_compressed(folder / f"{row['stage.reconstruct']}.npz", **arrays, labels=np.arange(10))
     if "stage.sample" in row:
         order = np.stack([np.flatnonzero(labels == k)[1:11] for k in range(10)], axis=1).reshape(-1)
@@ -187,8 +211,9 @@ def _histograms(config: RunConfig) -> dict[str, np.ndarray]:
     q = config.quantizer
     values = np.random.default_rng(3).normal(0, np.linspace(0.7, 1.2, 8)[:, None], (8, 5000))
     before = np.stack([np.histogram(row, edges)[0] for row in values]).astype(np.float64)
-    if q.kind == "identity":
+    if q.kind != "gaussian":
         return {"edges": edges, "before": before, "after": before, "centers": np.empty((1, 0))}
+    assert isinstance(q.levels, int)
     spread = np.linspace(-1, 1, q.levels)
     centers = q.range * 0.75 * np.sign(spread) * np.abs(spread) ** 1.4
     nearest = centers[np.abs(values[..., None] - centers).argmin(-1)]
@@ -197,9 +222,10 @@ def _histograms(config: RunConfig) -> dict[str, np.ndarray]:
 
 
 def _curves(row: dict[str, Any]) -> list[tuple[str, str, int, float]]:
-    if "stage.train" not in row:
-        return []
-    floor, stage = (2.1 if "auto" in row["stage.train"] else 2.5), row["stage.train"]
+    if row.get("stage.train", "").removeprefix("train-")[:-1] not in ("autoregressive-s", "parallel-s"):
+        return []  # no figure shows it
+    stage = row["stage.train"]
+    floor = 2.1 if "auto" in stage else 2.5
     random = np.random.default_rng(7)
     steps = range(10, 1321, 10)
     points = [(stage, "loss", s, floor + 2 * math.exp(-s / 120) + random.normal(0, 0.02)) for s in steps]

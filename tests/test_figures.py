@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from analysis import charts, figures, mosaic
-from analysis.figures import Drawing
+from analysis import charts, figures, mosaic, stats
+from analysis.comparison import GROUPS, Point, front
+from analysis.figures import Drawing, generation, heads, reconstruction
 from analysis.source import Source, read
 from tests.synthetic_source import write_source
 from tokenbridge.config import UserError
 
-NAMES = ["figure-3-latents", "distortion", "figure-6-reconstructions", "figure-7-prediction", "samples", "training"]
+NAMES = [
+    "figure-3-latents", "distortion", "figure-6-reconstructions", "figure-5-patches", "figure-7-prediction", "samples",
+    "figure-8-confidence", "training", "heads",
+]  # fmt: skip
+MOSAICS = ["figure-6-reconstructions", "figure-5-patches", "figure-7-prediction", "samples", "figure-8-confidence"]
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    return read(write_source(tmp_path_factory.mktemp("figures") / "report", seeds=2) / "source")
+    folder = tmp_path_factory.mktemp("figures") / "report"
+    return read(write_source(folder, seeds=2, tables=("1a", "2a", "heads"), strengths=(0, 1, 16)) / "source")
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["light", "dark"])
@@ -80,9 +89,11 @@ def test_the_overlap_check_sees_an_overlap(monkeypatch: pytest.MonkeyPatch) -> N
     assert first.overlaps(second)
 
 
-@pytest.mark.parametrize("name", ["figure-6-reconstructions", "figure-7-prediction", "samples"])
+@pytest.mark.parametrize("name", MOSAICS)
 def test_image_pixels_are_whole_squares_of_one_colour(drawings: list[Drawing], name: str) -> None:
     figure = next(drawing.figure for drawing in drawings if drawing.name == name)
+    for frame in (patch for axes in figure.axes for patch in axes.patches):
+        frame.set_visible(False)  # it lies on the pixels around a detail
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     seen = np.asarray(canvas.buffer_rgba())[..., :3]
@@ -140,7 +151,7 @@ def test_the_error_maps_and_the_scale_end_at_the_largest_error(source: Source) -
     stages = [source.stage(source.cells("1a", label)[0], "reconstruct") for label in ("continuous", "B=4")]
     examples = [source.example(stage) for stage in stages]
     errors = [np.abs(e["reconstructed"].astype(int) - e["original"]) for e in examples]
-    caption = next(d.caption for d in figures.draw(source) if d.name == "figure-6-reconstructions")
+    caption = _of(source, reconstruction.reconstructions).caption
     assert errors[0].max() < errors[1].max()
     assert f"({errors[1].max()} of 255 grey levels)" in caption
 
@@ -153,6 +164,68 @@ def test_the_titles_of_figure_7_quote_numbers_of_one_seed_only(tmp_path: Path) -
         titles
     )
     assert set(drawn) == {"figure-7-prediction", "samples", "training"}
+
+
+def _of(source: Source, make: Callable[[Source], Drawing | None]) -> Drawing:
+    with figures.style():
+        drawing = make(source)
+    assert drawing is not None
+    return drawing
+
+
+def test_trained_tokenizers_stand_below_the_levels_with_the_same_originals(source: Source, tmp_path: Path) -> None:
+    names = [text.get_text() for text in _of(source, reconstruction.reconstructions).figure.texts]
+    rows = [name for name in names if name in ("original", "continuous", "VQ", "FSQ", "LFQ") or name.startswith("B =")]
+    assert rows == ["original", "continuous", "B = 64", "B = 32", "B = 16", "B = 8", "B = 4", "VQ", "FSQ", "LFQ"]
+    alone = read(write_source(tmp_path / "report", tables=("1a",)) / "source")
+    assert "LFQ" not in _of(alone, reconstruction.reconstructions).caption
+    assert "VQ, FSQ, LFQ: autoencoders of the same body" in _of(source, reconstruction.patches).caption
+
+
+def test_a_detail_is_where_the_error_is_largest() -> None:
+    error = np.zeros((7, 11))
+    error[4:6, 8:10] = 1.0
+    error[0, 0] = 2.0
+    assert reconstruction.worst(error, 3) == (3, 7)
+    assert reconstruction.worst(np.zeros((5, 5)), 2) == (0, 0)
+
+
+def test_confidence_is_shown_by_strength_with_its_scores(source: Source, tmp_path: Path) -> None:
+    titles = [text.get_text() for text in _of(source, generation.confidence).figure.texts if len(text.get_text()) > 1]
+    assert titles == [
+        f"{name}  ·  fd_digits 11.48  ·  agreement 96.7 %" for name in ("random order", "strength 1", "strength 16")
+    ]
+    folder = write_source(tmp_path / "report", tables=("2a",), strengths=(0, 2))
+    path = folder / "source" / "plan.json"
+    plan = json.loads(path.read_text())
+    plan["confidence"][1]["cell"] = "nowhere"
+    path.write_text(json.dumps(plan))
+    with pytest.raises(UserError, match=r"cell nowhere of confidence is not in frame.csv"):
+        read(folder / "source")
+
+
+def test_the_front_is_what_nothing_beats_in_time_and_distance() -> None:
+    def point(name: str, fd: float, ms: float | None) -> Point:
+        return Point(name, "parallel", GROUPS[0], stats.estimate([fd]), ms)
+
+    points = [point("a", 3.0, 2.0), point("b", 5.0, 1.0), point("c", 4.0, 3.0), point("d", 2.0, None)]
+    assert [each.token for each in front([*points, point("e", 3.0, 9.0), point("f", 2.5, 7.0)])] == ["b", "a", "f"]
+
+
+def test_the_chart_of_all_heads_tells_tokens_heads_and_times(source: Source, tmp_path: Path) -> None:
+    left, right = _of(source, heads.heads).figure.axes
+    assert [label.get_text() for label in left.get_xticklabels()] == [
+        "B=8", "B=16", "B=32", "B=64", "VQ", "FSQ", "LFQ", "continuous",
+    ]  # fmt: skip
+    assert right.get_xscale() == "log"
+    looks = {(line.get_color(), line.get_marker(), line.get_markerfacecolor()) for line in right.get_lines()[1:]}
+    assert len(looks) == len({marker for _, marker, _ in looks}) == 7  # each head by its marker alone
+    folder = write_source(tmp_path / "report", tables=("heads",))
+    path = folder / "source" / "frame.csv"
+    pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns="speed/image_ms").to_csv(path, index=False)
+    drawing = _of(read(folder / "source"), heads.heads)
+    assert len(drawing.figure.axes) == 1
+    assert "time" not in drawing.caption
 
 
 def test_a_missing_example_file_is_named(tmp_path: Path) -> None:

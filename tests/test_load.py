@@ -182,6 +182,23 @@ def test_a_source_folder_has_all_that_a_report_needs(store, tmp_path):
         assert (source / "examples" / f"{id}.npz").read_bytes() == (store.folder(id) / "examples.npz").read_bytes()
 
 
+def test_a_source_holds_the_images_and_curves_that_figures_show_and_no_more(store, tmp_path):
+    tracking.sync(store)
+    found = load.frame_from_stages(store.root).set_index("name")["cell"]
+    rows = [{"table": "1a", "label": "B=4", "cell": found[name]} for name in ("1a-b004", "1a-b008")]
+    plan = plan_of(store) | {"rows": rows, "confidence": [{"strength": 1.0, "cell": found["2a-g1.5"]}]}
+    load.collect(store.root, tracking.tracking_uri(store), plan, tmp_path / "source")
+    frame = pd.read_csv(tmp_path / "source" / "frame.csv")
+    assert list(frame["name"]) == ["1a-b004", "1a-b008", "2a-g1.5"]
+    shown = {path.stem for path in (tmp_path / "source" / "examples").iterdir()}
+    sampled, second = frame["stage.sample"][2], frame["stage.reconstruct"][1]
+    assert frame["stage.reconstruct"][0] in shown
+    assert sampled in shown
+    assert second not in shown  # a second seed of its row
+    assert (tmp_path / "source" / "manifests" / f"{second}.json").exists()
+    assert (tmp_path / "source" / "curves.csv").read_text().splitlines() == ["stage,key,step,value"]
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

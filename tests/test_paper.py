@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
 import pytest
 
-from experiments.paper import TABLES, Table, table
+from experiments.paper import PAPER, TABLES, Table, table
 from experiments.presets import preset
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.overrides import override, settings
 
-# typed from arXiv 2503.16430 apart from experiments/paper.py: label, then the columns in their order
+# typed from arXiv 2503.16430 apart from experiments/paper: label, then the columns in their order
 PRINTED = {
     "1a": ["continuous 1.11 306.1", "B=4", "B=8 3.69 250.3", "B=16 1.33 296.8", "B=32 1.12 303.8", "B=64 1.11 305.4"],
     "1b": ["continuous 1.11 306.1", "±2 2.26 267.9", "±3 1.22 299.7", "±4 1.13 305.3", "±5 1.11 305.4"],
@@ -79,10 +80,10 @@ def test_overrides_are_settings_of_a_config(table: Table, cell) -> None:
     assert {key: settings(config)[key] for key in cell.overrides} == dict(cell.overrides)
 
 
-@pytest.mark.parametrize("id", ["1a", "1b", "2a", "2b", "2c", "2e"])
+@pytest.mark.parametrize("id", ["1a", "1b", "2a", "2b", "2c", "2d", "2e", "5", "heads"])
 def test_rows_differ_in_what_the_table_varies_and_in_nothing_else(id: str) -> None:
     table, base = TABLES[id], override(preset("digits"), {"quantizer.levels": 64})
-    configs = [settings(override(base, cell.overrides or {})) for cell in table.cells]
+    configs = [settings(override(base, table.overrides(cell, base))) for cell in table.cells]
     differing = {key for key in configs[0] if len({str(config[key]) for config in configs}) > 1}
     assert differing == set(table.varies)
 
@@ -103,10 +104,43 @@ def test_the_tables_of_a_large_model_are_the_presets() -> None:
 
 
 def test_an_unknown_table_and_an_unknown_row_are_refused_with_what_there_is() -> None:
-    with pytest.raises(UserError, match="'9z' is none of ours; choose one of 1a, 1b, 2a"):
+    with pytest.raises(UserError, match="table '9z' is none of ours; choose one of 1a, 1b, 2a"):
         table("9z")
     with pytest.raises(UserError, match="'B=7' is no row of table 1a; its rows are continuous, B=4"):
         TABLES["1a"].cell("B=7")
+
+
+def test_a_scaled_setting_keeps_its_ratio_to_the_base() -> None:
+    table = TABLES["2e"]
+    widths = {
+        name: [table.overrides(cell, preset(name))["head.width"] for cell in table.cells]
+        for name in ("digits", "imagenet256-L")
+    }
+    assert widths == {"digits": [16, 32, 32, 64, 64], "imagenet256-L": [256, 512, 512, 1024, 1024]}
+    odd = override(preset("digits"), {"head.width": 36, "head.heads": 2})
+    assert table.overrides(table.cells[0], odd)["head.width"] == 9
+    narrow = override(preset("digits"), {"head.width": 6, "head.heads": 2})
+    with pytest.raises(UserError, match=r"row 256×3: head.width=6 of the base scales 256 to 1.5, which must be"):
+        table.overrides(table.cells[0], narrow)
+
+
+def test_our_own_table_is_none_of_the_paper_s() -> None:
+    own = [each for each in TABLES.values() if each.own]
+    assert [each.id for each in own] == ["heads"]
+    assert own[0] not in PAPER
+    assert (own[0].name, TABLES["2a"].name) == ("Every head on every token", "Table 2a")
+    assert not any(cell.published for cell in own[0].cells)
+
+
+def test_every_head_can_predict_its_token() -> None:
+    table, base = TABLES["heads"], preset("digits")
+    configs = {cell.label: override(base, table.overrides(cell, base)) for cell in table.cells}
+    for config in configs.values():
+        config.require_pair()
+    tokens = {label.partition(", ")[0]: math.prod(config.token_levels) for label, config in configs.items()}
+    assert tokens["VQ"] == tokens["LFQ"] == 1024
+    assert tokens["FSQ"] == 1000
+    assert tokens["B=16"] == 16**8
 
 
 def test_importing_it_takes_neither_torch_nor_pandas() -> None:

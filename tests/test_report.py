@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import re
 import shutil
@@ -15,7 +16,6 @@ import pytest
 
 from analysis import facts, report
 from analysis.source import read
-from analysis.verdicts import verdicts
 from tests.synthetic_source import edit_frame, write_source
 from tokenbridge.config import UserError
 
@@ -64,13 +64,10 @@ def page(built: Path) -> _Page:
     return _Page((built / "index.html").read_text())
 
 
-def _sentences(folder: Path) -> str:
-    return "\n".join(f"{v.status}: {v.text}" for v in verdicts(read(folder / "source")))
-
-
 def test_the_folder_holds_page_tables_and_figures(built: Path) -> None:
     assert sorted(path.name for path in (built / "tables").iterdir()) == [
-        f"table-{id}.{end}" for id in ("1a", "1b", "2a") for end in ("csv", "md")
+        "search.csv",
+        *(f"table-{id}.{end}" for id in ("1a", "1b", "2a") for end in ("csv", "md")),
     ]
     names = {path.name for path in (built / "figures").iterdir()}
     assert {f"figure-{n}.png" for n in ("3-latents", "6-reconstructions", "7-prediction")} <= names
@@ -85,7 +82,7 @@ def test_the_page_asks_for_nothing_outside_itself(page: _Page) -> None:
 
 
 def test_each_figure_is_embedded_sharp_and_described(built: Path, page: _Page) -> None:
-    assert len(page.images) == 6
+    assert len(page.images) == 7
     for image in page.images:
         data = base64.b64decode(str(image["src"]).removeprefix("data:image/png;base64,"))
         assert data in {path.read_bytes() for path in (built / "figures").glob("*.png")}
@@ -108,8 +105,8 @@ def test_the_page_tells_commit_versions_and_how_to_repeat_a_number(built: Path) 
         "0123456789abcdef0123456789abcdef01234567",
         "2.9.0",
         "tokenbridge run digits quantizer.levels=8</code>",
-        "tokenbridge run digits head.kind=parallel train.seed=1 ",
-        "cell-b016-r5-parallel-s1",
+        "<code>tokenbridge run digits head.kind=parallel sample.temperature=0.9</code>",
+        'seed 1, cell <span class="id">cell-b016-r5-parallel-s1</span>: add <code>train.seed=1 sample.seed=1</code>',
         "train-parallel-s1",
         "published, ImageNet 256×256",
         "measured, digits 16×16",
@@ -119,12 +116,25 @@ def test_the_page_tells_commit_versions_and_how_to_repeat_a_number(built: Path) 
         assert part in text, part
 
 
-def test_the_search_is_shown_point_by_point_with_the_best_in_bold(built: Path) -> None:
-    parallel, ours = facts.search_grids(read(built / "source"))
-    assert (parallel.label, parallel.across, parallel.best) == ("parallel", ("1", "1.5", "2"), (0, 1))
-    assert ours.lines == (("0.9", ("20.00", "14.00", "12.00")), ("1", ("23.00", "17.00", "15.00")))
-    assert ours.best == (0, 2)
-    assert '<td class="number best">12.00</td>' in (built / "index.html").read_text()
+def test_the_search_is_shown_by_its_chosen_points_and_whole_in_a_file(built: Path) -> None:
+    parallel, ours = facts.chosen(read(built / "source"))
+    assert (parallel.rows, parallel.guidance, parallel.temperature) == (("2a parallel",), 1.5, 0.9)
+    assert (parallel.value, parallel.edges) == (12.0, ("lowest temperature",))
+    assert ours.edges == ("highest guidance", "lowest temperature")
+    points = list(csv.DictReader((built / "tables" / "search.csv").read_text().splitlines()))
+    assert len(points) == 12
+    assert [point["fd_digits"] for point in points if point["chosen"]] == ["12", "12"]
+    assert list(points[5].values()) == ["2a parallel", "2", "1", "0", "17", ""]
+    assert "highest guidance, lowest temperature</td>" in (built / "index.html").read_text()
+
+
+def test_a_chosen_point_that_was_never_searched_is_refused(one: Path) -> None:
+    path = one / "source" / "plan.json"
+    plan = json.loads(path.read_text())
+    plan["search"]["chosen"]["2a parallel"]["sample.guidance"] = 7.0
+    path.write_text(json.dumps(plan))
+    with pytest.raises(UserError, match=r"guidance 7 and temperature 0.9 chosen for 2a parallel are no point"):
+        facts.chosen(read(one / "source"))
 
 
 def test_the_same_source_gives_the_same_bytes_anywhere(built: Path, tmp_path: Path) -> None:
@@ -137,37 +147,6 @@ def test_the_same_source_gives_the_same_bytes_anywhere(built: Path, tmp_path: Pa
     assert [path.relative_to(other) for path in sorted(other.rglob("*")) if path.is_file()] == files
     for name in files:
         assert (built / name).read_bytes() == (other / name).read_bytes(), name
-
-
-def test_sentences_follow_the_numbers(one: Path) -> None:
-    before = _sentences(one)
-    assert "one seed: Autoregressive beats parallel in bits per dimension: 1.242 against 1.453" in before
-    assert "holds: Quantization error falls with each doubling of the levels, from B=4 to B=64" in before
-    assert "holds: Of the ranges, ±5 has the least error at 64 levels, as in the paper" in before
-    assert "are 0.09 dB worse in PSNR" in before
-    edit_frame(one, "parallel", {"likelihood/bits_per_dim": "1.1", "score/fd_digits": "12.2"})
-    edit_frame(one, "B=32", {"quantizer/mse": "0.02"}, "1a")
-    edit_frame(one, "±4", {"quantizer/mse": "0.0001"}, "1b")
-    edit_frame(one, "continuous", {"reconstruct/psnr": "35"}, "1a")
-    after = _sentences(one)
-    assert "one seed: Autoregressive does not beat parallel in bits per dimension: 1.242 against 1.100" in after
-    assert "undecided: Autoregressive and parallel differ within the error over images in fd_digits: 11.48" in after
-    assert "does not hold: Quantization error does not fall from B=16 to B=32" in after
-    assert "does not hold: Of the ranges, ±4 has the least error at 64 levels, not ±5 as in the paper" in after
-    assert "are 1.01 dB better in PSNR" in after
-
-
-def test_with_seeds_a_difference_is_settled_or_said_to_be_open(tmp_path: Path) -> None:
-    folder = write_source(tmp_path / "report", seeds=3, tables=("2a",), examples=False)
-    assert "holds: Autoregressive beats parallel in fd_digits" in _sentences(folder)
-    path = folder / "source" / "frame.csv"
-    close = path.read_text()
-    source = read(folder / "source")
-    for seed, value in enumerate((10.9, 11.8, 11.2)):  # among the autoregressive ones, 11.3 to 11.5
-        old = source.text(f"cell-b016-r5-parallel-s{seed}", "score/fd_digits")
-        close = close.replace(old, str(value))
-    path.write_text(close)
-    assert "undecided: Autoregressive and parallel cannot be told apart in fd_digits" in _sentences(folder)
 
 
 def test_a_report_of_one_table_holds_that_table_alone(tmp_path: Path) -> None:

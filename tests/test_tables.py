@@ -136,29 +136,6 @@ def test_three_seeds_have_an_interval_and_a_best(three: Path) -> None:
     assert f"**{values.mean():.2f} ± {half:.2f}**" in to_markdown(filled)
 
 
-def test_two_protocols_in_one_column_are_refused(one: Path) -> None:
-    protocol = json.loads(_source(one).text("cell-b016-r5-parallel-s0", "protocol.score"))
-    edit_frame(one, "parallel", {"protocol.score": json.dumps(protocol | {"images": 500})})
-    with pytest.raises(UserError, match=r"2a, column score/fd_digits: images=500 in row 'parallel' but 2000 in row"):
-        fill(TABLES["2a"], _source(one))
-
-
-def test_a_field_that_one_protocol_lacks_is_a_difference(one: Path) -> None:
-    edit_frame(one, "autoregressive", {"protocol.likelihood": json.dumps({"split": "held-out", "images": 360})})
-    with pytest.raises(UserError, match=r"likelihood/bits_per_dim: scale=0.731 in row 'parallel' but absent"):
-        fill(TABLES["2a"], _source(one))
-
-
-def test_searched_settings_may_differ_and_are_shown_but_only_where_a_search_was_made(one: Path) -> None:
-    filled = fill(TABLES["2a"], _source(one))
-    assert [column.key for column in filled.chosen] == ["sample.guidance", "sample.temperature"]
-    assert [[entry.text for entry in row.chosen] for row in filled.rows] == [["1.5", "0.9"], ["2", "0.9"]]
-    plan = one / "source" / "plan.json"
-    plan.write_text(json.dumps(json.loads(plan.read_text()) | {"search": {}}))
-    with pytest.raises(UserError, match=r"sample.guidance=1.5 in row 'parallel' but 2.0 in row 'autoregressive'"):
-        fill(TABLES["2a"], _source(one))
-
-
 def test_half_finished_seeds_are_refused(three: Path) -> None:
     path = three / "source" / "frame.csv"
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)

@@ -52,27 +52,29 @@ PARAMETERS = Column(
     "train/parameters", "parameters", "", 1, "thousand", 1e-3,
     meaning="weights of backbone and head together, counted in the model that was trained")
 TRAINING_FLOPS = Column(
-    "train/training_tflops", "training", "", 1, "TFLOP",
+    "train/training_tflops", "training", "", 2, "TFLOP",
     meaning="floating-point operations of the matrix products of the whole training, counted as it runs")
 TOKEN_BITS = Column(
     "quantizer/token_bits", "bits/token", "", 1,
     meaning="information that one token can carry: log₂ of how many different ones there are")
 IMAGE_TIME = Column(
     "speed/image_ms", "time an image", "lower", 1, "ms",
-    meaning="time to sample one image on one CPU thread, eight at a time, measured by itself")
+    meaning="time to sample the tokens of one image, eight at a time, by a model measured alone; without the"
+    " autoencoder; median")
 
 TOKEN_MS = Column(
     "speed/token_ms_1", "batch 1", "lower", 2, "ms",
     meaning="time to draw one image token's channels from its feature, one token at a time; median")
-TOKEN_MS_256 = Column(
-    "speed/token_ms_256", "batch 256", "lower", 1, "ms",
-    meaning="time to draw 256 tokens at once; median")
 RECOMPUTING_MS = Column(
     "speed/recomputing_ms_1", "batch 1, no cache", "lower", 2, "ms",
     meaning="the same without keys and values kept from one channel to the next, as the released sampler does it")
-RECOMPUTING_MS_256 = Column(
-    "speed/recomputing_ms_256", "batch 256, no cache", "lower", 1, "ms",
-    meaning="256 tokens at once without keys and values kept")
+STEPWISE_MS = Column(
+    "speed/stepwise_ms_1", "batch 1, step by step", "lower", 2, "ms",
+    meaning="the same with the network's modulations computed anew in each step, as released samplers do it; here one"
+    " product gives those of all steps")
+TOKEN_MS_256 = Column(
+    "speed/token_ms_256", "batch 256", "lower", 1, "ms",
+    meaning="time to draw 256 tokens at once; median")
 
 RECONSTRUCTION = (MSE, ENTROPY, PSNR, SSIM, RECONSTRUCTION_FD, ORIGINALS_FD)
 GENERATION = (FD, BITS, IS, AGREEMENT, PRECISION, RECALL)

@@ -68,13 +68,13 @@ TABLE_2E = Table(
         _head(1024, 6, params=94, counted=118.6, gfid=1.94, **{"is": 306.1}),
     ),
     (
-        Column("params", "head parameters, paper", "", 0, "M"),
-        Column("counted", "head parameters, counted in the released code", "", 1, "M"),
+        Column("params", "parameters, printed", "", 0, "M"),
+        Column("counted", "parameters, counted", "", 1, "M"),
         *GFID_IS,
     ),
     (HEAD_PARAMETERS, *GENERATION),
-    "The paper's parameter column is not that of the released head; both are given. Here the head's width keeps its"
-    " ratio to that of the base (1024 in the paper).",
+    "The parameters that the paper prints are not those of the released head, which are counted beside. Here the head's"
+    " width keeps its ratio to that of the base (1024 in the paper).",
     {"head.width": 1024},
 )
 # fmt: on

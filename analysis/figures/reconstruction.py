@@ -1,0 +1,199 @@
+"""Figures of table 1a: what quantization does to latents and to images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from analysis import charts, mosaic
+from analysis.absences import TRAINED
+from analysis.figures.form import MARGIN, Drawing, stages
+from analysis.mosaic import GAP, LINE, Pixels
+from analysis.source import Source
+from experiments.paper import TABLE_1A, TABLE_HEADS
+
+PATCHES = 3
+"""images whose patches are shown"""
+
+
+def latents(source: Source) -> Drawing | None:
+    """Figure 3: each channel's values before and after quantization."""
+    found = stages(source, TABLE_1A, "quantizer")
+    levels = {label: id for label, id in found.items() if source.example(id)["centers"].size}
+    if not levels:
+        return None
+    label = "B=16" if "B=16" in levels else next(iter(levels))
+    example = source.example(levels[label])
+    count = example["centers"].shape[-1]
+    caption = (
+        f"Figure 3 of the paper, on {source.measured_on}. Latent values of each channel before quantization (area) and"
+        f" after it (stems), at {count} levels. A stem stands at a level; its height is the share of values that the"
+        " level stands for, over the width of its interval. Where stems end at the outline of the area, quantization"
+        " keeps the distribution. Dashed: the standard normal distribution, for comparison."
+    )
+    alt = f"Histograms of latent values, one panel a channel, before and after quantization to {count} levels"
+    return Drawing("figure-3-latents", "Latent values before and after quantization", caption, alt,
+                   charts.latent_histograms(example), "1a")  # fmt: skip
+
+
+def distortion(source: Source) -> Drawing | None:
+    """Mean squared error against levels, with the limits of theory."""
+    points = []
+    for _, ids in source.rows(TABLE_1A):
+        for id in ids:
+            error = source.number(id, "quantizer/mse")
+            if error and source.setting(id, "quantizer.kind") != "identity":
+                points.append((source.setting(id, "quantizer.levels"), error))
+    if len(points) < 2:
+        return None
+    caption = (
+        "Mean squared error of a quantized latent value (standard deviation 1); both axes are logarithmic. Panter–Dite:"
+        " what the best quantizer of a normal distribution reaches with many levels; one bit more divides it by four."
+        " Shannon: what no code with that many bits a value can go below."
+    )
+    alt = "Quantization error against the number of levels, beside the Panter–Dite and Shannon limits"
+    return Drawing("distortion", "Quantization error against theory", caption, alt, charts.distortion(points), "1a")
+
+
+def shown(source: Source) -> dict[str, dict[str, np.ndarray]]:
+    """Row name -> example arrays: continuous, then ever fewer levels, then the trained tokenizers that there are."""
+    found = stages(source, TABLE_1A, "reconstruct")
+    order = dict.fromkeys(label for label in ("continuous", *reversed(found)) if label in found)
+    examples = {label.replace("=", " = "): source.example(found[label]) for label in order}
+    for _, ids in source.rows(TABLE_HEADS) if examples else ():
+        kind = source.setting(ids[0], "quantizer.kind") if ids else ""
+        if kind in TRAINED and kind.upper() not in examples and source.stage(ids[0], "reconstruct"):
+            example = source.example(source.stage(ids[0], "reconstruct"))
+            if np.array_equal(example["original"], next(iter(examples.values()))["original"]):
+                examples[kind.upper()] = example
+    return examples
+
+
+def _of_trained(examples: Mapping[str, object]) -> str:
+    """What a caption says of the rows of trained tokenizers; empty where there are none."""
+    names = [kind.upper() for kind in TRAINED if kind.upper() in examples]
+    if not names:
+        return ""
+    return f" {', '.join(names)}: autoencoders of the same body, trained with their quantizer, for comparison."
+
+
+def reconstructions(source: Source) -> Drawing | None:
+    """Figure 6: ten digits through the autoencoder, continuous and at each number of levels, with error maps."""
+    examples = shown(source)
+    if not examples:
+        return None
+    first = next(iter(examples.values()))
+    original, names = first["original"], [str(n) for n in first["labels"]]
+    rows = [example["reconstructed"] for example in examples.values()]
+    errors = [_errors(example) for example in examples.values()]
+    figure, largest = _reconstruction_figure(original, rows, errors, names, list(examples))
+    caption = (
+        f"Figure 6 of the paper, on {source.measured_on}. The first held-out image of each class (top) and what comes"
+        " back from the autoencoder with continuous latents and with ever fewer levels B. Right: absolute error of each"
+        f" pixel, all maps on one square-root scale that ends at the largest error ({largest:.0f} of 255 grey levels)."
+        + _of_trained(examples)
+    )
+    alt = "Reconstructed digits in rows from continuous latents to the fewest levels, with maps of their errors"
+    return Drawing("figure-6-reconstructions", "Reconstructions", caption, alt, figure, "1a")
+
+
+def _errors(example: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(n, 1, h, w): absolute error of each pixel, mean over colours."""
+    return np.abs(example["reconstructed"].astype(np.int16) - example["original"]).mean(1, keepdims=True)
+
+
+def _reconstruction_figure(
+    original: Pixels, rows: Sequence[Pixels], errors: Sequence[np.ndarray], names: Sequence[str], labels: Sequence[str]
+) -> tuple[Figure, float]:
+    factor = mosaic.enlargement(original)
+    tall, wide = (side * factor + GAP for side in original.shape[-2:])
+    left, top = 190, 2 * LINE + MARGIN
+    second = left + len(original) * wide + 36
+    width, height = second + len(original) * wide + MARGIN, top + (len(rows) + 1) * tall + MARGIN
+    figure = mosaic.canvas(width, height)
+    mosaic.block(figure, [original, *rows], left, top, factor, "image", names)
+    mosaic.row_names(figure, ["original", *labels], left - 16, top, tall)
+    largest = max(float(error.max()) for error in errors) or 1.0
+    colours = mpl.colormaps["inferno"]
+    # with a linear scale the coarsest row leaves all others black
+    mapped = [_coloured(np.sqrt(error / largest), colours) for error in errors]
+    mosaic.block(figure, mapped, second, top + tall, factor, "absolute error", names)
+    _colour_bar(figure, colours, largest, second + 10 * wide - 560, top - LINE, width, height)
+    return figure, largest
+
+
+def _coloured(share: np.ndarray, colours: Colormap) -> Pixels:
+    """(n, 1, h, w) in [0, 1] -> uint8 (n, 3, h, w)."""
+    return np.round(colours(share[:, 0])[..., :3] * 255).astype(np.uint8).transpose(0, 3, 1, 2)
+
+
+def _colour_bar(figure: Figure, colours: Colormap, largest: float, x: int, y: int, width: int, height: int) -> None:
+    axes = figure.add_axes((x / width, 1 - (y + 20) / height, 540 / width, 20 / height))
+    bar = figure.colorbar(ScalarMappable(PowerNorm(0.5, 0, largest), colours), cax=axes, orientation="horizontal")
+    ticks = [0, largest / 16, largest / 4, largest]
+    bar.set_ticks(ticks, labels=[*(f"{tick:.0f}" for tick in ticks[:-1]), f"{largest:.0f} of 255"])
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    axes.tick_params(length=3)
+    axes.get_xticklabels()[-1].set_horizontalalignment("right")
+
+
+def patches(source: Source) -> Drawing | None:
+    """Figure 5: the part of an image that the coarsest levels change most, enlarged."""
+    examples = shown(source)
+    coarse = next((name for name in reversed(examples) if name.startswith("B = ")), "")
+    if not coarse:
+        return None
+    original, errors = examples[coarse]["original"], _errors(examples[coarse])
+    side = _patch_side(original.shape[-1])
+    chosen = np.sort(np.argsort(-errors.mean((1, 2, 3)), kind="stable")[:PATCHES])
+    places = [worst(errors[i, 0], side) for i in chosen]
+    factor = mosaic.enlargement(original, 128)
+    figure = _patch_figure({"original": original} | {n: e["reconstructed"] for n, e in examples.items()},
+                           chosen.tolist(), places, side, factor)  # fmt: skip
+    caption = (
+        f"Figure 5 of the paper, on {source.measured_on}. Left: the {len(chosen)} images of figure 6 that"
+        f" {coarse.replace(' ', '')} changes most; the frame holds the {side}×{side} pixels with the largest error."
+        f" Right: these pixels, enlarged, from each tokenizer.{_of_trained(examples)}"
+    )
+    alt = "Enlarged parts of three digits, from the original and from each tokenizer"
+    return Drawing("figure-5-patches", "Details of reconstructions", caption, alt, figure, "1a")
+
+
+def _patch_side(side: int) -> int:
+    """Half of a small image, a quarter of a large one; the whole where it has no such part."""
+    parts = 2 if side <= 32 else 4
+    return side if side % parts else side // parts
+
+
+def worst(error: np.ndarray, side: int) -> tuple[int, int]:
+    """Top and left of the square of this side with the largest sum of error (h, w); the first of equals."""
+    total = np.lib.stride_tricks.sliding_window_view(error, (side, side)).sum((-2, -1))
+    top, left = np.unravel_index(total.argmax(), total.shape)
+    return int(top), int(left)
+
+
+def _patch_figure(
+    images: Mapping[str, Pixels], chosen: Sequence[int], places: Sequence[tuple[int, int]], side: int, factor: int
+) -> Figure:
+    """images: name -> uint8 (n, ch, h, w). One line an image: the whole, then the patch from each."""
+    whole = images["original"][list(chosen)]
+    # both on the same pixels of the canvas: a patch is enlarged more
+    size, more = whole.shape[-1] * factor, whole.shape[-1] * factor // side
+    step, top, second = side * more + GAP, LINE + MARGIN, size + GAP + 36
+    figure = mosaic.canvas(second + len(images) * step, top + len(chosen) * (size + GAP) + MARGIN)
+    axes = mosaic.block(figure, [image[None] for image in whole], MARGIN, top, factor, "", ["whole"])
+    for i, (y, x) in enumerate(places):
+        corner = (x * factor - 0.5, i * (size + GAP) + y * factor - 0.5)
+        axes.add_patch(Rectangle(corner, side * factor, side * factor, fill=False, edgecolor="C1", linewidth=1.5))
+    rows = [
+        np.stack([each[i, :, y : y + side, x : x + side] for each in images.values()])
+        for i, (y, x) in zip(chosen, places, strict=True)
+    ]
+    mosaic.block(figure, rows, second, top, more, "", list(images))
+    return figure

@@ -1,0 +1,114 @@
+"""Table heads: discrete against continuous tokens, post-training against trained ones, on one backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from analysis import stats
+from analysis.absences import TRAINED
+from analysis.source import Source
+from analysis.stats import Estimate
+from analysis.verdicts.form import ONE_SEED, Status, Verdict, estimates, image_error, show
+from experiments.paper import BITS, FD, TABLE_HEADS, Column
+
+NOT_SETTLED = "(not settled) "
+Group = dict[str, Estimate]
+"""row label -> estimate"""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Labels of the table's rows by the tokens that they predict; autoregressive: those of the post-training rows."""
+
+    post_training: tuple[str, ...]
+    trained: tuple[str, ...]
+    continuous: tuple[str, ...]
+    autoregressive: tuple[str, ...]
+
+
+def heads(source: Source) -> list[Verdict | None]:
+    rows, fd = _rows(source), estimates(source, TABLE_HEADS, FD)
+    return [
+        _best_of(source, _among(fd, rows.post_training), _among(fd, rows.continuous), "continuous tokens"),
+        _best_of(source, _among(fd, rows.post_training), _among(fd, rows.trained), "trained tokenizers"),
+        _against_each(source, rows),
+    ]
+
+
+def _rows(source: Source) -> Rows:
+    found: dict[str, list[str]] = {"post-training": [], "trained": [], "continuous": [], "autoregressive": []}
+    for cell, ids in source.rows(TABLE_HEADS):
+        if not ids:
+            continue
+        quantizer = source.setting(ids[0], "quantizer.kind")
+        tokens = {"identity": "continuous"}.get(quantizer, "trained" if quantizer in TRAINED else "post-training")
+        found[tokens].append(cell.label)
+        if tokens == "post-training" and source.setting(ids[0], "head.kind") == "autoregressive":
+            found["autoregressive"].append(cell.label)
+    return Rows(*(tuple(labels) for labels in found.values()))
+
+
+def _among(values: Mapping[str, Estimate], labels: Sequence[str]) -> Group:
+    return {label: values[label] for label in labels if label in values}
+
+
+def _lowest(group: Group) -> str:
+    return min(group, key=lambda label: group[label].mean)
+
+
+def _best_of(source: Source, ours: Group, others: Group, name: str) -> Verdict | None:
+    """The best post-training row against the best of other rows, both chosen by the numbers that are compared."""
+    if not ours or not others:
+        return None
+    a, b = _lowest(ours), _lowest(others)
+    numbers = f"{FD.title}: {show(ours[a], FD)} ({a}) against {show(others[b], FD)} ({b})"
+    chosen = f"lowest of {len(ours)} rows and of {len(others)}"
+    subject = "The best post-training quantized tokens"
+    if min(ours[a].seeds, others[b].seeds) < 2:
+        status, word = _seen(source, (a, b), ours[a].mean - others[b].mean, FD)
+        return Verdict(status, f"{subject} {word} the best {name} in {numbers}; {chosen}, {ONE_SEED}.", TABLE_HEADS.id)
+    status, word = _settled(ours[a], others[b])
+    gap = show(stats.difference(ours[a], others[b]), FD)
+    text = f"{subject} {word} the best {name} in {numbers}; the difference is {gap}; {chosen}."
+    return Verdict(status, text, TABLE_HEADS.id)
+
+
+def _settled(ours: Estimate, other: Estimate) -> tuple[Status, str]:
+    if not stats.settled(ours, other):
+        return "undecided", "cannot be told apart from"
+    return ("holds", "beat") if ours.mean < other.mean else ("does not hold", "lose to")
+
+
+def _seen(source: Source, labels: Sequence[str], gap: float, column: Column) -> tuple[Status, str]:
+    if abs(gap) <= 2 * image_error(source, TABLE_HEADS, labels, column):
+        return "undecided", "differ within the error over images from"
+    return "one seed", "beat" if gap < 0 else "do not beat"
+
+
+def _against_each(source: Source, rows: Rows) -> Verdict | None:
+    """The best autoregressive model of post-training tokens beside each head of continuous ones."""
+    parts, once = [], False
+    for column in (FD, BITS):
+        values = estimates(source, TABLE_HEADS, column)
+        ours, others = _among(values, rows.autoregressive), _among(values, rows.continuous)
+        if not ours or not others:
+            continue
+        label = _lowest(ours)
+        listed = [f"{_head(each)} {_verb(ours[label], value)}{show(value, column)}" for each, value in others.items()]
+        parts.append(f"in {column.title} {show(ours[label], column)} ({label}) against {', '.join(listed)}")
+        once |= min(value.seeds for value in (ours[label], *others.values())) < 2
+    if not parts:
+        return None
+    open = any(NOT_SETTLED in part for part in parts)
+    note = f" ({ONE_SEED})" if once else " (not settled: the interval of the difference holds zero)" if open else ""
+    text = f"Autoregressive prediction of quantized latents beside heads of continuous ones: {'; '.join(parts)}{note}."
+    return Verdict("one seed" if once else "measured", text, TABLE_HEADS.id)
+
+
+def _head(label: str) -> str:
+    return label.partition(", ")[2].replace(", ", " with ")
+
+
+def _verb(ours: Estimate, other: Estimate) -> str:
+    return "" if min(ours.seeds, other.seeds) < 2 or stats.settled(ours, other) else NOT_SETTLED
