@@ -61,7 +61,7 @@ def demo(
 
 @app.command()
 def grid(
-    tables: Annotated[list[str], typer.Argument(help="1a, 1b, 2a to 2e, heads, figure-8", metavar="TABLE...")],
+    tables: Annotated[list[str], typer.Argument(help="1a, 1b, 2a to 2e, heads, 5, figure-8", metavar="TABLE...")],
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="setting of the base, such as train.epochs=100; repeatable")
     ] = None,
@@ -224,17 +224,17 @@ def speed(
     device: Device = "auto",
 ) -> None:
     """Table 5 and the claims about speed, as ratios inside one run; at most three minutes on an idle core."""
-    from experiments import presets, tracking
     from experiments import speed as module
+    from experiments import tracking
     from tokenbridge.speed import bucketized_encoding
 
-    store, base = Store(runs), presets.preset(module.PRESET)
+    store = Store(runs)
     runtime = build(Runtime, {"device": device, "threads": threads})
-    rows = module.cells(base)
+    rows = module.preset_cells()
     found = module.run(store, runtime, rows, quick, again)
     print("\n".join([*module.table_lines(found), *module.claims(found)]))
     print(bucketized_encoding(1_000_000 if quick else 3_000_000, rounds=1 if quick else 3).line())
-    module.plan(store, base, rows)
+    module.plan(store, rows)
     tracking.sync(store, [cell.id for cell in rows.values()])
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments import paper
-from experiments.grid import FIGURE_8, METRIC, SEARCH, SEARCH_SEED, STRENGTHS, Grid, Point, Row, score_of
+from experiments import paper, speed
+from experiments.grid import FIGURE_8, METRIC, SEARCH, SEARCH_SEED, SPEED, STRENGTHS, Grid, Point, Row, score_of
 from experiments.pipeline import Cell
 from experiments.runner import Failure, attempt_cells
 from tokenbridge.artifacts import Store, read_json, write_json
@@ -36,6 +36,10 @@ def run(store: Store, grid: Grid, runtime: Runtime, jobs: int) -> list[Failure]:
     failures += attempt_cells(store, final, runtime, EXPERIMENT, jobs)
     timed = [row.wants("speed") for row in rows if row.table == paper.TABLE_HEADS.id]
     failures += attempt_cells(store, timed, runtime, EXPERIMENT)  # time is measured with nothing beside it
+    if SPEED in grid.tables:
+        heads = speed.preset_cells()
+        speed.run(store, runtime.model_copy(update={"threads": None}), heads)
+        rows += [Row(SPEED, label, cell) for label, cell in heads.items()]
     write_plan(store, grid, rows, chosen, strengths)
     return list({failure.stage.id: failure for failure in failures}.values())
 

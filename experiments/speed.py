@@ -14,6 +14,7 @@ from typing import Any
 
 from experiments import paper
 from experiments.pipeline import Cell, Stage, record
+from experiments.presets import preset
 from tokenbridge.artifacts import Store, read_json, writable, write_json
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.overrides import override
@@ -31,6 +32,11 @@ def cells(base: RunConfig, rows: Mapping[str, Mapping[str, Any]] | None = None) 
     table = paper.TABLE_5
     rows = rows or {cell.label: table.overrides(cell, base) for cell in table.cells}
     return {label: Cell(f"5-{label}", override(base, values), ("speed",)) for label, values in rows.items()}
+
+
+def preset_cells() -> dict[str, Cell]:
+    """The cells of table 5 at the paper's sizes."""
+    return cells(preset(PRESET))
 
 
 def run(
@@ -121,14 +127,14 @@ def _on_a_gpu(ours: Mapping[str, float]) -> list[str]:
     ]
 
 
-def plan(store: Store, base: RunConfig, wanted: Mapping[str, Cell]) -> None:
+def plan(store: Store, wanted: Mapping[str, Cell]) -> None:
     """Write runs/plans/speed.json, from which `tokenbridge report speed` makes the table."""
     folder = store.root / "plans"
     content = {
         "name": PLAN,
         "title": "Time for one image token",
         "preset": PRESET,
-        "base": base.model_dump(mode="json"),
+        "base": preset(PRESET).model_dump(mode="json"),
         "tables": [paper.TABLE_5.id],
         "rows": plan_rows(wanted),
     }

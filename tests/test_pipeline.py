@@ -4,15 +4,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments.pipeline import GENERATION, KINDS, Cell, differing, graph
+from experiments.pipeline import GENERATION, KINDS, Cell, differing, graph, wanted_of
 from experiments.runner import run_cells, training_line
 from tokenbridge.artifacts import Store
-from tokenbridge.config import Runtime, UserError
+from tokenbridge.config import CONTINUOUS, Runtime, UserError
 from tokenbridge.overrides import override
 from tokenbridge.sample import run as sample_run
 
@@ -107,7 +108,7 @@ def test_a_run_in_several_processes_stops_with_checkpoints_and_leaves_no_process
         "import sys; from pathlib import Path;"
         "from experiments.pipeline import Cell; from experiments.presets import DIGITS;"
         "from experiments.runner import run_cells, training_line; from tests.conftest import TINY;"
-        "from tokenbridge.artifacts import Store; from tokenbridge.config import Runtime;"
+        "from tokenbridge.artifacts import Store; from tokenbridge.config import CONTINUOUS, Runtime;"
         "from tokenbridge.overrides import override;"
         "\nif __name__ == '__main__':"
         "\n tiny = override(DIGITS, [*TINY, 'train.epochs=500'])"
@@ -174,3 +175,27 @@ def test_progress_of_a_training_is_told_while_its_files_are_there(tmp_path):
 
 def test_differing_settings_are_named(tiny):
     assert differing(override(tiny, ["quantizer.levels=8"]), tiny) == {"quantizer.levels": 8}
+
+
+@pytest.mark.parametrize("kind", CONTINUOUS)
+def test_continuous_heads_from_images_to_scores(tiny, tmp_path, kind):
+    store = Store(tmp_path)
+    cell = Cell(kind, override(tiny, {"head.kind": kind, "quantizer.kind": "identity", "sample.head_steps": 3}))
+    cell = replace(cell, wanted=wanted_of(cell.config))
+    run_cells(store, [cell], Runtime(threads=1), "tests")
+    stages = {stage.kind.name: store.folder(stage.id) for stage in cell.stages()}
+    assert ("likelihood" in stages) == (kind == "mixture")
+    tokens = np.load(stages["sample"] / "tokens.npy")
+    assert (tokens.dtype, tokens.shape) == (np.float32, (71, 16, 8))
+    assert np.isfinite(tokens).all()
+    losses = [json.loads(line) for line in (stages["train"] / "metrics.jsonl").read_text().splitlines()]
+    held_out = [value for key, value, *_ in losses if key == "held_out_loss"]
+    assert held_out[-1] < held_out[0]
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "flow"])
+def test_a_likelihood_that_does_not_exist_is_refused_before_anything_runs(tiny, tmp_path, kind):
+    cell = Cell("x", override(tiny, {"head.kind": kind, "quantizer.kind": "identity"}), ("likelihood",))
+    with pytest.raises(UserError, match=f"head.kind={kind} has no exact density; ask for other stages"):
+        run_cells(Store(tmp_path / "runs"), [cell], Runtime(threads=1), "tests")
+    assert not (tmp_path / "runs").exists()

@@ -187,7 +187,7 @@ def test_tracking_and_a_report_find_the_rows(measured):
     content = records[f"5-{table.OURS}"]
     assert content.done
     assert content.metrics["speed/token_ms_1"] == found[table.OURS]["token_ms_1"]
-    table.plan(store, config(), cells)
+    table.plan(store, cells)
     plan = json.loads((store.root / "plans" / "speed.json").read_text())
     assert {(row["table"], row["label"]) for row in plan["rows"]} == {("5", label) for label in ROWS}
     assert {row["cell"] for row in plan["rows"]} == {path.stem for path in store.root.glob("cells/*.json")}
