@@ -21,7 +21,6 @@ from analysis.stats import Estimate
 GROUPS = ("post-training quantized", "trained tokenizers", "continuous")
 MARKERS = {
     "autoregressive": ("C0", "o"),
-    "pairs": ("C1", "s"),
     "parallel": ("C2", "^"),
     "diffusion": ("C3", "D"),
     "flow": ("C4", "v"),

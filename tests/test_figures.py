@@ -219,7 +219,7 @@ def test_the_chart_of_all_heads_tells_tokens_heads_and_times(source: Source, tmp
     ]  # fmt: skip
     assert right.get_xscale() == "log"
     looks = {(line.get_color(), line.get_marker(), line.get_markerfacecolor()) for line in right.get_lines()[1:]}
-    assert len(looks) == len({marker for _, marker, _ in looks}) == 7  # each head by its marker alone
+    assert len(looks) == len({marker for _, marker, _ in looks}) == 6  # each head by its marker alone
     folder = write_source(tmp_path / "report", tables=("heads",))
     path = folder / "source" / "frame.csv"
     pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns="speed/image_ms").to_csv(path, index=False)

@@ -56,7 +56,7 @@ def test_a_table_of_our_own_has_no_published_column_and_no_number(tmp_path: Path
     assert "published" not in to_markdown(filled)
     assert "published" not in to_csv(filled).splitlines()[0]
     assert to_markdown(filled).startswith("# Every head on every token\n")
-    assert filled.begins[:4] == [False, False, False, True]  # B=8 has three heads
+    assert filled.begins[:4] == [False, False, True, False]  # B=8 has two heads
     text = _page(folder)
     assert ">published" not in text
     assert "Table heads" not in text
@@ -72,17 +72,17 @@ def test_a_table_of_our_own_has_no_published_column_and_no_number(tmp_path: Path
         ("continuous, flow", "bits/dim", "no exact density"),
         ("VQ, autoregressive", "bits/dim", "another latent space"),
         ("LFQ, parallel", "bits/dim", "another latent space"),
-        ("B=8, pairs", "time an image", "not run"),
-        ("B=16, pairs", "time an image", "not reported"),
-        ("B=32, pairs", "fd_digits", "score not run"),
-        ("B=64, pairs", "fd_digits", "not run"),
+        ("B=8, parallel", "time an image", "not run"),
+        ("B=16, parallel", "time an image", "not reported"),
+        ("B=32, parallel", "fd_digits", "score not run"),
+        ("B=64, parallel", "fd_digits", "not run"),
     ],
 )
 def test_an_empty_cell_says_why(three: Path, label: str, column: str, reason: str) -> None:
-    edit_frame(three, "B=8, pairs", {"stage.speed": "", "speed/image_ms": ""}, "heads")
-    edit_frame(three, "B=16, pairs", {"speed/image_ms": ""}, "heads")
-    edit_frame(three, "B=32, pairs", {"stage.score": "", "score/fd_digits": ""}, "heads")
-    _without(three, "heads", "B=64, pairs")
+    edit_frame(three, "B=8, parallel", {"stage.speed": "", "speed/image_ms": ""}, "heads")
+    edit_frame(three, "B=16, parallel", {"speed/image_ms": ""}, "heads")
+    edit_frame(three, "B=32, parallel", {"stage.score": "", "score/fd_digits": ""}, "heads")
+    _without(three, "heads", "B=64, parallel")
     assert _entry(fill(TABLES["heads"], _source(three)), label, column).reason == reason
 
 

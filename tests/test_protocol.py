@@ -84,7 +84,7 @@ def test_each_head_on_each_token_has_its_own_settings_and_one_protocol(wide: Pat
         ),
         (
             "score",
-            "B=16, pairs",
+            "B=16, autoregressive",
             {"sample.head": "parallel"},
             "sample.head=autoregressive in row 'B=8, autoregressive'",
         ),
@@ -98,15 +98,15 @@ def test_each_head_on_each_token_has_its_own_settings_and_one_protocol(wide: Pat
         ),
         (
             "train",
-            "B=32, pairs",
+            "B=32, parallel",
             {"held_out_loss": "raw"},
             "train/parameters: held_out_loss=a channel, averaged weights",
         ),
         (
             "speed",
-            "B=32, pairs",
+            "B=32, parallel",
             {"threads": 2},
-            "column speed/image_ms: threads=1 in row .* but 2 in row 'B=32, pairs'",
+            "column speed/image_ms: threads=1 in row .* but 2 in row 'B=32, parallel'",
         ),
     ],
 )

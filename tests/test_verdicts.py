@@ -105,7 +105,7 @@ def test_discrete_and_continuous_tokens_by_their_best_rows(three: Path) -> None:
     said = _sentences(three, "heads")
     best = "The best post-training quantized tokens"
     assert f"holds: {best} beat the best continuous tokens in fd_digits: 11.42 ± 0.20 (B=16, autoregressive)" in said
-    assert "(continuous, flow); the difference is −1.29 ± 0.18; lowest of 12 rows and of 4." in said
+    assert "(continuous, flow); the difference is −1.29 ± 0.18; lowest of 8 rows and of 4." in said
     assert f"holds: {best} beat the best trained tokenizers in fd_digits" in said
     _set(three, "heads", "continuous, flow", "score/fd_digits", 11.3, 11.6, 11.2)
     _set(three, "heads", "LFQ, parallel", "score/fd_digits", 1.1, 1.0, 1.2)

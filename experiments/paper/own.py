@@ -20,7 +20,6 @@ from experiments.paper.reconstruction import gaussian
 # fmt: off
 _CATEGORICAL = {
     "autoregressive": {"head.kind": "autoregressive"},
-    "pairs": {"head.kind": "autoregressive", "head.group": 2},
     "parallel": {"head.kind": "parallel"},
 }
 _CONTINUOUS: dict[str, dict[str, Any]] = {  # widths at which heads have as many weights as the categorical ones at 64
@@ -58,13 +57,13 @@ def _rows() -> list[Cell]:
 
 TABLE_HEADS = Table(
     "heads", "Every head on every token", "generation",
-    ("quantizer.kind", "quantizer.levels", "autoencoder.channels", "head.kind", "head.group", "head.width",
+    ("quantizer.kind", "quantizer.levels", "autoencoder.channels", "head.kind", "head.width",
      "head.depth", "head.covariance", "sample.head_steps"),
     tuple(_rows()), (), (TOKEN_BITS, FD, BITS, AGREEMENT, RECALL, PARAMETERS, TRAINING_FLOPS, IMAGE_TIME),
-    "One backbone, one number of training steps; what changes is the token and the head. Pairs: two channels at a time"
-    " as one class. VQ has one channel a token, so that parallel and autoregressive prediction are the same. VQ, FSQ"
-    " and LFQ: autoencoders of the same body and training, each with its own latent space, where bits a dimension of"
-    " another say nothing. Diffusion (100 steps) and flow (25) have no exact density.",
+    "One backbone, one number of training steps; what changes is the token and the head. VQ has one channel a token, so"
+    " that parallel and autoregressive prediction are the same. VQ, FSQ and LFQ: autoencoders of the same body and"
+    " training, each with its own latent space, where bits a dimension of another say nothing. Diffusion"
+    " (100 steps) and flow (25) have no exact density.",
     {"head.width": 64},
 )
 # fmt: on
