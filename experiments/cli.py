@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokenbridge.artifacts import Store, read_json, writable
+from experiments.options import (
+    DEFAULT_REPORTS,
+    DEFAULT_RUNS,
+    DEMO_JOBS,
+    Device,
+    Jobs,
+    Reports,
+    Runs,
+    Seeds,
+    Settings,
+    Threads,
+)
+from experiments.tools import tools
+from tokenbridge.artifacts import Store, read_json
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import build
 
@@ -19,22 +32,6 @@ if TYPE_CHECKING:
     from experiments.runner import Failure
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-
-Runs = Annotated[Path, typer.Option("--runs", envvar="TOKENBRIDGE_RUNS", help="folder of all artifacts")]
-Reports = Annotated[Path, typer.Option("--reports", help="folder of all reports")]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="stages at a time")]
-TrainedOut = Annotated[Path, typer.Option("--out", help="folder for the weights and their card")]
-Seeds = Annotated[int, typer.Option("--seeds", min=1, help="training seeds a row")]
-Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads of a stage (default: the preset's, else its share)")
-]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
-Settings = Annotated[
-    list[str] | None, typer.Argument(help="settings such as quantizer.levels=32", metavar="[KEY=VALUE]...")
-]
-
-DEFAULT_RUNS, DEFAULT_REPORTS, DEFAULT_TRAINED = Path("runs"), Path("reports"), Path("trained")
-DEMO_JOBS = min(4, os.cpu_count() or 1)
 
 
 @app.command()
@@ -204,66 +201,7 @@ def ui(runs: Runs = DEFAULT_RUNS, port: Annotated[int, typer.Option("--port")] =
     raise typer.Exit(tracking.ui(Store(runs), port))
 
 
-@app.command()
-def doctor(runs: Runs = DEFAULT_RUNS, device: Device = "auto") -> None:
-    """Say what is there and what is missing, one line each, with the remedy."""
-    from experiments import doctor as module
-
-    found = module.checks(Store(runs), build(Runtime, {"device": device}))
-    for check in found:
-        print(check)
-    raise typer.Exit(module.exit_status(found))
-
-
-@app.command()
-def speed(
-    quick: Annotated[bool, typer.Option("--quick", help="one round, one token at a time only: half a minute")] = False,
-    again: Annotated[bool, typer.Option("--again", help="measure once more what was measured here")] = False,
-    runs: Runs = DEFAULT_RUNS,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads")] = 1,
-    device: Device = "auto",
-) -> None:
-    """Table 5 and the claims about speed, as ratios inside one run; at most three minutes on an idle core."""
-    from experiments import speed as module
-    from experiments import tracking
-    from tokenbridge.speed import bucketized_encoding
-
-    store = Store(runs)
-    runtime = build(Runtime, {"device": device, "threads": threads})
-    rows = module.preset_cells()
-    found = module.run(store, runtime, rows, quick, again)
-    print("\n".join([*module.table_lines(found), *module.claims(found)]))
-    print(bucketized_encoding(1_000_000 if quick else 3_000_000, rounds=1 if quick else 3).line())
-    module.plan(store, rows)
-    tracking.sync(store, [cell.id for cell in rows.values()])
-
-
-@app.command("train-autoencoder")
-def train_autoencoder(
-    epochs: int = 30,
-    seed: int = 0,
-    out: TrainedOut = DEFAULT_TRAINED,
-) -> None:
-    """Train the shipped autoencoder of the digits again."""
-    from tokenbridge.train_autoencoder import train_autoencoder as train
-
-    with writable(out):
-        print(json.dumps(train(out, epochs=epochs, seed=seed)["quality"]))
-    print(f"weights and card: {out}")
-
-
-@app.command("train-classifier")
-def train_classifier(
-    epochs: int = 30,
-    seed: int = 0,
-    out: TrainedOut = DEFAULT_TRAINED,
-) -> None:
-    """Train the shipped classifier of the digits, whose features fd_digits uses, again."""
-    from tokenbridge.metrics.train_classifier import train_classifier as train
-
-    with writable(out):
-        print(json.dumps(train(out, epochs=epochs, seed=seed)["quality"]))
-    print(f"weights and card: {out}")
+app.add_typer(tools)
 
 
 def main() -> None:

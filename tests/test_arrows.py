@@ -28,7 +28,8 @@ FORBIDDEN = {
 ALLOWED = {
     "analysis": {"analysis", "experiments.axes", "experiments.paper", "tokenbridge.config", "tokenbridge.overrides"},
 }
-ORDER = ["config", "levels", "quantizers", "backbone", "heads", "generator"]  # each may import those before it
+# each may import those before it
+ORDER = ["sections", "config", "levels", "quantizers", "backbone", "heads", "generator"]
 READS_MLFLOW = {"analysis.load"}
 WRITES_MLFLOW = {"experiments.tracking", "experiments.mlflow_store", "experiments.records", "experiments.doctor"}
 

@@ -6,249 +6,27 @@ A RunConfig holds only what changes a number. Where and how fast it runs is in R
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class UserError(ValueError):
-    """Input that cannot work. The message is one line: the value, the rule and the remedy."""
-
-
-class Config(BaseModel):
-    """Frozen, hashable, strict about keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class Data(Config):
-    source: Literal["digits", "folder"] = "digits"
-    path: str | None = None
-    """folder with one sub-folder a class (torchvision ImageFolder), for source=folder"""
-    held_out_path: str | None = None
-    """the same for held-out images; without it test_fraction of each class is held out"""
-    image_size: int = Field(default=16, ge=4)
-    image_channels: Literal[1, 3] = 1
-    classes: int = Field(default=10, ge=2)
-    test_fraction: float = Field(default=0.2, gt=0, lt=1)
-    split_seed: int = 0
-
-    @model_validator(mode="after")
-    def _path(self) -> Self:
-        if (self.path is not None) != (self.source == "folder"):
-            raise ValueError(f"data.path={self.path} goes with data.source=folder only; give both or neither")
-        return self
-
-
-class Autoencoder(Config):
-    source: Literal["digits", "diffusers"] = "digits"
-    path: str | None = None
-    """folder of a diffusers AutoencoderKL, for source=diffusers"""
-    channels: int = Field(default=8, ge=1)
-    """latent channels C; checked against the weights"""
-    stride: int = Field(default=4, ge=1)
-    """pixels a latent position spans; checked against the weights"""
-
-    @model_validator(mode="after")
-    def _path(self) -> Self:
-        if self.source == "digits" and self.path is not None:
-            raise ValueError(f"autoencoder.path={self.path} needs autoencoder.source=diffusers")
-        return self
-
-
-class Latents(Config):
-    scale: Literal["auto"] | float = "auto"
-    """factor to unit standard deviation: auto measures it on the training split, KL-16 of MAR uses 0.2325"""
-
-
-Levels = Annotated[int, Field(ge=2, le=65536)]
-
-
-class Quantizer(Config):
-    kind: Literal["gaussian", "uniform", "quantile", "lloyd-max", "identity", "vq", "fsq", "lfq"] = "gaussian"
-    """vq, fsq and lfq train an autoencoder of the same body around themselves; all others take it as it is"""
-    levels: Levels | tuple[Levels, ...] = 64
-    """B, decision levels a channel (paper: 64); vq: codes in the codebook; fsq: also one number a channel; lfq: 2"""
-    range: float = Field(default=5.0, gt=0)
-    """[-range, range] of unit-deviation latents is mapped to [-r, r] (paper: 5)"""
-    std_range: float = Field(default=3.0, gt=0)
-    """r of equation 1 (paper: 3)"""
-    edges: Literal["clamped", "truncated"] = "clamped"
-    """clamped: equal-probability edges of N(0, 1) clamped to ±r (paper); truncated: spaced over [Φ(-r), Φ(r)]"""
-    per: Literal["tensor", "channel"] = "tensor"
-    """data-fitted quantizers: one set of levels for all channels, or one a channel"""
-    epochs: int = Field(default=30, ge=1)
-    """vq, fsq, lfq: training of their autoencoder; the shipped one had as many"""
-    seed: int = Field(default=0, ge=0)
-    """vq, fsq, lfq: of that training"""
-
-    @property
-    def trained(self) -> bool:
-        """Whether tokens come from an autoencoder that was trained with its quantizer."""
-        return self.kind in ("vq", "fsq", "lfq")
-
-    @property
-    def count(self) -> int:
-        """B, where it is one number for all channels, as with every post-training quantizer."""
-        assert isinstance(self.levels, int)
-        return self.levels
-
-    @model_validator(mode="after")
-    def _levels(self) -> Self:
-        if isinstance(self.levels, tuple) and self.kind != "fsq":
-            raise ValueError(
-                f"levels={list(self.levels)} must be one number with quantizer.kind={self.kind};"
-                " only fsq has one a channel"
-            )
-        if self.kind == "lfq" and self.levels != 2:
-            raise ValueError(
-                f"levels={self.levels} must be 2 with quantizer.kind=lfq (a channel is a bit;"
-                " autoencoder.channels says how many)"
-            )
-        if self.kind == "gaussian" and self.edges == "clamped":
-            tail = 0.5 * math.erfc(self.std_range / math.sqrt(2))
-            if tail * self.count >= 1:
-                most = math.ceil(1 / tail) - 1
-                raise ValueError(
-                    f"levels={self.levels} must be at most {most} with edges=clamped at std_range={self.std_range:g}"
-                    " (the clamped edges coincide and leave empty bins); use quantizer.edges=truncated"
-                )
-        return self
-
-
-class Transformer(Config):
-    """What the blocks of backbone and head have in common."""
-
-    width: int = Field(default=1024, ge=1)
-    heads: int = Field(default=16, ge=1)
-    mlp_ratio: float = Field(default=4.0, gt=0)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    attention_dropout: float = Field(default=0.1, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.width % self.heads:
-            name = type(self).__name__.lower()
-            raise ValueError(f"{name}.width={self.width} must be a multiple of {name}.heads={self.heads}")
-        return self
-
-
-class Backbone(Transformer):
-    encoder_depth: int = Field(default=16, ge=1)
-    decoder_depth: int = Field(default=16, ge=1)
-    class_tokens: int = Field(default=64, ge=1)
-    """copies of the class embedding in front of the sequence (the buffer of MAR)"""
-
-
-CATEGORICAL = ("autoregressive", "parallel")
-CONTINUOUS = ("diffusion", "flow", "mixture")
-GUIDED: dict[str, tuple[str, ...]] = {
-    "autoregressive": ("features", "logits"),
-    "parallel": ("features", "logits"),
-    "diffusion": ("estimate", "features"),
-    "flow": ("estimate", "features"),
-    "mixture": ("features",),
-}
-"""what sample.guidance_on may be for a kind of head; the first is its own"""
-MOST_CLASSES = 65_536  # that a categorical head predicts at once
-
-_TRANSFORMER = ("heads", "mlp_ratio", "attention_dropout", "dropout", "order", "group")
-_READ = {
-    "autoregressive": _TRANSFORMER,
-    "parallel": _TRANSFORMER,
-    "diffusion": ("multiplier",),
-    "flow": ("multiplier",),
-    "mixture": ("components", "covariance"),
-}
-
-
-class Head(Transformer):
-    kind: Literal["autoregressive", "parallel", "diffusion", "flow", "mixture"] = "autoregressive"
-    """autoregressive and parallel predict levels (categorical), the others continuous values"""
-    depth: int = Field(default=4, ge=1)
-    heads: int = Field(default=8, ge=1)
-    order: Literal["stored", "frequency", "reverse", "random"] | tuple[int, ...] = "stored"
-    """order in which channels are predicted; frequency: highest share of low-frequency energy first"""
-    group: int = Field(default=1, ge=1)
-    """channels predicted together as one class of levels^group (paper, table 2d: 1, 2, 4)"""
-    start: Literal["trained", "released"] = "trained"
-    """sampling as trained or as released. autoregressive: released adds a step embedding to the first element;
-    diffusion: released does not limit its estimates of the clean value"""
-    multiplier: int = Field(default=4, ge=1)
-    """diffusion, flow: draws of time and noise for each token in a training step (MAR: 4)"""
-    components: int = Field(default=16, ge=1)
-    """mixture: number of Gaussians (GIVT: 16)"""
-    covariance: Literal["diagonal", "full"] = "diagonal"
-    """mixture: of each Gaussian"""
-
-    def trained(self) -> dict[str, Any]:
-        """The settings that training this kind of head reads: others enter no id, so they train nothing again."""
-        return self.model_dump(include={"kind", "width", "depth", *_READ[self.kind]})
-
-
-class Train(Config):
-    epochs: int = Field(default=800, ge=1)
-    warmup_epochs: float = Field(default=200, ge=0)
-    batch: int = Field(default=2048, ge=1)
-    """global batch, images"""
-    learning_rate: float = Field(default=8e-4, gt=0)
-    weight_decay: float = Field(default=0.02, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    ema: float = Field(default=0.9999, ge=0, lt=1)
-    """largest rate of the moving average; at update t it is min(ema, (1+t)/(10+t))"""
-    clip: float = Field(default=1.0, gt=0)
-    """largest gradient norm"""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    gradient_checkpointing: bool = False
-    label_drop: float = Field(default=0.1, ge=0, lt=1)
-    mask_ratio_min: float = Field(default=0.7, gt=0, lt=1)
-    """share of masked positions: from a normal around 1, cut to [mask_ratio_min, 1]"""
-    mask_ratio_deviation: float = Field(default=0.25, gt=0)
-    seed: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _warmup(self) -> Self:
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(
-                f"warmup_epochs={self.warmup_epochs:g} must be < epochs={self.epochs}; lower train.warmup_epochs"
-            )
-        return self
-
-
-NotNegative = Annotated[float, Field(ge=0)]
-
-
-class Sample(Config):
-    images: int = Field(default=50_000, ge=1)
-    iterations: int = Field(default=256, ge=1)
-    """unmasking steps, 1 to L"""
-    temperature: NotNegative | tuple[NotNegative, ...] = 1.0
-    """0 takes the most likely level; categorical heads: also one for each step of the channel order"""
-    top_k: int | None = Field(default=None, ge=1)
-    """categorical heads: draw from the k most likely levels only"""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """categorical heads: draw from the fewest levels that hold this share of the probability"""
-    guidance: float = Field(default=1.0, ge=0)
-    """classifier-free guidance weight; 1 is off"""
-    guidance_schedule: Literal["linear", "constant", "cosine"] = "linear"
-    guidance_on: Literal["auto", "features", "logits", "estimate"] = "auto"
-    """what is guided: the features, a categorical head's logits, or the estimate (noise, velocity) of a diffusion or
-    flow head; auto: the estimate where there is one, else the features"""
-    confidence: float = Field(default=0.0, ge=0)
-    """heads with a likelihood: strength of confidence-guided generation (paper, figure 8): positions are revealed by
-    log probability a channel times this, plus Gumbel noise; 0: in random order"""
-    head_steps: int = Field(default=100, ge=1, le=1000)
-    """diffusion: respaced steps a token; flow: integration steps a token"""
-    solver: Literal["euler", "midpoint"] = "euler"
-    """flow"""
-    weights: Literal["ema", "raw"] = "ema"
-    seed: int = Field(default=0, ge=0)
-
-
-class Score(Config):
-    features: Literal["digits"] = "digits"
-    """feature extractor; its name is part of each metric's name"""
-    reference: Literal["train", "held-out"] = "train"
+from tokenbridge.sections import (
+    CATEGORICAL,
+    CONTINUOUS,
+    GUIDED,
+    MOST_CLASSES,
+    Autoencoder,
+    Backbone,
+    Config,
+    Data,
+    Head,
+    Latents,
+    Quantizer,
+    Sample,
+    Score,
+    Train,
+    UserError,
+)
 
 
 class RunConfig(Config):
@@ -379,3 +157,24 @@ class Runtime(Config):
     def no_bar(self) -> bool | None:
         """tqdm's `disable`: None leaves it to whether there is a terminal."""
         return None if self.bars else True
+
+
+__all__ = [
+    "CATEGORICAL",
+    "CONTINUOUS",
+    "GUIDED",
+    "MOST_CLASSES",
+    "Autoencoder",
+    "Backbone",
+    "Config",
+    "Data",
+    "Head",
+    "Latents",
+    "Quantizer",
+    "RunConfig",
+    "Runtime",
+    "Sample",
+    "Score",
+    "Train",
+    "UserError",
+]

@@ -1,0 +1,25 @@
+"""Options that several commands take."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Runs = Annotated[Path, typer.Option("--runs", envvar="TOKENBRIDGE_RUNS", help="folder of all artifacts")]
+Reports = Annotated[Path, typer.Option("--reports", help="folder of all reports")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="stages at a time")]
+TrainedOut = Annotated[Path, typer.Option("--out", help="folder for the weights and their card")]
+Seeds = Annotated[int, typer.Option("--seeds", min=1, help="training seeds a row")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads of a stage (default: the preset's, else its share)")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
+Settings = Annotated[
+    list[str] | None, typer.Argument(help="settings such as quantizer.levels=32", metavar="[KEY=VALUE]...")
+]
+
+DEFAULT_RUNS, DEFAULT_REPORTS, DEFAULT_TRAINED = Path("runs"), Path("reports"), Path("trained")
+DEMO_JOBS = min(4, os.cpu_count() or 1)

@@ -1,0 +1,77 @@
+"""Commands beside the main flow: doctor, speed, and training what ships again."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from experiments.options import DEFAULT_RUNS, DEFAULT_TRAINED, Device, Runs, TrainedOut
+from tokenbridge.artifacts import Store, writable
+from tokenbridge.config import Runtime
+from tokenbridge.overrides import build
+
+tools = typer.Typer()
+
+
+@tools.command()
+def doctor(runs: Runs = DEFAULT_RUNS, device: Device = "auto") -> None:
+    """Say what is there and what is missing, one line each, with the remedy."""
+    from experiments import doctor as module
+
+    found = module.checks(Store(runs), build(Runtime, {"device": device}))
+    for check in found:
+        print(check)
+    raise typer.Exit(module.exit_status(found))
+
+
+@tools.command()
+def speed(
+    quick: Annotated[bool, typer.Option("--quick", help="one round, one token at a time only: half a minute")] = False,
+    again: Annotated[bool, typer.Option("--again", help="measure once more what was measured here")] = False,
+    runs: Runs = DEFAULT_RUNS,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads")] = 1,
+    device: Device = "auto",
+) -> None:
+    """Table 5 and the claims about speed, as ratios inside one run; at most three minutes on an idle core."""
+    from experiments import speed as module
+    from experiments import tracking
+    from tokenbridge.speed import bucketized_encoding
+
+    store = Store(runs)
+    runtime = build(Runtime, {"device": device, "threads": threads})
+    rows = module.preset_cells()
+    found = module.run(store, runtime, rows, quick, again)
+    print("\n".join([*module.table_lines(found), *module.claims(found)]))
+    print(bucketized_encoding(1_000_000 if quick else 3_000_000, rounds=1 if quick else 3).line())
+    module.plan(store, rows)
+    tracking.sync(store, [cell.id for cell in rows.values()])
+
+
+@tools.command("train-autoencoder")
+def train_autoencoder(
+    epochs: int = 30,
+    seed: int = 0,
+    out: TrainedOut = DEFAULT_TRAINED,
+) -> None:
+    """Train the shipped autoencoder of the digits again."""
+    from tokenbridge.train_autoencoder import train_autoencoder as train
+
+    with writable(out):
+        print(json.dumps(train(out, epochs=epochs, seed=seed)["quality"]))
+    print(f"weights and card: {out}")
+
+
+@tools.command("train-classifier")
+def train_classifier(
+    epochs: int = 30,
+    seed: int = 0,
+    out: TrainedOut = DEFAULT_TRAINED,
+) -> None:
+    """Train the shipped classifier of the digits, whose features fd_digits uses, again."""
+    from tokenbridge.metrics.train_classifier import train_classifier as train
+
+    with writable(out):
+        print(json.dumps(train(out, epochs=epochs, seed=seed)["quality"]))
+    print(f"weights and card: {out}")
