@@ -68,6 +68,9 @@ def grid(
     jobs: Jobs = DEMO_JOBS,
     threads: Threads = None,
     device: Device = "auto",
+    search_images: Annotated[
+        int | None, typer.Option("--search-images", min=50, help="images a point of the search and training seed")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run, and run nothing")] = False,
     name: Annotated[str, typer.Option("--name", help="name of the report that the tables go to")] = "grid",
     runs: Runs = DEFAULT_RUNS,
@@ -79,7 +82,7 @@ def grid(
     if on != "local":
         raise UserError(f"--on={on} must be local; Slurm is not in this version")
     store = Store(runs)
-    asked = module.make(name, preset, presets.preset(preset), tables, seeds, assignments or ())
+    asked = module.make(name, preset, presets.preset(preset), tables, seeds, assignments or (), search_images)
     if dry_run:
         print("\n".join(module.forecast(store, asked, jobs)))
         return

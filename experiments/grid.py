@@ -88,9 +88,18 @@ class Grid:
 
 
 def make(
-    name: str, preset: str, base: RunConfig, tables: Sequence[str], seeds: int, assignments: Sequence[str] = ()
+    name: str,
+    preset: str,
+    base: RunConfig,
+    tables: Sequence[str],
+    seeds: int,
+    assignments: Sequence[str] = (),
+    images: int | None = None,
 ) -> Grid:
-    """The grid of these tables; UserError for an unknown table or a row that cannot run."""
+    """The grid of these tables; UserError for an unknown table or a row that cannot run.
+
+    images: of a point of the search and one training seed; by default search_images.
+    """
     base = override(base, assignments)
     if FIGURE_8 in tables and "2a" not in tables:
         raise UserError(f"{FIGURE_8} shows the autoregressive model of table 2a; ask for 2a as well")
@@ -99,7 +108,7 @@ def make(
     for row in rows:
         if row.searched:
             by_key.setdefault(row.key, []).append(row)
-    search = {key: search_points(same) for key, same in by_key.items()}
+    search = {key: search_points(same, images or search_images(seeds)) for key, same in by_key.items()}
     grid = Grid(name, preset, base, tuple(tables), tuple(rows), search)
     graph(list(chain(*grid.first())))  # a row that cannot run is refused here
     return grid
@@ -130,9 +139,9 @@ def _wanted(table: paper.Table, config: RunConfig) -> tuple[str, ...]:
     return (*RECONSTRUCTION, *generated) if config.quantizer.trained else generated
 
 
-def search_points(rows: Sequence[Row]) -> list[Point]:
+def search_points(rows: Sequence[Row], images: int) -> list[Point]:
     """The same small search for every row of a table: guidance × temperature, with the models of all its seeds."""
-    samples = {"sample.images": search_images(len(rows)), "sample.seed": SEARCH_SEED}
+    samples = {"sample.images": images, "sample.seed": SEARCH_SEED}
     points = []
     for guidance, temperature in product(*SEARCH.values()):
         values = dict(zip(SEARCH, (guidance, temperature), strict=True))

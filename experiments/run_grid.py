@@ -92,7 +92,7 @@ def write_plan(
             "keys": list(SEARCH),
             "guidance": list(SEARCH["sample.guidance"]),
             "temperature": list(SEARCH["sample.temperature"]),
-            "images": "as many a training seed as make 900 a point, at most 500",
+            "images": "a point and training seed: " + _images(grid),
             "seed": SEARCH_SEED,
             "models": "all training seeds of the row, mean over them",
             "metric": METRIC,
@@ -113,6 +113,11 @@ def _points(store: Store, key: str, points: Sequence[Point]) -> list[dict[str, A
         place = {"row": key} | {setting.rpartition(".")[2]: value for setting, value in point.values.items()}
         found += [place | {"train_seed": cell.config.train.seed, METRIC: score_of(store, cell)} for cell in point.cells]
     return found
+
+
+def _images(grid: Grid) -> str:
+    counts = {cell.config.sample.images for points in grid.search.values() for point in points for cell in point.cells}
+    return ", ".join(map(str, sorted(counts)))
 
 
 def merged(before: Mapping[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
