@@ -130,7 +130,7 @@ def merged(before: Mapping[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
     def mine(key: str) -> bool:
         return key.partition(" ")[0] in kept
 
-    search = search | {
+    search = (search if search["chosen"] else old) | {  # how the latest search was done, if there was one
         "chosen": {key: value for key, value in old["chosen"].items() if mine(key)} | search["chosen"],
         "points": [point for point in old["points"] if mine(point["row"])] + search["points"],
     }
