@@ -6,10 +6,7 @@ from collections.abc import Sequence
 
 from analysis.source import Source
 from experiments.paper import RECOMPUTING_MS, STEPWISE_MS, TOKEN_BITS, Cell, Column
-from tokenbridge.config import CATEGORICAL
-
-TRAINED = ("vq", "fsq", "lfq")
-WITHOUT_DENSITY = ("diffusion", "flow")
+from tokenbridge.config import CATEGORICAL, TRAINED_TOKENS, WITHOUT_DENSITY
 
 
 def absence(column: Column, cell: Cell, ids: Sequence[str], source: Source) -> str:
@@ -29,7 +26,7 @@ def _impossible(column: Column, quantizer: str, head: str) -> str:
     kind = column.key.partition("/")[0]
     if kind == "quantizer" and quantizer == "identity":
         return "continuous" if column == TOKEN_BITS else "no levels"
-    if kind == "likelihood" and quantizer in TRAINED:
+    if kind == "likelihood" and quantizer in TRAINED_TOKENS:
         return "another latent space"
     if kind == "likelihood" and head in WITHOUT_DENSITY:
         return "no exact density"

@@ -15,11 +15,8 @@ from analysis import facts, figures, table_files, tables, verdicts
 from analysis.figures import Drawing
 from analysis.notes import ONCE
 from analysis.source import Source, read
-from analysis.table_files import tables_text
 from analysis.tables import Filled
 from experiments.paper import PAPER, PUBLISHED_ON, Column
-
-__all__ = ["build", "page", "render", "tables_text"]
 
 PAGE = "index.html"
 PARTS = {"tables": (".md", ".csv"), "figures": (".png", ".pdf")}

@@ -125,7 +125,7 @@ def run(
     cell = pipeline.Cell(name or "-".join(filter(None, (preset, changes))), config, wanted)
     store = Store(runs)
     runtime = build(Runtime, {"device": device, "threads": threads or presets.THREADS.get(preset)})
-    runner.run_cells(store, [cell], runtime, "tokenbridge", jobs)
+    runner.run_cells(store, [cell], runtime, pipeline.EXPERIMENT, jobs)
     tracking.sync(store, [cell.id])
     for stage in cell.stages():
         path = store.folder(stage.id) / "metrics.json"
@@ -163,8 +163,8 @@ def report(
         places = f"{runs / 'plans' / name}.json nor {reports / name / 'source'}"
         raise UserError(f"{name} is no report: neither {places} exists; run tokenbridge demo or grid first")
     if tables:
-        from analysis.report import tables_text
         from analysis.source import read as read_source
+        from analysis.table_files import tables_text
 
         print(tables_text(read_source(reports / name / "source"), tables))
     print(f"report: {page}")

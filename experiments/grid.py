@@ -75,10 +75,6 @@ class Grid:
     rows: tuple[Row, ...]
     search: Mapping[str, Sequence[Point]]
 
-    def timed(self) -> list[Cell]:
-        """Cells of which the time to sample is a column; all seeds share the stage, which is the first's."""
-        return [row.wants("speed") for row in self.rows if row.table == paper.TABLE_HEADS.id]
-
     def first(self) -> tuple[list[Cell], list[Cell]]:
         """Cells to run before anything is chosen, and those that only run ahead: trainings and likelihoods."""
         search = [cell for point in chain(*self.search.values()) for cell in point.cells]
@@ -157,6 +153,23 @@ def search_points(rows: Sequence[Row], images: int) -> list[Point]:
     return points
 
 
+def timed(rows: Sequence[Row]) -> list[Cell]:
+    """Cells of which the time to sample is a column; seeds of a row share the stage."""
+    return [row.wants("speed") for row in rows if row.table == paper.TABLE_HEADS.id]
+
+
+def confidence(tables: Sequence[str], rows: Sequence[Row]) -> list[tuple[float, Cell]]:
+    """Figure 8, where it is asked for: the autoregressive model at each strength of confidence-guided generation."""
+    row = next((row for row in rows if row.key == "2a autoregressive"), None)  # none where its search failed
+    if FIGURE_8 not in tables or row is None:
+        return []
+    cells = []
+    for strength in STRENGTHS:
+        config = override(row.cell.config, {"sample.confidence": strength})
+        cells.append((strength, Cell(f"{FIGURE_8}-c{strength:g}", config, ("score",))))
+    return cells
+
+
 def search_images(seeds: int) -> int:
     """Images a point and training seed."""
     return min(MOST_SEARCH_IMAGES, SEARCH_IMAGES // seeds)
@@ -168,9 +181,13 @@ def score_of(store: Store, cell: Cell) -> float:
 
 
 def forecast(store: Store, grid: Grid, jobs: int) -> list[str]:
-    """What a run would do, in lines: stages to run, finished and shared by kind, and how long that takes."""
+    """What a run would do, in lines: stages to run, finished and shared by kind, and how long that takes.
+
+    Table 5 is no graph of stages (its heads take turns in one process) and is not counted.
+    """
     cells, ahead = grid.first()
-    everything = [*cells, *ahead, *(row.cell for row in grid.rows), *grid.timed()]
+    strengths = [cell for _, cell in confidence(grid.tables, grid.rows)]
+    everything = [*cells, *ahead, *(row.cell for row in grid.rows), *strengths, *timed(grid.rows)]
     stages, rates = graph(everything), seconds_of_work(store)
     asked = Counter(stage.kind.name for cell in everything for stage in cell.stages())
     lines = [f"{len(grid.rows)} cells of tables {', '.join(grid.tables)}; stages by kind:"]

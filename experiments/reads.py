@@ -60,7 +60,7 @@ def extractor(config: RunConfig) -> dict[str, Any]:
 def train(config: RunConfig) -> dict[str, Any]:
     return {
         "backbone": config.backbone.model_dump(),
-        "head": config.head.trained(),
+        "head": config.head.training_settings(),
         "train": config.train.model_dump(),
     }
 
@@ -87,7 +87,7 @@ def speed(config: RunConfig) -> dict[str, Any]:
         "sizes": [config.data.classes, config.positions, config.autoencoder.channels, list(config.token_levels)],
         "tokens": config.quantizer.kind,
         "backbone": config.backbone.model_dump(),
-        "head": config.head.trained(),
+        "head": config.head.training_settings(),
         "sample": how.model_dump(exclude_defaults=True, exclude=free),
         "guided": how.guidance != 1,
         "train": [train.batch, train.precision, train.gradient_checkpointing, train.mask_ratio_min],

@@ -9,14 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments import paper, speed
-from experiments.grid import FIGURE_8, METRIC, SEARCH, SEARCH_SEED, SPEED, STRENGTHS, Grid, Point, Row, score_of
-from experiments.pipeline import Cell
+from experiments.grid import FIGURE_8, METRIC, SEARCH, SEARCH_SEED, SPEED, Grid, Point, Row, confidence, score_of, timed
+from experiments.pipeline import EXPERIMENT, Cell
 from experiments.runner import Failure, attempt_cells
 from tokenbridge.artifacts import Store, read_json, write_json
 from tokenbridge.config import Runtime
-from tokenbridge.overrides import override
 
-EXPERIMENT = "tokenbridge"
 NOTES = {
     "digits": "Generation is at 16 levels a channel where a table does not say otherwise (the paper: 64) and trains for"
     " one to two minutes on 1,438 images: rows are compared on equal terms, but none is near what longer training"
@@ -31,31 +29,16 @@ def run(store: Store, grid: Grid, runtime: Runtime, jobs: int) -> list[Failure]:
     failures = attempt_cells(store, cells, runtime, EXPERIMENT, jobs, ahead)
     chosen = {key: best(store, points) for key, points in grid.search.items() if _scored(store, points)}
     rows = [row.at(chosen.get(row.key, {})) for row in grid.rows if not row.searched or row.key in chosen]
-    strengths = _strengths(grid, rows)
+    strengths = confidence(grid.tables, rows)
     final = [row.cell for row in rows if row.searched] + [cell for _, cell in strengths]
     failures += attempt_cells(store, final, runtime, EXPERIMENT, jobs)
-    timed = [row.wants("speed") for row in rows if row.table == paper.TABLE_HEADS.id]
-    failures += attempt_cells(store, timed, runtime, EXPERIMENT)  # time is measured with nothing beside it
+    failures += attempt_cells(store, timed(rows), runtime, EXPERIMENT)  # time is measured with nothing beside it
     if SPEED in grid.tables:
         heads = speed.preset_cells()
         speed.run(store, runtime.model_copy(update={"threads": None}), heads)
         rows += [Row(SPEED, label, cell) for label, cell in heads.items()]
     write_plan(store, grid, rows, chosen, strengths)
     return list({failure.stage.id: failure for failure in failures}.values())
-
-
-def _strengths(grid: Grid, rows: Sequence[Row]) -> list[tuple[float, Cell]]:
-    """Figure 8: the autoregressive model of the base, at each strength of confidence-guided generation."""
-    if FIGURE_8 not in grid.tables:
-        return []
-    row = next((row for row in rows if row.key == "2a autoregressive"), None)  # none where its search failed
-    if row is None:
-        return []
-    cells = []
-    for strength in STRENGTHS:
-        config = override(row.cell.config, {"sample.confidence": strength})
-        cells.append((strength, Cell(f"{FIGURE_8}-c{strength:g}", config, ("score",))))
-    return cells
 
 
 def best(store: Store, points: Sequence[Point]) -> dict[str, float]:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments import paper
-from experiments.pipeline import Cell, Stage, record
+from experiments.pipeline import EXPERIMENT, Cell, Stage, record
 from experiments.presets import preset
 from tokenbridge.artifacts import Store, read_json, writable, write_json
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.overrides import override
 
-EXPERIMENT, PRESET, PLAN = "tokenbridge", "imagenet256-L", "speed"
+PRESET, PLAN = "imagenet256-L", "speed"
 OURS = "autoregressive 1024×4"
 GRAPH_MS, COMPILED_TIMES = 3, 3
 """what is aimed at on a GPU: ms a token at batch 1 in a CUDA graph; whole images compiled in bfloat16 against eager"""
@@ -58,7 +58,7 @@ def run(
         record(store, list(wanted.values()), EXPERIMENT)
         with writable(store.root), ExitStack() as stack:
             out = {label: stack.enter_context(_anew(store, stage)) for label, stage in stages.items()}
-            found = speed.measure(configs, device, *effort)
+            found = speed.measure(configs, device, effort)
             for label, folder in out.items():
                 if folder is not None:  # None: another process has just written it
                     write_json(folder / "metrics.json", {"metrics": found[label], "protocol": protocols[label]})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -50,28 +52,22 @@ def speed(
 
 
 @tools.command("train-autoencoder")
-def train_autoencoder(
-    epochs: int = 30,
-    seed: int = 0,
-    out: TrainedOut = DEFAULT_TRAINED,
-) -> None:
+def train_autoencoder(epochs: int = 30, seed: int = 0, out: TrainedOut = DEFAULT_TRAINED) -> None:
     """Train the shipped autoencoder of the digits again."""
     from tokenbridge.train_autoencoder import train_autoencoder as train
 
-    with writable(out):
-        print(json.dumps(train(out, epochs=epochs, seed=seed)["quality"]))
-    print(f"weights and card: {out}")
+    _train_again(train, out, epochs, seed)
 
 
 @tools.command("train-classifier")
-def train_classifier(
-    epochs: int = 30,
-    seed: int = 0,
-    out: TrainedOut = DEFAULT_TRAINED,
-) -> None:
+def train_classifier(epochs: int = 30, seed: int = 0, out: TrainedOut = DEFAULT_TRAINED) -> None:
     """Train the shipped classifier of the digits, whose features fd_digits uses, again."""
     from tokenbridge.metrics.train_classifier import train_classifier as train
 
+    _train_again(train, out, epochs, seed)
+
+
+def _train_again(train: Callable[..., dict[str, Any]], out: Path, epochs: int, seed: int) -> None:
     with writable(out):
         print(json.dumps(train(out, epochs=epochs, seed=seed)["quality"]))
     print(f"weights and card: {out}")

@@ -118,9 +118,9 @@ def test_heads_that_do_not_fit_their_tokens(settings, message):
 
 def test_an_id_reads_what_the_kind_of_head_reads():
     diffusion = override(DIGITS, {"head.kind": "diffusion"}).head
-    assert diffusion.trained() == {"kind": "diffusion", "width": 64, "depth": 2, "multiplier": 4}
-    assert "start" not in DIGITS.head.trained()
-    assert "components" not in DIGITS.head.trained()
+    assert diffusion.training_settings() == {"kind": "diffusion", "width": 64, "depth": 2, "multiplier": 4}
+    assert "start" not in DIGITS.head.training_settings()
+    assert "components" not in DIGITS.head.training_settings()
 
 
 def test_unknown_preset_names_the_closest():

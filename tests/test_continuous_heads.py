@@ -43,7 +43,7 @@ def test_shapes(kind, settings, steps):
     assert loss_of(head, 11).shape == (11,)
     assert head.noise_shape(how) == {"diffusion": (steps + 1, 5), "flow": (1, 5), "mixture": (6,)}[kind]
     assert head.loss_noise_shape == (() if kind == "mixture" else (3, 6))
-    assert (head.kind, head.noise, head.has_density) == (kind, "normal", kind == "mixture")
+    assert (head.kind, head.noise) == (kind, "normal")
 
 
 @torch.no_grad()

@@ -167,7 +167,7 @@ def test_tables_as_text_are_aligned_and_only_those_that_are_there(three: Path) -
     with pytest.raises(UserError, match="table 1a is not in this report; it holds 2a, 2b, 2c, 2d, 2e, 5, heads"):
         tables_text(_source(three), ["2a", "1a"])
     with pytest.raises(UserError, match="table 9z is not in this report"):
-        report.tables_text(_source(three), ["9z"])
+        tables_text(_source(three), ["9z"])
 
 
 def test_a_cell_of_several_rows_has_one_place_and_all_rows_lead_to_it(three: Path) -> None:

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from experiments import cli
 from experiments import speed as table
+from experiments import tools
 from experiments.pipeline import Cell
 from experiments.presets import DIGITS, PRESETS
 from experiments.records import find_records
@@ -79,7 +79,7 @@ def test_summary_is_median_and_half_the_interquartile_range():
 
 def test_metrics_of_several_configs():
     configs = {kind: config(kind) for kind in HEADS}
-    found = speed.measure(configs, CPU, 2, batches=(1, 7), slower=(1, 3))
+    found = speed.measure(configs, CPU, speed.Effort(2, batches=(1, 7), slower=(1, 3)))
     assert list(found) == list(HEADS)
     for kind, metrics in found.items():
         assert all(value > 0 for name, value in metrics.items() if not name.endswith("_spread")), metrics
@@ -226,7 +226,7 @@ def test_claims_of_a_gpu():
 
 def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match="device=gpu is no device; use auto, cpu or cuda"):
-        cli.speed(quick=True, runs=tmp_path / "runs", device="gpu")
+        tools.speed(quick=True, runs=tmp_path / "runs", device="gpu")
     assert not (tmp_path / "runs").exists()
 
 

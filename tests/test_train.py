@@ -16,7 +16,9 @@ from tokenbridge import train
 from tokenbridge.artifacts import Store, read_journal
 from tokenbridge.batches import Draws
 from tokenbridge.config import Runtime, UserError
+from tokenbridge.flops import MASK_RATIOS, training_flops
 from tokenbridge.latents import Latents
+from tokenbridge.masking import masked_count
 from tokenbridge.overrides import override
 from tokenbridge.train import CHECKPOINT, Trainer, build_model, load_model
 
@@ -210,3 +212,15 @@ def test_a_batch_larger_than_the_data_is_refused(work, tiny):
 def test_cells_that_share_a_training_share_its_id(tiny):
     ids = {stage_of(Cell("x", override(tiny, [f"sample.temperature={t}"])), "train").id for t in (0.9, 1.0)}
     assert len(ids) == 1
+
+
+def test_flops_of_a_training_are_those_of_its_matrix_products(work, tiny):
+    """One product of the masked latents with a weight: forward and the weight's gradient, 2 operations an entry."""
+    draws = Draws(tiny.train, Latents(work[0]["latents"]))
+    weight = torch.zeros(8, 5, requires_grad=True)
+    quantiles = (torch.arange(MASK_RATIOS) + 0.5) / MASK_RATIOS
+    counts = [masked_count(float(u), 16, tiny.train.mask_ratio_min, tiny.train.mask_ratio_deviation) for u in quantiles]
+    state = torch.get_rng_state()
+    counted = training_flops(lambda batch: (batch.latents[batch.mask] @ weight).sum(), draws)
+    assert counted == pytest.approx(4 * 64 * sum(counts) / len(counts) * 8 * 5 * draws.steps)
+    assert torch.equal(torch.get_rng_state(), state)

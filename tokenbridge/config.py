@@ -15,6 +15,8 @@ from tokenbridge.sections import (
     CONTINUOUS,
     GUIDED,
     MOST_CLASSES,
+    TRAINED_TOKENS,
+    WITHOUT_DENSITY,
     Autoencoder,
     Backbone,
     Config,
@@ -86,7 +88,7 @@ class RunConfig(Config):
             raise ValueError(
                 f"sample.guidance_on={how.guidance_on} must be one of {GUIDED[kind]} with head.kind={kind}"
             )
-        if how.confidence > 0 and kind in ("diffusion", "flow"):
+        if how.confidence > 0 and kind in WITHOUT_DENSITY:
             raise ValueError(
                 f"sample.confidence={how.confidence:g} must be 0 with head.kind={kind}, which has no"
                 " likelihood to rank by"
@@ -164,6 +166,8 @@ __all__ = [
     "CONTINUOUS",
     "GUIDED",
     "MOST_CLASSES",
+    "TRAINED_TOKENS",
+    "WITHOUT_DENSITY",
     "Autoencoder",
     "Backbone",
     "Config",

@@ -76,12 +76,12 @@ class Generator(nn.Module):
             weight = guidance_weight(how.guidance_schedule, how.guidance, self.positions, left)
             reveal = mask & ~mask_from_order(order, left)
             if how.confidence == 0:
-                unguided = None if free is None else free[reveal]
-                drawn = self.head.sample(z[reveal], noise[reveal], how, unguided, weight)
+                unconditional = None if free is None else free[reveal]
+                drawn = self.head.sample(z[reveal], noise[reveal], how, unconditional, weight)
             else:
-                unguided = None if free is None else free[mask]
-                drawn = self.head.sample(z[mask], noise[:, step][mask], how, unguided, weight)
-                believed = self.head.mixed(z[mask], how, unguided, weight)[0]
+                unconditional = None if free is None else free[mask]
+                drawn = self.head.sample(z[mask], noise[:, step][mask], how, unconditional, weight)
+                believed = self.head.mixed(z[mask], how, unconditional, weight)[0]
                 score = self.head.log_prob(believed, drawn) / self.tokenizer.channels
                 reveal = most_confident(score * how.confidence, order, mask, masked - left)
                 drawn = drawn[reveal[mask]]

@@ -19,21 +19,23 @@ Array = NDArray[np.float64]
 def reconstruction_values(config: Quantizer, values: Array, per_channel: bool) -> Array:
     """(V,) increasing levels for values (N,); per channel, fixed ones follow the values' mean and deviation."""
     if config.kind == "quantile":
-        return quantile_centers(values, config.count)
+        return quantile_centers(values, config.levels_each)
     if config.kind == "lloyd-max":
-        starts = [Quantizer(kind="uniform", levels=config.count, range=config.range)]
-        starts += [Quantizer(levels=config.count, range=w, edges="truncated") for w in (config.range, 3 * math.sqrt(3))]
+        starts = [Quantizer(kind="uniform", levels=config.levels_each, range=config.range)]
+        starts += [
+            Quantizer(levels=config.levels_each, range=w, edges="truncated") for w in (config.range, 3 * math.sqrt(3))
+        ]
         fixed = [_fixed_centers(start) for start in starts]
         fixed += [values.mean() + values.std() * centers for centers in fixed]
-        return lloyd_max_centers(values, [quantile_centers(values, config.count), *fixed])
+        return lloyd_max_centers(values, [quantile_centers(values, config.levels_each), *fixed])
     centers = _fixed_centers(config)
     return values.mean() + values.std() * centers if per_channel else centers
 
 
 def _fixed_centers(config: Quantizer) -> Array:
     if config.kind == "uniform":
-        return (np.arange(config.count) + 0.5) / config.count * 2 * config.range - config.range
-    return gaussian_centers(config.count, config.std_range, config.edges) * config.range / config.std_range
+        return (np.arange(config.levels_each) + 0.5) / config.levels_each * 2 * config.range - config.range
+    return gaussian_centers(config.levels_each, config.std_range, config.edges) * config.range / config.std_range
 
 
 def gaussian_centers(levels: int, std_range: float, edges: str = "clamped") -> Array:

@@ -61,6 +61,9 @@ class Latents(Config):
 Levels = Annotated[int, Field(ge=2, le=65536)]
 
 
+TRAINED_TOKENS = ("vq", "fsq", "lfq")
+
+
 class Quantizer(Config):
     kind: Literal["gaussian", "uniform", "quantile", "lloyd-max", "identity", "vq", "fsq", "lfq"] = "gaussian"
     """vq, fsq and lfq train an autoencoder of the same body around themselves; all others take it as it is"""
@@ -82,10 +85,10 @@ class Quantizer(Config):
     @property
     def trained(self) -> bool:
         """Whether tokens come from an autoencoder that was trained with its quantizer."""
-        return self.kind in ("vq", "fsq", "lfq")
+        return self.kind in TRAINED_TOKENS
 
     @property
-    def count(self) -> int:
+    def levels_each(self) -> int:
         """B, where it is one number for all channels, as with every post-training quantizer."""
         assert isinstance(self.levels, int)
         return self.levels
@@ -104,7 +107,7 @@ class Quantizer(Config):
             )
         if self.kind == "gaussian" and self.edges == "clamped":
             tail = 0.5 * math.erfc(self.std_range / math.sqrt(2))
-            if tail * self.count >= 1:
+            if tail * self.levels_each >= 1:
                 most = math.ceil(1 / tail) - 1
                 raise ValueError(
                     f"levels={self.levels} must be at most {most} with edges=clamped at std_range={self.std_range:g}"
@@ -147,6 +150,7 @@ GUIDED: dict[str, tuple[str, ...]] = {
     "mixture": ("features",),
 }
 """what sample.guidance_on may be for a kind of head; the first is its own"""
+WITHOUT_DENSITY = ("diffusion", "flow")  # no exact likelihood
 MOST_CLASSES = 65_536  # that a categorical head predicts at once
 
 _TRANSFORMER = ("heads", "mlp_ratio", "attention_dropout", "dropout", "order", "group")
@@ -178,7 +182,7 @@ class Head(Transformer):
     covariance: Literal["diagonal", "full"] = "diagonal"
     """mixture: of each Gaussian"""
 
-    def trained(self) -> dict[str, Any]:
+    def training_settings(self) -> dict[str, Any]:
         """The settings that training this kind of head reads: others enter no id, so they train nothing again."""
         return self.model_dump(include={"kind", "width", "depth", *_READ[self.kind]})
 

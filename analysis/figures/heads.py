@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from analysis import comparison, stats
-from analysis.absences import TRAINED
 from analysis.comparison import GROUPS, Point
 from analysis.figures.form import Drawing
 from analysis.source import Source
 from experiments.paper import FD, IMAGE_TIME, TABLE_HEADS
+from tokenbridge.config import TRAINED_TOKENS
 
 
 def points(source: Source) -> list[Point]:
@@ -21,7 +21,7 @@ def points(source: Source) -> list[Point]:
             continue
         token, _, head = cell.label.partition(", ")
         quantizer = source.setting(ids[0], "quantizer.kind")
-        group = GROUPS[2] if quantizer == "identity" else GROUPS[1] if quantizer in TRAINED else GROUPS[0]
+        group = GROUPS[2] if quantizer == "identity" else GROUPS[1] if quantizer in TRAINED_TOKENS else GROUPS[0]
         ms = stats.estimate(times).mean if times else None
         found.append(Point(token, head, group, stats.estimate(distances), ms))
     return found

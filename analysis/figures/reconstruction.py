@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis import charts, mosaic
-from analysis.absences import TRAINED
 from analysis.figures.form import MARGIN, Drawing, stages
 from analysis.mosaic import GAP, LINE, Pixels
 from analysis.source import Source
 from experiments.paper import TABLE_1A, TABLE_HEADS
+from tokenbridge.config import TRAINED_TOKENS
 
 PATCHES = 3
 """images whose patches are shown"""
@@ -68,7 +68,7 @@ def shown(source: Source) -> dict[str, dict[str, np.ndarray]]:
     examples = {label.replace("=", " = "): source.example(found[label]) for label in order}
     for _, ids in source.rows(TABLE_HEADS) if examples else ():
         kind = source.setting(ids[0], "quantizer.kind") if ids else ""
-        if kind in TRAINED and kind.upper() not in examples and source.stage(ids[0], "reconstruct"):
+        if kind in TRAINED_TOKENS and kind.upper() not in examples and source.stage(ids[0], "reconstruct"):
             example = source.example(source.stage(ids[0], "reconstruct"))
             if np.array_equal(example["original"], next(iter(examples.values()))["original"]):
                 examples[kind.upper()] = example
@@ -77,7 +77,7 @@ def shown(source: Source) -> dict[str, dict[str, np.ndarray]]:
 
 def _of_trained(examples: Mapping[str, object]) -> str:
     """What a caption says of the rows of trained tokenizers; empty where there are none."""
-    names = [kind.upper() for kind in TRAINED if kind.upper() in examples]
+    names = [kind.upper() for kind in TRAINED_TOKENS if kind.upper() in examples]
     if not names:
         return ""
     return f" {', '.join(names)}: autoencoders of the same body, trained with their quantizer, for comparison."

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis import stats
-from analysis.absences import TRAINED
 from analysis.source import Source
 from analysis.stats import Estimate
 from analysis.verdicts.form import ONE_SEED, Status, Verdict, estimates, image_error, show
 from experiments.paper import BITS, FD, TABLE_HEADS, Column
+from tokenbridge.config import TRAINED_TOKENS
 
 NOT_SETTLED = "(not settled) "
 Group = dict[str, Estimate]
@@ -42,7 +42,8 @@ def _rows(source: Source) -> Rows:
         if not ids:
             continue
         quantizer = source.setting(ids[0], "quantizer.kind")
-        tokens = {"identity": "continuous"}.get(quantizer, "trained" if quantizer in TRAINED else "post-training")
+        discrete = "trained" if quantizer in TRAINED_TOKENS else "post-training"
+        tokens = "continuous" if quantizer == "identity" else discrete
         found[tokens].append(cell.label)
         if tokens == "post-training" and source.setting(ids[0], "head.kind") == "autoregressive":
             found["autoregressive"].append(cell.label)

@@ -12,13 +12,12 @@ from tokenbridge.config import GUIDED, Sample
 class Head(nn.Module):
     """The distribution of one token given its feature.
 
-    kind: its name in the config. noise: what a draw reads, uniforms in [0, 1) or standard normals. has_density: whether
-    log_prob exists. loss_noise_shape: normals a position that the loss reads, () for none.
+    kind: its name in the config. noise: what a draw reads, uniforms in [0, 1) or standard normals.
+    loss_noise_shape: normals a position that the loss reads, () for none.
     """
 
     kind: str
     noise: Literal["uniform", "normal"]
-    has_density = True
     loss_noise_shape: tuple[int, ...] = ()
 
     def noise_shape(self, how: Sample) -> tuple[int, ...]:

@@ -33,7 +33,6 @@ class DiffusionHead(Head):
 
     kind = "diffusion"
     noise = "normal"
-    has_density = False
     table: Tensor
 
     def __init__(self, c: config.Head, width: int, channels: int):

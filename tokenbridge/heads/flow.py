@@ -24,7 +24,6 @@ class FlowHead(Head):
 
     kind = "flow"
     noise = "normal"
-    has_density = False
 
     def __init__(self, c: config.Head, width: int, channels: int):
         super().__init__()

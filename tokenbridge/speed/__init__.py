@@ -5,11 +5,11 @@ measure() takes many configs, whose heads take turns inside each round: their ra
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -19,16 +19,7 @@ from tokenbridge.devices import pick_device
 from tokenbridge.speed.comparisons import Comparison, bucketized_encoding, cached_head
 from tokenbridge.speed.heads import measure_tokens
 from tokenbridge.speed.models import IMAGES, MOST_TRAINED, measure_model, reason_to_leave_out
-from tokenbridge.speed.timing import SLOW_SECONDS
-
-
-class Effort(NamedTuple):
-    """How much is measured: rounds; tokens drawn at once; those at which slower ways to draw are measured as well."""
-
-    rounds: int
-    batches: tuple[int, ...]
-    slower: tuple[int, ...]
-
+from tokenbridge.speed.timing import SLOW_SECONDS, Effort
 
 QUICK = Effort(1, (1,), (1,))
 ON_CPU = Effort(5, (1, 256), (1, 64))  # without a cache, 256 tokens take a minute there at the paper's size
@@ -39,21 +30,15 @@ def usual(device: torch.device) -> Effort:
     return ON_GPU if device.type == "cuda" else ON_CPU
 
 
-def measure(
-    configs: Mapping[str, RunConfig],
-    device: torch.device,
-    rounds: int,
-    batches: Sequence[int] = (1, 256),
-    slower: Sequence[int] = (1,),
-) -> dict[str, dict[str, float]]:
+def measure(configs: Mapping[str, RunConfig], device: torch.device, effort: Effort) -> dict[str, dict[str, float]]:
     """Label -> metrics: those of measure_tokens and, where the device can be asked for it, of measure_model.
 
     Medians of the rounds; <metric>_spread is half the interquartile range.
     """
-    found = measure_tokens(configs, device, rounds, batches, slower)
+    found = measure_tokens(configs, device, effort)
     for label, config in configs.items():
         if not reason_to_leave_out(config, device):
-            found[label] |= measure_model(config, device, rounds)
+            found[label] |= measure_model(config, device, effort.rounds)
     return found
 
 
@@ -102,7 +87,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     device = pick_device(runtime)
     with one_thread(device, runtime):
         effort = usual(device)
-        metrics = measure({"": config}, device, *effort)[""]
+        metrics = measure({"": config}, device, effort)[""]
         write_json(out / "metrics.json", {"metrics": metrics, "protocol": protocol(config, device, effort)})
 
 

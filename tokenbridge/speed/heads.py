@@ -5,7 +5,7 @@ N positions drawn together, C channel, D width of the feature.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from tokenbridge.heads.autoregressive import AutoregressiveHead
 from tokenbridge.heads.captured import capture, least_ms
 from tokenbridge.heads.residual import ResidualNet
 from tokenbridge.rng import generator, seed_of
-from tokenbridge.speed.timing import reading_rate, summary, take_turns
+from tokenbridge.speed.timing import Effort, reading_rate, summary, take_turns
 
 Draw = Callable[[Tensor, Tensor], Tensor]
 
@@ -100,30 +100,27 @@ def inputs(head: Head, config: RunConfig, positions: int, device: torch.device) 
 
 @torch.inference_mode()
 def measure_tokens(
-    configs: Mapping[str, RunConfig],
-    device: torch.device,
-    rounds: int,
-    batches: Sequence[int] = (1, 256),
-    slower: Sequence[int] = (1,),
+    configs: Mapping[str, RunConfig], device: torch.device, effort: Effort
 ) -> dict[str, dict[str, float]]:
-    """Milliseconds to draw the channels of N tokens together, N in batches, for each config; all heads take turns.
+    """Milliseconds to draw the channels of N tokens together, N in effort.batches, for each config; all take turns.
 
-    token_ms_N, unguided, with the config's sample settings; where N is in `slower` also <way>_ms_N of the slower ways
-    of draws_of. On a GPU, for an autoregressive head, graph_ms_1 (captured) and least_ms_1 (by memory bandwidth).
+    token_ms_N, unguided, with the config's sample settings; where N is in effort.slower also <way>_ms_N of the
+    slower ways of draws_of. On a GPU, for an autoregressive head, graph_ms_1 (captured) and least_ms_1 (by memory
+    bandwidth).
     """
     heads = {label: random_head(config, device) for label, config in configs.items()}
     draws = {label: draws_of(heads[label], config) for label, config in configs.items()}
     found: dict[str, dict[str, float]] = {label: {} for label in configs}
-    for positions in sorted({*batches, *slower}):
+    for positions in sorted({*effort.batches, *effort.slower}):
         ways: dict[tuple[str, str], Callable[[], Any]] = {}
         for label, config in configs.items():
             z, noise = inputs(heads[label], config, positions, device)
-            names = slower_at(draws[label], positions) if positions in slower else []
-            for name in ["token", *names] if names or positions in batches else []:
+            names = slower_at(draws[label], positions) if positions in effort.slower else []
+            for name in ["token", *names] if names or positions in effort.batches else []:
                 ways[label, f"{name}_ms_{positions}"] = partial(draws[label][name], z, noise)
             if device.type == "cuda" and positions == 1:
                 ways |= _captured(label, heads[label], config, z, noise)
-        for (label, name), seconds in take_turns(ways, rounds, device).seconds.items():
+        for (label, name), seconds in take_turns(ways, effort.rounds, device).seconds.items():
             found[label] |= summary(name, seconds)
     for label, head in heads.items():
         if device.type == "cuda" and isinstance(head, AutoregressiveHead):

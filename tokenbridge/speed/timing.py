@@ -13,6 +13,14 @@ SLOW_SECONDS = 5.0
 Key = TypeVar("Key", bound=Hashable)
 
 
+class Effort(NamedTuple):
+    """How much is measured: rounds; tokens drawn at once; those at which slower ways to draw are measured as well."""
+
+    rounds: int
+    batches: tuple[int, ...]
+    slower: tuple[int, ...]
+
+
 class Turns(NamedTuple, Generic[Key]):
     """seconds: of each way in each round; results: what each returned in its first turn."""
 
