@@ -108,8 +108,8 @@ def fill(table: Table, source: Source) -> Filled:
 
 
 def _here(table: Table, cell: Cell, ids: Sequence[str], source: Source) -> str:
-    """What a scaled row ran, read from its first cell; empty where that is what its label says."""
-    if not ids or not cell.overrides or not table.scaled:
+    """What a scaled row ran, read from its first cell; empty where its label says it or holds no size."""
+    if not ids or not cell.overrides or not table.scaled or table.own:
         return ""
     ran = {key: source.setting(ids[0], key) for key in table.varies}
     asked = {key: cell.overrides[key] for key in table.scaled if key in cell.overrides}

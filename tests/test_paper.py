@@ -110,6 +110,17 @@ def test_an_unknown_table_and_an_unknown_row_are_refused_with_what_there_is() ->
         TABLES["1a"].cell("B=7")
 
 
+def test_heads_that_need_a_lower_learning_rate_keep_its_ratio_to_the_base() -> None:
+    table, base = TABLES["heads"], override(preset("digits"), {"train.learning_rate": 1e-3})
+    rates = {cell.label: table.overrides(cell, base).get("train.learning_rate") for cell in table.cells}
+    assert {label for label, rate in rates.items() if rate is not None} == {
+        "continuous, diffusion",
+        "continuous, mixture",
+        "continuous, mixture, full covariance",
+    }
+    assert rates["continuous, diffusion"] == pytest.approx(5e-4, rel=1e-12)
+
+
 def test_a_scaled_setting_keeps_its_ratio_to_the_base() -> None:
     table = TABLES["2e"]
     widths = {

@@ -47,8 +47,8 @@ class Table:
     published: tuple[Column, ...]
     measured: tuple[Column, ...] = ()
     note: str = ""
-    scaled: Mapping[str, int] = field(default_factory=dict)
-    """settings whose values scale with the base: key -> what the paper's base has"""
+    scaled: Mapping[str, float] = field(default_factory=dict)
+    """settings whose values scale with the base: key -> what the base of the rows' own values has"""
 
     @property
     def own(self) -> bool:
@@ -67,15 +67,18 @@ class Table:
     def overrides(self, cell: Cell, base: RunConfig) -> dict[str, Any]:
         """What a row changes in this base. A scaled setting keeps its ratio to the base's own value."""
         found, own = dict(cell.overrides or {}), settings(base)
-        for key, paper in self.scaled.items():
-            if key in found:
-                value = found[key] * own[key] / paper
+        for key, reference in self.scaled.items():
+            if key not in found:
+                continue
+            value = found[key] * own[key] / reference
+            if isinstance(own[key], int):
                 if value != int(value) or value < 1:
                     raise UserError(
                         f"table {self.id}, row {cell.label}: {key}={own[key]} of the base scales {found[key]} to"
-                        f" {value:g}, which must be a whole number; choose a multiple of {paper // 64}"
+                        f" {value:g}, which must be a whole number; choose a multiple of {reference // 64}"
                     )
-                found[key] = int(value)
+                value = int(value)
+            found[key] = value
         return found
 
     def cell(self, label: str) -> Cell:
