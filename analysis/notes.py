@@ -51,6 +51,9 @@ def _timing(table: Table, cells: Sequence[str], source: Source) -> list[str]:
     spreads = [(column, _values(source, cells, f"{column.key}_spread")) for column in columns]
     told = [f"{column.title} {number(max(v), column.decimals)} {column.unit}" for column, v in spreads if v]
     rounds = f" Half the interquartile range of the rounds, at most: {', '.join(told)}." if told else ""
+    once = next((text for cell in cells if (text := source.protocol(cell, "speed").get("timed_once"))), "")
+    if once and any(0 < len(v) < len(_values(source, cells, column.key)) for column, v in spreads):
+        rounds += f" Timed once: {once}."
     return [f"Times: {place}.{rounds}"]
 
 

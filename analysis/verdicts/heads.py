@@ -102,7 +102,13 @@ def _against_each(source: Source, rows: Rows) -> Verdict | None:
     if not parts:
         return None
     open = any(NOT_SETTLED in part for part in parts)
-    note = f" ({ONE_SEED})" if once else " (not settled: the interval of the difference holds zero)" if open else ""
+    note = (
+        f" ({ONE_SEED})"
+        if once
+        else "; where it says not settled, the interval of the difference holds zero"
+        if open
+        else ""
+    )
     text = f"Autoregressive prediction of quantized latents beside heads of continuous ones: {'; '.join(parts)}{note}."
     return Verdict("one seed" if once else "measured", text, TABLE_HEADS.id)
 
