@@ -62,6 +62,7 @@ Levels = Annotated[int, Field(ge=2, le=65536)]
 
 
 TRAINED_TOKENS = ("vq", "fsq", "lfq")
+"""kinds of quantizer that are trained with their autoencoder"""
 
 
 class Quantizer(Config):
@@ -150,7 +151,8 @@ GUIDED: dict[str, tuple[str, ...]] = {
     "mixture": ("features",),
 }
 """what sample.guidance_on may be for a kind of head; the first is its own"""
-WITHOUT_DENSITY = ("diffusion", "flow")  # no exact likelihood
+WITHOUT_DENSITY = ("diffusion", "flow")
+"""kinds of head that have no exact likelihood"""
 MOST_CLASSES = 65_536  # that a categorical head predicts at once
 
 _TRANSFORMER = ("heads", "mlp_ratio", "attention_dropout", "dropout", "order", "group")

@@ -101,14 +101,11 @@ def _against_each(source: Source, rows: Rows) -> Verdict | None:
         once |= min(value.seeds for value in (ours[label], *others.values())) < 2
     if not parts:
         return None
-    open = any(NOT_SETTLED in part for part in parts)
-    note = (
-        f" ({ONE_SEED})"
-        if once
-        else "; where it says not settled, the interval of the difference holds zero"
-        if open
-        else ""
-    )
+    note = ""
+    if once:
+        note = f" ({ONE_SEED})"
+    elif any(NOT_SETTLED in part for part in parts):
+        note = "; where it says not settled, the interval of the difference holds zero"
     text = f"Autoregressive prediction of quantized latents beside heads of continuous ones: {'; '.join(parts)}{note}."
     return Verdict("one seed" if once else "measured", text, TABLE_HEADS.id)
 
