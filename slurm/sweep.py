@@ -1,0 +1,159 @@
+"""What a sweep leaves in the runs folder: what was asked for, which job runs which stage, what the jobs said.
+
+sweeps/NAME/sweep.json        the request, its cells and their stages; written at each submission
+sweeps/NAME/jobs/TIME/        submitit's files of one submission: what a job shall do, its output and errors
+sweeps/jobs.jsonl             a line for each stage handed to Slurm, by whatever sweep: two sweeps share stages
+sweeps/events/STAGE.jsonl     what the jobs of a stage said: started, stopped, finished, failed, discarded
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tokenbridge.artifacts import Store, read_json, write_json
+from tokenbridge.config import UserError
+
+Word = Literal["started", "stopped", "finished", "failed", "discarded"]
+"""stopped: wrote a checkpoint on a signal, to go on later; discarded: another job had finished the stage meanwhile"""
+
+
+@dataclass(frozen=True)
+class CellStages:
+    """A cell of a sweep: its name and, by kind, the ids of its stages in an order in which they can run."""
+
+    name: str
+    stages: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One name, one or more submissions."""
+
+    name: str
+    request: dict[str, Any]
+    """experiments.grid.Request as JSON"""
+    cells: dict[str, CellStages]
+    """by cell id, of the rounds submitted so far"""
+    cluster: str
+    """file with the resources"""
+    code: str
+    """folder of the snapshot that the jobs run, below the runs folder"""
+    command: str
+    submitted: float
+    """seconds since 1970, of the first submission"""
+    round: int = 1
+    """1: a search or trainings that later rows build on; 2: the rows"""
+    rounds: int = 1
+    done: bool = False
+    """the last job has written the plan of the tables"""
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """Kind by stage id, each once, in an order in which they can run."""
+        return {id: kind for cell in self.cells.values() for kind, id in cell.stages.items()}
+
+    @property
+    def last(self) -> str:
+        """What the job that ends a round is called where jobs are listed by stage."""
+        return f"next-{self.name}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage in Slurm's hands."""
+
+    stage: str
+    job: str
+    """Slurm's id: 123, or 123_4 in an array"""
+    sweep: str
+    folder: str
+    """submitit's, below the runs folder; holds JOB_0_log.out and JOB_0_log.err"""
+    time: float
+
+    def log(self, store: Store, stream: Literal["out", "err"], rank: int = 0) -> Path:
+        return store.root / self.folder / f"{self.job}_{rank}_log.{stream}"
+
+
+def folder(store: Store, name: str = "") -> Path:
+    return store.root / "sweeps" / name
+
+
+def names(store: Store) -> list[str]:
+    """The oldest first."""
+    found = folder(store).glob("*/sweep.json")
+    return [path.parent.name for path in sorted(found, key=lambda path: read_json(path)["submitted"])]
+
+
+def read(store: Store, name: str) -> Sweep:
+    """UserError where there is no such sweep."""
+    path = folder(store, name) / "sweep.json"
+    if not path.exists():
+        known = ", ".join(names(store)) or f"none yet in {store.root}"
+        raise UserError(f"{name} is no sweep; there is {known}")
+    values = read_json(path)
+    try:
+        cells = {id: CellStages(**cell) for id, cell in values.pop("cells").items()}
+        return Sweep(cells=cells, **values)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is no sweep ({error}); delete it and submit again") from error
+
+
+def write(store: Store, sweep: Sweep) -> None:
+    path = folder(store, sweep.name) / "sweep.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, asdict(sweep))
+
+
+def jobs(store: Store) -> dict[str, list[Job]]:
+    """By stage, the oldest first: the last is the one that counts."""
+    found: dict[str, list[Job]] = {}
+    for line in _lines(folder(store) / "jobs.jsonl"):
+        found.setdefault(line["stage"], []).append(Job(**line))
+    return found
+
+
+def register(store: Store, new: Iterable[Job]) -> None:
+    """Under the lock `submission`, so that nobody else submits the same stages meanwhile."""
+    _append(folder(store) / "jobs.jsonl", [asdict(job) for job in new])
+
+
+def events(store: Store, stage: str) -> list[dict[str, Any]]:
+    """What jobs said of a stage, the oldest first: event, time, job, host, restart and, of a failure, its error."""
+    return _lines(_events(store, stage))
+
+
+def note(store: Store, stage: str, event: Word, about: Mapping[str, Any]) -> None:
+    _append(_events(store, stage), [{"event": event, "time": time.time(), **about}])
+
+
+def _events(store: Store, stage: str) -> Path:
+    return folder(store) / "events" / f"{stage}.jsonl"
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """What a kill has cut, or what is being written, is left out."""
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def _append(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
+    """One write for all lines: a file opened for appending keeps those of several processes apart.
+
+    Each begins with a new line, so that it does not join one that a kill has cut.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        file.write("".join(f"\n{json.dumps(value)}" for value in values) + "\n")
