@@ -8,11 +8,12 @@ sweeps/events/STAGE.jsonl     what the jobs of a stage said: started, stopped, f
 
 from __future__ import annotations
 
+import getpass
 import json
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +53,8 @@ class Sweep:
     rounds: int = 1
     done: bool = False
     """the last job has written the plan of the tables"""
+    runtime: dict[str, Any] = field(default_factory=dict)
+    """tokenbridge.config.Runtime of the stages, as JSON"""
 
     @property
     def stages(self) -> dict[str, str]:
@@ -75,6 +78,8 @@ class Job:
     folder: str
     """submitit's, below the runs folder; holds JOB_0_log.out and JOB_0_log.err"""
     time: float
+    user: str = field(default_factory=getpass.getuser)
+    """whose job it is: people who share a runs folder share its stages"""
 
     def log(self, store: Store, stream: Literal["out", "err"], rank: int = 0) -> Path:
         return store.root / self.folder / f"{self.job}_{rank}_log.{stream}"
