@@ -16,6 +16,7 @@ import pandas as pd
 
 from experiments.paper import TABLES, Cell, Table, table
 from tokenbridge.config import UserError
+from tokenbridge.overrides import plain
 
 TUNED = ("sample.guidance", "sample.temperature")
 CURVES = ["stage", "key", "step", "value"]
@@ -126,7 +127,7 @@ class Source:
 
     def words(self, cell: str) -> list[str]:
         """Changes of a cell as they are typed."""
-        return [shlex.quote(f"{key}={_plain(value)}") for key, value in self.changes(cell).items()]
+        return [shlex.quote(f"{key}={plain(value)}") for key, value in self.changes(cell).items()]
 
 
 def read(folder: Path) -> Source:
@@ -183,10 +184,3 @@ def _normal(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return [_normal(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def _plain(value: Any) -> str:
-    """A setting as it is typed on the command line."""
-    if value is None:
-        return "none"
-    return json.dumps(value) if isinstance(value, bool | list) else str(value)

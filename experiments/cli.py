@@ -58,12 +58,23 @@ def demo(
 
 @app.command()
 def grid(
-    tables: Annotated[list[str], typer.Argument(help="1a, 1b, 2a to 2e, heads, 5, figure-8", metavar="TABLE...")],
+    tables: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="1a, 1b, 2a to 2e, heads, 5, figure-8; or a named grid: ablation", metavar="[TABLE|GRID]..."
+        ),
+    ] = None,
+    axes: Annotated[
+        list[str] | None, typer.Option("--axis", help="setting and values, such as quantizer.levels=16,32; repeatable")
+    ] = None,
+    each: Annotated[bool, typer.Option("--each", help="vary one axis at a time, the others as in the base")] = False,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="setting of the base, such as train.epochs=100; repeatable")
     ] = None,
     preset: Annotated[str, typer.Option("--preset", help="base configuration")] = "digits",
-    seeds: Seeds = 3,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=1, help="training seeds a row (3; for a grid of axes alone 1)")
+    ] = None,
     on: Annotated[str, typer.Option("--on", help="where stages run: local")] = "local",
     jobs: Jobs = DEMO_JOBS,
     threads: Threads = None,
@@ -72,23 +83,37 @@ def grid(
         int | None, typer.Option("--search-images", min=50, help="images a point of the search and training seed")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run, and run nothing")] = False,
-    name: Annotated[str, typer.Option("--name", help="name of the report that the tables go to")] = "grid",
+    first: Annotated[
+        bool, typer.Option("--try", help="run the first cell only, and say what the rest would be")
+    ] = False,
+    name: Annotated[str | None, typer.Option("--name", help="name of the report (the grid's own, else grid)")] = None,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
-    """Run the tables of the paper, several training seeds a row; what is finished or shared runs once."""
-    from experiments import grid as module
-    from experiments import presets, run_grid
+    """Run tables of the paper, or a grid over axes, or both; what is finished or shared runs once."""
+    from experiments import forecast, presets, run_grid
+    from experiments.axes import GRIDS
+    from experiments.grid import Request
 
     if on != "local":
         raise UserError(f"--on={on} must be local; Slurm is not in this version")
-    store = Store(runs)
-    asked = module.make(name, preset, presets.preset(preset), tables, seeds, assignments or (), search_images)
+    words = tuple(tables or ())
+    request = Request(
+        name=name or (words[0] if len(words) == 1 and words[0] in GRIDS else "grid"),
+        preset=preset,
+        tables=words,
+        axes=tuple(axes or ()),
+        each=each,
+        assignments=tuple(assignments or ()),
+        seeds=seeds,
+        images=search_images,
+    )
+    store, asked = Store(runs), request.grid()
     if dry_run:
-        print("\n".join(module.forecast(store, asked, jobs)))
+        print("\n".join(forecast.forecast(store, asked, jobs)))
         return
     runtime = build(Runtime, {"device": device, "threads": threads or presets.THREADS.get(preset)})
     end_with(run_grid.run(store, asked, runtime, jobs))
-    print(f"tables: tokenbridge report {' '.join(id for id in tables if id != module.FIGURE_8)} --name {name}")
+    print(f"report: tokenbridge report {request.name}")
 
 
 def end_with(failures: Sequence[Failure]) -> None:

@@ -1,29 +1,32 @@
-"""A grid: the rows of some tables on one base configuration, several training seeds a row, and each row's search.
+"""A grid: rows of tables and points of axes on one base configuration, several training seeds each; each row's search.
 
 experiments/run_grid.py runs it. What a row shares with another, or what is finished, runs once.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
 from statistics import fmean
 from typing import Any
 
+from experiments import axes as axes_module
 from experiments import paper
-from experiments.pipeline import KINDS, RECONSTRUCTION, Cell, graph, wanted_of
-from experiments.runner import seconds_of_work, time_text
+from experiments.axes import GRIDS, Axis
+from experiments.pipeline import RECONSTRUCTION, Cell, graph, wanted_of
+from experiments.presets import preset as preset_of
 from tokenbridge.artifacts import Store, read_json
-from tokenbridge.config import RunConfig, UserError
-from tokenbridge.overrides import override
+from tokenbridge.config import Config, RunConfig, UserError
+from tokenbridge.overrides import override, plain, settings
 
 SEARCH = {"sample.guidance": (1.0, 1.5, 2.0), "sample.temperature": (0.8, 0.9, 1.0)}
 SEARCH_SEED = 1  # of the images, which no final number uses
 SEARCH_IMAGES = 900  # a point, all training seeds together
 MOST_SEARCH_IMAGES = 500  # of one training seed
 METRIC = "fd_digits"
+SEEDS = 3  # of tables
+SHOWN = 3  # cells that cannot run
 FIGURE_8 = "figure-8"
 SPEED = paper.TABLE_5.id  # of heads at the paper's sizes, whatever the base
 STRENGTHS = (0.0, 1.0, 4.0, 16.0)  # of confidence-guided generation
@@ -65,8 +68,17 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One cell of a grid over axes: the value of each axis, the training seed. It is not searched."""
+
+    values: Mapping[str, Any]
+    seed: int
+    cell: Cell
+
+
+@dataclass(frozen=True)
 class Grid:
-    """What is asked for, as rows; `search` has the points of each searched row by its key."""
+    """What is asked for, as rows and trials; `search` has the points of each searched row by its key."""
 
     name: str
     preset: str
@@ -74,13 +86,51 @@ class Grid:
     tables: tuple[str, ...]
     rows: tuple[Row, ...]
     search: Mapping[str, Sequence[Point]]
+    axes: tuple[Axis, ...] = ()
+    trials: tuple[Trial, ...] = ()
+    each: bool = False
+    """whether axes vary one at a time around the base"""
+
+    @property
+    def about(self) -> str:
+        """What it holds, for a reader."""
+        tables = f"tables {', '.join(self.tables)}" if self.tables else ""
+        how = "one at a time" if self.each else " × ".join(str(len(axis.values)) for axis in self.axes)
+        axes = f"axes {', '.join(axis.key for axis in self.axes)} ({how})" if self.axes else ""
+        return " and ".join(filter(None, (tables, axes)))
 
     def first(self) -> tuple[list[Cell], list[Cell]]:
         """Cells to run before anything is chosen, and those that only run ahead: trainings and likelihoods."""
         search = [cell for point in chain(*self.search.values()) for cell in point.cells]
-        others = [row.cell for row in self.rows if not row.searched]
+        others = [row.cell for row in self.rows if not row.searched] + [trial.cell for trial in self.trials]
         ahead = [row.wants("train", *({"likelihood"} & {*row.cell.wanted})) for row in self.rows if row.searched]
         return [*others, *search], ahead
+
+
+class Request(Config):
+    """What is asked for, as the command line has it; as JSON it makes the same grid in another process."""
+
+    name: str
+    preset: str = "digits"
+    tables: tuple[str, ...] = ()
+    """of the paper, heads, 5, figure-8, or names of GRIDS"""
+    axes: tuple[str, ...] = ()
+    """as typed: quantizer.levels=16,32"""
+    each: bool = False
+    assignments: tuple[str, ...] = ()
+    seeds: int | None = None
+    """None: SEEDS for tables, one for axes alone"""
+    images: int | None = None
+
+    def grid(self) -> Grid:
+        """UserError for what cannot run."""
+        tables = [id for id in self.tables if id not in GRIDS]
+        axes = [axis for id in self.tables for axis in GRIDS.get(id, ())] + [*map(axes_module.parse, self.axes)]
+        if not tables and not axes:
+            raise UserError(f"a grid needs tables, axes or one of {', '.join(GRIDS)}; try --axis quantizer.levels=8,16")
+        seeds = self.seeds or (SEEDS if tables else 1)
+        base = preset_of(self.preset)
+        return make(self.name, self.preset, base, tables, seeds, self.assignments, self.images, axes, self.each)
 
 
 def make(
@@ -91,8 +141,10 @@ def make(
     seeds: int,
     assignments: Sequence[str] = (),
     images: int | None = None,
+    axes: Sequence[Axis] = (),
+    each: bool = False,
 ) -> Grid:
-    """The grid of these tables; UserError for an unknown table or a row that cannot run.
+    """The grid of these tables and axes; UserError for an unknown table or cells that cannot run.
 
     images: of a point of the search and one training seed; by default search_images.
     """
@@ -105,9 +157,40 @@ def make(
         if row.searched:
             by_key.setdefault(row.key, []).append(row)
     search = {key: search_points(same, images or search_images(seeds)) for key, same in by_key.items()}
-    grid = Grid(name, preset, base, tuple(tables), tuple(rows), search)
+    grid = Grid(name, preset, base, tuple(tables), tuple(rows), search, *trials(axes, base, seeds, each), each)
     graph(list(chain(*grid.first())))  # a row that cannot run is refused here
     return grid
+
+
+def trials(axes: Sequence[Axis], base: RunConfig, seeds: int, each: bool) -> tuple[tuple[Axis, ...], tuple[Trial, ...]]:
+    """The points of the axes with each training seed, every cell once; the axes with values as the config has them.
+
+    UserError that names the cells that cannot run.
+    """
+    keys, found, wrong = [axis.key for axis in axes], dict[str, Trial](), list[str]()
+    if seeds > 1 and "train.seed" in keys:
+        raise UserError(f"train.seed is an axis, so --seeds={seeds} has nothing to add; leave --seeds out")
+    places = axes_module.points(axes, each) if axes else []
+    meant = dict[tuple[str, str], Any]()  # 3 is typed where the config has 3.0
+    for seed, point in product(range(seeds), places):
+        name = axes_module.name(axes, point) + (f"-s{seed}" if seed else "")
+        try:
+            config = override(base, point | ({"train.seed": base.train.seed + seed} if seed else {}))
+            config.require_pair()
+            cell = Cell(name, config, generated(config))
+            cell.stages()
+        except UserError as error:
+            wrong.append(f"{name} ({error})")
+            continue
+        own = settings(config)
+        meant |= {(key, plain(value)): own[key] for key, value in point.items()}
+        found.setdefault(cell.id, Trial({key: own[key] for key in keys}, own["train.seed"], cell))
+    if wrong:
+        shown, more = "; ".join(wrong[:SHOWN]), len(wrong) - SHOWN
+        count = f"{len(wrong)} of {len(places) * seeds} cells cannot run"
+        raise UserError(f"{count}: {shown}{f'; and {more} more' if more > 0 else ''}; leave these values out")
+    real = [Axis(axis.key, tuple(meant[axis.key, plain(value)] for value in axis.values)) for axis in axes]
+    return tuple(real), tuple(found.values())
 
 
 def table_rows(id: str, base: RunConfig, seeds: int) -> list[Row]:
@@ -130,9 +213,14 @@ def table_rows(id: str, base: RunConfig, seeds: int) -> list[Row]:
 def _wanted(table: paper.Table, config: RunConfig) -> tuple[str, ...]:
     if table.kind == "reconstruction":
         return RECONSTRUCTION
-    generated = tuple(kind for kind in wanted_of(config) if kind not in RECONSTRUCTION)
+    return generated(config)
+
+
+def generated(config: RunConfig) -> tuple[str, ...]:
+    """What is wanted of a generator: reconstructions have tables of their own."""
+    found = tuple(kind for kind in wanted_of(config) if kind not in RECONSTRUCTION)
     # trained tokenizers stand in no table of reconstructions, and figure 5 shows them
-    return (*RECONSTRUCTION, *generated) if config.quantizer.trained else generated
+    return (*RECONSTRUCTION, *found) if config.quantizer.trained else found
 
 
 def search_points(rows: Sequence[Row], images: int) -> list[Point]:
@@ -178,35 +266,6 @@ def search_images(seeds: int) -> int:
 def score_of(store: Store, cell: Cell) -> float:
     score = cell.stages()[-1]
     return read_json(store.folder(score.id) / "metrics.json")["metrics"][METRIC]
-
-
-def forecast(store: Store, grid: Grid, jobs: int) -> list[str]:
-    """What a run would do, in lines: stages to run, finished and shared by kind, and how long that takes.
-
-    Table 5 is no graph of stages (its heads take turns in one process) and is not counted.
-    """
-    cells, ahead = grid.first()
-    strengths = [cell for _, cell in confidence(grid.tables, grid.rows)]
-    everything = [*cells, *ahead, *(row.cell for row in grid.rows), *strengths, *timed(grid.rows)]
-    stages, rates = graph(everything), seconds_of_work(store)
-    asked = Counter(stage.kind.name for cell in everything for stage in cell.stages())
-    lines = [f"{len(grid.rows)} cells of tables {', '.join(grid.tables)}; stages by kind:"]
-    total = 0.0
-    for kind in KINDS.values():
-        own = [stage for stage in stages.values() if stage.kind is kind]
-        todo = [stage for stage in own if not store.finished(stage.id)]
-        seconds = sum(rates[kind.name] * kind.work(stage.config) for stage in todo)
-        total += seconds
-        if own:
-            lines.append(
-                f"  {kind.name:<12} {len(todo):>4} to run, {len(own) - len(todo):>4} finished,"
-                f" {asked[kind.name] - len(own):>4} shared, about {time_text(seconds)}"
-            )
-    lines.append(
-        f"about {time_text(total)} of work, {time_text(total / jobs)} with {jobs} stages at a time"
-        " (by the times of earlier stages here; the search may choose points that are counted twice)"
-    )
-    return lines
 
 
 def _slug(label: str) -> str:

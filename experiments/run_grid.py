@@ -6,6 +6,7 @@ The plan, runs/plans/<name>.json, says which cell fills which row of the report 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from experiments import paper, speed
@@ -22,23 +23,43 @@ NOTES = {
 }
 
 
+@dataclass(frozen=True)
+class Final:
+    """What is known once the search has run: the rows at their chosen points, and the settings of figure 8."""
+
+    rows: tuple[Row, ...]
+    chosen: Mapping[str, Mapping[str, Any]]
+    """key of a row -> guidance and temperature"""
+    strengths: tuple[tuple[float, Cell], ...]
+
+    def cells(self) -> list[Cell]:
+        """The second round: what could not run before the choice."""
+        return [row.cell for row in self.rows if row.searched] + [cell for _, cell in self.strengths]
+
+
 def run(store: Store, grid: Grid, runtime: Runtime, jobs: int) -> list[Failure]:
-    """Run what is missing and write the plan of the report, runs/plans/<name>.json; returns what failed."""
-    print(f"{grid.name}: tables {', '.join(grid.tables)}, {jobs} stages at a time; results in {store.root}", flush=True)
+    """Run what is missing and write the plan of the report, runs/plans/<name>.json; returns what failed.
+
+    Elsewhere, such as on a cluster: run the cells of grid.first(), then those of final(), timed() with nothing beside
+    it, and write_plan.
+    """
+    print(f"{grid.name}: {grid.about}, {jobs} stages at a time; results in {store.root}", flush=True)
     cells, ahead = grid.first()
     failures = attempt_cells(store, cells, runtime, EXPERIMENT, jobs, ahead)
+    last = final(store, grid)
+    failures += attempt_cells(store, last.cells(), runtime, EXPERIMENT, jobs)
+    failures += attempt_cells(store, timed(last.rows), runtime, EXPERIMENT)  # time is measured with nothing beside it
+    if SPEED in grid.tables:
+        speed.run(store, runtime.model_copy(update={"threads": None}), speed.preset_cells())
+    write_plan(store, grid, last)
+    return list({failure.stage.id: failure for failure in failures}.values())
+
+
+def final(store: Store, grid: Grid) -> Final:
+    """Choose each row's point by the finished cells of grid.first(); a row whose search is not whole is left out."""
     chosen = {key: best(store, points) for key, points in grid.search.items() if _scored(store, points)}
     rows = [row.at(chosen.get(row.key, {})) for row in grid.rows if not row.searched or row.key in chosen]
-    strengths = confidence(grid.tables, rows)
-    final = [row.cell for row in rows if row.searched] + [cell for _, cell in strengths]
-    failures += attempt_cells(store, final, runtime, EXPERIMENT, jobs)
-    failures += attempt_cells(store, timed(rows), runtime, EXPERIMENT)  # time is measured with nothing beside it
-    if SPEED in grid.tables:
-        heads = speed.preset_cells()
-        speed.run(store, runtime.model_copy(update={"threads": None}), heads)
-        rows += [Row(SPEED, label, cell) for label, cell in heads.items()]
-    write_plan(store, grid, rows, chosen, strengths)
-    return list({failure.stage.id: failure for failure in failures}.values())
+    return Final(tuple(rows), chosen, tuple(confidence(grid.tables, rows)))
 
 
 def best(store: Store, points: Sequence[Point]) -> dict[str, float]:
@@ -50,17 +71,14 @@ def _scored(store: Store, points: Sequence[Point]) -> bool:
     return all(store.finished(cell.stages()[-1].id) for point in points for cell in point.cells)
 
 
-def write_plan(
-    store: Store,
-    grid: Grid,
-    rows: Sequence[Row],
-    chosen: Mapping[str, Mapping[str, float]],
-    strengths: Sequence[tuple[float, Cell]],
-) -> None:
-    """runs/plans/<name>.json: which cell fills which row, and how guidance and temperature were chosen.
+def write_plan(store: Store, grid: Grid, last: Final) -> None:
+    """runs/plans/<name>.json: which cell fills which row or point, and how guidance and temperature were chosen.
 
-    Tables of an earlier plan of this name stay, if it had the same base.
+    Tables and points of an earlier plan of this name stay, if it had the same base.
     """
+    rows = [*last.rows]
+    if SPEED in grid.tables:
+        rows += [Row(SPEED, label, cell) for label, cell in speed.preset_cells().items()]
     folder = store.root / "plans"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{grid.name}.json"
@@ -71,23 +89,30 @@ def write_plan(
         "base": grid.base.model_dump(mode="json"),
         "tables": [id for id in grid.tables if id != FIGURE_8],
         "rows": [{"table": row.table, "label": row.label, "cell": row.cell.id} for row in rows],
-        "search": {
-            "keys": list(SEARCH),
-            "guidance": list(SEARCH["sample.guidance"]),
-            "temperature": list(SEARCH["sample.temperature"]),
-            "images": "a point and training seed: " + _images(grid),
-            "seed": SEARCH_SEED,
-            "models": "all training seeds of the row, mean over them",
-            "metric": METRIC,
-            "chosen": {key: dict(values) for key, values in chosen.items()},
-            "points": [point for key in chosen for point in _points(store, key, grid.search[key])],
-        },
-        "confidence": [{"strength": strength, "cell": cell.id} for strength, cell in strengths],
+        "search": _search(store, grid, last.chosen) if grid.search else {},
+        "confidence": [{"strength": strength, "cell": cell.id} for strength, cell in last.strengths],
+        "axes": [{"key": axis.key, "values": list(axis.values)} for axis in grid.axes],
+        "each": grid.each,
+        "cells": [{"cell": t.cell.id, "values": dict(t.values), "seed": t.seed} for t in grid.trials],
         "notes": [NOTES[grid.preset]] if grid.preset in NOTES else [],
     }
     if path.exists():
         plan = merged(read_json(path), plan)
     write_json(path, plan)
+
+
+def _search(store: Store, grid: Grid, chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "keys": list(SEARCH),
+        "guidance": list(SEARCH["sample.guidance"]),
+        "temperature": list(SEARCH["sample.temperature"]),
+        "images": "a point and training seed: " + _images(grid),
+        "seed": SEARCH_SEED,
+        "models": "all training seeds of the row, mean over them",
+        "metric": METRIC,
+        "chosen": {key: dict(values) for key, values in chosen.items()},
+        "points": [point for key in chosen for point in _points(store, key, grid.search[key])],
+    }
 
 
 def _points(store: Store, key: str, points: Sequence[Point]) -> list[dict[str, Any]]:
@@ -104,22 +129,54 @@ def _images(grid: Grid) -> str:
 
 
 def merged(before: Mapping[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
-    """The plan, with those tables of an earlier one that it does not have itself."""
+    """The plan, with those tables and points of an earlier one that it does not have itself."""
     if before.get("base") != plan["base"]:
         return plan
     kept = [id for id in before.get("tables", ()) if id not in plan["tables"]]
-    search, old = plan["search"], before["search"]
-
-    def mine(key: str) -> bool:
-        return key.partition(" ")[0] in kept
-
-    search = (search if search["chosen"] else old) | {  # how the latest search was done, if there was one
-        "chosen": {key: value for key, value in old["chosen"].items() if mine(key)} | search["chosen"],
-        "points": [point for point in old["points"] if mine(point["row"])] + search["points"],
-    }
     return plan | {
         "tables": [id for id in paper.TABLES if id in kept or id in plan["tables"]],
         "rows": [row for row in before["rows"] if row["table"] in kept] + plan["rows"],
-        "search": search,
+        "search": _merged_search(before.get("search") or {}, plan["search"], kept),
         "confidence": plan["confidence"] or before.get("confidence", []),
+        **_merged_axes(before, plan),
     }
+
+
+def _merged_search(old: Mapping[str, Any], search: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any]:
+    def mine(key: str) -> bool:
+        return key.partition(" ")[0] in kept
+
+    latest = search if search.get("chosen") else old or search  # how the latest search was done, if there was one
+    if not latest:
+        return {}
+    earlier = {key: value for key, value in old.get("chosen", {}).items() if mine(key)}
+    points = [point for point in old.get("points", ()) if mine(point["row"])]
+    return {
+        **latest,
+        "chosen": earlier | search.get("chosen", {}),
+        "points": points + list(search.get("points", ())),
+    }
+
+
+def _merged_axes(before: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Axes with the values of both, and the cells of both; where only one varies a setting, the other has the base's.
+
+    The request's order of values, of which the first is what effects refer to, where it names all; else earlier ones
+    come first.
+    """
+    old, new = ({axis["key"]: axis["values"] for axis in each.get("axes", ())} for each in (before, plan))
+    axes = []
+    for key in dict.fromkeys([*old, *new]):
+        first, second = old.get(key, []), new.get(key, [])
+        if all(value in second for value in first):
+            first, second = second, []
+        axes.append({"key": key, "values": first + [value for value in second if value not in first]})
+    base = {axis["key"]: _setting(plan["base"], axis["key"]) for axis in axes}
+    cells = [cell | {"values": base | cell["values"]} for cell in (*before.get("cells", ()), *plan["cells"])]
+    each = plan["each"] or before.get("each", False)
+    return {"axes": axes, "each": each, "cells": list({cell["cell"]: cell for cell in cells}.values())}
+
+
+def _setting(base: Mapping[str, Any], key: str) -> Any:
+    section, _, name = key.partition(".")
+    return base[section][name]

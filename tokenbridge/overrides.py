@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -25,20 +26,34 @@ def build(model: type[_AnyConfig], values: Mapping[str, Any]) -> _AnyConfig:
 def override(config: _AnyConfig, assignments: Iterable[str] | Mapping[str, Any]) -> _AnyConfig:
     """The config with `section.key=value` assignments applied; values are read as JSON, else as text."""
     pairs = assignments.items() if isinstance(assignments, Mapping) else [_split(text) for text in assignments]
-    values = config.model_dump()
+    # what is not touched stays the same object, so that a grid of thousands of configs validates only what varies
+    values = {name: getattr(config, name) for name in type(config).model_fields}
     for key, value in pairs:
+        require_key(key, type(config))
         *sections, last = key.split(".")
         place = values
-        for section in (*sections, last):
-            if not isinstance(place, dict) or section not in place:
-                raise UserError(f"{key} is no setting; {_closest(key, type(config))}")
-            parent, place = place, place[section]
-        if isinstance(place, dict):
-            raise UserError(
-                f"{key} is a section, not a setting; its settings are {', '.join(f'{key}.{k}' for k in place)}"
-            )
-        parent[last] = value
+        for section in sections:
+            if isinstance(place[section], Config):
+                place[section] = place[section].model_dump()
+            place = place[section]
+        place[last] = value
     return build(type(config), values)
+
+
+def require_key(key: str, model: type[Config]) -> None:
+    """Raise UserError unless the key is a setting, naming the closest one."""
+    keys = _keys(model)
+    if key in keys:
+        return
+    inside = [each for each in keys if each.startswith(f"{key}.")]
+    if inside:
+        raise UserError(f"{key} is a section, not a setting; its settings are {', '.join(inside)}")
+    raise UserError(f"{key} is no setting; {_closest(key, model)}")
+
+
+@cache
+def _keys(model: type[Config]) -> dict[str, Any]:
+    return settings(model)
 
 
 def settings(config: Config | type[Config], prefix: str = "") -> dict[str, Any]:
@@ -58,14 +73,26 @@ def _split(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise UserError(f"{text!r} must have the form key=value, for example quantizer.levels=32")
+    return key, value_of(value)
+
+
+def value_of(text: str) -> Any:
+    """A value as it is typed: JSON, or none, or text."""
     try:
-        return key, json.loads(value)
+        return json.loads(text)
     except json.JSONDecodeError:
-        return key, None if value.lower() == "none" else value
+        return None if text.lower() == "none" else text
+
+
+def plain(value: Any) -> str:
+    """A setting as it is typed on the command line."""
+    if value is None:
+        return "none"
+    return json.dumps(value) if isinstance(value, bool | list | tuple) else str(value)
 
 
 def _closest(key: str, model: type[Config]) -> str:
-    keys = list(settings(model))
+    keys = list(_keys(model))
     by_last = [k for k in keys if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
     near = by_last or difflib.get_close_matches(key, keys, 1, 0.4)
     if not near:  # a key without its section: compare the last words
