@@ -100,6 +100,14 @@ class Grid:
         axes = f"axes {', '.join(axis.key for axis in self.axes)} ({how})" if self.axes else ""
         return " and ".join(filter(None, (tables, axes)))
 
+    @property
+    def sample(self) -> Cell:
+        """One cell to try before the others, as it is before any search."""
+        cells = [trial.cell for trial in self.trials] + [row.cell for row in self.rows]
+        if not cells:
+            raise UserError(f"{self.about} is no grid of stages, so no cell of it can be tried; leave --try out")
+        return cells[0]
+
     def first(self) -> tuple[list[Cell], list[Cell]]:
         """Cells to run before anything is chosen, and those that only run ahead: trainings and likelihoods."""
         search = [cell for point in chain(*self.search.values()) for cell in point.cells]
