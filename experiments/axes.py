@@ -92,8 +92,9 @@ def names(axes: Sequence[Axis], places: Sequence[Point]) -> list[str]:
         # two sections may have a setting of one name: backbone.width and head.width
         whole = axis.key.replace(".", "-") if lasts.count(last) > 1 else last
         form = SHORT.get(axis.key, (whole, 1, 0))
-        parts[axis.key] = {plain(value): _part(axis, value, *form) for value in axis.values}
-    return ["-".join(parts[key][plain(value)] for key, value in place.items()) for place in places]
+        seen = {plain(place[axis.key]): place[axis.key] for place in places if axis.key in place}
+        parts[axis.key] = {shown: _part(axis, value, *form) for shown, value in seen.items()}
+    return ["-".join(parts[axis.key][plain(place[axis.key])] for axis in axes if axis.key in place) for place in places]
 
 
 def _part(axis: Axis, value: Any, letters: str, digits: int, decimals: int) -> str:

@@ -186,9 +186,10 @@ def report(
     from experiments.paper import TABLES
 
     words = what or ["demo"]
-    tables = words if all(word in TABLES for word in words) else []
+    tables = words if all(word in TABLES or word.startswith("effects-") for word in words) else []
     if not tables and len(words) > 1:
-        raise UserError(f"{' '.join(words)} must be one report's name, or tables among {', '.join(TABLES)}")
+        ours = f"{', '.join(TABLES)}, effects-fd_digits and others of a grid over axes"
+        raise UserError(f"{' '.join(words)} must be one report's name, or tables among {ours}")
     name = name if tables else words[0]
     if (runs / "plans" / f"{name}.json").exists():
         page = publish(Store(runs), name, reports)
@@ -199,11 +200,12 @@ def report(
     else:
         places = f"{runs / 'plans' / name}.json nor {reports / name / 'source'}"
         raise UserError(f"{name} is no report: neither {places} exists; run tokenbridge demo or grid first")
-    if tables:
-        from analysis.source import read as read_source
-        from analysis.table_files import tables_text
+    from analysis.source import read as read_source
+    from analysis.table_files import main_effects, tables_text
 
-        print(tables_text(read_source(reports / name / "source"), tables))
+    source = read_source(reports / name / "source")
+    if text := tables_text(source, tables) if tables else main_effects(source):
+        print(text)
     print(f"report: {page}")
 
 
