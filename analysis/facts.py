@@ -48,7 +48,7 @@ def provenance(source: Source, filled: Iterable[Filled]) -> list[Origin]:
         for row in table.rows:
             if row.cells:
                 found.setdefault(row.cells, []).append(f"{table.table.id} {row.label}")
-            trained |= set(row.cells) if table.table.kind == "generation" else set()
+            trained |= set(row.cells) if table.table.kind in ("generation", "axes") else set()
     origins, listed = [], set[str]()
     for cells, rows in found.items():
         seeds = tuple(_seed(source, cell, cells[0], cell not in listed, cell in trained) for cell in cells)

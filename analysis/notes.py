@@ -9,7 +9,7 @@ from analysis.source import Source
 from analysis.stats import number
 from experiments.paper import FD, RECONSTRUCTION_FD, Table
 
-STAGE = {"generation": "score", "reconstruction": "reconstruct"}
+STAGE = {"generation": "score", "axes": "score", "reconstruction": "reconstruct"}
 """kind of table -> stage that measures the Fréchet distance"""
 BOLD = (
     "± is the half-width of the 95 % Student t interval over seeds. Bold: better than every other row, with an interval"

@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from analysis import facts, figures, table_files, tables, verdicts
+from analysis import effects, facts, figures, table_files, tables, verdicts
 from analysis.figures import Drawing
 from analysis.notes import ONCE
 from analysis.source import Source, read
@@ -19,11 +19,13 @@ from analysis.tables import Filled
 from experiments.paper import PAPER, PUBLISHED_ON, Column
 
 PAGE = "index.html"
-PARTS = {"tables": (".md", ".csv"), "figures": (".png", ".pdf")}
+PARTS = {"tables": (".md", ".csv"), "figures": (".png", ".pdf", ".csv")}
 """folders that a report owns, and the kinds of files in them that are its own to replace"""
 SECTIONS = {
     "reconstruction": "What quantization costs",
     "generation": "What the generator makes of the tokens",
+    "effects": "What each axis does",
+    "axes": "Every point of the axes",
     "settings": "Settings",
     "speed": "Speed",
 }
@@ -58,7 +60,7 @@ def build(folder: Path) -> Path:
 
 def render(source: Source) -> dict[str, bytes]:
     """Every file of the report by its path within the report's folder."""
-    filled = [tables.fill(table, source) for table in source.tables]
+    filled = [tables.fill(table, source) for table in source.tables] + effects.filled(source)
     points = facts.search_csv(source)
     files: dict[str, bytes] = {"tables/search.csv": points.encode()} if points else {}
     for table in filled:
@@ -69,6 +71,8 @@ def render(source: Source) -> dict[str, bytes]:
         png = _image(light.figure, "png", dark=False)
         files[f"figures/{light.name}.png"] = png
         files[f"figures/{light.name}.pdf"] = _image(light.figure, "pdf", dark=False)
+        if light.data:
+            files[f"figures/{light.name}.csv"] = light.data.encode()
         width, height = (int(side) // 2 for side in light.figure.get_size_inches() * light.figure.dpi)
         pictures.append(Picture(light, _embedded(png), _embedded(_image(dark.figure, "png", dark=True)), width, height))
     files[PAGE] = page(source, filled, pictures).encode()
@@ -91,7 +95,7 @@ def page(source: Source, filled: Iterable[Filled], pictures: Iterable[Picture]) 
         title=source.plan["title"],
         notes=source.plan.get("notes") or [],
         measured_on=source.measured_on if kinds != ["speed"] else "this machine with random weights",
-        published_on=PUBLISHED_ON,
+        published_on=PUBLISHED_ON if any(table.published for table in filled) or not source.axes else "",
         verdicts=verdicts.verdicts(source),
         sections=[(SECTIONS[kind], [table for table in filled if table.table.kind == kind]) for kind in kinds],
         pictures={id: [picture for picture in pictures if picture.drawing.table == id] for id in shown},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.trials import Trial, axes_of, rows_of, table_of, trials_of
+from experiments.axes import Axis
 from experiments.paper import TABLES, Cell, Table, table
 from tokenbridge.config import UserError
 from tokenbridge.overrides import plain
@@ -45,7 +48,27 @@ class Source:
     def tables(self) -> list[Table]:
         """The tables that the plan fills: the paper's in its order, then ours."""
         used = [table(row["table"]).id for row in self.plan["rows"]]
-        return [each for id, each in TABLES.items() if id in used]
+        found = [each for id, each in TABLES.items() if id in used]
+        return [*found, *filter(None, [self.table_of_axes])]
+
+    @cached_property
+    def table_of_axes(self) -> Table | None:
+        """Every point of the axes; None without axes."""
+        return table_of(self.plan)
+
+    @cached_property
+    def axes(self) -> tuple[Axis, ...]:
+        return axes_of(self.plan)
+
+    @cached_property
+    def trials(self) -> list[Trial]:
+        """The cells of the grid over axes."""
+        return trials_of(self.plan)
+
+    @property
+    def seeds(self) -> int:
+        """Most training seeds that a point of the axes has."""
+        return max(Counter(trial.label for trial in self.trials).values(), default=0)
 
     @property
     def tuned(self) -> tuple[str, ...]:
@@ -61,8 +84,14 @@ class Source:
 
     def cells(self, table_id: str, label: str) -> list[str]:
         """Cell ids that fill one row of a table, one a seed."""
-        rows = [row for row in self.plan["rows"] if row["table"] == table_id and row["label"] == label]
-        return [row["cell"] for row in rows]
+        return self._cells.get((table_id, label), [])
+
+    @cached_property
+    def _cells(self) -> dict[tuple[str, str], list[str]]:
+        found: dict[tuple[str, str], list[str]] = {}
+        for row in [*self.plan["rows"], *rows_of(self.plan)]:
+            found.setdefault((row["table"], row["label"]), []).append(row["cell"])
+        return found
 
     def rows(self, table: Table) -> list[tuple[Cell, list[str]]]:
         """The table's cells in its order, each with the cell ids that fill it (none where it did not run)."""
@@ -154,6 +183,7 @@ def read(folder: Path) -> Source:
 def planned(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Every cell that a plan names, with where it does."""
     rows = [(f"table {row['table']}", row["cell"]) for row in plan["rows"]]
+    rows += [("the axes", each["cell"]) for each in plan.get("cells") or []]
     return rows + [("confidence", each["cell"]) for each in plan.get("confidence") or []]
 
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from analysis.effects import filled as effects_of
 from analysis.source import Source
 from analysis.tables import Entry, Filled, fill
 from experiments.paper import Column
@@ -17,13 +18,15 @@ def to_markdown(filled: Filled) -> str:
     """A pipe table; each heading repeats which data it is about, because Markdown has no grouped headings."""
     heads = ["", "seeds"] if filled.shows_seeds else [""]
     heads += [f"{_title(column)} ({filled.measured_heading})" for column in filled.measured]
-    heads += [f"{_title(column)} (chosen by search)" for column in filled.chosen]
+    heads += [f"{_title(column)} ({filled.chosen_heading})" for column in filled.chosen]
     heads += [f"{_title(column)} ({filled.published_heading})" for column in filled.published]
-    lines = [heads]
+    listed = filled.table.kind == "axes"
+    lines = [[*heads, "cells"] if listed else heads]
     for row in filled.rows:
         label = f"{row.label} (here {row.here})" if row.here else row.label
         first = [label, str(len(row.cells))] if filled.shows_seeds else [label]
-        lines.append([*first, *map(_markdown, (*row.measured, *row.chosen, *row.published))])
+        last = [" ".join(row.cells)] if listed else []
+        lines.append([*first, *map(_markdown, (*row.measured, *row.chosen, *row.published)), *last])
     return f"# {filled.table.heading}\n\n{_aligned(lines)}\n\n" + "\n".join(f"{n}\n" for n in filled.notes)
 
 
@@ -41,17 +44,24 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 def tables_text(source: Source, ids: Sequence[str]) -> str:
     """These tables of a report as Markdown, for a terminal; UserError for one that the report does not hold."""
     held = {table.id: table for table in source.tables}
+    effects = {filled.table.id: filled for filled in effects_of(source)}
     for id in ids:
-        if id not in held:
-            raise UserError(f"table {id} is not in this report; it holds {', '.join(held) or 'none'}")
-    return "\n".join(to_markdown(fill(held[id], source)) for id in ids)
+        if id not in held and id not in effects:
+            raise UserError(f"table {id} is not in this report; it holds {', '.join((*held, *effects)) or 'none'}")
+    return "\n".join(to_markdown(effects[id] if id in effects else fill(held[id], source)) for id in ids)
+
+
+def main_effects(source: Source) -> str:
+    """The first table of main effects as Markdown, for a terminal; empty for a report without axes."""
+    return "".join(map(to_markdown, effects_of(source)[:1]))
 
 
 def to_csv(filled: Filled) -> str:
     """Full precision, in the units that the stages store; the cells that a row comes from; why fields are empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    heads = ["label", *(["here"] if filled.table.scaled else []), "seeds", "cells"]
+    traced = filled.table.kind != "effects"  # whose rows come from too many cells to name
+    heads = ["label", *(["here"] if filled.table.scaled else []), *(["seeds", "cells"] if traced else [])]
     for column in filled.measured:
         heads += [f"measured {column.key}", f"measured {column.key} half-width"]
     heads += [f"chosen {column.key}" for column in filled.chosen]
@@ -60,7 +70,7 @@ def to_csv(filled: Filled) -> str:
     for row in filled.rows:
         published = filled.table.cell(row.label).published
         line: list[Any] = [row.label, *([row.here] if filled.table.scaled else [])]
-        line += [len(row.cells), " ".join(row.cells)]
+        line += [len(row.cells), " ".join(row.cells)] if traced else []
         for column, entry in zip(filled.measured, row.measured, strict=True):
             line += _exact(column, entry)
         line += [entry.text for entry in row.chosen]

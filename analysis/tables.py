@@ -6,7 +6,7 @@ A column holds numbers of one protocol; where two meet, the table refuses and na
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from analysis import protocol, stats
 from analysis.absences import absence
@@ -15,6 +15,7 @@ from analysis.source import Source
 from analysis.stats import Estimate, number
 from experiments.paper import PUBLISHED_ON, Cell, Column, Table
 from tokenbridge.config import UserError
+from tokenbridge.overrides import plain
 
 WIDE = 9
 """columns that fit on a page at their full size"""
@@ -53,13 +54,14 @@ class Filled:
     table: Table
     measured: tuple[Column, ...]
     chosen: tuple[Column, ...]
-    """settings that were searched for each row by itself"""
+    """settings that were searched for each row by itself, or the axes"""
     published: tuple[Column, ...]
     rows: tuple[Row, ...]
     measured_heading: str
     published_heading: str
     """used where the table has published columns"""
     notes: tuple[str, ...]
+    chosen_heading: str = "chosen by search"
 
     @property
     def intervals(self) -> list[bool]:
@@ -70,7 +72,8 @@ class Filled:
     def begins(self) -> list[bool]:
         """For each row, whether it is the first of its token, in a table whose labels read `token, head`."""
         tokens = [row.label.partition(", ")[0] for row in self.rows]
-        return [self.table.own and i > 0 and token != tokens[i - 1] for i, token in enumerate(tokens)]
+        named = self.table.own and self.table.kind == "generation"
+        return [named and i > 0 and token != tokens[i - 1] for i, token in enumerate(tokens)]
 
     @property
     def dense(self) -> bool:
@@ -80,7 +83,9 @@ class Filled:
     @property
     def shows_seeds(self) -> bool:
         """Whether how many seeds a row has is worth a column."""
-        return self.table.kind == "generation" or any(self.intervals)
+        if self.table.kind in ("generation", "axes"):
+            return True
+        return self.table.kind != "effects" and any(self.intervals)
 
 
 def fill(table: Table, source: Source) -> Filled:
@@ -89,7 +94,8 @@ def fill(table: Table, source: Source) -> Filled:
     for column in table.measured:
         protocol.check(table, column, rows, source)
     columns = {column.key: _column(column, rows, source) for column in table.measured}
-    chosen = tuple(_chosen_column(key) for key in source.tuned) if table.kind == "generation" else ()
+    settings = {"generation": source.tuned, "axes": table.varies}.get(table.kind, ())
+    chosen = tuple(_chosen_column(key, table.kind == "generation") for key in settings)
     filled = tuple(
         Row(
             cell.label,
@@ -104,7 +110,8 @@ def fill(table: Table, source: Source) -> Filled:
     headings = (f"measured, {source.measured_on}", f"published, {PUBLISHED_ON}")
     if table.kind == "speed":  # of heads alone, on no images
         headings = ("measured here", "published, A100")
-    return Filled(table, table.measured, chosen, table.published, filled, *headings, tuple(notes(table, source)))
+    found = Filled(table, table.measured, chosen, table.published, filled, *headings, tuple(notes(table, source)))
+    return replace(found, chosen_heading="axes") if table.kind == "axes" else found
 
 
 def _here(table: Table, cell: Cell, ids: Sequence[str], source: Source) -> str:
@@ -151,8 +158,9 @@ def _entry(column: Column, value: Estimate, best: bool) -> Entry:
     return Entry(number(value.mean, column.decimals), "", value, half, best)
 
 
-def _chosen_column(key: str) -> Column:
-    return Column(key, key.rpartition(".")[2], meaning=MEANINGS.get(key, "searched for each row by itself"))
+def _chosen_column(key: str, searched: bool) -> Column:
+    meaning = MEANINGS.get(key, "searched for each row by itself") if searched else ""
+    return Column(key, key.rpartition(".")[2] if searched else key, meaning=meaning)
 
 
 def _setting(key: str, ids: Sequence[str], source: Source) -> Entry:
@@ -163,8 +171,10 @@ def _setting(key: str, ids: Sequence[str], source: Source) -> Entry:
 
 
 def _shown(value: object) -> str:
-    """A number, or one a step of the channel order."""
-    return ", ".join(map(_shown, value)) if isinstance(value, list) else f"{value:g}"
+    """A number, or one a step of the channel order, or a name."""
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else plain(value)
 
 
 def _published(column: Column, cell: Cell) -> Entry:

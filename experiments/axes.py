@@ -84,17 +84,17 @@ def points(axes: Sequence[Axis], each: bool = False) -> list[Point]:
     return [dict(zip(keys, values, strict=True)) for values in product(*(axis.values for axis in axes))]
 
 
-def name(axes: Sequence[Axis], values: Mapping[str, Any]) -> str:
-    """A short name of a point from what varies, numbers padded so that names sort: `b08-r3-d1-t0.9`."""
+def names(axes: Sequence[Axis], places: Sequence[Point]) -> list[str]:
+    """A short name of each point from what varies, numbers padded so that names sort: `b08-r3-d1-t0.9`."""
     lasts = [axis.key.rpartition(".")[2] for axis in axes]
-    parts = []
+    parts: dict[str, dict[str, str]] = {}
     for axis, last in zip(axes, lasts, strict=True):
-        if axis.key in values:
-            # two sections may have a setting of one name: backbone.width and head.width
-            whole = axis.key.replace(".", "-") if lasts.count(last) > 1 else last
-            letters, digits, decimals = SHORT.get(axis.key, (whole, 1, 0))
-            parts.append(_part(axis, values[axis.key], letters, digits, decimals))
-    return "-".join(parts)
+        # two sections may have a setting of one name: backbone.width and head.width
+        whole = axis.key.replace(".", "-") if lasts.count(last) > 1 else last
+        form = SHORT.get(axis.key, (whole, 1, 0))
+        seen = {plain(place[axis.key]): place[axis.key] for place in places if axis.key in place}
+        parts[axis.key] = {shown: _part(axis, value, *form) for shown, value in seen.items()}
+    return ["-".join(parts[axis.key][plain(place[axis.key])] for axis in axes if axis.key in place) for place in places]
 
 
 def _part(axis: Axis, value: Any, letters: str, digits: int, decimals: int) -> str:

@@ -29,6 +29,7 @@ from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import build
 
 if TYPE_CHECKING:
+    from experiments.pipeline import Cell
     from experiments.runner import Failure
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -90,9 +91,10 @@ def grid(
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
     """Run tables of the paper, or a grid over axes, or both; what is finished or shared runs once."""
-    from experiments import forecast, presets, run_grid
+    from experiments import forecast, presets, run_grid, runner
     from experiments.axes import GRIDS
     from experiments.grid import Request
+    from experiments.pipeline import EXPERIMENT
 
     if on != "local":
         raise UserError(f"--on={on} must be local; Slurm is not in this version")
@@ -112,6 +114,11 @@ def grid(
         print("\n".join(forecast.forecast(store, asked, jobs)))
         return
     runtime = build(Runtime, {"device": device, "threads": threads or presets.THREADS.get(preset)})
+    if first:
+        end_with(runner.attempt_cells(store, [asked.sample], runtime, EXPERIMENT, jobs))
+        print_metrics(store, asked.sample)
+        print("the whole grid, of which this cell is finished:", *forecast.forecast(store, asked, jobs), sep="\n")
+        return
     end_with(run_grid.run(store, asked, runtime, jobs))
     print(f"report: tokenbridge report {request.name}")
 
@@ -152,12 +159,17 @@ def run(
     runtime = build(Runtime, {"device": device, "threads": threads or presets.THREADS.get(preset)})
     runner.run_cells(store, [cell], runtime, pipeline.EXPERIMENT, jobs)
     tracking.sync(store, [cell.id])
+    print_metrics(store, cell)
+    print(f"cell {cell.id}, artifacts in {runs / 'stages'}; MLflow: tokenbridge ui --runs {runs}")
+
+
+def print_metrics(store: Store, cell: Cell) -> None:
+    """Every metric of a cell, one a line."""
     for stage in cell.stages():
         path = store.folder(stage.id) / "metrics.json"
         if path.exists():
             for key, value in json.loads(path.read_text())["metrics"].items():
                 print(f"{f'{stage.kind.name}/{key}':<44} {value:.6g}")
-    print(f"cell {cell.id}, artifacts in {runs / 'stages'}; MLflow: tokenbridge ui --runs {runs}")
 
 
 @app.command()
@@ -174,9 +186,10 @@ def report(
     from experiments.paper import TABLES
 
     words = what or ["demo"]
-    tables = words if all(word in TABLES for word in words) else []
+    tables = words if all(word in TABLES or word.startswith("effects-") for word in words) else []
     if not tables and len(words) > 1:
-        raise UserError(f"{' '.join(words)} must be one report's name, or tables among {', '.join(TABLES)}")
+        ours = f"{', '.join(TABLES)}, effects-fd_digits and others of a grid over axes"
+        raise UserError(f"{' '.join(words)} must be one report's name, or tables among {ours}")
     name = name if tables else words[0]
     if (runs / "plans" / f"{name}.json").exists():
         page = publish(Store(runs), name, reports)
@@ -187,11 +200,12 @@ def report(
     else:
         places = f"{runs / 'plans' / name}.json nor {reports / name / 'source'}"
         raise UserError(f"{name} is no report: neither {places} exists; run tokenbridge demo or grid first")
-    if tables:
-        from analysis.source import read as read_source
-        from analysis.table_files import tables_text
+    from analysis.source import read as read_source
+    from analysis.table_files import main_effects, tables_text
 
-        print(tables_text(read_source(reports / name / "source"), tables))
+    source = read_source(reports / name / "source")
+    if text := tables_text(source, tables) if tables else main_effects(source):
+        print(text)
     print(f"report: {page}")
 
 

@@ -20,20 +20,24 @@ def forecast(store: Store, grid: Grid, jobs: int) -> list[str]:
     everything = [*cells, *ahead, *(row.cell for row in grid.rows), *strengths, *timed(grid.rows)]
     stages, rates = graph(everything), seconds_of_work(store)
     asked = Counter(stage.kind.name for cell in everything for stage in cell.stages())
-    lines = [f"{len(grid.rows) + len(grid.trials)} cells of {grid.about}; stages by kind:"]
-    total = 0.0
+    lines, total, count = [f"{len(grid.rows) + len(grid.trials)} cells of {grid.about}; stages by kind:"], 0.0, 0
     for kind in KINDS.values():
         own = [stage for stage in stages.values() if stage.kind is kind]
         todo = [stage for stage in own if not store.finished(stage.id)]
         seconds = sum(rates[kind.name] * kind.work(stage.config) for stage in todo)
-        total += seconds
+        total, count = total + seconds, count + len(todo)
         if own:
-            lines.append(
-                f"  {kind.name:<12} {len(todo):>4} to run, {len(own) - len(todo):>4} finished,"
-                f" {asked[kind.name] - len(own):>4} shared, about {time_text(seconds)}"
-            )
+            shared = asked[kind.name] - len(own)
+            lines.append(f"  {kind.name:<12} {_counts(len(todo), len(own) - len(todo), shared, seconds)}")
+    lines.append(f"  {'together':<12} {_counts(count, len(stages) - count, asked.total() - len(stages), total)}")
+    search = "; the search may choose points that are counted twice" if grid.search else ""
     lines.append(
         f"about {time_text(total)} of work, {time_text(total / jobs)} with {jobs} stages at a time"
-        " (by the times of earlier stages here; the search may choose points that are counted twice)"
+        f" (by the times of earlier stages here{search})"
     )
     return lines
+
+
+def _counts(todo: int, finished: int, shared: int, seconds: float) -> str:
+    hours = f"{seconds / 3600:.2f} device-hours"
+    return f"{todo:>5} to run, {finished:>4} finished, {shared:>4} shared, about {time_text(seconds)} ({hours})"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
+from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
@@ -18,7 +19,7 @@ from experiments.pipeline import RECONSTRUCTION, Cell, graph, wanted_of
 from experiments.presets import preset as preset_of
 from tokenbridge.artifacts import Store, read_json
 from tokenbridge.config import Config, RunConfig, UserError
-from tokenbridge.overrides import override, plain, settings
+from tokenbridge.overrides import override, plain
 
 SEARCH = {"sample.guidance": (1.0, 1.5, 2.0), "sample.temperature": (0.8, 0.9, 1.0)}
 SEARCH_SEED = 1  # of the images, which no final number uses
@@ -99,6 +100,14 @@ class Grid:
         axes = f"axes {', '.join(axis.key for axis in self.axes)} ({how})" if self.axes else ""
         return " and ".join(filter(None, (tables, axes)))
 
+    @property
+    def sample(self) -> Cell:
+        """One cell to try before the others, as it is before any search."""
+        cells = [trial.cell for trial in self.trials] + [row.cell for row in self.rows]
+        if not cells:
+            raise UserError(f"{self.about} is no grid of stages, so no cell of it can be tried; leave --try out")
+        return cells[0]
+
     def first(self) -> tuple[list[Cell], list[Cell]]:
         """Cells to run before anything is chosen, and those that only run ahead: trainings and likelihoods."""
         search = [cell for point in chain(*self.search.values()) for cell in point.cells]
@@ -167,13 +176,14 @@ def trials(axes: Sequence[Axis], base: RunConfig, seeds: int, each: bool) -> tup
 
     UserError that names the cells that cannot run.
     """
-    keys, found, wrong = [axis.key for axis in axes], dict[str, Trial](), list[str]()
+    keys, found, wrong = [axis.key for axis in axes], dict[RunConfig, Trial](), list[str]()
     if seeds > 1 and "train.seed" in keys:
         raise UserError(f"train.seed is an axis, so --seeds={seeds} has nothing to add; leave --seeds out")
     places = axes_module.points(axes, each) if axes else []
+    names = axes_module.names(axes, places)
     meant = dict[tuple[str, str], Any]()  # 3 is typed where the config has 3.0
-    for seed, point in product(range(seeds), places):
-        name = axes_module.name(axes, point) + (f"-s{seed}" if seed else "")
+    for seed, (point, name) in product(range(seeds), zip(places, names, strict=True)):
+        name += f"-s{seed}" if seed else ""
         try:
             config = override(base, point | ({"train.seed": base.train.seed + seed} if seed else {}))
             config.require_pair()
@@ -182,9 +192,9 @@ def trials(axes: Sequence[Axis], base: RunConfig, seeds: int, each: bool) -> tup
         except UserError as error:
             wrong.append(f"{name} ({error})")
             continue
-        own = settings(config)
+        own = {key: attrgetter(key)(config) for key in keys}
         meant |= {(key, plain(value)): own[key] for key, value in point.items()}
-        found.setdefault(cell.id, Trial({key: own[key] for key in keys}, own["train.seed"], cell))
+        found.setdefault(config, Trial(own, config.train.seed, cell))
     if wrong:
         shown, more = "; ".join(wrong[:SHOWN]), len(wrong) - SHOWN
         count = f"{len(wrong)} of {len(places) * seeds} cells cannot run"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from experiments import reads
@@ -137,12 +138,16 @@ class Cell:
     config: RunConfig
     wanted: tuple[str, ...] = RECONSTRUCTION + GENERATION
 
-    @property
+    @cached_property
     def id(self) -> str:
         return digest(self.config.model_dump())
 
     def stages(self) -> list[Stage]:
         """In an order in which they can run. Raises UserError for a pair that cannot work, before anything runs."""
+        return self._stages
+
+    @cached_property
+    def _stages(self) -> list[Stage]:
         if set(self.wanted) & set(GENERATION):
             self.config.require_pair()
         if "likelihood" in self.wanted and (reason := _no_likelihood(self.config)):

@@ -51,10 +51,15 @@ def quantizer(config: RunConfig) -> dict[str, Any]:
     return config.quantizer.model_dump(include={"kind", "levels", "range", "std_range", "edges", "per"})
 
 
-def extractor(config: RunConfig) -> dict[str, Any]:
+@cache
+def _extractor(name: str) -> str:
     from tokenbridge.metrics.features import weights_hash
 
-    return {"features": config.score.features, "weights": weights_hash(config.score.features)}
+    return weights_hash(name)
+
+
+def extractor(config: RunConfig) -> dict[str, Any]:
+    return {"features": config.score.features, "weights": _extractor(config.score.features)}
 
 
 def train(config: RunConfig) -> dict[str, Any]:

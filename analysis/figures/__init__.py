@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from analysis.figures import generation, heads, reconstruction
+from analysis.figures import axes, generation, heads, reconstruction
 from analysis.figures.form import Drawing, style
 from analysis.source import Source
 
@@ -18,6 +18,7 @@ MAKERS: tuple[tuple[str, Callable[[Source], Drawing | None]], ...] = (
     ("2a", generation.confidence),
     ("2a", generation.training),
     ("heads", heads.heads),
+    ("axes", axes.effects),
 )
 """table that a figure illustrates, and what draws it"""
 

@@ -37,6 +37,8 @@ class Drawing:
     figure: Figure
     table: str
     """id of the table that it illustrates"""
+    data: str = ""
+    """CSV of what it shows, where no table has it"""
 
 
 @contextmanager

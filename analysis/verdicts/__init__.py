@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from analysis.source import Source
-from analysis.verdicts import generation, heads, reconstruction, speed
+from analysis.verdicts import axes, generation, heads, reconstruction, speed
 from analysis.verdicts.form import Status, Verdict
 
 MAKERS: dict[str, Callable[[Source], list[Verdict | None]]] = {
@@ -18,6 +18,7 @@ MAKERS: dict[str, Callable[[Source], list[Verdict | None]]] = {
     "5": speed.speed,
     "1a": reconstruction.levels,
     "1b": reconstruction.ranges,
+    "axes": axes.effects,
 }
 
 

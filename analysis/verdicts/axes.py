@@ -1,0 +1,43 @@
+"""A grid over axes: which value of each axis is better than its first, and what the interval is over."""
+
+from __future__ import annotations
+
+from analysis.effects import PREFIX, Effect, effects_on, metrics, over
+from analysis.source import Source
+from analysis.stats import number
+from analysis.verdicts.form import Verdict, show
+from experiments.axes import Axis
+from experiments.paper import AGREEMENT, BITS, FD, Column
+from tokenbridge.overrides import plain
+
+TOLD = {FD: FD.title, BITS: "bits per dimension", AGREEMENT: "agreement with the class asked for"}
+
+
+def effects(source: Source) -> list[Verdict | None]:
+    """A sentence for each axis and metric; none where the metric does not depend on the axis."""
+    columns = [column for column in TOLD if column in metrics(source)]
+    return [_verdict(source, axis, column) for column in columns for axis in source.axes]
+
+
+def _verdict(source: Source, axis: Axis, column: Column) -> Verdict | None:
+    found = [effect for effect in effects_on(source, axis, column) if effect.difference]
+    if not found or all(effect.unmoved for effect in found):
+        return None
+    parts = "; ".join(f"{plain(effect.value)} {_found(effect, column)}" for effect in found)
+    first = plain(axis.values[0])
+    intervals = [effect for effect in found if effect.difference and effect.difference.half is not None]
+    scope = f"95 % interval over {over(source, intervals[0])}" if intervals else over(source, found[0])
+    text = f"{axis.key} against {first}, in {TOLD[column]}: {parts} ({scope})."
+    status = "one seed" if not intervals else "measured" if any(e.settled for e in found) else "undecided"
+    return Verdict(status, text, PREFIX + column.key.rpartition("/")[2])
+
+
+def _found(effect: Effect, column: Column) -> str:
+    gap = effect.difference
+    assert gap is not None
+    word = "better" if effect.better(column) else "worse"
+    if gap.half is None:
+        return f"reads {word} by {number(abs(gap.mean), column.decimals)}"
+    if effect.settled:
+        return f"is {word} by {number(abs(gap.mean), column.decimals)} ± {number(gap.half, column.decimals)}"
+    return f"no difference shown ({show(gap, column)})"
