@@ -26,6 +26,7 @@ from experiments.options import (
 from experiments.tools import tools
 from tokenbridge.artifacts import Store, read_json
 from tokenbridge.config import Runtime, UserError
+from tokenbridge.distributed import joined, require_one
 from tokenbridge.overrides import build
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def demo(
     from experiments import grid as module
     from experiments import presets, run_grid
 
+    require_one("demo")
     store, base = Store(runs), presets.preset("digits")
     runtime = build(Runtime, {"device": device, "threads": presets.THREADS["digits"]})
     asked = module.make(name, "digits", base, ("1a", "1b", "2a"), seeds, settings or ())
@@ -96,6 +98,7 @@ def grid(
     from experiments.grid import Request
     from experiments.pipeline import EXPERIMENT
 
+    require_one("grid")
     if on != "local":
         raise UserError(f"--on={on} must be local; Slurm is not in this version")
     words = tuple(tables or ())
@@ -146,7 +149,10 @@ def run(
     threads: Threads = None,
     device: Device = "auto",
 ) -> None:
-    """Run one configuration through its stages, skipping what is finished, and log it to MLflow."""
+    """Run one configuration through its stages, skipping what is finished, and log it to MLflow.
+
+    Several processes share each training: torchrun --nproc-per-node 2 -m experiments.cli run digits
+    """
     from experiments import pipeline, presets, runner, tracking
     from tokenbridge.overrides import override
 
@@ -157,7 +163,10 @@ def run(
     cell = pipeline.Cell(name or "-".join(filter(None, (preset, changes))), config, wanted)
     store = Store(runs)
     runtime = build(Runtime, {"device": device, "threads": threads or presets.THREADS.get(preset)})
-    runner.run_cells(store, [cell], runtime, pipeline.EXPERIMENT, jobs)
+    with joined() as world:
+        runner.run_cells(store, [cell], runtime, pipeline.EXPERIMENT, jobs)
+    if not world.main:
+        return
     tracking.sync(store, [cell.id])
     print_metrics(store, cell)
     print(f"cell {cell.id}, artifacts in {runs / 'stages'}; MLflow: tokenbridge ui --runs {runs}")

@@ -65,6 +65,8 @@ class Kind:
     reads: Callable[[RunConfig], dict[str, Any]]
     version: int = 1
     resumable: bool = False
+    shared: bool = False
+    """whether several processes (tokenbridge.distributed) do it together; else rank 0 alone, and the others wait"""
     seconds: float = 5.0
     """first guess of its time on the digits for one unit of work, until the store holds measured ones"""
     work: Callable[[RunConfig], float] = _one
@@ -83,7 +85,7 @@ KINDS: dict[str, Kind] = {
         Kind("latents", ("tokenizer",), reads.latents),
         Kind("quantizer", ("tokenizer", "latents"), reads.quantizer),
         Kind("reconstruct", ("tokenizer", "latents", "quantizer"), reads.extractor),
-        Kind("train", ("latents", "quantizer"), reads.train, resumable=True, seconds=5, work=_training_work),
+        Kind("train", ("latents", "quantizer"), reads.train, resumable=True, shared=True, work=_training_work),
         Kind("likelihood", ("latents", "quantizer", "train"), reads.likelihood),
         Kind("sample", ("tokenizer", "latents", "quantizer", "train"), reads.sample, seconds=0.012, work=_images_drawn),
         Kind("score", ("sample",), reads.score),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import signal
@@ -14,22 +13,13 @@ from dataclasses import dataclass
 from types import FrameType
 
 from experiments.pipeline import KINDS, Cell, Stage, graph, record
+from experiments.work import run_stage
 from tokenbridge.artifacts import JOURNAL, Store, read_journal, read_json
 from tokenbridge.config import RunConfig, Runtime, UserError
+from tokenbridge.distributed import joined, world
 from tokenbridge.overrides import build
 
 TICK_SECONDS = 20.0
-
-
-def run_stage(store: Store, stage: Stage, runtime: Runtime) -> float:
-    """Run one stage unless it is finished, by this process or another; returns the seconds it took."""
-    start = time.monotonic()
-    if not store.finished(stage.id):
-        inputs = {kind: store.folder(id) for kind, id in stage.inputs}
-        with store.writing(stage.id, stage.about(), stage.kind.resumable) as out:
-            if out is not None:
-                importlib.import_module(stage.kind.function).run(stage.config, inputs, out, runtime)
-    return time.monotonic() - start
 
 
 @dataclass(frozen=True)
@@ -66,8 +56,16 @@ def attempt_cells(
     it and no others. ahead: cells whose stages are run as well, early for a later call, and that are not recorded.
     """
     stages = graph([*cells, *ahead])  # raises for a cell that cannot work, before anything runs
-    record(store, cells, experiment)
-    todo = {id: stage for id, stage in stages.items() if not store.finished(id)}
+    with joined() as here:
+        if here.size > 1 and jobs > 1:
+            raise UserError(f"--jobs={jobs} must be 1 where {here.size} processes share each training; leave it out")
+        if here.main:
+            record(store, cells, experiment)
+        missing = here.first([id for id in stages if not store.finished(id)])
+        return _attempt(store, {id: stages[id] for id in missing}, runtime, jobs)
+
+
+def _attempt(store: Store, todo: Mapping[str, Stage], runtime: Runtime, jobs: int) -> list[Failure]:
     if not todo:
         return []
     progress = _Progress(store, list(todo.values()), jobs)
@@ -106,6 +104,8 @@ def _run_in_turn(
         except Exception as error:  # whatever it was, the others go on and the list in the end tells it
             failed[stage.id] = error
             lost.add(stage.id)
+            if world().size > 1:  # the others are elsewhere in the graph, or waiting: ending is what tells them
+                break
     return failed
 
 

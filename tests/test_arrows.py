@@ -31,6 +31,7 @@ ALLOWED = {
 # each may import those before it
 ORDER = ["sections", "config", "levels", "quantizers", "backbone", "heads", "generator"]
 READS_MLFLOW = {"analysis.load"}
+KNOWS_PROCESSES = {"tokenbridge.train", "tokenbridge.trainer", "experiments.runner", "experiments.work", "experiments.cli"}
 WRITES_MLFLOW = {"experiments.tracking", "experiments.mlflow_store", "experiments.records", "experiments.doctor"}
 
 
@@ -65,6 +66,8 @@ def test_imports_follow_the_arrows(name, path):
             assert starts(imported, ALLOWED[package]), f"{name} imports {imported}"
         if package == "experiments" and top in ("analysis", "slurm"):
             assert name == "experiments.cli", f"{name} imports {imported}"
+        if starts(imported, {"tokenbridge.distributed"}):
+            assert name in KNOWS_PROCESSES or package == "slurm", f"{name} imports {imported}"
         if top == "mlflow":
             assert name in READS_MLFLOW | WRITES_MLFLOW, f"{name} imports {imported}"
 
@@ -80,7 +83,7 @@ def test_core_layers(name, path):
         inner = imported.split(".")[1:] if imported.startswith("tokenbridge.") else []
         if inner and parts[1] in ORDER and inner[0] in ORDER:
             assert ORDER.index(inner[0]) <= ORDER.index(parts[1]), f"{name} imports {imported}"
-        if inner and inner[0] in ("artifacts", "devices") and parts[1] in ORDER:
+        if inner and inner[0] in ("artifacts", "devices", "distributed", "stopping") and parts[1] in ORDER:
             raise AssertionError(f"{name} is maths and imports {imported}")
 
 
@@ -89,6 +92,7 @@ def test_core_layers(name, path):
     [
         ("import experiments.cli", ["torch", "mlflow", "pandas", "matplotlib", "diffusers", "scipy"]),
         ("import experiments.runner", ["torch", "mlflow", "pandas"]),
+        ("import tokenbridge.distributed, tokenbridge.stopping", ["torch", "mlflow", "pandas"]),
         ("import experiments.tracking", ["torch", "mlflow", "pandas"]),
         ("import experiments.paper, experiments.presets", ["torch", "mlflow", "pandas"]),
         ("import analysis.report", ["torch", "mlflow"]),

@@ -20,7 +20,8 @@ from tokenbridge.flops import MASK_RATIOS, training_flops
 from tokenbridge.latents import Latents
 from tokenbridge.masking import masked_count
 from tokenbridge.overrides import override
-from tokenbridge.train import CHECKPOINT, Trainer, build_model, load_model
+from tokenbridge.train import CHECKPOINT, build_model, load_model
+from tokenbridge.trainer import Trainer
 
 RUNTIME = Runtime(threads=1, checkpoint_seconds=0)  # a checkpoint after every step
 

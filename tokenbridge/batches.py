@@ -41,14 +41,16 @@ class Draws:
             )
         self.steps = train.epochs * self.epoch_steps
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int, images: range | None = None) -> Batch:
+        """The step's global batch, or only these of its images: the same ones, with the same draws."""
+        images = range(self.train.batch) if images is None else images
         seed = self.train.seed
         epoch, place = divmod(step, self.epoch_steps)
         shuffled = torch.randperm(self.images, generator=generator(seed, "epoch", epoch))
-        index = shuffled[place * self.train.batch : (place + 1) * self.train.batch]
+        index = shuffled[place * self.train.batch + torch.tensor(images)]
         mean, deviation = self.latents.posterior("train", index.numpy())
         positions = mean.shape[1]
-        own = [generator(seed, "train", step, i) for i in range(len(index))]
+        own = [generator(seed, "train", step, i) for i in images]
         noise = torch.stack([torch.randn(mean.shape[1:], generator=g) for g in own])
         order = torch.stack([torch.randperm(positions, generator=g) for g in own])
         dropped = torch.stack([torch.rand((), generator=g) for g in own]) < self.train.label_drop

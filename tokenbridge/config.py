@@ -152,6 +152,8 @@ class Runtime(Config):
     batch: int = Field(default=256, ge=1)
     """images at once when encoding, sampling and scoring"""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
+    accumulate: int = Field(default=1, ge=1)
+    """micro-batches of a training step in each process: less memory, more time"""
     bars: bool = True
     """progress bars, where a terminal shows them"""
 

@@ -1,0 +1,162 @@
+"""The processes that train one cell together, as torchrun or submitit's TorchDistributedEnvironment started them.
+
+They read RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Without them there is one process, and torch is
+not imported here. Gradients go over NCCL between GPUs, everything else over gloo.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from tokenbridge.config import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+LONGEST_WAIT = timedelta(days=7)  # for rank 0 to make a stage alone; a dead process is noticed at once
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among `size`. Each method is called by all of them, in the same order.
+
+    UserError where another process has ended; its own message says why.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.rank == 0
+
+    def device(self, device: torch.device) -> torch.device:
+        """The same device, or this process's own GPU of a node's."""
+        if self.size == 1 or device.type != "cuda":
+            return device
+        import torch
+
+        own = torch.device("cuda", self.local_rank % torch.cuda.device_count())  # submitit may show one GPU to each
+        torch.cuda.set_device(own)
+        return own
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Replace float32 tensors on one device by their sums over the processes, equal in all to the last bit.
+
+        As one vector in a fixed order: unlike DistributedDataParallel's buckets, which are laid out anew after a
+        process's first step, so a resumed run adds in the same order as an undisturbed one, of any size.
+        """
+        if self.size == 1:
+            return
+        import torch
+
+        flat = torch.cat([each.reshape(-1) for each in tensors])
+        self._reduce(flat, "SUM")
+        for each, total in zip(tensors, flat.split([each.numel() for each in tensors]), strict=True):
+            each.copy_(total.view_as(each))
+
+    def max(self, value: int) -> int:
+        """The largest of the processes' numbers."""
+        if self.size == 1:
+            return value
+        import torch
+
+        found = torch.tensor(value)
+        self._reduce(found, "MAX")
+        return int(found)
+
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        self.max(0)
+
+    def first(self, value: T) -> T:
+        """What rank 0 gives here; any object that can be pickled."""
+        if self.size == 1:
+            return value
+        import torch
+        import torch.distributed as dist
+
+        found = [value]
+        with self._others():
+            dist.broadcast_object_list(found, src=0, device=torch.device("cpu"))
+        return found[0]
+
+    def _reduce(self, tensor: Tensor, how: str) -> None:
+        import torch.distributed as dist
+
+        with self._others():
+            dist.all_reduce(tensor, getattr(dist.ReduceOp, how))
+
+    @contextmanager
+    def _others(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            first = str(error).splitlines()[0]
+            raise UserError(f"process {self.rank} of {self.size} lost another, which says why ({first})") from error
+
+
+ONE = World()
+_joined: ContextVar[World] = ContextVar("joined", default=ONE)
+
+
+def world() -> World:
+    """The processes joined here; this one alone outside `joined`."""
+    return _joined.get()
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """Join the processes that the environment names, until the end; inside another `joined`, the same ones.
+
+    Standard output of all but rank 0 is dropped.
+    """
+    found = _environment()
+    if found.size == 1 or world().size > 1:
+        yield world()
+        return
+    import torch
+    import torch.distributed as dist
+
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+    dist.init_process_group(backend, timeout=LONGEST_WAIT)
+    token = _joined.set(found)
+    try:
+        if found.main:
+            yield found
+        else:
+            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+                yield found
+    finally:
+        _joined.reset(token)
+        dist.destroy_process_group()
+
+
+def require_one(command: str) -> None:
+    """Refuse a command that several processes cannot share."""
+    if (size := _environment().size) > 1:
+        raise UserError(f"{command} is one process, not WORLD_SIZE={size}; start `run` with torchrun, or use --jobs")
+
+
+def _environment() -> World:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return ONE
+    if missing := [name for name in NAMES if name not in os.environ]:
+        raise UserError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']} needs {', '.join(missing)} as well; start with torchrun or Slurm"
+        )
+    try:
+        return World(*(int(os.environ[name]) for name in NAMES[:3]))
+    except ValueError as error:
+        raise UserError(f"{', '.join(NAMES[:3])} must be integers ({error}); start with torchrun or Slurm") from None
