@@ -31,7 +31,7 @@ ALLOWED = {
 # each may import those before it
 ORDER = ["sections", "config", "levels", "quantizers", "backbone", "heads", "generator"]
 READS_MLFLOW = {"analysis.load"}
-WRITES_MLFLOW = {"experiments.tracking", "experiments.mlflow_store", "experiments.records", "experiments.doctor"}
+WRITES_MLFLOW = {"experiments.tracking", "experiments.sender", "experiments.mlflow_store", "experiments.doctor"}
 
 
 def modules():
