@@ -18,8 +18,9 @@ from importlib import metadata
 from pathlib import Path
 
 import tokenbridge
-from tokenbridge.artifacts import Store, file_hash, git_state
+from tokenbridge.artifacts import Store, file_hash
 from tokenbridge.config import Runtime, UserError
+from tokenbridge.provenance import git_state
 
 ASSETS = Path(tokenbridge.__file__).parent / "assets"
 LEAST_FREE = 2.0

@@ -189,21 +189,23 @@ def graph(cells: Iterable[Cell]) -> dict[str, Stage]:
     }
 
 
-def record(store: Store, cells: Sequence[Cell], experiment: str) -> None:
-    """Write runs/cells/<id>.json, from which tracking and tables find a cell's stages; kinds add up over calls."""
+def record(store: Store, cells: Sequence[Cell], experiment: str, sweep: str = "") -> None:
+    """Write runs/cells/<id>.json, from which tracking and tables find a cell's stages; kinds and sweeps add up."""
     folder = store.root / "cells"
-    with writable(store.root):
+    with writable(store.root), store.lock("cells"):  # two sweeps may name the same cell at the same moment
         folder.mkdir(exist_ok=True)
         for cell in cells:
             path = folder / f"{cell.id}.json"
             before = read_json(path) if path.exists() else {"name": cell.name, "stages": {}}
             names = dict.fromkeys([*before["name"].split(JOINT), cell.name])
+            sweeps = dict.fromkeys([*before.get("sweeps", ()), *filter(None, [sweep])])
             entry = {
                 "id": cell.id,
                 "name": JOINT.join(names),
                 "experiment": experiment,
                 "config": cell.config.model_dump(),
                 "stages": before["stages"] | {stage.kind.name: stage.id for stage in cell.stages()},
+                "sweeps": list(sweeps),
             }
             write_json(path, entry)
 

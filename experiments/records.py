@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from experiments.cells import Cell, Stages, read_cells, read_metrics
 from experiments.pictures import PICTURES
+from experiments.run_content import Content, Record, flatten, provenance, spell
+from experiments.sweep_record import SweepRecord
 from tokenbridge.artifacts import JOURNAL, MANIFEST, Store, digest, file_hash, read_journal, read_json
 from tokenbridge.config import UserError
 
-FORMAT = 1
+FORMAT = 2
 """raise it when the content of the records changes: everything is then sent anew"""
 UNMEASURED = ("latents", "train")
 """stages that may leave no metrics.json"""
@@ -22,71 +24,22 @@ CURVES_READ = ("data", "autoencoder", "latents", "quantizer", "backbone", "head"
 """sections of a config that a training stage depends on"""
 
 
-@dataclass(frozen=True)
-class Content:
-    """One MLflow run. points: journal lines [key, value, timestamp in ms, step]; files: artifact path -> bytes."""
-
-    tags: dict[str, str]
-    params: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    points: list[list[Any]] = field(default_factory=list)
-    files: dict[str, bytes] = field(default_factory=dict)
-    dataset: tuple[str, str, str] | None = None
-    """name, digest, source"""
-    seconds: float = 0.0
-    done: bool = True
-
-
-class Record(Protocol):
-    """Something that has one MLflow run. signature is cheap and changes whenever content() does."""
-
-    kind: str
-    id: str
-    name: str
-    signature: str
-
-    def content(self) -> Content: ...
-
-
-@dataclass(frozen=True)
-class Cell:
-    """cells/<id>.json: one RunConfig and the stages that it runs."""
-
-    id: str
-    name: str
-    experiment: str
-    config: dict[str, Any]
-    stages: dict[str, str]
-
-
-def read_cells(store: Store) -> dict[str, Cell]:
-    """All cells of a store by id."""
-    cells = {}
-    for path in sorted((store.root / "cells").glob("*.json")):
-        try:
-            cells[path.stem] = Cell(**read_json(path))
-        except TypeError as error:
-            raise UserError(f"{path} is no cell ({error}); delete it and run again") from error
-    return cells
-
-
 class CellRecord:
     kind = "cell"
 
-    def __init__(self, store: Store, cell: Cell):
+    def __init__(self, store: Store, cell: Cell, stages: Stages):
         self.store, self.cell, self.id, self.name = store, cell, cell.id, cell.name
-        folders = {kind: store.folder(id) for kind, id in cell.stages.items()}
-        stamps = {
-            kind: [_stamp(folder / MANIFEST), _stamp(folder / "metrics.json")] for kind, folder in folders.items()
-        }
-        self.finished = {kind: cell.stages[kind] for kind, (manifest, _) in stamps.items() if manifest}
-        self.signature = digest([FORMAT, vars(cell), stamps])
+        self.parent = f"sweep/{cell.sweeps[0]}" if cell.sweeps else ""
+        self.finished = {kind: id for kind, id in cell.stages.items() if stages.finished(id)}
+        self.error = next(filter(None, (stages.failure(id) for id in cell.stages.values())), "")
+        self.signature = digest([FORMAT, vars(cell), [stages.stamps(id) for id in cell.stages.values()]])
 
     def content(self) -> Content:
         cell, folders = self.cell, {kind: self.store.folder(id) for kind, id in self.finished.items()}
         manifests = {kind: self.store.manifest(id) for kind, id in self.finished.items()}
         tags = {"cell": cell.id, "experiment": cell.experiment}
-        tags |= {f"stage.{kind}": id for kind, id in cell.stages.items()} | _provenance(manifests)
+        tags |= {"sweep": ", ".join(cell.sweeps)} if cell.sweeps else {}
+        tags |= {f"stage.{kind}": id for kind, id in cell.stages.items()} | provenance(manifests)
         metrics: dict[str, float] = {}
         files: dict[str, bytes] = {}
         for kind, folder in folders.items():
@@ -100,6 +53,7 @@ class CellRecord:
             if kind in PICTURES:
                 name, draw = PICTURES[kind]
                 files[f"{kind}/{name}"] = draw(folder / "examples.npz")
+        done = len(self.finished) == len(cell.stages)
         return Content(
             tags=tags,
             params={key: spell(value) for key, value in flatten(cell.config).items()},
@@ -107,25 +61,24 @@ class CellRecord:
             files=files,
             dataset=_dataset(cell, manifests.get("latents")),
             seconds=sum(manifest.get("wall_seconds") or 0 for manifest in manifests.values()),
-            done=len(self.finished) == len(cell.stages),
+            status="FINISHED" if done else "FAILED" if self.error else "RUNNING",
+            error=self.error,
         )
 
 
 class TrainingRecord:
     """The curves of a training stage, once for all cells that share it; also while it trains."""
 
-    kind = "training"
+    kind, parent = "training", ""
 
-    def __init__(self, store: Store, id: str, cells: list[Cell]):
+    def __init__(self, store: Store, id: str, cells: list[Cell], stages: Stages):
         self.id, self.cells = id, sorted(cells, key=lambda cell: cell.name)
-        self.done = store.finished(id)
+        self.done, self.error = stages.finished(id), stages.failure(id)
         self.folder = store.folder(id) if self.done else store.folder(f"{id}.partial")
         self.name = f"train {self.cells[0].name}"
-        self.signature = digest([FORMAT, self.done, _stamp(self.folder / JOURNAL), [cell.name for cell in self.cells]])
-
-    @property
-    def started(self) -> bool:
-        return (self.folder / JOURNAL).exists()
+        names, journal = [cell.name for cell in self.cells], stages.journal(id)
+        self.started = journal is not None
+        self.signature = digest([FORMAT, self.done, journal, names, self.error])
 
     def content(self) -> Content:
         cell = self.cells[0]
@@ -133,18 +86,19 @@ class TrainingRecord:
         config = {section: values for section, values in cell.config.items() if section in CURVES_READ}
         points = [[f"train/{key}", *rest] for key, *rest in read_journal(self.folder / JOURNAL)]
         return Content(
-            tags={"stage": self.id, "cells": ", ".join(c.name for c in self.cells)} | _provenance({"train": manifest}),
+            tags={"stage": self.id, "cells": ", ".join(c.name for c in self.cells)} | provenance({"train": manifest}),
             params={key: spell(value) for key, value in flatten(config).items()},
             points=points,
             seconds=manifest.get("wall_seconds") or 0,
-            done=self.done,
+            status="FINISHED" if self.done else "FAILED" if self.error else "RUNNING",
+            error=self.error,
         )
 
 
 class ReportRecord:
     """A report's page, tables and figures."""
 
-    kind = "report"
+    kind, parent = "report", ""
 
     def __init__(self, name: str, folder: Path):
         self.id, self.name = name, f"report {name}"
@@ -157,63 +111,33 @@ class ReportRecord:
 
 
 def find_records(store: Store, ids: Iterable[str] | None) -> list[Record]:
-    """Records of these cells (None: all) and their trainings; these first, as the runs of the cells link to them."""
+    """Records of these cells (None: all), of their sweeps and of their trainings.
+
+    Sweeps and trainings come first, as the runs of the cells lie under the ones and link to the others.
+    """
     known = read_cells(store)
     ids = known if ids is None else list(dict.fromkeys(ids))
     for id in ids:
         if id not in known:
             raise UserError(f"cell {id} is not in {store.root / 'cells'}; run it, or choose its folder with --runs")
-    cells = [known[id] for id in ids]
-    wanted = dict.fromkeys(cell.stages["train"] for cell in cells if "train" in cell.stages)
-    trainings = [
-        TrainingRecord(store, id, [cell for cell in known.values() if cell.stages.get("train") == id]) for id in wanted
-    ]
-    return [*(training for training in trainings if training.started), *(CellRecord(store, cell) for cell in cells)]
+    cells, stages = [known[id] for id in ids], Stages(store)
+    trained = dict.fromkeys(cell.stages["train"] for cell in cells if "train" in cell.stages)
+    names = dict.fromkeys(name for cell in cells for name in cell.sweeps)
+    members = {name: [cell for cell in known.values() if name in cell.sweeps] for name in names}
+    sweeps = [SweepRecord(store, name, members[name], stages) for name in names]
+    trainings = find_trainings(store, known, trained, stages)
+    return [*sweeps, *trainings, *(CellRecord(store, cell, stages) for cell in cells)]
 
 
-def read_metrics(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
-    """Metrics and protocol of a finished stage. NaN and infinity are values; text and null are not."""
-    content = read_json(path)
-    metrics = content.get("metrics") if isinstance(content, dict) else None
-    if not isinstance(metrics, dict):
-        raise UserError(f'{path} must hold {{"metrics": …, "protocol": …}}; delete its folder and run again')
-    for name, value in metrics.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(f"{path}: {name}={value!r} must be a number; delete its folder and run again")
-    return {name: float(value) for name, value in metrics.items()}, content.get("protocol", {})
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
-
-
-def spell(value: Any) -> str:
-    """A parameter as text that reads back exactly: JSON, and words as they are unless they would read as JSON."""
-    if isinstance(value, str):
-        try:
-            json.loads(value)
-        except json.JSONDecodeError:
-            return value
-    return json.dumps(value)
-
-
-def _provenance(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Code, libraries and machine of the stages; where they differ, each value once, in the order of the stages."""
-    seen: dict[str, dict[str, None]] = {}
-    for kind, manifest in manifests.items():
-        flat = flatten({"git": manifest.get("git") or {}, "version": manifest.get("versions") or {}})
-        flat |= {
-            "host": manifest.get("host"),
-            "cpu": manifest.get("cpu"),
-            f"seconds.{kind}": manifest.get("wall_seconds"),
-        }
-        for key, value in flat.items():
-            if value is not None:
-                seen.setdefault(key, {})[spell(value) if isinstance(value, bool) else str(value)] = None
-    return {key: ", ".join(values) for key, values in seen.items()}
+def find_trainings(
+    store: Store, known: Mapping[str, Cell], ids: Collection[str], stages: Stages
+) -> list[TrainingRecord]:
+    """Records of these training stages as far as they have begun."""
+    sharing: dict[str, list[Cell]] = {}
+    for cell in known.values():
+        sharing.setdefault(cell.stages.get("train", ""), []).append(cell)
+    found = [TrainingRecord(store, id, sharing[id], stages) for id in ids if id in sharing]
+    return [training for training in found if training.started]
 
 
 def _dataset(cell: Cell, latents: Mapping[str, Any] | None) -> tuple[str, str, str] | None:
@@ -223,11 +147,3 @@ def _dataset(cell: Cell, latents: Mapping[str, Any] | None) -> tuple[str, str, s
     source = data.get("path") or "sklearn.datasets.load_digits"
     name = f"{Path(source).name if data.get('path') else data['source']}-{data['image_size']}"
     return name, str(latents["reads"]["images"])[:DIGEST], source
-
-
-def _stamp(path: Path) -> list[int] | None:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return None
-    return [stat.st_mtime_ns, stat.st_size]

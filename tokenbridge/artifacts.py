@@ -11,15 +11,11 @@ import errno
 import hashlib
 import json
 import os
-import platform
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +25,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import DTypeLike
 
 from tokenbridge.config import UserError
+from tokenbridge.provenance import environment
 
 MANIFEST = "manifest.json"
 JOURNAL = "metrics.jsonl"
@@ -98,18 +95,24 @@ class Store:
             work.rename(final)
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """One process at a time; says so once where it has to wait. The lock ends with its process."""
+    def lock(self, name: str, wait: bool = True) -> Iterator[bool]:
+        """One process at a time; says so once where it has to wait. The lock ends with its process.
+
+        wait=False: yields False where another process has it.
+        """
         path = self.root / "locks" / f"{name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
         try:
             lock.acquire(timeout=0.1)
         except Timeout:
+            if not wait:
+                yield False
+                return
             print(f"waiting for another process that makes {name}", flush=True)
             lock.acquire()
         try:
-            yield
+            yield True
         finally:
             lock.release()
 
@@ -198,46 +201,3 @@ def read_journal(path: Path) -> list[list[Any]]:
     """Lines of a journal; a last line cut by a kill is left out."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def environment() -> dict[str, Any]:
-    """What a number may depend on beside the config: code, libraries, processor, threads."""
-    names = ("tokenbridge", "torch", "torchvision", "numpy", "diffusers", "torch-fidelity", "torchmetrics", "scipy")
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return {
-        "versions": versions | {"python": platform.python_version()},
-        "host": platform.node(),
-        "cpu": _processor(),
-        "threads": sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None,
-        "git": git_state(),
-    }
-
-
-def git_state() -> dict[str, Any]:
-    """Commit and whether tracked files differ from it, of the checkout that the code runs from; None outside one."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    if git("ls-files", "--error-unmatch", str(Path(__file__))) is None:
-        return {"commit": None, "dirty": None}
-    status = git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

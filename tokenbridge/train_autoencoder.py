@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tokenbridge import rng
-from tokenbridge.artifacts import environment, file_hash, write_json
+from tokenbridge.artifacts import file_hash, write_json
 from tokenbridge.autoencoder import build_body, load_digits_autoencoder, to_signed
 from tokenbridge.config import Autoencoder, Data, UserError
 from tokenbridge.data import Images, load, stack
+from tokenbridge.provenance import environment
 from tokenbridge.weights import write_half
 
 NAME = "digits_autoencoder"

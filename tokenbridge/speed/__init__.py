@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
-from tokenbridge.artifacts import environment, write_json
+from tokenbridge.artifacts import write_json
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.devices import pick_device
+from tokenbridge.provenance import environment
 from tokenbridge.speed.comparisons import Comparison, bucketized_encoding, cached_head
 from tokenbridge.speed.heads import measure_tokens
 from tokenbridge.speed.models import IMAGES, MOST_TRAINED, measure_model, reason_to_leave_out
