@@ -157,10 +157,14 @@ def ui_command(store: Store, port: int = 5000) -> tuple[list[str], str]:
 
 
 def save_view(mlflow: MlflowClient, experiment: str) -> None:
-    """Keep in MLflow a view of the cells by name: the settings that vary and the numbers of the paper's tables."""
+    """Keep in MLflow a view of the cells by name: the settings that vary and the numbers of the paper's tables.
+
+    Where there are sweeps, their cells lie under them, unfolded.
+    """
     from experiments.paper import TABLES
 
     cells = mlflow.search_runs([experiment], "tags.kind = 'cell'")  # the first thousand tell what varies
+    sweeps = mlflow.search_runs([experiment], "tags.kind = 'sweep'")
     values: dict[str, set[str]] = {}
     for run in cells:
         for key, value in run.data.params.items():
@@ -175,6 +179,10 @@ def save_view(mlflow: MlflowClient, experiment: str) -> None:
         "orderByAsc": True,
         "selectedColumns": columns,
     }
+    if sweeps:  # the page draws a tree in the order of time alone, and its filter has no `or`
+        others = " and ".join(f"tags.kind != '{kind}'" for kind in ("training", "report", "superseded"))
+        view |= {"searchFilter": others, "orderByKey": "attributes.start_time"}
+        view |= {"runsExpanded": {run.info.run_id: True for run in sweeps}}
     old = json.loads(mlflow.get_experiment(experiment).tags.get(VIEW_TAG, "{}"))
     if old.get("state") != (state := json.dumps(view)):
         now = round(1000 * time.time())

@@ -120,7 +120,7 @@ def find_records(store: Store, ids: Iterable[str] | None) -> list[Record]:
     for id in ids:
         if id not in known:
             raise UserError(f"cell {id} is not in {store.root / 'cells'}; run it, or choose its folder with --runs")
-    cells, stages = [known[id] for id in ids], Stages(store)
+    cells, stages = sorted((known[id] for id in ids), key=lambda cell: cell.name), Stages(store)
     trained = dict.fromkeys(cell.stages["train"] for cell in cells if "train" in cell.stages)
     names = dict.fromkeys(name for cell in cells for name in cell.sweeps)
     members = {name: [cell for cell in known.values() if name in cell.sweeps] for name in names}

@@ -22,6 +22,8 @@ class Content:
     dataset: tuple[str, str, str] | None = None
     """name, digest, source"""
     seconds: float = 0.0
+    started: float = 0.0
+    """seconds since 1970, where it is known"""
     status: Status = "FINISHED"
     error: str = ""
     """last line of what made it fail"""

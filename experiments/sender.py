@@ -117,6 +117,10 @@ class Sender:
     def _make(self, record: Record, content: Content) -> Run:
         # the page shows end - start: let it be the seconds that the stages took, not the milliseconds of sending
         start = content.points[0][2] if content.points else round(1000 * (time.time() - content.seconds))
+        if content.started:
+            start = round(1000 * content.started)
+        elif above := self.runs.get(record.parent):  # by time is the only order in which the page shows a tree
+            start = above.info.start_time + 1 + self.counts["runs"]
         tags = {"kind": record.kind, ID_TAG[record.kind]: record.id, "mlflow.source.name": "tokenbridge"}
         self.counts["runs"] += 1
         run = self.mlflow.create_run(self.experiment, start_time=start, tags=tags, run_name=record.name)

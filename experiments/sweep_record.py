@@ -46,6 +46,7 @@ class SweepRecord:
             params={key: seen[0] for key, seen in values.items() if len(seen) == 1},
             metrics=best | {"cells": len(self.cells), "cells_finished": states["finished"]},
             seconds=self._seconds(),
+            started=float(self.about.get("submitted", 0)),
             status=_status(states),
             error=next(filter(None, (self._error(cell) for cell in self.cells)), ""),
             note=self._note(varying),
