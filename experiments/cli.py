@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from experiments.pipeline import Cell
     from experiments.runner import Failure
 
+PLACES = ("local", "slurm", "debug")
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -78,7 +80,14 @@ def grid(
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, help="training seeds a row (3; for a grid of axes alone 1)")
     ] = None,
-    on: Annotated[str, typer.Option("--on", help="where stages run: local")] = "local",
+    on: Annotated[
+        str,
+        typer.Option("--on", help="where stages run: local, slurm, or debug (here in turn, with tracebacks)"),
+    ] = "local",
+    cluster: Annotated[
+        str, typer.Option("--cluster", help="with --on slurm: file of resources, or name in slurm/clusters")
+    ] = "cluster.toml",
+    yes: Annotated[bool, typer.Option("--yes", help="with --on slurm: submit without asking, however much")] = False,
     jobs: Jobs = DEMO_JOBS,
     threads: Threads = None,
     device: Device = "auto",
@@ -99,8 +108,8 @@ def grid(
     from experiments.pipeline import EXPERIMENT
 
     require_one("grid")
-    if on != "local":
-        raise UserError(f"--on={on} must be local; Slurm is not in this version")
+    if on not in PLACES:
+        raise UserError(f"--on={on} must be one of {', '.join(PLACES)}")
     words = tuple(tables or ())
     request = Request(
         name=name or (words[0] if len(words) == 1 and words[0] in GRIDS else "grid"),
@@ -112,9 +121,13 @@ def grid(
         seeds=seeds,
         images=search_images,
     )
-    store, asked = Store(runs), request.grid()
+    store, asked, jobs = Store(runs), request.grid(), 1 if on == "debug" else jobs
     if dry_run:
         print("\n".join(forecast.forecast(store, asked, jobs)))
+        if on == "slurm":
+            from slurm import launch
+
+            print("\n".join(launch.cost(store, request, cluster).lines))
         return
     runtime = build(Runtime, {"device": device, "threads": threads or presets.THREADS.get(preset)})
     if first:
@@ -122,7 +135,15 @@ def grid(
         print_metrics(store, asked.sample)
         print("the whole grid, of which this cell is finished:", *forecast.forecast(store, asked, jobs), sep="\n")
         return
-    end_with(run_grid.run(store, asked, runtime, jobs))
+    if on == "slurm":
+        from slurm import launch
+
+        launch.start(store, request, cluster, runtime, shlex.join(["tokenbridge", *sys.argv[1:]]), yes)
+        return
+    failures = run_grid.run(store, asked, runtime, jobs)
+    if failures and on == "debug":
+        raise failures[0].error
+    end_with(failures)
     print(f"report: tokenbridge report {request.name}")
 
 

@@ -63,8 +63,7 @@ class Sweep:
 
     @property
     def last(self) -> str:
-        """What the job that ends a round is called where jobs are listed by stage."""
-        return f"next-{self.name}"
+        return ending(self.name)
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,11 @@ class Job:
 
     def log(self, store: Store, stream: Literal["out", "err"], rank: int = 0) -> Path:
         return store.root / self.folder / f"{self.job}_{rank}_log.{stream}"
+
+
+def ending(name: str) -> str:
+    """What the job that ends a round of a sweep is called where jobs are listed by stage."""
+    return f"next-{name}"
 
 
 def folder(store: Store, name: str = "") -> Path:

@@ -1,0 +1,67 @@
+"""`tokenbridge grid … --on slurm`: say what a sweep would cost, ask where that is much, submit it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from experiments.grid import Request
+from experiments.pipeline import KINDS
+from experiments.runner import seconds_of_work, time_text
+from slurm import plan, resources, rounds, submit
+from tokenbridge.artifacts import Store
+from tokenbridge.config import Runtime, UserError
+
+MOST_JOBS, MOST_HOURS = 500, 100.0  # beyond which it asks
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of the first round of a sweep, by what is not finished."""
+
+    lines: list[str]
+    jobs: int
+    hours: float
+    """of devices: GPUs where a job has some, else processors"""
+
+    @property
+    def much(self) -> bool:
+        return self.jobs > MOST_JOBS or self.hours > MOST_HOURS
+
+
+def cost(store: Store, request: Request, cluster_file: str) -> Cost:
+    """Jobs, arrays and device-hours by kind of stage; of searched tables, the rows at the chosen points come later."""
+    cluster, stages = resources.read(cluster_file), rounds.of(store, request.grid(), 1).stages()
+    todo, rates = submit.unfinished(store, stages), seconds_of_work(store)
+    lines, hours = [f"on Slurm, by {cluster.path}:"], 0.0
+    for array in plan.arrays(todo.values(), len(todo) or 1):
+        own = cluster.of(array.kind)
+        seconds = sum(rates[array.kind] * KINDS[array.kind].work(stage.config) for stage in array.stages)
+        hours += seconds * own.devices / 3600
+        lines.append(f"  {array.kind:<12} {len(array.stages):>4} jobs, about {time_text(seconds)}: {own.about}")
+    lines.append(f"{len(todo)} jobs, about {hours:.2g} device-hours" if todo else "nothing to submit: all is finished")
+    return Cost(lines, len(todo), hours)
+
+
+def start(store: Store, request: Request, cluster: str, runtime: Runtime, command: str, yes: bool) -> None:
+    """Submit what the request lacks; UserError where Slurm refuses it or nobody is there to be asked."""
+    wanted = rounds.new(store, request, cluster, runtime, command)
+    expected = cost(store, request, cluster)
+    print("\n".join(expected.lines))
+    if expected.much and not yes:
+        _ask(expected)
+    jobs = rounds.advance(store, wanted)
+    if jobs:
+        print(f"submitted {len(jobs)} jobs, {jobs[0].job} to {jobs[-1].job}; see tokenbridge status {wanted.name}")
+    else:
+        print(f"nothing was submitted: all is finished or queued; see tokenbridge status {wanted.name}")
+
+
+def _ask(expected: Cost) -> None:
+    asked = f"{expected.jobs} jobs, about {expected.hours:.0f} device-hours"
+    if not sys.stdin.isatty():
+        raise UserError(
+            f"{asked} are more than {MOST_JOBS} jobs or {MOST_HOURS:.0f} hours, which asks first; give --yes to submit"
+        )
+    if input(f"submit {asked}? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise UserError("nothing was submitted")

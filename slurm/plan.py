@@ -1,0 +1,46 @@
+"""A graph of stages as arrays of jobs: one a kind, each stage waiting for those that it needs and for no other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from experiments.pipeline import KINDS, Stage
+
+
+@dataclass(frozen=True)
+class Array:
+    """Stages of one kind, submitted together."""
+
+    kind: str
+    stages: tuple[Stage, ...]
+
+
+def arrays(stages: Iterable[Stage], most: int) -> list[Array]:
+    """At most so many stages an array; what a stage needs is in an earlier one."""
+    found = []
+    by_kind: dict[str, list[Stage]] = {kind: [] for kind in KINDS}  # in an order in which they can run
+    for stage in stages:
+        by_kind[stage.kind.name].append(stage)
+    for kind, same in by_kind.items():
+        found += [Array(kind, tuple(same[first : first + most])) for first in range(0, len(same), most)]
+    return found
+
+
+def waits(stage: Stage, jobs: Mapping[str, str]) -> list[str]:
+    """Jobs that a stage waits for: of those inputs that have one, in Slurm now or submitted with it."""
+    return [jobs[id] for _, id in stage.inputs if id in jobs]
+
+
+def needing(ids: Iterable[str], stages: Mapping[str, Stage]) -> dict[str, Stage]:
+    """These stages and all that need them, directly or through others."""
+    found = set(ids)
+    for stage in stages.values():  # inputs come before what needs them
+        if any(id in found for _, id in stage.inputs):
+            found.add(stage.id)
+    return {id: stage for id, stage in stages.items() if id in found}
+
+
+def merged(jobs: Sequence[str]) -> list[str]:
+    """Job ids for one dependency: an array's tasks as the array where all of them are meant anyway."""
+    return list(dict.fromkeys(job.partition("_")[0] for job in jobs))

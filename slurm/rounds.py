@@ -1,0 +1,125 @@
+"""A sweep from its request to the plan of its tables: a round of jobs, a second where rows are searched, the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from submitit.core.utils import DelayedSubmission
+
+from experiments import run_grid
+from experiments.grid import SPEED, Grid, Request, timed
+from experiments.pipeline import EXPERIMENT, Cell, Stage, graph, record
+from slurm import resources, submit, sweep
+from slurm.job import telling
+from slurm.sweep import CellStages, Sweep
+from tokenbridge.artifacts import Store
+from tokenbridge.config import Runtime, UserError
+from tokenbridge.overrides import build
+
+
+@dataclass(frozen=True)
+class Round:
+    """Cells of one round; `ahead` are those that only run early for the next and are not recorded."""
+
+    cells: Sequence[Cell]
+    ahead: Sequence[Cell] = ()
+
+    def stages(self) -> dict[str, Stage]:
+        return graph([*self.cells, *self.ahead])
+
+
+def of(store: Store, grid: Grid, number: int) -> Round:
+    """1: searches, trainings and all that needs no choice; 2: rows at the points chosen from round 1."""
+    if number == 1:
+        return Round(*grid.first())
+    last = run_grid.final(store, grid)
+    return Round([*last.cells(), *timed(last.rows)])
+
+
+@dataclass(frozen=True)
+class RoundJob:
+    """Runs after all stages of a round, however they ended."""
+
+    store: Store
+    sweep: str
+
+    def checkpoint(self) -> DelayedSubmission:
+        """What submitit runs after a requeue: the same, from the beginning."""
+        return DelayedSubmission(self)
+
+    def __call__(self) -> None:
+        with telling(self.store, sweep.ending(self.sweep)):
+            end(self.store, self.sweep)
+
+
+def new(store: Store, request: Request, cluster: str, runtime: Runtime, command: str) -> Sweep:
+    """A sweep that nobody has submitted yet, or the one of that name with a new request. UserError: cannot run."""
+    grid = request.grid()
+    if SPEED in grid.tables:
+        raise UserError(f"table {SPEED} compares times on one machine and is not for a cluster; run it with --on local")
+    asked = Sweep(
+        name=request.name,
+        request=request.model_dump(mode="json"),
+        cells={},
+        cluster=str(resources.read(cluster).path),
+        code="",
+        command=command,
+        submitted=time.time(),
+        runtime=runtime.model_dump(mode="json"),
+        rounds=2 if grid.search else 1,
+    )
+    if not (sweep.folder(store, request.name) / "sweep.json").exists():
+        return asked
+    before = sweep.read(store, request.name)
+    same = before.request.get("preset") == request.preset and before.request.get("assignments") == list(
+        request.assignments
+    )
+    return replace(asked, cells=before.cells if same else {}, submitted=before.submitted)
+
+
+def advance(store: Store, wanted: Sweep) -> list[sweep.Job]:
+    """Submit what the sweep's round lacks; where it lacks nothing, go on to the next, and in the end write the plan.
+
+    Returns the jobs that were submitted. UserError: what Slurm said; the sweep is then as it was.
+    """
+    store = Store(store.root.resolve())  # jobs may start in another folder
+    found = of(store, request_of(wanted).grid(), wanted.round)
+    cluster, runtime = resources.read(wanted.cluster), build(Runtime, wanted.runtime)
+    submission = submit.Submission(store, wanted.name, cluster, runtime)
+
+    def write(code: str) -> None:
+        record(store, found.cells, EXPERIMENT, wanted.name)
+        sweep.write(store, replace(wanted, cells=_joined(wanted, found), done=False, code=code))
+
+    if submission.submit(found.stages(), RoundJob(store, wanted.name), write):
+        return submission.jobs
+    return end(store, wanted.name)
+
+
+def end(store: Store, name: str) -> list[sweep.Job]:
+    """After a round: submit the next with what there is, or write the plan of the tables and fill MLflow."""
+    ended = sweep.read(store, name)
+    if ended.round < ended.rounds:
+        return advance(store, replace(ended, round=ended.round + 1))
+    from experiments import tracking
+
+    grid = request_of(ended).grid()
+    run_grid.write_plan(store, grid, run_grid.final(store, grid))
+    sweep.write(store, replace(ended, done=True))
+    tracking.sync(store, list(ended.cells))
+    return []
+
+
+def request_of(known: Sweep) -> Request:
+    return build(Request, known.request)
+
+
+def _joined(known: Sweep, found: Round) -> dict[str, CellStages]:
+    cells = dict(known.cells)
+    for cell in [*found.cells, *found.ahead]:
+        stages = {stage.kind.name: stage.id for stage in cell.stages()}
+        before = cells.get(cell.id)
+        cells[cell.id] = CellStages(before.name, before.stages | stages) if before else CellStages(cell.name, stages)
+    return cells

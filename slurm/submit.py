@@ -1,0 +1,157 @@
+"""Hand a graph of stages to Slurm: what is finished or in somebody's hands already is left out.
+
+All jobs are submitted held, get their dependencies, are written down, and only then released: a submission that
+fails, or is killed, half-way leaves nothing that runs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from submitit import AutoExecutor
+from submitit.core.utils import FailedJobError
+
+from experiments.pipeline import Stage
+from slurm import plan, scheduler, snapshot, sweep
+from slurm.job import StageJob
+from slurm.resources import Cluster, Resources
+from slurm.scheduler import Task
+from slurm.sweep import Job
+from tokenbridge.artifacts import Store, writable
+from tokenbridge.config import Runtime, UserError
+
+HELD = {"hold": True, "kill-on-invalid-dep": "yes"}
+OWN = re.compile("SLURM_(?!CONF$)|SBATCH_|SRUN_|SUBMITIT_")
+
+
+def unfinished(store: Store, stages: Mapping[str, Stage]) -> dict[str, Stage]:
+    return {id: stage for id, stage in stages.items() if not store.finished(id)}
+
+
+def live(store: Store, ids: Iterable[str]) -> dict[str, str]:
+    """Stages that are in Slurm's hands, by whatever sweep: their jobs."""
+    queue = scheduler.queue()
+    last = {stage: found[-1].job for stage, found in sweep.jobs(store).items()}
+    return {id: last[id] for id in ids if id in last and last[id] in queue and _to_end(queue[last[id]])}
+
+
+def _to_end(task: Task) -> bool:
+    """Whether a job may still make its stage."""
+    return (task.waiting or task.running) and task.reason != "DependencyNeverSatisfied"
+
+
+@dataclass
+class Submission:
+    """One round of a sweep on its way to Slurm. `jobs` are those that it made."""
+
+    store: Store
+    name: str
+    cluster: Cluster
+    runtime: Runtime
+    jobs: list[Job] = field(default_factory=list)
+    code: str = ""
+
+    def submit(
+        self, stages: Mapping[str, Stage], end: Callable[[], None], write: Callable[[str], None]
+    ) -> dict[str, str]:
+        """Submit what is to run, and a job that ends the round; returns the stages in Slurm's hands and their jobs.
+
+        stages: a whole graph, inputs before what needs them. end: what runs when none of them is left. write: what is
+        to be on disk before the first job runs; it gets the folder of the code. UserError: what Slurm said; nothing is
+        then submitted or written.
+        """
+        if reason := scheduler.unavailable():
+            raise UserError(reason)
+        with writable(self.store.root), self.store.lock("submission"):
+            todo = unfinished(self.store, stages)
+            running = live(self.store, [*todo, self.last])
+            new = {id: stage for id, stage in todo.items() if id not in running}
+            self.code = snapshot.take(self.store)
+            try:
+                if new or (running and self.last not in running):
+                    with _outside_of_jobs():
+                        self._arrays(new, running)
+                        self._end(end, running)
+                write(self.code)
+                sweep.register(self.store, self.jobs)
+            except BaseException:
+                scheduler.cancel([job.job for job in self.jobs])
+                raise
+            scheduler.release([job.job for job in self.jobs])
+        return running
+
+    @property
+    def last(self) -> str:
+        return sweep.ending(self.name)
+
+    @property
+    def folder(self) -> str:
+        return f"sweeps/{self.name}/jobs/{self.time}"
+
+    def __post_init__(self) -> None:
+        self.time = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+
+    def _arrays(self, new: Mapping[str, Stage], running: dict[str, str]) -> None:
+        """Adds the new jobs to those that run."""
+        for array in plan.arrays(new.values(), scheduler.array_limit()):
+            waits = [plan.waits(stage, running) for stage in array.stages]
+            common = waits[0] if all(each == waits[0] for each in waits) else []
+            after = {"dependency": "afterok:" + ":".join(common)} if common else {}
+            calls = [StageJob(self.store, stage, self.runtime) for stage in array.stages]
+            ids = self._send(array.kind, calls, after)
+            if not common:
+                scheduler.depend({id: own for id, own in zip(ids, waits, strict=True) if own})
+            for stage, id in zip(array.stages, ids, strict=True):
+                self.jobs.append(Job(stage.id, id, self.name, self.folder, time.time()))
+                running[stage.id] = id
+
+    def _end(self, call: Callable[[], None], running: dict[str, str]) -> None:
+        """The job that comes after all of the round, however they end; it takes the place of an earlier one."""
+        before = running.pop(self.last, None)
+        after = {"dependency": "afterany:" + ":".join(plan.merged(list(running.values())))}
+        (id,) = self._send("next", [call], after)
+        self.jobs.append(Job(self.last, id, self.name, self.folder, time.time()))
+        running[self.last] = id
+        if before is not None:
+            scheduler.cancel([before])
+
+    def _send(self, kind: str, calls: Sequence[Any], more: Mapping[str, Any]) -> list[str]:
+        """Job ids of an array of calls, held."""
+        resources = self.cluster.of(kind)
+        executor = AutoExecutor(
+            folder=self.store.root / self.folder,
+            cluster="slurm",  # AutoExecutor would choose by itself whether there is a cluster
+            slurm_max_num_timeout=resources.requeues,
+            **({"slurm_python": resources.python} if resources.python else {}),
+        )
+        executor.update_parameters(**self._parameters(kind, resources, more))
+        try:
+            with executor.batch():
+                jobs = [executor.submit(call) for call in calls]
+        except FailedJobError as error:
+            raise UserError(f"{kind}: {scheduler.said(str(error))} ({self.cluster.path})") from error
+        return [job.job_id for job in jobs]
+
+    def _parameters(self, kind: str, resources: Resources, more: Mapping[str, Any]) -> dict[str, Any]:
+        found = resources.parameters()
+        code = f"export PYTHONPATH={shlex.quote(str(self.store.root / self.code))}"
+        found["slurm_setup"] = [*found.get("slurm_setup", ()), code]
+        found["slurm_additional_parameters"] = {**found.get("slurm_additional_parameters", {}), **HELD, **more}
+        return found | {"name": f"{self.name}-{kind}"}
+
+
+@contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """sbatch takes options from the variables that Slurm sets in a job: the next round would inherit this job's."""
+    own = {key: os.environ.pop(key) for key in list(os.environ) if OWN.match(key)}
+    try:
+        yield
+    finally:
+        os.environ.update(own)

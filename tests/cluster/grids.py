@@ -1,0 +1,77 @@
+"""What the tests on a cluster share: a grid that takes minutes, the command as a user gives it, waiting for its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.load import frame_from_stages
+from slurm import sweep
+from tests.conftest import TINY
+from tokenbridge.artifacts import Store
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = ROOT / "slurm" / "clusters" / "local-slurm.toml"
+SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
+SECONDS = 540
+
+
+def tokenbridge(*arguments, cwd: Path, code: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command, with runs in cwd/runs; code: the exit status that it must have, None for any."""
+    argv = [sys.executable, "-m", "experiments.cli", *map(str, arguments)]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"} | environment
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=cwd, env=env)
+    assert code is None or done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def grid(name: str, *axes: str, seeds: int = 1, settings: tuple[str, ...] = ()) -> list[str]:
+    """Words of a grid over axes with small models."""
+    words = ["grid", "--name", name, "--seeds", str(seeds)]
+    words += [word for axis in axes for word in ("--axis", axis)]
+    return [*words, *SETTINGS, *(word for setting in settings for word in ("--set", setting))]
+
+
+def on_slurm(cluster: Path = CLUSTER) -> list[str]:
+    return ["--on", "slurm", "--cluster", str(cluster), "--yes"]
+
+
+def end_of(cwd: Path, name: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
+    """Waits until nothing of a sweep is under way; its status then."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        shown = tokenbridge("status", name, cwd=cwd, code=None)
+        if shown.returncode != 3:
+            return shown
+        time.sleep(2)
+    raise AssertionError(f"{name} is still under way after {seconds} s:\n{shown.stdout}{shown.stderr}")
+
+
+def jobs_by_stage(cwd: Path) -> dict[str, int]:
+    """How often each stage was handed to Slurm."""
+    found = sweep.jobs(Store(cwd / "runs"))
+    return {stage: len(jobs) for stage, jobs in found.items() if not stage.startswith("next-")}
+
+
+def numbers(cwd: Path) -> pd.DataFrame:
+    """All that was measured and all settings, by the name of the cell; not which run of MLflow holds it."""
+    return frame_from_stages(cwd / "runs").drop(columns=["run_id", "experiment"]).set_index("name").sort_index()
+
+
+def events(cwd: Path, stage: str) -> list[str]:
+    return [event["event"] for event in sweep.events(Store(cwd / "runs"), stage)]
+
+
+def stages(cwd: Path, name: str, kind: str) -> list[str]:
+    return [id for id, of in sweep.read(Store(cwd / "runs"), name).stages.items() if of == kind]
+
+
+def journal(cwd: Path, stage: str) -> list[tuple[str, float, int]]:
+    lines = (cwd / "runs" / "stages" / stage / "metrics.jsonl").read_text().splitlines()
+    return [(key, value, step) for key, value, _, step in map(json.loads, lines)]

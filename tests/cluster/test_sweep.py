@@ -1,0 +1,168 @@
+"""Sweeps on a real Slurm: the numbers of a local run, each stage once, failures that harm nobody else."""
+
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from tests.cluster.grids import (
+    CLUSTER,
+    ROOT,
+    SETTINGS,
+    end_of,
+    events,
+    grid,
+    jobs_by_stage,
+    journal,
+    numbers,
+    on_slurm,
+    stages,
+    tokenbridge,
+)
+
+pytestmark = pytest.mark.cluster
+AXES = ("quantizer.levels=4,8,16", "sample.temperature=0.9,1.0")
+
+
+@pytest.fixture(scope="module")
+def twelve(cluster, tmp_path_factory):
+    """12 cells with 6 trainings: submitted, and run to their end."""
+    folder = tmp_path_factory.mktemp("twelve")
+    done = tokenbridge(*grid("twelve", *AXES, seeds=2), *on_slurm(), cwd=folder)
+    assert "submitted 41 jobs" in done.stdout  # latents, 3 quantizers, 6 trainings, 6 likelihoods, 12 + 12, the end
+    shown = end_of(folder, "twelve")
+    assert shown.returncode == 0, shown.stdout
+    return folder
+
+
+def test_the_table_is_that_of_a_local_run(twelve, tmp_path):
+    tokenbridge(*grid("twelve", *AXES, seeds=2), "--on", "local", "--jobs", "2", cwd=tmp_path)
+    ours, theirs = numbers(twelve), numbers(tmp_path)
+    assert len(ours) == 12
+    assert ours["score/fd_digits"].nunique() == 12
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+    plans = [folder / "runs" / "plans" / "twelve.json" for folder in (twelve, tmp_path)]
+    assert plans[0].read_text() == plans[1].read_text()
+
+
+def test_the_last_job_has_filled_mlflow(twelve):
+    assert "MLflow was up to date" in tokenbridge("sync", cwd=twelve).stdout
+
+
+def test_again_nothing_and_after_one_more_value_only_the_new(twelve):
+    before = jobs_by_stage(twelve)
+    assert set(before.values()) == {1}
+    again = tokenbridge(*grid("twelve", *AXES, seeds=2), *on_slurm(), cwd=twelve)
+    assert "nothing was submitted" in again.stdout
+    assert jobs_by_stage(twelve) == before
+    more = ("quantizer.levels=4,8,16", "sample.temperature=0.9,1.0,1.1")
+    tokenbridge(*grid("twelve", *more, seeds=2), *on_slurm(), cwd=twelve)
+    new = jobs_by_stage(twelve).keys() - before.keys()
+    assert sorted(id.partition("-")[0] for id in new) == ["sample"] * 6 + ["score"] * 6
+    assert end_of(twelve, "twelve").returncode == 0
+
+
+def test_two_people_at_the_same_moment_train_each_shared_cell_once(cluster, tmp_path):
+    """Eight values of levels in all, four of them in both."""
+    axes = {"mine": "quantizer.levels=3,4,5,6", "yours": "quantizer.levels=5,6,7,8"}
+    argv = [sys.executable, "-m", "experiments.cli"]
+    both = [
+        subprocess.Popen([*argv, *grid(name, axis), *on_slurm()], cwd=tmp_path, env=cluster.environment(ROOT))
+        for name, axis in axes.items()
+    ]
+    assert [each.wait() for each in both] == [0, 0]
+    assert [end_of(tmp_path, name).returncode for name in axes] == [0, 0]
+    found = jobs_by_stage(tmp_path)
+    assert set(found.values()) == {1}
+    assert sum(stage.startswith("train-") for stage in found) == 6
+
+
+def test_a_cell_that_always_fails_is_told_and_harms_no_other(cluster, tmp_path):
+    broken = ("quantizer.kind=quantile", "quantizer.per=channel")
+    tokenbridge(*grid("broken", "quantizer.levels=8,65000", settings=broken), *on_slurm(), cwd=tmp_path)
+    shown = end_of(tmp_path, "broken")
+    assert shown.returncode == 1
+    assert "levels=65000 must be at most" in shown.stdout
+    (failed,) = [id for id in stages(tmp_path, "broken", "quantizer") if "failed" in events(tmp_path, id)]
+    log = tokenbridge("logs", failed, cwd=tmp_path).stdout
+    assert "Traceback (most recent call last)" in log
+    assert "levels=65000 must be at most" in log
+    for kind in ("train", "likelihood", "sample", "score"):
+        own = stages(tmp_path, "broken", kind)
+        assert [events(tmp_path, id) for id in own].count(["started", "finished"]) == 1
+        assert [events(tmp_path, id) for id in own].count([]) == 1  # cancelled: it never began
+    again = tokenbridge("retry", "broken", cwd=tmp_path)  # the same failure, and it ends again
+    assert "submitted" in again.stdout
+    assert end_of(tmp_path, "broken").returncode == 1
+
+
+def test_cancel_and_retry(cluster, tmp_path):
+    tokenbridge(*grid("stopped", "quantizer.levels=4,8", settings=("train.epochs=30",)), *on_slurm(), cwd=tmp_path)
+    tokenbridge("cancel", "stopped", "--yes", cwd=tmp_path)
+    shown = end_of(tmp_path, "stopped")
+    assert shown.returncode == 1
+    assert "cancelled" in shown.stdout
+    tokenbridge("retry", "stopped", cwd=tmp_path)
+    assert end_of(tmp_path, "stopped").returncode == 0
+    tokenbridge("retry", "stopped", cwd=tmp_path)  # nothing to do
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ('partition = "nowhere"', "invalid partition specified: nowhere"),
+        ('extra = { licenses = "none@here" }', "Invalid license specification"),
+    ],
+)
+def test_what_slurm_refuses_is_told_in_its_words(cluster, tmp_path, setting, words):
+    own = tmp_path / "cluster.toml"
+    key = setting.partition(" ")[0]
+    lines = [line for line in CLUSTER.read_text().splitlines() if not line.startswith(f"{key} ")]
+    own.write_text("\n".join(lines).replace("[all]", f"[all]\n{setting}", 1))
+    done = tokenbridge(*grid("refused", "quantizer.levels=4"), *on_slurm(own), cwd=tmp_path, code=2)
+    assert words in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+    assert not list(tmp_path.glob("runs/cells/*"))
+    assert not list(tmp_path.glob("runs/sweeps/*/sweep.json"))
+    assert subprocess.run(["squeue", "--noheader", "--name=refused-latents"], capture_output=True).stdout == b""
+
+
+def test_two_processes_train_as_one(cluster, tmp_path):
+    """The same loss curve within float tolerance, over two tasks of a Slurm job (gloo)."""
+    own = tmp_path / "cluster.toml"
+    own.write_text(CLUSTER.read_text() + "\n[train]\nprocesses = 2\n")
+    words = grid("both", "quantizer.levels=8", settings=("backbone.attention_dropout=0",))
+    for folder, cluster_file in (("one", CLUSTER), ("two", own)):
+        (tmp_path / folder).mkdir()
+        tokenbridge(*words, *on_slurm(cluster_file), cwd=tmp_path / folder)
+        assert end_of(tmp_path / folder, "both").returncode == 0
+    (stage,) = stages(tmp_path / "one", "both", "train")
+    one, two = (journal(tmp_path / folder, stage) for folder in ("one", "two"))
+    assert [(key, step) for key, _, step in one] == [(key, step) for key, _, step in two]
+    assert max(abs(a - b) for (_, a, _), (_, b, _) in zip(one, two, strict=True)) < 1e-4
+    assert events(tmp_path / "two", stage) == ["started", "finished"]  # told once
+
+
+def test_edits_after_the_submission_do_not_change_queued_jobs(cluster, tmp_path):
+    """The code that runs is the snapshot: the checkout that submitted may change or go away."""
+    checkout = tmp_path / "checkout"
+    for package in ("tokenbridge", "experiments", "analysis", "slurm"):
+        shutil.copytree(ROOT / package, checkout / package, ignore=shutil.ignore_patterns("__pycache__"))
+    words = [*grid("edited", "quantizer.levels=4"), *on_slurm()]
+    subprocess.run(
+        [sys.executable, "-m", "experiments.cli", *words], cwd=tmp_path, env=cluster.environment(checkout), check=True
+    )
+    (checkout / "tokenbridge" / "train.py").write_text("raise SystemExit('edited')\n")
+    assert end_of(tmp_path, "edited").returncode == 0
+
+
+def test_a_searched_table_goes_through_both_rounds(cluster, tmp_path):
+    words = ["grid", "2a", "--name", "searched", "--seeds", "1", "--search-images", "60"]
+    tokenbridge(*words, *SETTINGS, *on_slurm(), cwd=tmp_path)
+    shown = end_of(tmp_path, "searched")
+    assert shown.returncode == 0, shown.stdout
+    assert (tmp_path / "runs" / "plans" / "searched.json").exists()
+    report = tokenbridge("report", "2a", "--name", "searched", cwd=tmp_path).stdout
+    assert "autoregressive" in report
