@@ -200,6 +200,15 @@ def read_journal(path: Path) -> list[list[Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
+def journal_end(path: Path, most: int = 8192) -> list[list[Any]]:
+    """The last lines of a journal, so many bytes at most: what a look at many trainings can afford."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - most))
+        lines = file.read().splitlines(keepends=True)
+    return [json.loads(line) for line in lines[size > most :] if line.endswith(b"\n")]
+
+
 def environment() -> dict[str, Any]:
     """What a number may depend on beside the config: code, libraries, processor, threads."""
     names = ("tokenbridge", "torch", "torchvision", "numpy", "diffusers", "torch-fidelity", "torchmetrics", "scipy")
