@@ -24,6 +24,7 @@ from experiments.options import (
     Threads,
 )
 from experiments.tools import tools
+from slurm.commands import commands
 from tokenbridge.artifacts import Store, read_json
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import build
@@ -205,6 +206,7 @@ def ui(runs: Runs = DEFAULT_RUNS, port: Annotated[int, typer.Option("--port")] =
 
 
 app.add_typer(tools)
+app.add_typer(commands)
 
 
 def main() -> None:
