@@ -25,6 +25,7 @@ from experiments.options import (
     Threads,
 )
 from experiments.tools import tools
+from slurm.commands import commands
 from tokenbridge.artifacts import Store, read_json
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.distributed import joined, require_one
@@ -274,6 +275,7 @@ def ui(runs: Runs = DEFAULT_RUNS, port: Annotated[int, typer.Option("--port")] =
 
 
 app.add_typer(tools)
+app.add_typer(commands)
 
 
 def main() -> None:

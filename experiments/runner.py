@@ -14,7 +14,7 @@ from types import FrameType
 
 from experiments.pipeline import KINDS, Cell, Stage, graph, record
 from experiments.work import run_stage
-from tokenbridge.artifacts import JOURNAL, Store, read_journal, read_json
+from tokenbridge.artifacts import JOURNAL, Store, journal_end, read_json
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.distributed import joined, world
 from tokenbridge.overrides import build
@@ -203,19 +203,35 @@ class _Progress:
                 print(f"        {stage.kind.name:<11} {stage.label:<40} {line}", flush=True)
 
 
-def training_line(store: Store, id: str) -> str | None:
-    """Step, loss and time left of a training that is under way, from its folder; None before its first points."""
+@dataclass(frozen=True)
+class Training:
+    """A training that is under way: where it is, and the seconds to its end."""
+
+    step: int
+    steps: int
+    loss: float
+    seconds: float
+
+
+def training(store: Store, id: str) -> Training | None:
+    """How far a training is, from the end of its journal; None before its first points."""
     work = store.folder(id).with_name(f"{id}.partial")
     try:
-        points = [line for line in read_journal(work / JOURNAL) if line[0] == "loss"]
+        points = [line for line in journal_end(work / JOURNAL) if line[0] == "loss"]
         steps = read_json(work / "progress.json")["steps"]
     except (OSError, UserError):
         return None  # it has just begun or ended: its files come and go while we look
     if len(points) < 2:
         return None
     (_, _, began, first), (_, loss, now, step) = points[-min(len(points), 20)], points[-1]
-    left = (steps - step) * (now - began) / 1000 / max(1, step - first)
-    return f"step {step}/{steps}, loss {loss:.3f}, about {time_text(left)} to go"
+    return Training(step, steps, loss, (steps - step) * (now - began) / 1000 / max(1, step - first))
+
+
+def training_line(store: Store, id: str) -> str | None:
+    """Step, loss and time left of a training that is under way; None before its first points."""
+    if (at := training(store, id)) is None:
+        return None
+    return f"step {at.step}/{at.steps}, loss {at.loss:.3f}, about {time_text(at.seconds)} to go"
 
 
 def seconds_of_work(store: Store) -> dict[str, float]:

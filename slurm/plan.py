@@ -32,12 +32,16 @@ def waits(stage: Stage, jobs: Mapping[str, str]) -> list[str]:
     return [jobs[id] for _, id in stage.inputs if id in jobs]
 
 
-def needing(ids: Iterable[str], stages: Mapping[str, Stage]) -> dict[str, Stage]:
-    """These stages and all that need them, directly or through others."""
-    found = set(ids)
+def around(ids: Iterable[str], stages: Mapping[str, Stage]) -> dict[str, Stage]:
+    """These stages, all that they need and all that needs them, directly or through others."""
+    below = set(ids)
     for stage in stages.values():  # inputs come before what needs them
-        if any(id in found for _, id in stage.inputs):
-            found.add(stage.id)
+        if any(id in below for _, id in stage.inputs):
+            below.add(stage.id)
+    found = set(below)
+    for stage in reversed(stages.values()):
+        if stage.id in found:
+            found.update(id for _, id in stage.inputs)
     return {id: stage for id, stage in stages.items() if id in found}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from submitit.core.utils import DelayedSubmission
@@ -11,7 +11,7 @@ from submitit.core.utils import DelayedSubmission
 from experiments import run_grid
 from experiments.grid import SPEED, Grid, Request, timed
 from experiments.pipeline import EXPERIMENT, Cell, Stage, graph, record
-from slurm import resources, submit, sweep
+from slurm import plan, resources, submit, sweep
 from slurm.job import telling
 from slurm.sweep import CellStages, Sweep
 from tokenbridge.artifacts import Store
@@ -79,10 +79,11 @@ def new(store: Store, request: Request, cluster: str, runtime: Runtime, command:
     return replace(asked, cells=before.cells if same else {}, submitted=before.submitted)
 
 
-def advance(store: Store, wanted: Sweep) -> list[sweep.Job]:
+def advance(store: Store, wanted: Sweep, only: Iterable[str] | None = None) -> list[sweep.Job]:
     """Submit what the sweep's round lacks; where it lacks nothing, go on to the next, and in the end write the plan.
 
-    Returns the jobs that were submitted. UserError: what Slurm said; the sweep is then as it was.
+    only: leave out what these stages do not need and what does not need them. Returns the jobs that were submitted.
+    UserError: what Slurm said; the sweep is then as it was.
     """
     store = Store(store.root.resolve())  # jobs may start in another folder
     found = of(store, request_of(wanted).grid(), wanted.round)
@@ -93,16 +94,25 @@ def advance(store: Store, wanted: Sweep) -> list[sweep.Job]:
         record(store, found.cells, EXPERIMENT, wanted.name)
         sweep.write(store, replace(wanted, cells=_joined(wanted, found), done=False, code=code))
 
-    if submission.submit(found.stages(), RoundJob(store, wanted.name), write):
+    stages = found.stages() if only is None else plan.around(only, found.stages())
+    if submission.submit(stages, RoundJob(store, wanted.name), write):
         return submission.jobs
-    return end(store, wanted.name)
+    return end(store, wanted.name, only)
 
 
-def end(store: Store, name: str) -> list[sweep.Job]:
+def resubmit(store: Store, known: Sweep, stages: Iterable[str]) -> list[sweep.Job]:
+    """Submit stages of a sweep again, and with them what is missing for them and what needs them.
+
+    From the first round: a row that its search was missing for comes in the second once that is there.
+    """
+    return advance(store, replace(known, round=1), list(stages))
+
+
+def end(store: Store, name: str, only: Iterable[str] | None = None) -> list[sweep.Job]:
     """After a round: submit the next with what there is, or write the plan of the tables and fill MLflow."""
     ended = sweep.read(store, name)
     if ended.round < ended.rounds:
-        return advance(store, replace(ended, round=ended.round + 1))
+        return advance(store, replace(ended, round=ended.round + 1), only)
     from experiments import tracking
 
     grid = request_of(ended).grid()

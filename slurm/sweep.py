@@ -4,6 +4,7 @@ sweeps/NAME/sweep.json        the request, its cells and their stages; written a
 sweeps/NAME/jobs/TIME/        submitit's files of one submission: what a job shall do, its output and errors
 sweeps/jobs.jsonl             a line for each stage handed to Slurm, by whatever sweep: two sweeps share stages
 sweeps/events/STAGE.jsonl     what the jobs of a stage said: started, stopped, finished, failed, discarded
+sweeps/discarded.jsonl        results that came too late, of all stages: a look need not read every stage's events
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from typing import Any, Literal
 from tokenbridge.artifacts import Store, read_json, write_json
 from tokenbridge.config import UserError
 
-Word = Literal["started", "stopped", "finished", "failed", "discarded"]
-"""stopped: wrote a checkpoint on a signal, to go on later; discarded: another job had finished the stage meanwhile"""
+Word = Literal["started", "stopped", "finished", "failed", "discarded", "cancelled"]
+"""stopped: wrote a checkpoint on a signal, to go on later; discarded: another job had finished the stage meanwhile;
+cancelled: said by `tokenbridge cancel`, since Slurm without accounting keeps no trace of it"""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,15 @@ def events(store: Store, stage: str) -> list[dict[str, Any]]:
 
 
 def note(store: Store, stage: str, event: Word, about: Mapping[str, Any]) -> None:
-    _append(_events(store, stage), [{"event": event, "time": time.time(), **about}])
+    said = {"event": event, "time": time.time(), **about}
+    _append(_events(store, stage), [said])
+    if event == "discarded":
+        _append(folder(store) / "discarded.jsonl", [{"stage": stage, **said}])
+
+
+def discarded(store: Store) -> list[str]:
+    """Stages that were made once more than needed, as often as they were."""
+    return [line["stage"] for line in _lines(folder(store) / "discarded.jsonl")]
 
 
 def _events(store: Store, stage: str) -> Path:

@@ -39,11 +39,12 @@ def test_a_stage_waits_for_its_own_inputs_and_for_no_other():
     assert plan.merged(["7_0", "7_1", "8", "7_2"]) == ["7", "8"]
 
 
-def test_what_needs_a_stage_is_found_through_others():
+def test_around_a_stage_is_what_it_needs_and_what_needs_it():
     found = stages()
     (quantizer, _) = [id for id in found if id.startswith("quantizer-")]
-    kinds = [stage.kind.name for stage in plan.needing([quantizer], found).values()]
-    assert sorted(kinds) == ["likelihood", "quantizer", "sample", "sample", "score", "score", "train"]
+    kinds = [stage.kind.name for stage in plan.around([quantizer], found).values()]
+    assert sorted(kinds) == ["latents", "likelihood", "quantizer", "sample", "sample", "score", "score", "train"]
+    assert plan.around(["train-0"], found) == {}
 
 
 def test_the_snapshot_runs_and_knows_its_commit(tmp_path):

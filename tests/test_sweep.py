@@ -59,3 +59,12 @@ def test_a_line_that_a_kill_has_cut_harms_no_other(tmp_path):
     module.note(store, "train-2", "finished", {"job": "7"})
     assert [event["event"] for event in module.events(store, "train-2")] == ["started", "finished"]
     assert module.events(store, "train-3") == []
+
+
+def test_results_that_came_too_late_are_listed(tmp_path):
+    store = Store(tmp_path)
+    assert module.discarded(store) == []
+    for event in ("started", "discarded", "discarded"):
+        module.note(store, "train-2", event, {"job": "7"})
+    assert module.discarded(store) == ["train-2", "train-2"]
+    assert len(module.events(store, "train-2")) == 3

@@ -201,3 +201,12 @@ def read_journal(path: Path) -> list[list[Any]]:
     """Lines of a journal; a last line cut by a kill is left out."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def journal_end(path: Path, most: int = 8192) -> list[list[Any]]:
+    """The last lines of a journal, so many bytes at most: what a look at many trainings can afford."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - most))
+        lines = file.read().splitlines(keepends=True)
+    return [json.loads(line) for line in lines[size > most :] if line.endswith(b"\n")]

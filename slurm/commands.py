@@ -1,0 +1,220 @@
+"""Commands on sweeps: status, sweeps, logs, retry, cancel."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+import time
+from typing import Annotated
+
+import typer
+from filelock import FileLock, Timeout
+
+from experiments.options import DEFAULT_RUNS, Runs
+from slurm import logs as attempts
+from slurm import scheduler, screen, view
+from slurm import sweep as records
+from slurm.screen import count
+from slurm.sweep import Sweep
+from slurm.view import LIVE, UNDER_WAY, View
+from tokenbridge.artifacts import Store
+from tokenbridge.config import UserError
+
+commands = typer.Typer()
+
+WATCH_SECONDS = 5.0
+CLEAR = "\033[H\033[2J"
+INTERRUPTED = 130
+
+SweepName = Annotated[str, typer.Argument(help="name of the sweep, see `tokenbridge sweeps`", metavar="SWEEP")]
+
+
+@commands.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="name of the sweep (default: the latest)", metavar="SWEEP")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="look again every 5 s until it is over")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="a line for each cell")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="all that is known, for programs")] = False,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Where each cell of a sweep stands; then bring MLflow up to date.
+
+    Exit code: 0 all finished; 1 it is over and something failed, was cancelled or is lost; 3 still under way.
+    """
+    store = Store(runs)
+    known = _sweep(store, name)
+    try:
+        while True:
+            found = view.look(store, known)
+            if as_json:
+                print(json.dumps(found.json(), indent=1))
+            else:
+                _print(store, found, everything, watch)
+            if not watch or found.exit_code != UNDER_WAY:
+                break
+            time.sleep(WATCH_SECONDS)
+            known = records.read(store, known.name)  # the next round may have come
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    if not as_json:
+        _track(store, found)
+    raise typer.Exit(found.exit_code)
+
+
+def _sweep(store: Store, name: str | None) -> Sweep:
+    if name is None:
+        known = records.names(store)
+        if not known:
+            raise UserError(f"there is no sweep in {store.root}; submit one with `tokenbridge grid ... --on slurm`")
+        name = known[-1]
+    return records.read(store, name)
+
+
+def _print(store: Store, found: View, everything: bool, watch: bool) -> None:
+    size = screen.Size.of_terminal()
+    text = "\n".join(screen.lines(found, view.seconds_left(store, found), size, everything))
+    before = CLEAR if watch and sys.stdout.isatty() else ""
+    print(f"{before}{text}" + ("\n" if watch and not before else ""), flush=True)
+
+
+def _track(store: Store, found: View) -> None:
+    """Send MLflow what has come since; whatever keeps it from that is one line and no failure."""
+    if not _news(store):
+        return
+    from experiments import tracking
+
+    try:
+        tracking.sync(store, list(found.sweep.cells))
+    except (UserError, KeyboardInterrupt) as error:
+        print(f"MLflow is not up to date: {error or 'stopped; `tokenbridge sync` goes on'}", file=sys.stderr)
+
+
+def _news(store: Store) -> bool:
+    """Whether a stage began or ended since MLflow was filled, and nobody else is filling it now."""
+    try:
+        changed = (store.root / "stages").stat().st_mtime
+        memory = store.root / "tracking.json"
+        if not os.access(store.root, os.W_OK) or (memory.exists() and memory.stat().st_mtime >= changed):
+            return False
+        with FileLock(store.root / "locks" / "mlflow.lock", timeout=0):
+            return True
+    except (OSError, Timeout):
+        return False
+
+
+@commands.command()
+def sweeps(runs: Runs = DEFAULT_RUNS) -> None:
+    """List the sweeps, the oldest first."""
+    store = Store(runs)
+    known = [records.read(store, name) for name in records.names(store)]
+    if not known:
+        print(f"no sweep in {store.root}")
+        return
+    found = view.looks(store, known)
+    print("\n".join(screen.sweeps_table(found, screen.Size.of_terminal().width)))
+    if silent := next((each.silent for each in found if each.silent), ""):
+        print(f"by folders and what the jobs said, without Slurm: {silent}")
+
+
+@commands.command()
+def logs(
+    target: Annotated[str, typer.Argument(help="a cell's name, a part of it, or an id", metavar="CELL|STAGE|JOB")],
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="go on until the job has ended")] = False,
+    name: Annotated[str | None, typer.Option("--sweep", help="sweep of the cell (default: the latest)")] = None,
+    kind: Annotated[str | None, typer.Option("--stage", help="kind of stage, such as train")] = None,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Show what a stage's newest job wrote: of the stage that failed, else that runs, else of the last."""
+    store = Store(runs)
+    attempt = attempts.find(store, target, name, kind)
+    try:
+        read = attempts.show(store, attempt, _write)
+        if follow:
+            attempts.follow(store, attempt, read, _write)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+@commands.command()
+def retry(
+    name: SweepName,
+    only_failed: Annotated[bool, typer.Option("--failed", help="not what was cancelled or is lost")] = False,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Submit again what failed, was cancelled or is lost; what is still queued is left alone."""
+    store = Store(runs)
+    found = _asked(view.look(store, records.read(store, name)))
+    stages = found.broken(("failed",)) if only_failed else found.lacking()
+    if not stages:
+        print(f"{name}: nothing to retry")
+        return
+    from slurm import rounds
+
+    jobs = rounds.resubmit(store, found.sweep, stages)
+    print(f"{name}: {count(len(jobs), 'job')} submitted for {count(len(stages), 'stage')}; tokenbridge status {name}")
+
+
+def _asked(found: View) -> View:
+    if found.silent:
+        raise UserError(found.silent)
+    return found
+
+
+@commands.command()
+def cancel(
+    name: SweepName,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Cancel the jobs of a sweep, except those whose stages another sweep under way needs.
+
+    Exit code: 0 cancelled, or nothing to cancel; 1 the answer was no.
+    """
+    store = Store(runs)
+    own, kept = _to_cancel(store, name)
+    for other, number in kept.items():
+        print(f"kept: {count(number, 'job')} that {other} needs")
+    if not own:
+        print(f"{name}: nothing to cancel")
+        return
+    running = sum(word == "running" for word in own.values())
+    print(f"{name}: {count(running, 'job')} running, {len(own) - running} waiting")
+    if not yes and not typer.confirm("cancel them?"):
+        raise typer.Exit(1)
+    with store.lock("submission"):
+        own, _ = _to_cancel(store, name)  # more may have come, or ended, while we asked
+        scheduler.cancel([job for _, job in own])
+        for stage, job in own:
+            records.note(store, stage, "cancelled", {"job": job, "by": getpass.getuser()})
+    print(f"{name}: {count(len(own), 'job')} cancelled; tokenbridge retry {name} submits them again")
+
+
+def _to_cancel(store: Store, name: str) -> tuple[dict[tuple[str, str], str], dict[str, int]]:
+    """Stages and jobs to cancel, each with its state, the end of the round first, which would submit the next one.
+
+    And by sweep, how many are kept for it.
+    """
+    records.read(store, name)  # UserError for an unknown one
+    views = {found.sweep.name: _asked(found) for found in view.looks(store, _all(store))}
+    mine = views.pop(name)
+    own = {id: state for id, state in mine.states.items() if state.job and state.word in LIVE}
+    kept: dict[str, int] = {}
+    for other, found in views.items():
+        alone = (state.word for id, state in found.states.items() if id not in mine.states)
+        if not set(LIVE).isdisjoint(alone):  # a cancelled sweep has nothing of its own left
+            shared = own.keys() & found.states.keys()
+            kept |= {other: len(shared)} if shared else {}
+            own = {id: state for id, state in own.items() if id not in shared}
+    order = sorted(own, key=lambda id: id != mine.sweep.last)
+    return {(id, own[id].job): own[id].word for id in order}, kept
+
+
+def _all(store: Store) -> list[Sweep]:
+    return [records.read(store, name) for name in records.names(store)]

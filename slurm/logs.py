@@ -1,0 +1,197 @@
+"""What a stage's job wrote: find it by cell, stage or job, show its end, follow it until the job has ended."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from experiments.pipeline import JOINT
+from slurm import status, view
+from slurm import sweep as records
+from slurm.status import Word
+from slurm.sweep import CellStages, Job, Sweep
+from tokenbridge.artifacts import Store
+from tokenbridge.config import UserError
+
+LINES, BYTES = 100, 65_536
+"""of the end of a file that are shown"""
+POLL_SECONDS, ASK_SECONDS = 0.5, 5.0
+SHOWN_FIRST: tuple[Word, ...] = ("failed", "lost", "running", "requeued")
+CLOSEST = 5
+
+Write = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A stage, and the job whose output is asked for; None where it has had none."""
+
+    stage: str
+    label: str
+    state: str
+    job: Job | None
+
+
+def find(store: Store, target: str, name: str | None = None, kind: str | None = None) -> Attempt:
+    """The newest job of a stage, or of the stage of a cell that failed, else that runs, else of the last that ran.
+
+    target: name of a cell or a part of one, id of a cell, of a stage or of a job. name: the sweep, by default the
+    latest one that knows the target. UserError: nothing is called so, or several cells.
+    """
+    registered = records.jobs(store)
+    sweeps = [records.read(store, each) for each in ([name] if name else reversed(records.names(store)))]
+    if target not in registered:
+        for stage, jobs in registered.items():
+            for job in jobs:
+                if job.job == target:
+                    return Attempt(stage, _label(sweeps, stage), _word(store, sweeps, stage), job)
+    for sweep in sweeps:
+        if target in sweep.stages or target == sweep.last:
+            return _newest(registered, sweeps, target, _word(store, [sweep], target))
+        if found := _cells(sweep, target):
+            return _of_cell(store, sweep, _only(found, target), kind, registered)
+    names = [cell.name for sweep in sweeps for cell in sweep.cells.values()]
+    close = difflib.get_close_matches(target, names, CLOSEST, 0.4)
+    place = f"sweep {name}" if name else f"any sweep in {store.root}"
+    remedy = f"did you mean {', '.join(dict.fromkeys(close))}?" if close else "see `tokenbridge status --all`"
+    raise UserError(f"{target} is no cell, stage or job of {place}; {remedy}")
+
+
+def _cells(sweep: Sweep, target: str) -> list[CellStages]:
+    """Exact names and ids before parts of names."""
+    if target in sweep.cells:
+        return [sweep.cells[target]]
+    cells = list(sweep.cells.values())
+    return [cell for cell in cells if target in (cell.name, *cell.name.split(JOINT))] or [
+        cell for cell in cells if target in cell.name
+    ]
+
+
+def _only(found: Sequence[CellStages], target: str) -> CellStages:
+    if len(found) == 1:
+        return found[0]
+    names = [cell.name for cell in found]
+    more = f" and {len(names) - CLOSEST} more" if len(names) > CLOSEST else ""
+    raise UserError(f"{target} is part of {len(names)} names ({', '.join(names[:CLOSEST])}{more}); give one of them")
+
+
+def _of_cell(
+    store: Store, sweep: Sweep, cell: CellStages, kind: str | None, registered: dict[str, list[Job]]
+) -> Attempt:
+    if kind is not None and kind not in cell.stages:
+        raise UserError(f"--stage={kind} is no stage of {cell.name}; it has {', '.join(cell.stages)}")
+    states = view.look(store, sweep).of(cell)
+    if kind is None:
+        known = [kind for kind, id in cell.stages.items() if id in registered] or list(cell.stages)
+        first = [kind for word in SHOWN_FIRST for kind in known if states[kind].word == word]
+        began = [kind for kind in known if states[kind].word == "finished"]
+        kind = (first or began[-1:] or known)[0]
+    state = states[kind]
+    return _newest(registered, [sweep], cell.stages[kind], f"{state.word}{state.detail and f' ({state.detail})'}")
+
+
+def _newest(registered: dict[str, list[Job]], sweeps: Sequence[Sweep], stage: str, state: str) -> Attempt:
+    return Attempt(stage, _label(sweeps, stage), state, next(reversed(registered.get(stage, [])), None))
+
+
+def _label(sweeps: Sequence[Sweep], stage: str) -> str:
+    for sweep in sweeps:
+        if found := view.with_last(sweep).get(stage):
+            return str(found)
+    return stage
+
+
+def _word(store: Store, sweeps: Sequence[Sweep], stage: str) -> str:
+    for sweep in sweeps:
+        if stage in sweep.stages or stage == sweep.last:
+            state = view.look(store, sweep).states[stage]
+            return f"{state.word}{state.detail and f' ({state.detail})'}"
+    return "of no sweep"
+
+
+def show(store: Store, attempt: Attempt, write: Write) -> dict[Path, int]:
+    """Write the end of the job's output and errors; returns how far each file was read."""
+    job = attempt.job
+    write(f"{attempt.label}: {attempt.state}; stage {attempt.stage}, {f'job {job.job}' if job else 'no job yet'}\n")
+    if job is None:
+        return {}
+    read: dict[Path, int] = {}
+    texts = ""
+    for path in _files(store, job):
+        text, read[path] = _end(path)
+        texts += text
+        write(f"==> {path} <==\n{text}")
+    for said in records.events(store, attempt.stage):
+        trace = said.get("traceback", "")
+        if said.get("job") == job.job and trace and trace.strip().splitlines()[-1] not in texts:
+            write(f"==> what the job said when it failed on {said.get('host')} <==\n{trace.rstrip()}\n")
+    others = sorted((store.root / job.folder).glob(f"{job.job}_[1-9]*_log.err"))
+    if others:
+        write(f"other processes of the job: {', '.join(map(str, others))}\n")
+    return read
+
+
+def _files(store: Store, job: Job) -> list[Path]:
+    streams: tuple[Literal["out"], Literal["err"]] = ("out", "err")
+    return [job.log(store, stream) for stream in streams]
+
+
+def _end(path: Path) -> tuple[str, int]:
+    """The last lines of a file, of progress bars what they showed last, and the size of the file."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - BYTES))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return "(nothing yet)\n", 0
+    lines = [_plain(line) for line in text.split("\n")]
+    if lines and not lines[-1]:
+        lines.pop()
+    left_out = f"(the last {LINES} lines)\n" if len(lines) > LINES or size > BYTES else ""
+    return left_out + "".join(f"{line}\n" for line in lines[-LINES:]), size
+
+
+def _plain(line: str) -> str:
+    return line.rstrip("\r").rpartition("\r")[2]
+
+
+def follow(store: Store, attempt: Attempt, read: dict[Path, int], write: Write) -> None:
+    """Write what is added to the files, like `tail -f`, until the job has ended."""
+    asked, over, named = 0.0, False, None
+    while attempt.job is not None:
+        if time.monotonic() - asked >= ASK_SECONDS:
+            over, asked = ended(store, attempt), time.monotonic()
+        for path in _files(store, attempt.job):
+            try:
+                with open(path, "rb") as file:
+                    if os.fstat(file.fileno()).st_size < read.get(path, 0):
+                        read[path] = 0  # begun anew
+                    file.seek(read.get(path, 0))
+                    added = file.read()
+            except FileNotFoundError:
+                continue
+            if added:
+                read[path] = read.get(path, 0) + len(added)
+                write((f"==> {path} <==\n" if named not in (None, path) else "") + added.decode(errors="replace"))
+                named = path
+        if over:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def ended(store: Store, attempt: Attempt) -> bool:
+    """Whether the job will write no more; one that was requeued goes on."""
+    if attempt.job is None:
+        return True
+    tasks, silent = view.ask([attempt.job])
+    if not silent:
+        task = (tasks or {}).get(attempt.job.job)
+        return task is None or status.over(task)
+    said = [said for said in records.events(store, attempt.stage) if said.get("job") == attempt.job.job]
+    return store.finished(attempt.stage) or (bool(said) and said[-1]["event"] not in ("started", "stopped"))
