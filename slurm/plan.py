@@ -39,7 +39,7 @@ def around(ids: Iterable[str], stages: Mapping[str, Stage]) -> dict[str, Stage]:
         if any(id in below for _, id in stage.inputs):
             below.add(stage.id)
     found = set(below)
-    for stage in reversed(stages.values()):
+    for stage in reversed(list(stages.values())):
         if stage.id in found:
             found.update(id for _, id in stage.inputs)
     return {id: stage for id, stage in stages.items() if id in found}

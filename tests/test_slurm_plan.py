@@ -8,7 +8,6 @@ from experiments.axes import Axis
 from experiments.grid import Request
 from experiments.pipeline import graph
 from slurm import plan, snapshot
-from slurm.submit import said
 from tokenbridge.artifacts import Store
 
 
@@ -59,9 +58,3 @@ def test_the_snapshot_runs_and_knows_its_commit(tmp_path):
         [sys.executable, "-c", ask], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(folder)}
     )
     assert done.stdout.split() == [str(folder), code]  # a snapshot of a snapshot is the same one
-
-
-def test_slurm_s_own_words():
-    text = "sbatch: error: invalid partition specified: nowhere\nsbatch: error: Batch job submission failed: Invalid"
-    assert said(text) == "invalid partition specified: nowhere; Batch job submission failed: Invalid"
-    assert said("") == "sbatch failed without a word"
