@@ -180,6 +180,6 @@ def test_cluster_script_leaves_no_process_and_says_what_is_up():
         job = submit("trap '' TERM; setsid nohup sleep 617 & sleep 617", "--export=ALL")
         wait_until(lambda: scheduler.queue()[job].running)
         os.kill(int((folder / "run/slurmctld.pid").read_text()), 9)  # jobs can no longer be cancelled
-        assert "Unable to contact slurm controller" in (scheduler.unavailable() or "")
+        assert (scheduler.unavailable() or "").startswith("sinfo refused: ")  # in words that depend on the moment
     left = subprocess.run(["ps", "-eo", "stat,args"], capture_output=True, text=True).stdout.splitlines()
     assert not [line for line in left if str(folder) in line or "sleep 617" in line]
