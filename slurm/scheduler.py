@@ -9,8 +9,9 @@ Seen on Slurm 22.05 with slurm/cluster.sh, and relied on:
   it pends for ever with the reason DependencyNeverSatisfied, also after the failed job is forgotten.
 - An id that slurmctld does not know counts as satisfied, whatever became of it: MinJobAge seconds after its end, 300
   unless told, a failed job holds nobody back. A stage looks for its inputs itself.
-- A task cancelled while it waits in its array leaves no trace, neither in squeue nor in sacct. One that has had an own
-  dependency is a record of its own and stays visible.
+- A task cancelled while it waits in its array leaves no trace, neither in squeue nor in sacct, so what waits for it
+  starts. Once an update or hold has named the task, even with an empty dependency, it has a record of its own: its end
+  is seen and cancels what waits for it.
 - When a node dies, squeue shows its jobs as PENDING at once; sacct says NODE_FAIL for 2 s. So squeue is right first.
 - With MaxJobCount jobs in its hands (10,000 unless told) slurmctld takes no more, and sbatch waits without an end.
 - squeue --states=all knows ended jobs for MinJobAge seconds, so it does without accounting; 9,000 jobs take 0.1 s.
@@ -23,6 +24,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -128,6 +130,9 @@ def history(jobs: Iterable[str], since: float | None = None) -> dict[str, Task]:
 def cancel(jobs: Iterable[str]) -> None:
     """Ended jobs are passed over. Tasks of submitit ignore SIGTERM: they end when Slurm kills them, KillWait later."""
     jobs = [_checked(job) for job in jobs]
+    if tasks := "".join(f"hold {job}\n" for job in jobs if "_" in job):
+        with suppress(UserError):  # those that run or have ended cannot be held; the others get records of their own
+            _ask("scontrol", stdin=tasks)
     for start in range(0, len(jobs), AT_ONCE):
         _ask("scancel", *jobs[start : start + AT_ONCE])
 
@@ -135,7 +140,8 @@ def cancel(jobs: Iterable[str]) -> None:
 def depend(waits: Mapping[str, Iterable[str]]) -> None:
     """Each pending job or array task starts once all that it waits for have completed; nothing means at once.
 
-    Replaces what was there before. Hold the jobs meanwhile (sbatch --hold, then release), or they may have started.
+    Replaces what was there before. Name every task of an array, also with nothing, so that each has its own record.
+    Hold the jobs meanwhile (sbatch --hold, then release), or they may have started.
     """
     lines = []
     for job, others in waits.items():
