@@ -129,9 +129,10 @@ def joined() -> Iterator[World]:
         return
     import torch
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-    store, rank, size = next(dist.rendezvous("env://", timeout=LONGEST_MEETING))
+    store, rank, size = next(rendezvous("env://", timeout=LONGEST_MEETING))
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
     token = _joined.set(found)
     try:
