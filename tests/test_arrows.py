@@ -31,10 +31,14 @@ ALLOWED = {
 # each may import those before it
 ORDER = ["sections", "config", "levels", "quantizers", "backbone", "heads", "generator"]
 READS_MLFLOW = {"analysis.load"}
-KNOWS_PROCESSES = {"tokenbridge.train", "tokenbridge.trainer"} | {
-    f"experiments.{name}" for name in ("runner", "work", "cli")
+KNOWS_PROCESSES = {
+    "tokenbridge.train",
+    "tokenbridge.trainer",
+    "experiments.runner",
+    "experiments.work",
+    "experiments.cli",
 }
-WRITES_MLFLOW = {"experiments.tracking", "experiments.sender", "experiments.mlflow_store", "experiments.doctor"}
+WRITES_MLFLOW = {"experiments.tracking", "experiments.mlflow_store", "experiments.records", "experiments.doctor"}
 
 
 def modules():

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+LONGEST_MEETING = timedelta(minutes=10)  # for all to have started
 LONGEST_WAIT = timedelta(days=7)  # for rank 0 to make a stage alone; a dead process is noticed at once
 T = TypeVar("T")
 
@@ -128,9 +129,11 @@ def joined() -> Iterator[World]:
         return
     import torch
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-    dist.init_process_group(backend, timeout=LONGEST_WAIT)
+    store, rank, size = next(rendezvous("env://", timeout=LONGEST_MEETING))
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
     token = _joined.set(found)
     try:
         if found.main:
