@@ -32,18 +32,22 @@ LAST_SECONDS = 8.0
 
 
 @contextmanager
-def beside(store: Store, stage_ids: Sequence[str], patience: float = LAST_SECONDS + 4) -> Iterator[None]:
+def beside(
+    store: Store, stage_ids: Sequence[str], every: float = ROUND_SECONDS, patience: float = LAST_SECONDS + 4
+) -> Iterator[None]:
     """Send the curves of these stages while the block runs, if MLFLOW_TRACKING_URI names a server.
 
-    patience: seconds that the end of the block may wait for the last try.
+    every: seconds between two rounds. patience: seconds that the end of the block may wait for the last try.
     """
     if not tracking_uri(store).startswith("http"):
         yield
         return
     code = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    argv = [sys.executable, "-m", "experiments.live", str(store.root.resolve()), "--stage", *stage_ids]
+    argv = [sys.executable, "-m", "experiments.live", str(store.root.resolve()), "--every", str(every)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(code)}
-    sender = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
+    sender = subprocess.Popen(
+        [*argv, "--stage", *stage_ids], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment
+    )
     try:
         yield
     finally:
@@ -122,7 +126,7 @@ def main() -> None:
 
 def _step_back() -> list[int]:
     """Low priority, no long waits, and deaf to what Slurm tells the job. Returns where the word to stop is noted."""
-    os.nice(19)
+    os.nice(10)  # a tenth of a core where the job takes all; with 19, starting took minutes there
     os.environ |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

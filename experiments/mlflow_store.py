@@ -182,7 +182,9 @@ def save_view(mlflow: MlflowClient, experiment: str) -> None:
     if sweeps:  # the page draws a tree in the order of time alone, and its filter has no `or`
         others = " and ".join(f"tags.kind != '{kind}'" for kind in ("training", "report", "superseded"))
         view |= {"searchFilter": others, "orderByKey": "attributes.start_time"}
-        view |= {"runsExpanded": {run.info.run_id: True for run in sweeps}}
+        best = sorted({key for run in sweeps for key in run.data.metrics if key.startswith("best/")})
+        totals = [f"metrics.`{key}`" for key in ("cells", "cells_finished", *best)]
+        view |= {"selectedColumns": columns + totals, "runsExpanded": {run.info.run_id: True for run in sweeps}}
     old = json.loads(mlflow.get_experiment(experiment).tags.get(VIEW_TAG, "{}"))
     if old.get("state") != (state := json.dumps(view)):
         now = round(1000 * time.time())

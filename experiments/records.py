@@ -32,7 +32,8 @@ class CellRecord:
         self.parent = f"sweep/{cell.sweeps[0]}" if cell.sweeps else ""
         self.finished = {kind: id for kind, id in cell.stages.items() if stages.finished(id)}
         self.error = next(filter(None, (stages.failure(id) for id in cell.stages.values())), "")
-        self.signature = digest([FORMAT, vars(cell), [stages.stamps(id) for id in cell.stages.values()]])
+        about = [cell.id, cell.name, cell.experiment, cell.stages, cell.sweeps]  # the id stands for the config
+        self.signature = digest([FORMAT, about, [stages.stamps(id) for id in cell.stages.values()]])
 
     def content(self) -> Content:
         cell, folders = self.cell, {kind: self.store.folder(id) for kind, id in self.finished.items()}

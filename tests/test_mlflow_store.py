@@ -1,16 +1,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +14,7 @@ import pytest
 from experiments import mlflow_store, tracking
 from tests import small_runs
 from tests.small_runs import NOTHING, curve, runs_of
+from tests.small_server import serving
 from tokenbridge.artifacts import Store
 from tokenbridge.config import UserError
 
@@ -141,22 +138,6 @@ def test_the_page_opens_on_our_runs(store):
     assert view["searchFilter"] == "tags.kind = 'cell'"
     columns = ["params.`quantizer.levels`", "params.`sample.guidance`"]
     assert view["selectedColumns"] == [*columns, "metrics.`quantizer/mse`", "metrics.`reconstruct/psnr`"]
-
-
-@contextmanager
-def serving(argv: list[str], address: str) -> Iterator[None]:
-    server = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        for _ in range(300):
-            try:
-                with urllib.request.urlopen(f"{address}/health", timeout=5):
-                    break
-            except OSError:
-                time.sleep(0.2)
-        yield
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)  # it has a worker of its own
-        server.wait(30)
 
 
 @pytest.mark.slow
