@@ -1,0 +1,203 @@
+"""What the jobs of each kind of stage ask the cluster for: a small TOML file, read and checked. It enters no id.
+
+[all] holds for every stage, [train], [sample] ... change it for one kind. slurm/clusters/example.toml explains each.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from experiments.pipeline import KINDS
+from slurm.scheduler import seconds
+from tokenbridge.config import Config, UserError
+from tokenbridge.overrides import build
+
+SHIPPED = Path(__file__).parent / "clusters"
+OWN = "cluster.toml"
+TABLES = ("all", *KINDS, "next")
+"""next: the short job that ends a round of a sweep"""
+FIELDS = {
+    "time": "time", "mem": "memory", "partition": "partition", "account": "account", "qos": "qos",
+    "gpus-per-node": "gpus", "nodes": "nodes", "ntasks-per-node": "processes", "cpus-per-task": "cpus",
+    "constraint": "constraint", "signal": "signal_seconds",
+}  # fmt: skip
+"""options of sbatch that have a field of their own"""
+OURS = ("array", "dependency", "output", "error", "job-name", "open-mode", "kill-on-invalid-dep", "hold", "requeue")
+"""options of sbatch that a sweep sets"""
+
+
+class Resources(Config):
+    """Of one job: a stage, or one task of an array of them."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    """features that a node must have, such as a100|h100"""
+    nodes: int = Field(default=1, ge=1)
+    processes: int = Field(default=1, ge=1)
+    """on each node; with GPUs, one a GPU. More than one in all: training shares its batch among them"""
+    gpus: int = Field(default=0, ge=0)
+    """on each node"""
+    cpus: int = Field(default=1, ge=1)
+    """of each process"""
+    memory: str | None = None
+    """of each node: 8G; megabytes without a letter; 0 is all that the node has"""
+    time: int | str = 60
+    """limit: minutes, or as Slurm writes it: "30:00", "02:00:00", "1-12:00:00"; seconds count as a whole minute"""
+    parallel: int = Field(default=64, ge=1)
+    """jobs of an array that run at a time"""
+    requeues: int = Field(default=10, ge=0)
+    """how often a job goes on after its time limit. A preemption does not count, unless `time` is 10 minutes or less:
+    submitit then takes every signal for a time limit (job_environment.py, has_timed_out)"""
+    signal_seconds: int = Field(default=90, ge=1)
+    """before the time limit, a job gets the signal to write its checkpoint; Slurm may send it up to 60 s earlier"""
+    setup: tuple[str, ...] = ()
+    """lines of shell before the program, such as `module load cuda`"""
+    extra: dict[str, str | int | bool] = Field(default={})
+    """other options of sbatch: exclude = "n13", mail-type = "FAIL", exclusive = true"""
+    python: str | None = None
+    """interpreter on the nodes, as a shell command; this one unless told"""
+
+    @property
+    def minutes(self) -> int:
+        limit = seconds(str(self.time))
+        assert limit is not None
+        return math.ceil(limit / 60)
+
+    @property
+    def ranks(self) -> int:
+        """Processes on all nodes."""
+        return self.nodes * self.processes
+
+    @property
+    def devices(self) -> int:
+        """What device-hours count: GPUs, or processes where there are none."""
+        return self.nodes * self.gpus or self.ranks
+
+    @property
+    def about(self) -> str:
+        parts = [
+            f"{self.nodes} nodes" if self.nodes > 1 else "",
+            f"{self.processes} processes a node" if self.processes > 1 else "",
+            f"{self.nodes * self.gpus} GPUs" if self.gpus else "",
+            f"{self.cpus} CPUs" if self.cpus > 1 else "1 CPU",
+            f"{self.memory} memory" if self.memory else "",
+            f"{self.minutes} min at most",
+        ]
+        return ", ".join(part for part in parts if part) + (f" on {self.partition}" if self.partition else "")
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _memory(cls, value: Any) -> Any:
+        if value is not None and not re.fullmatch(r"\d+[KMGT]?", str(value)):
+            raise ValueError(f'memory={value!r} must be a whole number and K, M, G or T; write "8G"')
+        return value if value is None else str(value)
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _time(cls, value: Any) -> Any:
+        if isinstance(value, bool) or not seconds(str(value)):
+            raise ValueError(
+                f"time={value!r} must be minutes above 0, or Slurm's hours:minutes:seconds or"
+                ' days-hours:minutes:seconds; write 120, "02:00:00" or "1-12:00:00"'
+            )
+        return value
+
+    @field_validator("extra")
+    @classmethod
+    def _extra(cls, value: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        for name in (key.replace("_", "-") for key in value):
+            if name in FIELDS:
+                raise ValueError(f"extra.{name} must be left out: it has a setting of its own, {FIELDS[name]}")
+            if name in OURS:
+                raise ValueError(f"extra.{name} must be left out: a sweep sets it for each job")
+        return value
+
+    @model_validator(mode="after")
+    def _signal(self) -> Resources:
+        if self.signal_seconds >= self.minutes * 60:
+            raise ValueError(
+                f"signal_seconds={self.signal_seconds} must be less than time={self.time!r},"
+                f" which is {self.minutes * 60} s; lower it or raise time"
+            )
+        return self
+
+    def parameters(self) -> dict[str, Any]:
+        """Keyword arguments of submitit's AutoExecutor.update_parameters, without names and dependencies."""
+        srun = []
+        if self.ranks > 1:
+            srun.append("--kill-on-bad-exit=1")  # else the others wait for a dead rank until the time limit
+        if self.cpus > 1:
+            srun.append(f"--cpus-per-task={self.cpus}")  # since Slurm 22.05 srun no longer takes it from sbatch
+        given = {
+            "slurm_partition": self.partition,
+            "slurm_account": self.account,
+            "slurm_qos": self.qos,
+            "slurm_constraint": self.constraint,
+            "slurm_mem": self.memory,
+            "gpus_per_node": self.gpus or None,
+            "slurm_setup": list(self.setup) or None,
+            "slurm_srun_args": srun or None,
+        }
+        return {name: value for name, value in given.items() if value is not None} | {
+            "timeout_min": self.minutes,
+            "nodes": self.nodes,
+            "tasks_per_node": self.processes,
+            "cpus_per_task": self.cpus,
+            "slurm_array_parallelism": self.parallel,
+            "slurm_signal_delay_s": self.signal_seconds,
+            "slurm_additional_parameters": {
+                "requeue": True,
+                **{key.replace("_", "-"): value for key, value in self.extra.items() if value is not False},
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Cluster:
+    path: Path
+    tables: dict[str, Resources]
+    """all, and those of its kinds that differ"""
+
+    def of(self, kind: str) -> Resources:
+        return self.tables.get(kind, self.tables["all"])
+
+
+def read(name_or_path: str | Path = OWN) -> Cluster:
+    """A file, or the name of one in slurm/clusters; cluster.toml of the working directory unless told."""
+    path = _find(str(name_or_path))
+    try:
+        tables = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} must be a TOML file: {error}") from None
+    for name, table in tables.items():
+        if name not in TABLES or not isinstance(table, dict):
+            near = difflib.get_close_matches(name, TABLES, 1)
+            what = f"did you mean [{near[0]}]?" if near else f"tables are {', '.join(TABLES)}"
+            raise UserError(f"{path}: {name} is no table of resources; {what}")
+    common = tables.pop("all", {})
+    try:
+        return Cluster(path, {name: build(Resources, common | own) for name, own in ({"all": {}} | tables).items()})
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _find(name: str) -> Path:
+    for path in (Path(name), SHIPPED / f"{name}.toml"):
+        if path.is_file():
+            return path.resolve()
+    shipped = sorted(path.stem for path in SHIPPED.glob("*.toml"))
+    if name == OWN:
+        raise UserError(
+            f"{OWN} must be in the working directory, or another file or name told; copy {SHIPPED / 'example.toml'}"
+        )
+    raise UserError(f"{name} is neither a file with resources nor one of {', '.join(shipped)}")

@@ -1,0 +1,266 @@
+"""Questions and orders to Slurm. The only module that calls its programs; one call a question, however many jobs.
+
+Seen on Slurm 22.05 with slurm/cluster.sh, and relied on:
+
+- A pending task of an array takes a dependency of its own: `scontrol update JobId=2_4 Dependency=afterok:1_4`. A list
+  of 5,000 ids (39 KB) is taken in 0.1 s. Many updates go to one scontrol as lines: 4 ms each, not 10.
+- afterok waits through requeues, a task's own included. Failed, timed out or cancelled means never satisfied: with
+  --kill-on-invalid-dep=yes, or kill_invalid_depend in slurm.conf, the dependent is cancelled within 2 s; without either
+  it pends for ever with the reason DependencyNeverSatisfied, also after the failed job is forgotten.
+- An id that slurmctld does not know counts as satisfied, whatever became of it: MinJobAge seconds after its end, 300
+  unless told, a failed job holds nobody back. A stage looks for its inputs itself.
+- A task cancelled while it waits in its array leaves no trace, neither in squeue nor in sacct. One that has had an own
+  dependency is a record of its own and stays visible.
+- When a node dies, squeue shows its jobs as PENDING at once; sacct says NODE_FAIL for 2 s. So squeue is right first.
+- With MaxJobCount jobs in its hands (10,000 unless told) slurmctld takes no more, and sbatch waits without an end.
+- squeue --states=all knows ended jobs for MinJobAge seconds, so it does without accounting; 9,000 jobs take 0.1 s.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+
+from tokenbridge.config import UserError
+
+WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
+RUNNING = ("RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
+AT_ONCE = 500
+"""ids in one command line"""
+_JOB = re.compile(r"\d+(_\d+)?")
+_LIMIT = re.compile(r"(\d+-)?\d+(:\d+){0,2}")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What Slurm says of one job or array task."""
+
+    state: str
+    """Slurm's word: PENDING, RUNNING, COMPLETED, FAILED, TIMEOUT, NODE_FAIL, OUT_OF_MEMORY, CANCELLED, PREEMPTED ..."""
+    reason: str = ""
+    """why it waits or ended: Priority, DependencyNeverSatisfied, NonZeroExitCode, by uid 1000 ..."""
+    node: str = ""
+    """nodes as Slurm writes them: n[1-3]"""
+    submitted: float | None = None
+    """seconds since 1970, as started and ended"""
+    started: float | None = None
+    """of the last attempt; of a waiting job, when Slurm expects it"""
+    ended: float | None = None
+    """of a running job, when its time limit ends it"""
+    limit: float | None = None
+    """seconds; None without a limit"""
+    exit: str = ""
+    """exit code:signal of an ended job, such as 1:0 or 0:9"""
+    restarts: int = 0
+    """accounting does not tell"""
+    dependency: str = ""
+    """afterok:120_4(unfulfilled),..., cut after 96 characters"""
+
+    @property
+    def waiting(self) -> bool:
+        return self.state in WAITING
+
+    @property
+    def running(self) -> bool:
+        """Has its nodes, or is just leaving them."""
+        return self.state in RUNNING
+
+    @property
+    def live(self) -> bool:
+        """Has not ended for good."""
+        return self.waiting or self.running
+
+
+def unavailable() -> str | None:
+    """None when Slurm answers, else in one line why not."""
+    if missing := [program for program in ("sbatch", "squeue", "scontrol") if shutil.which(program) is None]:
+        return f"{', '.join(missing)} not found on PATH: this machine has no Slurm client"
+    try:
+        _ask("sinfo", "--noheader", "--format=%R", timeout=15)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+COLUMNS = {
+    "JobArrayID": 24, "State": 16, "Reason": 48, "NodeList": 48, "SubmitTime": 12, "StartTime": 12, "EndTime": 12,
+    "TimeLimit": 16, "exit_code": 8, "RestartCnt": 8, "Dependency": 96,
+}  # fmt: skip
+
+
+def queue(jobs: Iterable[str] | None = None) -> dict[str, Task]:
+    """This user's jobs that wait, run or ended within MinJobAge seconds, by id; all of them, or those asked for.
+
+    Always asks for all and filters: a thousand ids make too long a command line, and one unknown among them an error.
+    """
+    columns = ",".join(f"{name}:{width}" for name, width in COLUMNS.items())
+    text = _ask("squeue", "--me", "--array", "--noheader", "--states=all", f"--Format={columns}")
+    return _wanted(parse_queue(text), jobs)
+
+
+def history(jobs: Iterable[str], since: float | None = None) -> dict[str, Task]:
+    """What accounting knows of jobs, by id: their last attempt. Empty without accounting.
+
+    since: seconds since 1970; jobs that ended earlier are left out, and so are those that were cancelled before a start
+    """
+    jobs, found = list(jobs), {}
+    arrays = sorted({_checked(job).split("_")[0] for job in jobs}, key=int)
+    for start in range(0, len(arrays), AT_ONCE):
+        # given ids and no start time, sacct looks at all times
+        words = [f"--jobs={','.join(arrays[start : start + AT_ONCE])}", f"--format={RECORD}"]
+        words += [] if since is None else [f"--starttime={datetime.fromtimestamp(since):%FT%T}"]
+        try:
+            text = _ask("sacct", "--allocations", "--parsable2", "--noheader", *words)
+        except UserError as error:
+            if "accounting storage is disabled" in str(error):
+                return {}
+            raise
+        found |= parse_history(text)
+    return _wanted(found, jobs)
+
+
+def cancel(jobs: Iterable[str]) -> None:
+    """Ended jobs are passed over. Tasks of submitit ignore SIGTERM: they end when Slurm kills them, KillWait later."""
+    jobs = [_checked(job) for job in jobs]
+    for start in range(0, len(jobs), AT_ONCE):
+        _ask("scancel", *jobs[start : start + AT_ONCE])
+
+
+def depend(waits: Mapping[str, Iterable[str]]) -> None:
+    """Each pending job or array task starts once all that it waits for have completed; nothing means at once.
+
+    Replaces what was there before. Hold the jobs meanwhile (sbatch --hold, then release), or they may have started.
+    """
+    lines = []
+    for job, others in waits.items():
+        ids = ":".join(_checked(other) for other in others)
+        lines.append(f"update JobId={_checked(job)} Dependency={ids and 'afterok:' + ids}\n")
+    if lines:
+        _ask("scontrol", stdin="".join(lines))
+
+
+def release(jobs: Iterable[str]) -> None:
+    """Lets held jobs start; of an array all tasks, even when only one is named."""
+    if whole := dict.fromkeys(_checked(job).split("_")[0] for job in jobs):
+        _ask("scontrol", stdin="".join(f"release {job}\n" for job in whole))
+
+
+def array_limit() -> int:
+    """Most tasks of an array (MaxArraySize, which is one more than the largest index)."""
+    return int(_config().get("MaxArraySize", 1001))
+
+
+def remembered() -> int:
+    """Seconds for which slurmctld knows a job that has ended (MinJobAge)."""
+    return int(_config().get("MinJobAge", "300 sec").split()[0])
+
+
+@cache
+def _config() -> dict[str, str]:
+    pairs = (line.partition("=") for line in _ask("scontrol", "show", "config").splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def parse_queue(text: str) -> dict[str, Task]:
+    """squeue's table of COLUMNS, each as wide as told."""
+    found = {}
+    for line in text.splitlines():
+        cells, start = {}, 0
+        for name, width in COLUMNS.items():
+            cells[name], start = line[start : start + width].strip(), start + width
+        status = int(cells["exit_code"] or 0)
+        reason, dependency = cells["Reason"], cells["Dependency"]
+        found[cells["JobArrayID"]] = Task(
+            state=cells["State"],
+            reason="" if reason == "None" else reason,
+            node=cells["NodeList"],
+            submitted=_time(cells["SubmitTime"]),
+            started=_time(cells["StartTime"]),
+            ended=_time(cells["EndTime"]),
+            limit=seconds(cells["TimeLimit"]),
+            exit=f"{status >> 8}:{status & 127}",  # as wait() gives it
+            restarts=int(cells["RestartCnt"] or 0),
+            dependency="" if dependency == "(null)" else dependency,
+        )
+    return found
+
+
+RECORD = "JobID,State,Reason,NodeList,Submit,Start,End,TimelimitRaw,ExitCode"
+
+
+def parse_history(text: str) -> dict[str, Task]:
+    """sacct's lines of RECORD between bars. A requeued job that has not started again is one that waits."""
+    found = {}
+    for line in text.splitlines():
+        job, state, reason, node, submitted, started, ended, minutes, code = line.split("|")
+        state, _, who = state.partition(" ")  # CANCELLED by 1000
+        if who and reason != "DependencyNeverSatisfied":
+            reason = who.replace("by", "by uid")
+        elif not who:
+            reason = ""  # why it had waited once, which stays there
+        found[job] = Task(
+            state="PENDING" if state == "REQUEUED" else state,
+            reason=reason,
+            node="" if node == "None assigned" else node,
+            submitted=_time(submitted),
+            started=_time(started),
+            ended=_time(ended),
+            limit=float(minutes) * 60 if minutes.isdigit() else None,
+            exit=code,
+        )
+    return found
+
+
+def seconds(limit: str) -> float | None:
+    """Of a time limit in one of Slurm's forms: 90 (minutes), 30:00, 2:00:00, 1-12, 1-12:00, 1-12:00:00; else None."""
+    if not _LIMIT.fullmatch(limit):
+        return None
+    days, dash, rest = limit.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if not dash:
+        parts = {1: [0, *parts, 0], 2: [0, *parts], 3: parts}[len(parts)]
+    hours, minutes, more = (*parts, 0, 0)[:3]
+    return float(((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + more)
+
+
+def said(text: str) -> str:
+    """What a program of Slurm complained of, as one line: its last two different lines without their prefixes."""
+    lines = [re.sub(r"^(\w+: |slurm_\w+ )?((error|fatal): )?", "", line.strip()) for line in text.splitlines()]
+    return "; ".join(list(dict.fromkeys(line for line in lines if line))[-2:])
+
+
+def _ask(*words: str, stdin: str | None = None, timeout: float = 120) -> str:
+    """Standard output. UserError with the program's own words when it fails or does not answer."""
+    environment = os.environ | {"SLURM_TIME_FORMAT": "%s"}  # no time zones, no change of the clock
+    try:
+        done = subprocess.run(
+            words, input=stdin or "", capture_output=True, text=True, timeout=timeout, env=environment
+        )
+    except FileNotFoundError:
+        raise UserError(f"{words[0]} not found on PATH; run this where Slurm is installed") from None
+    except subprocess.TimeoutExpired as error:
+        last = error.stderr.decode() if isinstance(error.stderr, bytes) else error.stderr or ""
+        raise UserError(f"{words[0]} has not answered for {timeout:g} s: {said(last) or 'no message'}") from None
+    if done.returncode:
+        raise UserError(f"{words[0]} refused: {said(done.stderr) or f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+def _checked(job: str) -> str:
+    if not _JOB.fullmatch(job):
+        raise UserError(f"{job!r} is no job of Slurm; it must be a number, or number_task in an array")
+    return job
+
+
+def _wanted(found: dict[str, Task], jobs: Iterable[str] | None) -> dict[str, Task]:
+    return found if jobs is None else {job: found[job] for job in jobs if job in found}
+
+
+def _time(text: str) -> float | None:
+    return float(text) if text.isdigit() else None
