@@ -153,7 +153,7 @@ def ask(jobs: Sequence[Job]) -> tuple[dict[str, scheduler.Task] | None, str]:
     """What Slurm has of these jobs in its queue; None and the reason where it does not answer."""
     if not jobs:
         return {}, ""
-    if reason := scheduler.available():
+    if reason := scheduler.unavailable():
         return None, reason
     try:
         return scheduler.queue([job.job for job in jobs]), ""
