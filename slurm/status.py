@@ -126,10 +126,17 @@ class _Look:
 
     def unknown(self) -> list[str]:
         """Jobs that neither squeue nor their own last word explains."""
-        left = {
-            id: job for id, job in self.jobs.items() if id not in self.finished and job.job not in (self.tasks or {})
-        }
+        left = {id: job for id, job in self.jobs.items() if id not in self.finished and self._unclear(job)}
         return [job.job for id, job in left.items() if self._said(id, job).get("event") in NO_TRACE]
+
+    def _unclear(self, job: Job) -> bool:
+        task = (self.tasks or {}).get(job.job)
+        return task is None or (task.state == "CANCELLED" and not task.reason)  # only accounting knows by whom
+
+    def _record(self, job: Job) -> Task | None:
+        """Of a job that has ended. What accounting still calls running or waiting has been lost on the way."""
+        known, past = (self.tasks or {}).get(job.job), self.past.get(job.job)
+        return past if past and over(past) and (known is None or known.state == past.state) else known
 
     def _queued(self, job: Job) -> Task | None:
         task = (self.tasks or {}).get(job.job)
@@ -179,7 +186,7 @@ class _Look:
             return State("finished", job=job.job)
         if event not in NO_TRACE:
             return _last_word(said, job)
-        task = (self.tasks or {}).get(job.job) or self.past.get(job.job)
+        task = self._record(job)
         how = task.state if task else ""
         if event is None and how in ("", "CANCELLED") and (wanting := self._for_want(id, job)):
             return wanting
@@ -238,7 +245,7 @@ def _last_word(said: Mapping[str, Any], job: Job) -> State:
 def over(task: Task) -> bool:
     """Whether a job that Slurm still lists has ended, for good."""
     returns = task.state in RETURNING and time.time() - (task.ended or 0) < RETURNING_SECONDS
-    return not (task.waiting or task.running or returns)
+    return not (task.live or returns)
 
 
 def _end(task: Task) -> str:

@@ -96,7 +96,7 @@ def test_core_layers(name, path):
 @pytest.mark.parametrize(
     ("command", "absent"),
     [
-        ("import experiments.cli", ["torch", "mlflow", "pandas", "matplotlib", "diffusers", "scipy"]),
+        ("import experiments.cli", ["torch", "mlflow", "pandas", "matplotlib", "diffusers", "scipy", "submitit"]),
         ("import experiments.runner", ["torch", "mlflow", "pandas"]),
         ("import tokenbridge.distributed, tokenbridge.stopping", ["torch", "mlflow", "pandas"]),
         ("import experiments.tracking", ["torch", "mlflow", "pandas"]),

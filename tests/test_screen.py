@@ -74,7 +74,7 @@ def test_a_small_sweep(tmp_path):
     small.train(small.id("train"), 45, 100)
     small.say(small.id("sample", 2), "started")
     small.say(small.id("sample", 2), "failed", error="disk full")
-    found = [line for line in lines(small) if "submitted 20" not in line and "without Slurm" not in line]
+    found = [line for line in lines(small, Size(160, 50)) if "submitted 20" not in line and "without Slurm" not in line]
     assert found == [
         "small: 4 cells: 1 failed, 2 running, 1 queued",
         "17 stages: 7 finished, 1 failed, 1 cancelled, 1 running, 1 queued, 6 blocked",

@@ -128,8 +128,8 @@ def test_what_is_not_there(call, small, tmp_path):
         (["logs", "2a-b000-t0", "--stage", "drain"], "--stage=drain is no stage of 2a-b000-t0; it has latents"),
         (["retry", "yours"], "yours is no sweep"),
         (["cancel", "yours"], "yours is no sweep"),
-        (["retry", "small"], "squeue"),
-        (["cancel", "small", "--yes"], "squeue"),
+        (["retry", "small"], "no Slurm client"),
+        (["cancel", "small", "--yes"], "no Slurm client"),
     ):
         done = call(*arguments)
         assert done.returncode == 2, arguments

@@ -8,14 +8,10 @@ import pytest
 
 from slurm import scheduler, view
 from slurm import sweep as records
-from slurm.scheduler import Task as AnyTask
+from slurm.scheduler import Task
 from slurm.status import stage_states
 from tests.small_sweep import Small
 from tokenbridge.artifacts import Store
-
-
-def Task(state, reason="", **more):
-    return AnyTask("of no interest", state, reason, **more)
 
 
 @pytest.fixture
@@ -134,6 +130,7 @@ def test_deaths_without_a_last_word(small, said, past, detail):
 def test_lost(small):
     train = small.id("train")
     assert one(small, train) == ("lost", "left the queue before it began; cancelled while it waited?")
+    assert one(small, train, None, Task("PENDING"))[0] == "lost"  # slurmctld lost its state, accounting did not
     small.say(train, "started")
     assert one(small, train, None, Task("COMPLETED")) == ("lost", "left no result, though Slurm calls it completed")
     small.say(train, "finished")
@@ -147,6 +144,8 @@ def test_cancelled_by_whom(small):
     assert one(small, train, None, Task("CANCELLED", "by uid 4123456")) == ("cancelled", "by user 4123456")
     small.say(train, "started")
     assert one(small, train, None, Task("CANCELLED")) == ("cancelled", "by a user")
+    found = states(small, {train: Task("CANCELLED")}, {train: Task("CANCELLED", "by uid 4123456")})[train]
+    assert found.detail == "by user 4123456"  # squeue does not tell by whom
     small.say(train, "cancelled", by="ada")
     assert one(small, train) == ("cancelled", "by ada")
 
@@ -179,7 +178,7 @@ def test_a_retry_counts_and_a_job_in_the_queue_counts_more(small):
     small.say(train, "started", "failed")
     small.submit(200, [train])
     assert one(small, train, Task("PENDING", "Priority")) == ("queued", "Priority")
-    old = {"103_0": AnyTask("103_0", "RUNNING")}
+    old = {"103_0": Task("RUNNING")}
     found = stage_states(small.store, view.with_last(small.sweep), records.jobs(small.store), old)
     assert found[train].job == "103_0"
 
@@ -200,7 +199,7 @@ def test_without_slurm_the_jobs_words_do(small):
 def away(monkeypatch, tmp_path):
     """A machine without Slurm."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert scheduler.available()
+    assert scheduler.unavailable()
 
 
 def test_exit_codes(small, away):
