@@ -8,18 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
-from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
-from experiments import axes as axes_module
 from experiments import paper
-from experiments.axes import GRIDS, Axis
-from experiments.pipeline import RECONSTRUCTION, Cell, graph, wanted_of
+from experiments.axes import GRIDS, Axis, parse
+from experiments.pipeline import RECONSTRUCTION, Cell, generated, graph
 from experiments.presets import preset as preset_of
+from experiments.trials import Trial, trials
 from tokenbridge.artifacts import Store, read_json
 from tokenbridge.config import Config, RunConfig, UserError
-from tokenbridge.overrides import override, plain
+from tokenbridge.overrides import override
 
 SEARCH = {"sample.guidance": (1.0, 1.5, 2.0), "sample.temperature": (0.8, 0.9, 1.0)}
 SEARCH_SEED = 1  # of the images, which no final number uses
@@ -27,7 +26,6 @@ SEARCH_IMAGES = 900  # a point, all training seeds together
 MOST_SEARCH_IMAGES = 500  # of one training seed
 METRIC = "fd_digits"
 SEEDS = 3  # of tables
-SHOWN = 3  # cells that cannot run
 FIGURE_8 = "figure-8"
 SPEED = paper.TABLE_5.id  # of heads at the paper's sizes, whatever the base
 STRENGTHS = (0.0, 1.0, 4.0, 16.0)  # of confidence-guided generation
@@ -66,15 +64,6 @@ class Point:
     def metric(self, store: Store) -> float:
         """Mean over seeds."""
         return fmean(score_of(store, cell) for cell in self.cells)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One cell of a grid over axes: the value of each axis, the training seed. It is not searched."""
-
-    values: Mapping[str, Any]
-    seed: int
-    cell: Cell
 
 
 @dataclass(frozen=True)
@@ -134,7 +123,7 @@ class Request(Config):
     def grid(self) -> Grid:
         """UserError for what cannot run."""
         tables = [id for id in self.tables if id not in GRIDS]
-        axes = [axis for id in self.tables for axis in GRIDS.get(id, ())] + [*map(axes_module.parse, self.axes)]
+        axes = [axis for id in self.tables for axis in GRIDS.get(id, ())] + [*map(parse, self.axes)]
         if not tables and not axes:
             raise UserError(f"a grid needs tables, axes or one of {', '.join(GRIDS)}; try --axis quantizer.levels=8,16")
         seeds = self.seeds or (SEEDS if tables else 1)
@@ -171,38 +160,6 @@ def make(
     return grid
 
 
-def trials(axes: Sequence[Axis], base: RunConfig, seeds: int, each: bool) -> tuple[tuple[Axis, ...], tuple[Trial, ...]]:
-    """The points of the axes with each training seed, every cell once; the axes with values as the config has them.
-
-    UserError that names the cells that cannot run.
-    """
-    keys, found, wrong = [axis.key for axis in axes], dict[RunConfig, Trial](), list[str]()
-    if seeds > 1 and "train.seed" in keys:
-        raise UserError(f"train.seed is an axis, so --seeds={seeds} has nothing to add; leave --seeds out")
-    places = axes_module.points(axes, each) if axes else []
-    names = axes_module.names(axes, places)
-    meant = dict[tuple[str, str], Any]()  # 3 is typed where the config has 3.0
-    for seed, (point, name) in product(range(seeds), zip(places, names, strict=True)):
-        name += f"-s{seed}" if seed else ""
-        try:
-            config = override(base, point | ({"train.seed": base.train.seed + seed} if seed else {}))
-            config.require_pair()
-            cell = Cell(name, config, generated(config))
-            cell.stages()
-        except UserError as error:
-            wrong.append(f"{name} ({error})")
-            continue
-        own = {key: attrgetter(key)(config) for key in keys}
-        meant |= {(key, plain(value)): own[key] for key, value in point.items()}
-        found.setdefault(config, Trial(own, config.train.seed, cell))
-    if wrong:
-        shown, more = "; ".join(wrong[:SHOWN]), len(wrong) - SHOWN
-        count = f"{len(wrong)} of {len(places) * seeds} cells cannot run"
-        raise UserError(f"{count}: {shown}{f'; and {more} more' if more > 0 else ''}; leave these values out")
-    real = [Axis(axis.key, tuple(meant[axis.key, plain(value)] for value in axis.values)) for axis in axes]
-    return tuple(real), tuple(found.values())
-
-
 def table_rows(id: str, base: RunConfig, seeds: int) -> list[Row]:
     """The rows of a table, generation with several training seeds."""
     table = paper.table(id)
@@ -224,13 +181,6 @@ def _wanted(table: paper.Table, config: RunConfig) -> tuple[str, ...]:
     if table.kind == "reconstruction":
         return RECONSTRUCTION
     return generated(config)
-
-
-def generated(config: RunConfig) -> tuple[str, ...]:
-    """What is wanted of a generator: reconstructions have tables of their own."""
-    found = tuple(kind for kind in wanted_of(config) if kind not in RECONSTRUCTION)
-    # trained tokenizers stand in no table of reconstructions, and figure 5 shows them
-    return (*RECONSTRUCTION, *found) if config.quantizer.trained else found
 
 
 def search_points(rows: Sequence[Row], images: int) -> list[Point]:

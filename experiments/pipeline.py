@@ -71,6 +71,9 @@ class Kind:
     """first guess of its time on the digits for one unit of work, until the store holds measured ones"""
     work: Callable[[RunConfig], float] = _one
     """what its time grows with"""
+    sections: tuple[str, ...] = ()
+    """of the config, all that `reads` looks at; given where many cells of a grid share the stage, so that its id is
+    made once"""
 
     @property
     def function(self) -> str:
@@ -82,10 +85,18 @@ KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("tokenizer", (), reads.tokenizer, seconds=8, work=_tokenizer_epochs),
-        Kind("latents", ("tokenizer",), reads.latents),
-        Kind("quantizer", ("tokenizer", "latents"), reads.quantizer),
+        Kind("latents", ("tokenizer",), reads.latents, sections=("data", "autoencoder", "latents", "quantizer")),
+        Kind("quantizer", ("tokenizer", "latents"), reads.quantizer, sections=("quantizer",)),
         Kind("reconstruct", ("tokenizer", "latents", "quantizer"), reads.extractor),
-        Kind("train", ("latents", "quantizer"), reads.train, resumable=True, shared=True, work=_training_work),
+        Kind(
+            "train",
+            ("latents", "quantizer"),
+            reads.train,
+            resumable=True,
+            seconds=5,
+            work=_training_work,
+            sections=("backbone", "head", "train"),
+        ),
         Kind("likelihood", ("latents", "quantizer", "train"), reads.likelihood),
         Kind("sample", ("tokenizer", "latents", "quantizer", "train"), reads.sample, seconds=0.012, work=_images_drawn),
         Kind("score", ("sample",), reads.score),
@@ -100,6 +111,13 @@ def wanted_of(config: RunConfig) -> tuple[str, ...]:
         return RECONSTRUCTION
     wanted = RECONSTRUCTION + GENERATION
     return wanted if _no_likelihood(config) is None else tuple(kind for kind in wanted if kind != "likelihood")
+
+
+def generated(config: RunConfig) -> tuple[str, ...]:
+    """What is wanted of a generator: reconstructions have tables of their own."""
+    found = tuple(kind for kind in wanted_of(config) if kind not in RECONSTRUCTION)
+    # trained tokenizers stand in no table of reconstructions, and figure 5 shows them
+    return (*RECONSTRUCTION, *found) if config.quantizer.trained else found
 
 
 def _no_likelihood(config: RunConfig) -> str | None:
@@ -171,9 +189,20 @@ def _add(name: str, cell: Cell, found: dict[str, Stage]) -> None:
     needs = [needed for needed in kind.needs if needed != "tokenizer" or trained]
     for needed in needs:
         _add(needed, cell, found)
-    inputs = {needed: found[needed].id for needed in needs}
-    id = stage_id(name, kind.version, kind.reads(cell.config), inputs)
-    found[name] = Stage(kind, id, tuple(inputs.items()), cell.config, cell.name)
+    inputs = tuple((needed, found[needed].id) for needed in needs)
+    found[name] = Stage(kind, _id(kind, inputs, cell.config), inputs, cell.config, cell.name)
+
+
+_IDS: dict[tuple[Any, ...], str] = {}
+
+
+def _id(kind: Kind, inputs: tuple[tuple[str, str], ...], config: RunConfig) -> str:
+    if not kind.sections:
+        return stage_id(kind.name, kind.version, kind.reads(config), dict(inputs))
+    key = (kind.name, kind.version, inputs, *(getattr(config, section) for section in kind.sections))
+    if key not in _IDS:
+        _IDS[key] = stage_id(kind.name, kind.version, kind.reads(config), dict(inputs))
+    return _IDS[key]
 
 
 def graph(cells: Iterable[Cell]) -> dict[str, Stage]:

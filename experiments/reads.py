@@ -10,14 +10,14 @@ from tokenbridge.config import Autoencoder, Data, RunConfig
 
 @cache
 def _images(data: Data) -> str:
-    from tokenbridge.data import fingerprint  # torch: only where an id is asked for
+    from tokenbridge.image_files import fingerprint  # numpy and Pillow: only where an id is asked for
 
     return fingerprint(data)
 
 
 @cache
 def _weights(autoencoder: Autoencoder) -> str:
-    from tokenbridge.autoencoder import fingerprint
+    from tokenbridge.weight_files import fingerprint
 
     return fingerprint(autoencoder)
 
@@ -53,7 +53,7 @@ def quantizer(config: RunConfig) -> dict[str, Any]:
 
 @cache
 def _extractor(name: str) -> str:
-    from tokenbridge.metrics.features import weights_hash
+    from tokenbridge.weight_files import weights_hash
 
     return weights_hash(name)
 

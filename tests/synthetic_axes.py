@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.axes import Axis
-from experiments.grid import Trial, trials
+from experiments.trials import Trial, trials
 from tests import synthetic_numbers as numbers
 from tests.synthetic_source import BASE
 from tokenbridge.overrides import settings

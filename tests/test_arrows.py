@@ -98,7 +98,11 @@ def test_core_layers(name, path):
     [
         ("import experiments.cli", ["torch", "mlflow", "pandas", "matplotlib", "diffusers", "scipy", "submitit"]),
         ("import experiments.runner", ["torch", "mlflow", "pandas"]),
-        ("import tokenbridge.distributed, tokenbridge.stopping", ["torch", "mlflow", "pandas"]),
+        (
+            "from experiments.grid import Request; Request(name='x', tables=('ablation', '2a')).grid()",
+            ["torch", "sklearn", "mlflow", "pandas"],
+        ),
+        ("import experiments.axes", ["torch", "mlflow", "pandas", "scipy"]),
         ("import experiments.tracking", ["torch", "mlflow", "pandas"]),
         ("import experiments.paper, experiments.presets", ["torch", "mlflow", "pandas"]),
         ("import analysis.report", ["torch", "mlflow"]),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tokenbridge import autoencoder
+from tokenbridge import autoencoder, weight_files
 from tokenbridge.config import Autoencoder, Data, UserError
 from tokenbridge.data import load, stack
 from tokenbridge.train_autoencoder import evaluate, train_autoencoder
@@ -43,8 +43,8 @@ def folder_config(path, **changes):
 
 
 def test_shipped_autoencoder_is_as_good_as_its_card_says():
-    card = json.loads(autoencoder.DIGITS.with_suffix(".json").read_text())
-    measured = evaluate(autoencoder.DIGITS)
+    card = json.loads(weight_files.DIGITS.with_suffix(".json").read_text())
+    measured = evaluate(weight_files.DIGITS)
     assert measured["psnr_db"] >= 32
     assert measured["psnr_db"] == pytest.approx(card["quality"]["psnr_db"], abs=0.05)
     assert measured["informative_channels"] >= 6
@@ -56,7 +56,7 @@ def test_shipped_autoencoder_is_as_good_as_its_card_says():
 
 
 def test_assets_are_small():
-    assert sum(path.stat().st_size for path in autoencoder.ASSETS.iterdir()) < 3 * 2**20
+    assert sum(path.stat().st_size for path in weight_files.ASSETS.iterdir()) < 3 * 2**20
 
 
 def test_digits_moments_and_decoding():
@@ -160,7 +160,7 @@ def test_weights_that_miss_a_tensor_are_refused(tiny):
 
 def test_broken_digits_weights_are_refused(tmp_path):
     path = tmp_path / "cut.safetensors"
-    path.write_bytes(autoencoder.DIGITS.read_bytes()[:5000])
+    path.write_bytes(weight_files.DIGITS.read_bytes()[:5000])
     with pytest.raises(UserError, match=r"cut\.safetensors"):
         autoencoder.load_digits_autoencoder(path)
 

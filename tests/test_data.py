@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tokenbridge import data
+from tokenbridge import data, image_files
 from tokenbridge.config import Data, UserError
 
 DIGITS = Data()
@@ -55,7 +55,8 @@ def test_digits_are_scikit_learns_enlarged():
     from sklearn.datasets import load_digits
 
     source = load_digits()
-    pixels = data._resized_digits(16)[0].astype(float)
+    assert np.array_equal(image_files._digits_table(), np.column_stack([source.data, source.target]))
+    pixels = image_files.digits(DIGITS)[0].astype(float)
     averaged = pixels.reshape(-1, 8, 2, 8, 2).mean((2, 4))
     # bicubic enlargement overshoots at edges, but the mean of a 2×2 block stays near its source pixel
     assert np.corrcoef(averaged.ravel(), source.images.ravel())[0, 1] > 0.98

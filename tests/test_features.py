@@ -7,6 +7,7 @@ import torch
 import torch_fidelity
 from torch.utils.data import TensorDataset
 
+from tokenbridge import weight_files
 from tokenbridge.config import Data, UserError
 from tokenbridge.data import load, stack
 from tokenbridge.metrics import features
@@ -21,8 +22,8 @@ def held_out():
 
 
 def test_shipped_classifier_is_as_good_as_its_card_says():
-    card = json.loads(features.WEIGHTS["digits"].with_suffix(".json").read_text())
-    measured = evaluate(features.WEIGHTS["digits"])
+    card = json.loads(weight_files.WEIGHTS["digits"].with_suffix(".json").read_text())
+    measured = evaluate(weight_files.WEIGHTS["digits"])
     assert measured["held_out_accuracy"] >= 0.97
     assert measured == pytest.approx(card["quality"], abs=0.005)
     assert card["command"].startswith("tokenbridge train-classifier")

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -71,6 +72,15 @@ def test_each_kind_reads_only_what_changes_it(tiny):
     assert changed("quantizer.levels=32") == {"quantizer", "reconstruct"} | downstream
     assert changed("latents.scale=0.5") == set(base)
     assert changed("data.split_seed=1") == set(base)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind.sections], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("quantizer", ["gaussian", "identity", "fsq"])
+def test_a_kind_looks_at_its_sections_only(tiny, kind, quantizer):
+    """Its id is made once for equal sections: looking at another one would give two stages one id."""
+    config = override(tiny, {"quantizer.kind": quantizer})
+    alone = SimpleNamespace(**{section: getattr(config, section) for section in kind.sections})
+    assert kind.reads(alone) == kind.reads(config)  # AttributeError where it looks at another section
 
 
 def test_an_impossible_cell_is_refused_before_anything_runs(tiny, tmp_path):

@@ -29,13 +29,13 @@ from tokenbridge.provenance import environment
 
 MANIFEST = "manifest.json"
 JOURNAL = "metrics.jsonl"
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=list)
 _REMEDY = "free space or choose another folder with --runs"
 
 
 def digest(value: Any) -> str:
     """Twelve hex digits of the SHA-256 of a value's canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=list)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:12]
 
 
 def file_hash(path: Path) -> str:

@@ -6,7 +6,6 @@ Letters: B images, H height, W width, C latent channels, h = H / stride, w = W /
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,10 +17,9 @@ from torch import Tensor, nn
 from tokenbridge.artifacts import file_hash
 from tokenbridge.config import Autoencoder, RunConfig, UserError
 from tokenbridge.tokenizers import BODY, TRAINED, rounded_from
+from tokenbridge.weight_files import DIGITS, autoencoder_folder, fingerprint
 from tokenbridge.weights import RUN_AGAIN, fill, read, read_half
 
-ASSETS = Path(__file__).resolve().parent / "assets"
-DIGITS = ASSETS / "digits_autoencoder.safetensors"
 DIGITS_ARCHITECTURE: dict[str, Any] = {
     "in_channels": 1,
     "out_channels": 1,
@@ -111,7 +109,7 @@ def weights_of(config: RunConfig, inputs: Mapping[str, Path]) -> str:
 
 def load_autoencoder(config: Autoencoder, device: torch.device | str = "cpu") -> FrozenAutoencoder:
     """The given autoencoder of a config, in float32; UserError where files are missing or do not match the config."""
-    frozen = load_digits_autoencoder(DIGITS) if config.source == "digits" else _load_folder(_folder(config))
+    frozen = load_digits_autoencoder(DIGITS) if config.source == "digits" else _load_folder(autoencoder_folder(config))
     for name in ("channels", "stride"):
         wanted, found = getattr(config, name), getattr(frozen, name)
         if wanted != found:
@@ -130,7 +128,7 @@ def architecture(config: Autoencoder) -> dict[str, Any]:
     if config.source == "digits":
         settings = DIGITS_ARCHITECTURE
     else:
-        read_settings = _settings(_folder(config, weights=False))
+        read_settings = _settings(autoencoder_folder(config, weights=False))
         settings = {key: value for key, value in read_settings.items() if not key.startswith("_")}
     stride = 2 ** (len(settings["block_out_channels"]) - 1)
     if stride != config.stride:
@@ -143,31 +141,6 @@ def build_body(config: Autoencoder) -> Any:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # takes seconds to import
 
     return AutoencoderKL(**architecture(config)).to(memory_format=torch.channels_last)  # pyright: ignore  # three times faster on a CPU
-
-
-def fingerprint(config: Autoencoder) -> str:
-    """SHA-256 of the weights, hex; for a folder, of its config and of each weights file with its name."""
-    if config.source == "digits":
-        return file_hash(DIGITS)
-    folder = _folder(config)
-    text = "".join(f"{path.name}\0{file_hash(path)}\n" for path in [folder / "config.json", *_weights(folder)])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _folder(config: Autoencoder, weights: bool = True) -> Path:
-    if config.path is None:
-        raise UserError("autoencoder.path=None must name a folder where autoencoder.source=diffusers; give it")
-    folder = Path(config.path)
-    if not (folder / "config.json").is_file() or (weights and not _weights(folder)):
-        files = "config.json and *.safetensors" if weights else "config.json"
-        raise UserError(
-            f"autoencoder.path={folder} must hold {files} (AutoencoderKL.save_pretrained writes them); correct the path"
-        )
-    return folder
-
-
-def _weights(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -6,17 +6,14 @@ Letters: B images, H = W = 16, F = 64 features, K = 10 classes.
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from tokenbridge.artifacts import file_hash
 from tokenbridge.config import UserError
+from tokenbridge.weight_files import extractor_weights, weights_hash
 from tokenbridge.weights import fill, read_half
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
-WEIGHTS = {"digits": ASSETS / "digits_classifier.safetensors"}
 FEATURES = 64
 
 
@@ -61,13 +58,8 @@ class DigitsClassifier(nn.Module):
 
 def load_extractor(name: str, device: torch.device | str = "cpu") -> nn.Module:
     """A frozen extractor: uint8 (B, channels, H, W) -> (features float32 (B, F), logits float32 (B, K))."""
-    path = _weights(name)
+    path = extractor_weights(name)
     return fill(DigitsClassifier(), read_half(path), path).to(device)
-
-
-def weights_hash(name: str) -> str:
-    """SHA-256 of the extractor's weights, hex."""
-    return file_hash(_weights(name))
 
 
 @cache
@@ -114,9 +106,3 @@ def register_fidelity(name: str) -> str:
 
 def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.SiLU()
-
-
-def _weights(name: str) -> Path:
-    if name not in WEIGHTS:
-        raise UserError(f"features={name} must be one of {', '.join(WEIGHTS)}; correct score.features")
-    return WEIGHTS[name]

@@ -1,0 +1,111 @@
+"""Which images there are: the shipped digits as arrays, folders as lists of files. Without torch: planning asks.
+
+Letters: N images, H height, W width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from tokenbridge.config import Data, UserError
+
+Split = Literal["train", "held-out"]
+DIGITS_CLASSES = 10
+EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def fingerprint(config: Data) -> str:
+    """Hash of what the images are, hex: pixels of the digits; relative paths and sizes of a folder (reads no image)."""
+    hasher = hashlib.sha256()
+    if config.source == "digits":
+        pixels, labels = digits(config)
+        hasher.update(pixels.tobytes() + labels.tobytes())
+        return hasher.hexdigest()
+    roots: dict[Split, str | None] = {"train": config.path, "held-out": config.held_out_path}
+    for split, root in roots.items():
+        if root is not None:
+            for path in files(config, split)[0]:
+                hasher.update(f"{split}\0{path.relative_to(root).as_posix()}\0{path.stat().st_size}\n".encode())
+    return hasher.hexdigest()
+
+
+def digits(config: Data) -> tuple[np.ndarray, np.ndarray]:
+    if config.classes != DIGITS_CLASSES or config.image_channels != 1:
+        raise UserError(
+            f"data.classes={config.classes}, data.image_channels={config.image_channels} must be {DIGITS_CLASSES} and 1"
+            " for the shipped digits; correct them or use data.source=folder"
+        )
+    return _resized_digits(config.image_size)
+
+
+@cache
+def _resized_digits(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's 1,797 handwritten digits, 8×8 of 0..16, as uint8 (N, 1, size, size) and int64 (N,)."""
+    table = _digits_table()
+    eight = np.rint(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    images = [np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)) for image in eight]
+    pixels, labels = np.stack(images)[:, None], table[:, -1].astype(np.int64)
+    for array in (pixels, labels):
+        array.setflags(write=False)  # shared by every caller in the process
+    return pixels, labels
+
+
+def _digits_table() -> np.ndarray:
+    """(1797, 65): 64 values an image and its label, as load_digits reads them."""
+    package = find_spec("sklearn")
+    for folder in (package and package.submodule_search_locations) or ():
+        path = Path(folder, "datasets", "data", "digits.csv.gz")
+        if path.exists():  # importing scikit-learn takes one to three seconds, reading its file a twentieth
+            return np.loadtxt(path, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    return np.column_stack([pixels, labels])
+
+
+def files(config: Data, split: Split) -> tuple[list[Path], np.ndarray]:
+    """Image files and labels of a split's folder, in torchvision's ImageFolder order (sorted classes, sorted paths)."""
+    assert config.path is not None
+    root = Path(config.path)
+    classes = _classes(root, "data.path", config.classes)
+    if split == "held-out" and config.held_out_path is not None:
+        root = Path(config.held_out_path)
+        found = _classes(root, "data.held_out_path", config.classes)
+        if found != classes:
+            name = sorted(set(found) ^ set(classes))[0]
+            raise UserError(f"data.held_out_path={root} must have the classes of data.path, but {name} is in one only")
+    paths, labels = [], []
+    for label, name in enumerate(classes):
+        inside = [Path(folder, file) for folder, _, files in os.walk(root / name, followlinks=True) for file in files]
+        images = sorted(path for path in inside if path.suffix.lower() in EXTENSIONS)
+        if not images:
+            raise UserError(
+                f"{root / name} holds no image; a class folder needs files ending in {' '.join(EXTENSIONS)}"
+            )
+        paths += images
+        labels += [label] * len(images)
+    return paths, np.array(labels, np.int64)
+
+
+def _classes(root: Path, key: str, expected: int) -> list[str]:
+    if not root.is_dir():
+        raise UserError(f"{key}={root} must be a folder with one sub-folder a class, and is none; correct the path")
+    found = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    if len(found) < 2:
+        raise UserError(
+            f"{key}={root} must hold one sub-folder a class, at least 2, and holds {len(found)}; sort the images into"
+            " such folders"
+        )
+    if len(found) != expected:
+        raise UserError(
+            f"data.classes={expected} must be {len(found)}, the number of sub-folders of {root}; correct it"
+        )
+    return found
