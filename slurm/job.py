@@ -14,7 +14,7 @@ import signal
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,9 @@ class StageJob:
     def __call__(self) -> None:
         if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
             TorchDistributedEnvironment().export()
-        with telling(self.store, self.stage.id), live.beside(self.store, [self.stage.id]):
+        # only trainings have curves, and a sender takes seconds to start and to end
+        curves = live.beside(self.store, [self.stage.id]) if self.stage.kind.resumable else nullcontext()
+        with telling(self.store, self.stage.id), curves:
             for kind, id in self.stage.inputs:
                 if not self.store.finished(id):  # Slurm takes a dependency on a forgotten job as satisfied
                     raise UserError(

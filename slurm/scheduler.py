@@ -162,6 +162,11 @@ def array_limit() -> int:
     return int(_config().get("MaxArraySize", 1001))
 
 
+def most_jobs() -> int:
+    """Jobs that slurmctld holds at a time (MaxJobCount)."""
+    return int(_config().get("MaxJobCount", 10_000))
+
+
 def remembered() -> int:
     """Seconds for which slurmctld knows a job that has ended (MinJobAge)."""
     return int(_config().get("MinJobAge", "300 sec").split()[0])

@@ -22,7 +22,6 @@ from experiments.pipeline import Stage
 from slurm import plan, scheduler, snapshot, sweep
 from slurm.job import StageJob
 from slurm.resources import Cluster, Resources
-from slurm.scheduler import Task
 from slurm.sweep import Job
 from tokenbridge.artifacts import Store, writable
 from tokenbridge.config import Runtime, UserError
@@ -39,12 +38,7 @@ def live(store: Store, ids: Iterable[str]) -> dict[str, str]:
     """Stages that are in Slurm's hands, by whatever sweep: their jobs."""
     queue = scheduler.queue()
     last = {stage: found[-1].job for stage, found in sweep.jobs(store).items()}
-    return {id: last[id] for id in ids if id in last and last[id] in queue and _to_end(queue[last[id]])}
-
-
-def _to_end(task: Task) -> bool:
-    """Whether a job may still make its stage."""
-    return (task.waiting or task.running) and task.reason != "DependencyNeverSatisfied"
+    return {id: last[id] for id in ids if id in last and last[id] in queue and queue[last[id]].live}
 
 
 @dataclass
@@ -73,6 +67,8 @@ class Submission:
             todo = unfinished(self.store, stages)
             running = live(self.store, [*todo, self.last])
             new = {id: stage for id, stage in todo.items() if id not in running}
+            if len(new) >= (most := scheduler.most_jobs()):  # sbatch would wait without an end
+                raise UserError(f"{len(new)} jobs must be fewer than {most} (MaxJobCount of this Slurm); submit a part")
             self.code = snapshot.take(self.store)
             try:
                 if new or (running and self.last not in running):
@@ -101,16 +97,12 @@ class Submission:
     def _arrays(self, new: Mapping[str, Stage], running: dict[str, str]) -> None:
         """Adds the new jobs to those that run."""
         for array in plan.arrays(new.values(), scheduler.array_limit()):
+            ids = self._send(array.kind, [StageJob(self.store, stage, self.runtime) for stage in array.stages], {})
             waits = [plan.waits(stage, running) for stage in array.stages]
-            common = waits[0] if all(each == waits[0] for each in waits) else []
-            after = {"dependency": "afterok:" + ":".join(common)} if common else {}
-            calls = [StageJob(self.store, stage, self.runtime) for stage in array.stages]
-            ids = self._send(array.kind, calls, after)
-            if not common:
-                scheduler.depend({id: own for id, own in zip(ids, waits, strict=True) if own})
             for stage, id in zip(array.stages, ids, strict=True):
                 self.jobs.append(Job(stage.id, id, self.name, self.folder, time.time()))
                 running[stage.id] = id
+            scheduler.depend(dict(zip(ids, waits, strict=True)))
 
     def _end(self, call: Callable[[], None], running: dict[str, str]) -> None:
         """The job that comes after all of the round, however they end; it takes the place of an earlier one."""

@@ -22,11 +22,14 @@ SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
 SECONDS = 540
 
 
-def tokenbridge(*arguments, cwd: Path, code: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+def environment(code: Path = ROOT) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(code), "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def tokenbridge(*arguments, cwd: Path, code: int | None = 0, **more: str) -> subprocess.CompletedProcess[str]:
     """The command, with runs in cwd/runs; code: the exit status that it must have, None for any."""
     argv = [sys.executable, "-m", "experiments.cli", *map(str, arguments)]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"} | environment
-    done = subprocess.run(argv, capture_output=True, text=True, cwd=cwd, env=env)
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=cwd, env=environment() | more)
     assert code is None or done.returncode == code, done.stdout + done.stderr
     return done
 

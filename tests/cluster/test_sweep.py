@@ -12,6 +12,7 @@ from tests.cluster.grids import (
     ROOT,
     SETTINGS,
     end_of,
+    environment,
     events,
     grid,
     jobs_by_stage,
@@ -69,7 +70,7 @@ def test_two_people_at_the_same_moment_train_each_shared_cell_once(cluster, tmp_
     axes = {"mine": "quantizer.levels=3,4,5,6", "yours": "quantizer.levels=5,6,7,8"}
     argv = [sys.executable, "-m", "experiments.cli"]
     both = [
-        subprocess.Popen([*argv, *grid(name, axis), *on_slurm()], cwd=tmp_path, env=cluster.environment(ROOT))
+        subprocess.Popen([*argv, *grid(name, axis), *on_slurm()], cwd=tmp_path, env=environment())
         for name, axis in axes.items()
     ]
     assert [each.wait() for each in both] == [0, 0]
@@ -152,7 +153,7 @@ def test_edits_after_the_submission_do_not_change_queued_jobs(cluster, tmp_path)
         shutil.copytree(ROOT / package, checkout / package, ignore=shutil.ignore_patterns("__pycache__"))
     words = [*grid("edited", "quantizer.levels=4"), *on_slurm()]
     subprocess.run(
-        [sys.executable, "-m", "experiments.cli", *words], cwd=tmp_path, env=cluster.environment(checkout), check=True
+        [sys.executable, "-m", "experiments.cli", *words], cwd=tmp_path, env=environment(checkout), check=True
     )
     (checkout / "tokenbridge" / "train.py").write_text("raise SystemExit('edited')\n")
     assert end_of(tmp_path, "edited").returncode == 0
