@@ -9,6 +9,10 @@ import torch
 
 torch.set_num_threads(1)
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from experiments.pipeline import GENERATION, RECONSTRUCTION, Cell
@@ -24,6 +28,32 @@ TINY = [
     "sample.iterations=5",
     "sample.guidance=2",
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_server(monkeypatch):
+    """The user's own MLflow is none of the tests' business."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys) -> Callable[..., Any]:
+    """The command, in a folder: call("run", "digits", cwd=...)."""
+    from tests import small_command
+
+    def run(*arguments: object, cwd: Path) -> small_command.Done:
+        monkeypatch.chdir(cwd)
+        return small_command.call(monkeypatch, capsys, *arguments)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory) -> Path:
+    """A small runs folder with an empty MLflow file; tests copy it."""
+    from tests import small_runs
+
+    return small_runs.template(tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture(scope="session")

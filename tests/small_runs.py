@@ -43,14 +43,12 @@ def make_runs(root: Path, levels: tuple[int, ...] = LEVELS, steps: int = 3) -> S
 
 
 def template(base: Path) -> Path:
-    """A runs folder with a new, empty MLflow file, made once: both take seconds, so the tests copy it."""
-    store = Store(base / "template")
-    if not store.root.exists():
-        make_runs(store.root)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-            tracking.ensure_store(store)
-    return store.root
+    """A runs folder with a new, empty MLflow file; both take seconds."""
+    store = make_runs(base)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        tracking.ensure_store(store)
+    return base
 
 
 def with_database(store: Store, empty: Path) -> Store:

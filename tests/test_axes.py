@@ -10,7 +10,6 @@ from experiments.axes import GRIDS, Axis, names, parse, points, text
 from experiments.grid import Request
 from experiments.pipeline import graph
 from tests.conftest import TINY
-from tests.test_cli import call
 from tests.test_grid import RUNTIME, small_search, stages_of  # noqa: F401 (a fixture)
 from tokenbridge.artifacts import Store
 from tokenbridge.config import UserError
@@ -98,7 +97,7 @@ def test_a_request_makes_the_same_grid_from_json():
     assert len({trial.cell.id for trial in asked.trials}) == 6
 
 
-def test_cells_that_cannot_run_are_named_before_any_runs(tmp_path):
+def test_cells_that_cannot_run_are_named_before_any_runs(call, tmp_path):
     axes = ["--axis", "head.group=1,3,5,7", "--axis", "quantizer.levels=8,16"]
     done = call("grid", *axes, cwd=tmp_path)
     assert done.returncode == 2
@@ -128,7 +127,7 @@ def test_what_makes_no_grid_is_refused(options, part):
     assert part in str(caught.value)
 
 
-def test_a_dry_run_counts_stages_and_hours(tmp_path):
+def test_a_dry_run_counts_stages_and_hours(call, tmp_path):
     done = call("grid", "ablation", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = {line.split()[0]: line for line in done.stdout.splitlines()}
@@ -139,10 +138,9 @@ def test_a_dry_run_counts_stages_and_hours(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_grid_tries_its_first_cell_runs_and_grows(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_a_grid_tries_its_first_cell_runs_and_grows(call, tmp_path, capsys):
     sets = [word for setting in TINY for word in ("--set", setting)]
-    arguments = ["--axis", "sample.temperature=0.9,1.1", *sets, "--name", "mine", "--threads", "1"]
+    arguments = ["--axis", "sample.temperature=0.9,1.1", *sets, "--name", "mine", "--threads", "1", "--jobs", "1"]
     done = call("grid", *arguments, "--try", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "score/fd_digits" in done.stdout

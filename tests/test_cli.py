@@ -14,7 +14,8 @@ from tokenbridge.speed import bucketized_encoding, cached_head
 TOKENBRIDGE = Path(sys.executable).with_name("tokenbridge")
 
 
-def call(*arguments, cwd):
+def process(*arguments, cwd):
+    """As a process of its own."""
     return subprocess.run([TOKENBRIDGE, *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
 
 
@@ -49,19 +50,19 @@ def refused(done, tmp_path, *parts):
         (["digits", "--only", "train", "--only", "drain"], ["drain is no stage; stages are tokenizer, latents"]),
     ],
 )
-def test_bad_settings(tmp_path, arguments, parts):
+def test_bad_settings(call, tmp_path, arguments, parts):
     refused(call("run", *arguments, "--only", "quantizer", cwd=tmp_path), tmp_path, *parts)
 
 
 @pytest.mark.parametrize("classes", [(), ("only",)])
-def test_folders_without_classes(tmp_path, classes):
+def test_folders_without_classes(call, tmp_path, classes):
     images = folder_of_images(tmp_path / "images", classes)
     images.mkdir(exist_ok=True)
     done = call("run", "digits", "data.source=folder", f"data.path={images}", "data.classes=2", cwd=tmp_path)
     refused(done, tmp_path, "class")
 
 
-def test_a_truncated_image(tmp_path):
+def test_a_truncated_image(call, tmp_path):
     images = folder_of_images(tmp_path / "images", ("a", "b"), 5)
     whole = (images / "b" / "2.png").read_bytes()
     (images / "b" / "2.png").write_bytes(whole[: len(whole) // 2])
@@ -69,7 +70,7 @@ def test_a_truncated_image(tmp_path):
     refused(done, tmp_path, "2.png")
 
 
-def test_an_autoencoder_that_gives_nan(tmp_path):
+def test_an_autoencoder_that_gives_nan(call, tmp_path):
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     model = AutoencoderKL(
@@ -89,7 +90,7 @@ def test_an_autoencoder_that_gives_nan(tmp_path):
     refused(done, tmp_path, "latents of train images", "NaN", "must be finite")
 
 
-def test_runs_that_cannot_be_written(tmp_path):
+def test_runs_that_cannot_be_written(call, tmp_path):
     (tmp_path / "runs").write_text("a file")
     done = call("run", "digits", "--only", "latents", cwd=tmp_path)
     assert done.returncode == 2
@@ -98,16 +99,16 @@ def test_runs_that_cannot_be_written(tmp_path):
     assert (tmp_path / "runs").read_text() == "a file"
 
 
-def test_a_report_that_is_not_there(tmp_path):
+def test_a_report_that_is_not_there(call, tmp_path):
     done = call("report", "nothing", cwd=tmp_path)
     assert done.returncode == 2
     assert "nothing is no report" in done.stderr
 
 
-def test_run_sync_report_and_resume(tmp_path, finished):
+def test_run_sync_report_and_resume(call, tmp_path):
     """A user's few commands on a real cell: run, run again, sync; a damaged file is named."""
     wanted = ["--only", "reconstruct", "quantizer.kind=lloyd-max", "quantizer.levels=8"]
-    done = call("run", "digits", *wanted, cwd=tmp_path)
+    done = process("run", "digits", *wanted, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "reconstruct/psnr" in done.stdout
     again = call("run", "digits", *wanted, cwd=tmp_path)
@@ -117,7 +118,7 @@ def test_run_sync_report_and_resume(tmp_path, finished):
     shutil.rmtree(reconstruct)
     quantizer = next((tmp_path / "runs" / "stages").glob("quantizer-*")) / "quantizer.safetensors"
     quantizer.write_bytes(quantizer.read_bytes()[:50])
-    damaged = call("run", "digits", *wanted, cwd=tmp_path)
+    damaged = process("run", "digits", *wanted, cwd=tmp_path)
     assert damaged.returncode == 2
     assert "quantizer.safetensors" in damaged.stderr
     assert not reconstruct.exists()

@@ -1,8 +1,6 @@
 """Real processes over gloo, with one thread each: they train as one process does, and stop as one."""
 
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +11,7 @@ from safetensors.torch import load_file
 
 from experiments.presets import DIGITS
 from tests.conftest import TINY
+from tests.small_processes import start
 from tests.test_train import inputs_of, saved_step
 from tokenbridge import train
 from tokenbridge.artifacts import Store, read_journal
@@ -29,64 +28,12 @@ LOSS, WEIGHT = 1e-5, 1e-3
 """how far several processes may be from one after 44 steps: relative loss (measured: 3e-7), absolute weight (3e-4, in
 biases of attention keys: their gradient is nothing but rounding, which AdamW brings to the size of its steps)"""
 
-SCRIPT = """
-import os, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from experiments.presets import DIGITS
-from tokenbridge import train
-from tokenbridge.config import Runtime
-from tokenbridge.distributed import joined
-from tokenbridge.overrides import override
-latents, quantizer, out, fails_at, *settings = sys.argv[1:]
-with joined() as world:
-    if world.rank == 1 and fails_at != "-":
-        update = train.Trainer.update
-        def failing(self):
-            if self.step == int(fails_at):
-                raise MemoryError("rank 1 is out of memory")
-            return update(self)
-        train.Trainer.update = failing
-    inputs = {"latents": Path(latents), "quantizer": Path(quantizer)}
-    train.run(override(DIGITS, settings), inputs, Path(out), Runtime(threads=1, checkpoint_seconds=0))
-"""
-
-
-def start(inputs, out, size, settings=SMOOTH, fails_at="-"):
-    """Processes with the environment that torchrun and submitit set."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-c", SCRIPT, inputs["latents"], inputs["quantizer"], out, fails_at, *settings]
-    names = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [
-        subprocess.Popen(
-            [str(each) for each in command],
-            env=os.environ | {key: str(value) for key, value in (names | {"RANK": rank, "LOCAL_RANK": rank}).items()},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-
-
-def end(processes):
-    """Exit codes, and what each said."""
-    try:
-        said = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [process.returncode for process in processes], said
-
 
 def trained(inputs, out, size, settings=SMOOTH):
     out.mkdir(exist_ok=True)
-    codes, said = end(start(inputs, out, size, settings))
-    assert codes == [0] * size, said
-    assert all(output == "" for output, _ in said[1:])
+    group = start(inputs, out, size, settings)
+    assert group.end() == [0] * size, [group.complained(rank) for rank in range(size)]
+    assert all(group.said(rank) == "" for rank in range(1, size))
     return out
 
 
@@ -167,36 +114,38 @@ def test_gradients_of_the_shares_add_up(inputs):
 
 
 def test_a_signal_to_one_stops_all_at_the_same_step_and_resuming_changes_nothing(inputs, two, tmp_path):
-    processes = start(inputs, tmp_path, 2)
-    while saved_step(tmp_path) < 5 and processes[1].poll() is None:
+    out = tmp_path / "out"
+    step = stopped(inputs, out, 2, signal.SIGTERM, rank=1)
+    assert f"stopped at step {step} of 44" in (tmp_path / "out-0.out").read_text()
+    assert (tmp_path / "out-1.out").read_text() == ""
+    assert_same(trained(inputs, out, 2), two)
+
+
+def stopped(inputs, out, size, number, rank=0):
+    """Start, send one of them a signal after some steps, and see all stop; returns the step of the checkpoint."""
+    out.mkdir()
+    group = start(inputs, out, size, SMOOTH)
+    while saved_step(out) < 5 and group.running():
         time.sleep(0.02)
-    processes[1].send_signal(signal.SIGTERM)
-    codes, said = end(processes)
-    assert codes == [128 + signal.SIGTERM] * 2, said
-    step = saved_step(tmp_path)
-    assert 5 <= step < 44
-    assert f"stopped at step {step} of 44" in said[0][0]
-    assert said[1][0] == ""
-    assert_same(trained(inputs, tmp_path, 2), two)
+    group.signal(rank, number)
+    assert group.end() == [128 + number] * size, [group.complained(rank) for rank in range(size)]
+    assert 5 <= saved_step(out) < 44
+    return saved_step(out)
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_any_number_of_processes_goes_on_from_a_checkpoint(inputs, one, tmp_path, before, after):
-    processes = start(inputs, tmp_path, before)
-    while saved_step(tmp_path) < 9 and processes[0].poll() is None:
-        time.sleep(0.02)
-    processes[0].send_signal(signal.SIGINT)
-    assert end(processes)[0] == [128 + signal.SIGINT] * before
-    assert 9 <= saved_step(tmp_path) < 44
-    assert_near(trained(inputs, tmp_path, after), one)
+    stopped(inputs, tmp_path / "out", before, signal.SIGINT)
+    assert_near(trained(inputs, tmp_path / "out", after), one)
 
 
 def test_an_error_in_one_ends_the_other(inputs, tmp_path):
-    codes, said = end(start(inputs, tmp_path, 2, fails_at=7))
-    assert codes == [1, 1]
-    assert "rank 1 is out of memory" in said[1][1]
-    assert "process 0 of 2 lost another, which says why" in said[0][1]
-    assert saved_step(tmp_path) == 7
+    (tmp_path / "out").mkdir()
+    group = start(inputs, tmp_path / "out", 2, SMOOTH, fails_at=7)
+    assert group.end() == [1, 1]
+    assert "rank 1 is out of memory" in group.complained(1)
+    assert "process 0 of 2 lost another, which says why" in group.complained(0)
+    assert saved_step(tmp_path / "out") == 7
 
 
 def test_dropout_is_drawn_by_rank(inputs, tmp_path):
@@ -208,6 +157,7 @@ def test_dropout_is_drawn_by_rank(inputs, tmp_path):
     assert abs(curve(alone)[0][1] / curve(first)[0][1] - 1) > LOSS
 
 
+@pytest.mark.slow
 def test_torchrun_runs_a_cell(two, tmp_path):
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "experiments.cli"]
     wanted = ["run", "digits", *SMOOTH, "--only", "train", "--runs", str(tmp_path / "runs")]

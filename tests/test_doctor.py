@@ -19,11 +19,6 @@ from tokenbridge.artifacts import Store
 from tokenbridge.config import Runtime
 
 
-@pytest.fixture(autouse=True)
-def _no_server(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
 def test_this_machine_has_what_is_needed_and_each_line_says_so(tmp_path):
     found = doctor.checks(Store(tmp_path / "runs"), Runtime())
     names = [

@@ -10,7 +10,6 @@ from experiments.pipeline import Cell, graph
 from experiments.presets import DIGITS
 from experiments.runner import attempt_cells
 from tests.conftest import TINY
-from tests.test_cli import call
 from tokenbridge.artifacts import Store
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import override, settings
@@ -72,7 +71,7 @@ def test_what_is_no_table_of_runs_is_refused(tables, message):
 def test_a_grid_from_images_to_its_plan(tmp_path, small_search, capfd):
     store = Store(tmp_path)
     asked = module.make("mine", "digits", DIGITS, ("2a", "2b", module.FIGURE_8), 2, TINY)
-    assert run_grid.run(store, asked, RUNTIME, jobs=2) == []
+    assert run_grid.run(store, asked, RUNTIME, jobs=1) == []
     assert len(stages_of(store, "train")) == 3 * 2
     plan = json.loads((tmp_path / "plans" / "mine.json").read_text())
     assert [(row["table"], row["label"]) for row in plan["rows"]][::2] == [
@@ -93,24 +92,24 @@ def test_a_grid_from_images_to_its_plan(tmp_path, small_search, capfd):
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("stages/*/manifest.json")}
     capfd.readouterr()
-    run_grid.run(store, asked, RUNTIME, jobs=2)
+    run_grid.run(store, asked, RUNTIME, jobs=1)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("stages/*/manifest.json")} == before
     assert "stages done" not in capfd.readouterr().out
     assert json.loads((tmp_path / "plans" / "mine.json").read_text()) == plan
 
     later = module.make("mine", "digits", DIGITS, ("1b",), 1, TINY)
-    run_grid.run(store, later, RUNTIME, jobs=2)
+    run_grid.run(store, later, RUNTIME, jobs=1)
     joined = json.loads((tmp_path / "plans" / "mine.json").read_text())
     assert joined["tables"] == ["1b", "2a", "2b"]
     assert joined["rows"][: len(plan["rows"])] == plan["rows"]
     assert joined["search"] == plan["search"]
     assert joined["confidence"] == plan["confidence"]
     other = module.make("mine", "digits", DIGITS, ("1b",), 1, [*TINY, "quantizer.range=4"])
-    run_grid.run(store, other, RUNTIME, jobs=2)
+    run_grid.run(store, other, RUNTIME, jobs=1)
     assert json.loads((tmp_path / "plans" / "mine.json").read_text())["tables"] == ["1b"]  # another base: a new plan
 
 
-def test_a_dry_run_says_what_is_to_run_and_leaves_nothing(tmp_path):
+def test_a_dry_run_says_what_is_to_run_and_leaves_nothing(call, tmp_path):
     done = call("grid", "2a", "2b", "--seeds", "2", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = {line.split()[0]: line for line in done.stdout.splitlines()}
@@ -124,14 +123,15 @@ def test_a_dry_run_says_what_is_to_run_and_leaves_nothing(tmp_path):
     ("arguments", "part"),
     [
         (["2f"], "table '2f' is none of ours; choose one of 1a"),
-        (["2a", "--on", "slurm"], "--on=slurm must be local"),
+        (["2a", "--on", "moon"], "--on=moon must be one of local, slurm, debug"),
+        (["2a", "--on", "slurm"], "cluster.toml"),
         (["2d", "--set", "autoencoder.channels=6"], "head.group=4 must divide 6"),
         (["2a", "--set", "train.epoch=3"], "did you mean train.epochs?"),
         (["2a", "--preset", "digit"], "did you mean digits?"),
         (["figure-8"], "shows the autoregressive model of table 2a; ask for 2a as well"),
     ],
 )
-def test_wrong_grids_are_one_line(tmp_path, arguments, part):
+def test_wrong_grids_are_one_line(call, tmp_path, arguments, part):
     done = call("grid", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert part in done.stderr
@@ -139,15 +139,14 @@ def test_wrong_grids_are_one_line(tmp_path, arguments, part):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_what_failed_is_listed_and_the_rest_has_run(tiny, tmp_path, jobs):
+def test_what_failed_is_listed_and_the_rest_has_run(tiny, tmp_path):
     store = Store(tmp_path)
     broken = {"quantizer.kind": "quantile", "quantizer.levels": 65_000, "quantizer.per": "channel"}
     cells = [
         Cell("broken", override(tiny, broken), ("reconstruct",)),
         Cell("good", override(tiny, {"quantizer.kind": "uniform"}), ("reconstruct",)),
     ]
-    (failure,) = attempt_cells(store, cells, RUNTIME, "tests", jobs)
+    (failure,) = attempt_cells(store, cells, RUNTIME, "tests")
     assert str(failure).startswith("quantizer of broken: levels=65000 must be at most")
     assert str(failure).endswith("1 stages that need it did not run")
     assert len(stages_of(store, "reconstruct")) == 1

@@ -18,11 +18,6 @@ from tokenbridge.artifacts import Store, write_json
 ID = small_runs.id_of("train", 8)
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory) -> Path:
-    return small_runs.template(tmp_path_factory.getbasetemp())
-
-
 @pytest.fixture
 def store(tmp_path, template) -> Store:
     """A training is under way; the next stages of its cell are not there yet."""
@@ -38,7 +33,6 @@ def store(tmp_path, template) -> Store:
 @pytest.fixture
 def server(tmp_path, template, monkeypatch) -> tuple[list[str], str]:
     """The command that serves it, and its address."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     argv, url = tracking.ui_command(small_runs.with_database(Store(tmp_path / "server"), template / "mlflow.db"))
     monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address := url.split("/#")[0])
@@ -66,7 +60,6 @@ def shown(store: Store) -> int:
 
 
 def test_without_a_server_nothing_starts(store, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(subprocess, "Popen", None)
     with live.beside(store, [ID]):
         pass

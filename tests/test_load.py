@@ -3,8 +3,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +15,6 @@ from tests import small_runs
 from tokenbridge.artifacts import JOURNAL, Store, write_json
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.overrides import settings
-
-
-@pytest.fixture(autouse=True)
-def _no_server(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory) -> Path:
-    return small_runs.template(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
@@ -54,12 +42,6 @@ def plan_of(store: Store) -> dict[str, object]:
     found = load.frame_from_stages(store.root).set_index("name")["cell"]
     rows = [{"table": name[:2], "label": label, "cell": found[name]} for name, label in names.items()]
     return {"name": "small", "title": "Levels", "rows": rows, "search": {}, "notes": ["8×8"]}
-
-
-def test_importing_it_is_light():
-    code = "import sys, analysis.load; sys.exit(', '.join({'mlflow', 'torch', 'PIL'} & set(sys.modules)) or None)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_mlflow_and_the_stages_say_the_same(store):

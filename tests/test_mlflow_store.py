@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
 
@@ -19,26 +18,9 @@ from tokenbridge.artifacts import Store
 from tokenbridge.config import UserError
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory) -> Path:
-    return small_runs.template(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(autouse=True)
-def _no_server(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
 @pytest.fixture
 def store(tmp_path, template) -> Store:
     return Store(shutil.copytree(template, tmp_path / "runs"))
-
-
-def test_importing_it_is_light():
-    heavy = "{'mlflow', 'torch', 'pandas', 'PIL', 'sklearn'}"
-    code = f"import sys, experiments.tracking; sys.exit(', '.join({heavy} & set(sys.modules)) or None)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_uri_is_the_users_or_a_file_in_the_store(tmp_path, monkeypatch):
@@ -104,20 +86,21 @@ tracking.sync(store)
 """
 
 
-def test_eight_processes_at_once_on_an_empty_store(tmp_path):
+@pytest.mark.parametrize("number", [3, pytest.param(8, marks=pytest.mark.slow)])
+def test_processes_at_once_on_an_empty_store(tmp_path, number):
     """Each makes the store and sends everything; MLflow alone leaves a broken file behind in this case."""
     store = small_runs.make_runs(tmp_path / "runs", levels=(4, 8))
     (store.root / "mlflow.db.partial").write_bytes(b"left by a kill in the middle of making it")
     command = [sys.executable, "-c", EACH, str(store.root)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen(command, **pipes) for _ in range(8)]
+    started = [subprocess.Popen(command, **pipes) for _ in range(number)]
     for process in started:
         assert process.stdout.readline() == "ready\n"
     for process in started:
         process.stdin.write("go\n")
         process.stdin.flush()
-    errors = [process.communicate(timeout=120)[1] for process in started]
-    assert [process.returncode for process in started] == [0] * 8, errors
+    errors = [process.communicate()[1] for process in started]
+    assert [process.returncode for process in started] == [0] * number, errors
     assert list(sorted(runs_of(store, "cell"))) == ["1a-b004", "1a-b008", "2a-g1.5"]
     assert curve(store) == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
     assert tracking.sync(store) == NOTHING

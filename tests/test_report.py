@@ -184,9 +184,3 @@ def test_text_from_the_plan_is_text(one: Path) -> None:
     text = report.build(one).read_text()
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in text
-
-
-def test_it_needs_neither_torch_nor_mlflow() -> None:
-    code = "import sys, analysis.report; print(sorted({'torch', 'mlflow', 'diffusers'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

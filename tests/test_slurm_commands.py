@@ -4,25 +4,17 @@ On a real Slurm: tests/cluster.
 """
 
 import json
-import sys
 import threading
 import time
-from typing import NamedTuple
 
 import pytest
 
-from experiments.cli import main
 from slurm import logs
 from slurm import sweep as records
+from tests import small_command
 from tests.small_sweep import Small
 from tokenbridge.artifacts import Store
 from tokenbridge.config import UserError
-
-
-class Done(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
 
 
 @pytest.fixture(autouse=True)
@@ -41,16 +33,11 @@ def small(tmp_path):
 
 @pytest.fixture
 def call(small, monkeypatch, capsys):
-    """The command in this process: interpreter start and imports would take most of the tests' time."""
     monkeypatch.setenv("COLUMNS", "110")
     monkeypatch.setenv("LINES", "50")
 
     def run(*arguments, runs=small.store.root):
-        monkeypatch.setattr(sys, "argv", ["tokenbridge", *arguments, "--runs", str(runs)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return Done(ended.value.code, out, err)
+        return small_command.call(monkeypatch, capsys, *arguments, "--runs", runs)
 
     return run
 

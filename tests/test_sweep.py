@@ -1,6 +1,7 @@
 """The records of a sweep: read back as written, by several processes at once, whole after a kill."""
 
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 
@@ -43,7 +44,7 @@ def _register(root):
 
 
 def test_several_processes_write_at_once(tmp_path):
-    with ProcessPoolExecutor(3) as pool:
+    with ProcessPoolExecutor(3, get_context("spawn")) as pool:
         list(pool.map(_register, [tmp_path] * 3))
     assert {stage: len(found) for stage, found in module.jobs(Store(tmp_path)).items()} == {
         "train-2": 150,

@@ -15,19 +15,9 @@ from tokenbridge.artifacts import Store, write_json
 from tokenbridge.config import UserError
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory) -> Path:
-    return small_runs.template(tmp_path_factory.getbasetemp())
-
-
 @pytest.fixture
 def empty(template) -> Path:
     return template / "mlflow.db"
-
-
-@pytest.fixture(autouse=True)
-def _no_server(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 @pytest.fixture

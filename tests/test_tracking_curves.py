@@ -11,19 +11,9 @@ from tests.small_runs import NOTHING, curve, runs_of
 from tokenbridge.artifacts import JOURNAL, Store, write_json
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory) -> Path:
-    return small_runs.template(tmp_path_factory.getbasetemp())
-
-
 @pytest.fixture
 def empty(template) -> Path:
     return template / "mlflow.db"
-
-
-@pytest.fixture(autouse=True)
-def _no_server(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 @pytest.fixture

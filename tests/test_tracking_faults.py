@@ -45,16 +45,6 @@ tracking.sync(Store(Path(sys.argv[1])))
 """
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory) -> Path:
-    return small_runs.template(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(autouse=True)
-def _no_server(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
 @pytest.fixture
 def training(tmp_path, template) -> Store:
     """A store whose training is under way: 2,400 points, so three batches."""

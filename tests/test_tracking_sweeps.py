@@ -18,16 +18,6 @@ from tokenbridge.artifacts import Store, write_json
 SWEEP = "levels"
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory) -> Path:
-    return small_runs.template(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(autouse=True)
-def _no_server(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
 @pytest.fixture
 def store(tmp_path, template) -> Store:
     """Its reconstruction cells are of a sweep; 2a-g1.5 is of none."""

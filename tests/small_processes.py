@@ -1,0 +1,97 @@
+"""Processes that train together, forked from one that has imported torch: an import for each would take seconds."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+WAIT_SECONDS = 600  # then a process hangs
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tokenbridge.train", "experiments.presets"])
+
+
+@dataclass(frozen=True)
+class Group:
+    """Processes by rank, and the files of what they say."""
+
+    processes: Sequence[Any]
+    logs: Sequence[Path]
+
+    def running(self) -> bool:
+        return all(process.is_alive() for process in self.processes)
+
+    def signal(self, rank: int, number: signal.Signals) -> None:
+        os.kill(self.processes[rank].pid, number)
+
+    def end(self) -> list[int | None]:
+        """Exit codes; None of one that hung."""
+        try:
+            for process in self.processes:
+                process.join(WAIT_SECONDS)
+            return [process.exitcode for process in self.processes]
+        finally:
+            for process in self.processes:
+                process.kill()
+
+    def said(self, rank: int) -> str:
+        return self.logs[rank].read_text()
+
+    def complained(self, rank: int) -> str:
+        return self.logs[rank].with_suffix(".err").read_text()
+
+
+def start(
+    inputs: Mapping[str, Path], out: Path, size: int, settings: Sequence[str], fails_at: int | None = None
+) -> Group:
+    """Train the digits with these settings, in the environment that torchrun and submitit set."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    logs = [out.with_name(f"{out.name}-{rank}.out") for rank in range(size)]
+    processes = []
+    for rank, log in enumerate(logs):
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        failing = fails_at if rank == 1 else None
+        process = CONTEXT.Process(target=_train, args=(names, log, dict(inputs), out, tuple(settings), failing))
+        process.daemon = True  # it ends with the tests
+        process.start()
+        processes.append(process)
+    return Group(processes, logs)
+
+
+def _train(
+    names: Mapping[str, object],
+    log: Path,
+    inputs: Mapping[str, Path],
+    out: Path,
+    settings: Sequence[str],
+    fails_at: int | None,
+) -> None:
+    for stream, path in ((1, log), (2, log.with_suffix(".err"))):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    os.environ.update({name: str(value) for name, value in names.items()})
+    import torch
+
+    from experiments.presets import DIGITS
+    from tokenbridge import train
+    from tokenbridge.config import Runtime
+    from tokenbridge.distributed import joined
+    from tokenbridge.overrides import override
+
+    class Failing(train.Trainer):
+        def update(self) -> float:
+            if self.step == fails_at:
+                raise MemoryError("rank 1 is out of memory")
+            return super().update()
+
+    torch.set_num_threads(1)
+    if fails_at is not None:
+        train.Trainer = Failing
+    with joined():
+        train.run(override(DIGITS, settings), inputs, out, Runtime(threads=1, checkpoint_seconds=0))
