@@ -118,7 +118,7 @@ def test_run_sync_report_and_resume(call, tmp_path):
     shutil.rmtree(reconstruct)
     quantizer = next((tmp_path / "runs" / "stages").glob("quantizer-*")) / "quantizer.safetensors"
     quantizer.write_bytes(quantizer.read_bytes()[:50])
-    damaged = process("run", "digits", *wanted, cwd=tmp_path)
+    damaged = call("run", "digits", *wanted, cwd=tmp_path)
     assert damaged.returncode == 2
     assert "quantizer.safetensors" in damaged.stderr
     assert not reconstruct.exists()
