@@ -86,7 +86,7 @@ def _track(store: Store, found: View) -> None:
     from experiments import tracking
 
     try:
-        tracking.sync(store, list(found.sweep.cells))
+        tracking.catch_up(store, list(found.sweep.cells))
     except (UserError, KeyboardInterrupt) as error:
         print(f"MLflow is not up to date: {error or 'stopped; `tokenbridge sync` goes on'}", file=sys.stderr)
 
