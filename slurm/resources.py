@@ -168,6 +168,11 @@ class Cluster:
     tables: dict[str, Resources]
     """all, and those of its kinds that differ"""
 
+    @property
+    def lasting(self) -> str:
+        """What finds it again from another folder, by the snapshot of the code if it is a part of that."""
+        return self.path.stem if self.path.parent == SHIPPED else str(self.path)
+
     def of(self, kind: str) -> Resources:
         return self.tables.get(kind, self.tables["all"])
 

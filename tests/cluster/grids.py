@@ -78,3 +78,9 @@ def stages(cwd: Path, name: str, kind: str) -> list[str]:
 def journal(cwd: Path, stage: str) -> list[tuple[str, float, int]]:
     lines = (cwd / "runs" / "stages" / stage / "metrics.jsonl").read_text().splitlines()
     return [(key, value, step) for key, value, _, step in map(json.loads, lines)]
+
+
+def daemon(cluster: Path, *argv: str) -> None:
+    """As cluster.sh starts it, so that it finds it again."""
+    env = os.environ | {"CLUSTER_SH": str(cluster), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
+    subprocess.run(argv, env=env, check=True, timeout=60)

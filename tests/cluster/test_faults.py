@@ -20,7 +20,7 @@ import pytest
 
 from experiments import mlflow_store
 from slurm import sweep
-from tests.cluster.grids import end_of, events, grid, journal, on_slurm, stages, tokenbridge
+from tests.cluster.grids import daemon, end_of, events, grid, journal, on_slurm, stages, tokenbridge
 from tokenbridge.artifacts import Store
 
 pytestmark = pytest.mark.cluster
@@ -126,12 +126,6 @@ def below(node: str) -> list[int]:
             if os.environ["SLURM_CONF"] in text and any(mark in text for mark in marks):
                 found.append(int(process.name))
     return found
-
-
-def daemon(cluster: Path, *argv: str) -> None:
-    """As cluster.sh starts it, so that it finds it again."""
-    env = os.environ | {"CLUSTER_SH": str(cluster), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
-    subprocess.run(argv, env=env, check=True, timeout=60)
 
 
 @pytest.fixture(scope="module")
