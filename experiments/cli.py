@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from experiments.grid_command import end_with, grid, print_metrics
 from experiments.options import (
     DEFAULT_REPORTS,
     DEFAULT_RUNS,
@@ -31,11 +29,6 @@ from tokenbridge.config import Runtime, UserError
 from tokenbridge.distributed import joined, require_one
 from tokenbridge.overrides import build
 
-if TYPE_CHECKING:
-    from experiments.pipeline import Cell
-    from experiments.runner import Failure
-
-PLACES = ("local", "slurm", "debug")
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -62,99 +55,7 @@ def demo(
     print(f"MLflow: tokenbridge ui --runs {runs}")
 
 
-@app.command()
-def grid(
-    tables: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="1a, 1b, 2a to 2e, heads, 5, figure-8; or a named grid: ablation", metavar="[TABLE|GRID]..."
-        ),
-    ] = None,
-    axes: Annotated[
-        list[str] | None, typer.Option("--axis", help="setting and values, such as quantizer.levels=16,32; repeatable")
-    ] = None,
-    each: Annotated[bool, typer.Option("--each", help="vary one axis at a time, the others as in the base")] = False,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="setting of the base, such as train.epochs=100; repeatable")
-    ] = None,
-    preset: Annotated[str, typer.Option("--preset", help="base configuration")] = "digits",
-    seeds: Annotated[
-        int | None, typer.Option("--seeds", min=1, help="training seeds a row (3; for a grid of axes alone 1)")
-    ] = None,
-    on: Annotated[
-        str,
-        typer.Option("--on", help="where stages run: local, slurm, or debug (here in turn, with tracebacks)"),
-    ] = "local",
-    cluster: Annotated[
-        str, typer.Option("--cluster", help="with --on slurm: file of resources, or name in slurm/clusters")
-    ] = "cluster.toml",
-    yes: Annotated[bool, typer.Option("--yes", help="with --on slurm: submit without asking, however much")] = False,
-    jobs: Jobs = DEMO_JOBS,
-    threads: Threads = None,
-    device: Device = "auto",
-    search_images: Annotated[
-        int | None, typer.Option("--search-images", min=50, help="images a point of the search and training seed")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run, and run nothing")] = False,
-    first: Annotated[
-        bool, typer.Option("--try", help="run the first cell only, and say what the rest would be")
-    ] = False,
-    name: Annotated[str | None, typer.Option("--name", help="name of the report (the grid's own, else grid)")] = None,
-    runs: Runs = DEFAULT_RUNS,
-) -> None:
-    """Run tables of the paper, or a grid over axes, or both; what is finished or shared runs once."""
-    from experiments import forecast, presets, run_grid, runner
-    from experiments.axes import GRIDS
-    from experiments.grid import Request
-    from experiments.pipeline import EXPERIMENT
-
-    require_one("grid")
-    if on not in PLACES:
-        raise UserError(f"--on={on} must be one of {', '.join(PLACES)}")
-    words = tuple(tables or ())
-    request = Request(
-        name=name or (words[0] if len(words) == 1 and words[0] in GRIDS else "grid"),
-        preset=preset,
-        tables=words,
-        axes=tuple(axes or ()),
-        each=each,
-        assignments=tuple(assignments or ()),
-        seeds=seeds,
-        images=search_images,
-    )
-    store, asked, jobs = Store(runs), request.grid(), 1 if on == "debug" else jobs
-    if dry_run:
-        print("\n".join(forecast.forecast(store, asked, jobs)))
-        if on == "slurm":
-            from slurm import launch
-
-            print("\n".join(launch.cost(store, request, cluster).lines))
-        return
-    runtime = build(Runtime, {"device": device, "threads": threads or presets.THREADS.get(preset)})
-    if first:
-        end_with(runner.attempt_cells(store, [asked.sample], runtime, EXPERIMENT, jobs))
-        print_metrics(store, asked.sample)
-        print("the whole grid, of which this cell is finished:", *forecast.forecast(store, asked, jobs), sep="\n")
-        return
-    if on == "slurm":
-        from slurm import launch
-
-        launch.start(store, request, cluster, runtime, shlex.join(["tokenbridge", *sys.argv[1:]]), yes)
-        return
-    failures = run_grid.run(store, asked, runtime, jobs)
-    if failures and on == "debug":
-        raise failures[0].error
-    end_with(failures)
-    print(f"report: tokenbridge report {request.name}")
-
-
-def end_with(failures: Sequence[Failure]) -> None:
-    """Stop with a list of what failed and why, one line each; exit code 1."""
-    for failure in failures:
-        print(f"failed: {failure}", file=sys.stderr)
-    if failures:
-        print("the same command tries these again and nothing else", file=sys.stderr)
-        raise typer.Exit(1)
+app.command()(grid)
 
 
 @app.command()
@@ -192,15 +93,6 @@ def run(
     tracking.sync(store, [cell.id])
     print_metrics(store, cell)
     print(f"cell {cell.id}, artifacts in {runs / 'stages'}; MLflow: tokenbridge ui --runs {runs}")
-
-
-def print_metrics(store: Store, cell: Cell) -> None:
-    """Every metric of a cell, one a line."""
-    for stage in cell.stages():
-        path = store.folder(stage.id) / "metrics.json"
-        if path.exists():
-            for key, value in json.loads(path.read_text())["metrics"].items():
-                print(f"{f'{stage.kind.name}/{key}':<44} {value:.6g}")
 
 
 @app.command()

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.pipeline import JOINT
-from slurm import status, view
 from slurm import sweep as records
+from slurm import view
 from slurm.status import Word
 from slurm.sweep import CellStages, Job, Sweep
 from tokenbridge.artifacts import Store
@@ -192,6 +192,6 @@ def ended(store: Store, attempt: Attempt) -> bool:
     tasks, silent = view.ask([attempt.job])
     if not silent:
         task = (tasks or {}).get(attempt.job.job)
-        return task is None or status.over(task)
+        return task is None or task.over
     said = [said for said in records.events(store, attempt.stage) if said.get("job") == attempt.job.job]
     return store.finished(attempt.stage) or (bool(said) and said[-1]["event"] not in ("started", "stopped"))

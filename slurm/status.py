@@ -7,7 +7,6 @@ its queue, then the last word of the stage's newest job, then Slurm's accounting
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Literal
 
 from experiments.runner import Training, training
 from slurm import sweep as records
-from slurm.scheduler import Task
+from slurm.answers import RETURNING, Task
 from slurm.sweep import Job
 from tokenbridge.artifacts import Store
 
@@ -25,9 +24,6 @@ submitted yet; lost: its job has gone and left neither a result nor a reason"""
 UNDER_WAY: tuple[Word, ...] = ("running", "requeued", "queued", "blocked", "waiting")
 BROKEN: tuple[Word, ...] = ("failed", "cancelled", "lost")
 
-RETURNING_SECONDS = 30.0
-RETURNING = {"NODE_FAIL": "its node failed", "BOOT_FAIL": "its node failed", "PREEMPTED": "preempted"}
-"""what Slurm calls a job for the seconds before it is in the queue again"""
 DEATHS = {
     "TIMEOUT": "time limit",
     "DEADLINE": "time limit",
@@ -136,11 +132,11 @@ class _Look:
     def _record(self, job: Job) -> Task | None:
         """Of a job that has ended. What accounting still calls running or waiting has been lost on the way."""
         known, past = (self.tasks or {}).get(job.job), self.past.get(job.job)
-        return past if past and over(past) and (known is None or known.state == past.state) else known
+        return past if past and past.over and (known is None or known.state == past.state) else known
 
     def _queued(self, job: Job) -> Task | None:
         task = (self.tasks or {}).get(job.job)
-        return None if task is None or over(task) else task
+        return None if task is None or task.over else task
 
     def _said(self, id: str, job: Job) -> dict[str, Any]:
         """The last word of this job, {} where it has said nothing."""
@@ -193,14 +189,14 @@ class _Look:
         if task is None:
             return State(*NO_TRACE[event], job.job)
         if how == "CANCELLED":
-            return State("cancelled", _canceller(task), job.job)
+            return State("cancelled", task.canceller, job.job)
         if how == "COMPLETED" and event != "stopped":
             return State("lost", "left no result, though Slurm calls it completed", job.job)
         if event is None and how == "FAILED" and not job.log(self.store, "err").exists():
             where = f"it wrote nothing into {self.store.root}, which node {task.node} must share with this one"
             return State("failed", where, job.job)
         kept = "; its checkpoint is kept" if event == "stopped" else ""
-        return State("failed", f"{DEATHS.get(how) or f'ended without a word ({_end(task)})'}{kept}", job.job)
+        return State("failed", f"{DEATHS.get(how) or f'ended without a word ({task.ending})'}{kept}", job.job)
 
     def _by_word(self, id: str, job: Job) -> State:
         """Without Slurm."""
@@ -243,28 +239,3 @@ def _last_word(said: Mapping[str, Any], job: Job) -> State:
     if said["event"] == "cancelled":
         return State("cancelled", f"by {said.get('by', 'a user')}", job.job)
     return State("lost", "was finished, but its folder is gone", job.job)
-
-
-def over(task: Task) -> bool:
-    """Whether a job that Slurm still lists has ended, for good."""
-    returns = task.state in RETURNING and time.time() - (task.ended or 0) < RETURNING_SECONDS
-    return not (task.live or returns)
-
-
-def _end(task: Task) -> str:
-    """FAILED, exit code 1 or FAILED, signal 9."""
-    code, _, number = task.exit.partition(":")
-    more = f", signal {number}" if number not in ("", "0") else f", exit code {code}" if code not in ("", "0") else ""
-    return f"{task.state}{more}"
-
-
-def _canceller(task: Task) -> str:
-    user = task.reason.removeprefix("by uid ")
-    if not user.isdigit():
-        return "by a user"
-    import pwd
-
-    try:
-        return f"by {pwd.getpwuid(int(user)).pw_name}"
-    except KeyError:
-        return f"by user {user}"

@@ -8,7 +8,7 @@ import pytest
 
 from slurm import scheduler, view
 from slurm import sweep as records
-from slurm.scheduler import Task
+from slurm.answers import Task
 from slurm.status import stage_states
 from tests.small_sweep import Small
 from tokenbridge.artifacts import Store
