@@ -217,7 +217,9 @@ def slurm() -> Check:
         return Check("Slurm", None, f"sinfo failed ({reason})", "see that slurmctld runs")
     partitions = [line.split() for line in done.stdout.splitlines() if line.strip()]
     named = ", ".join(f"{name} ({nodes} nodes, {state})" for name, state, nodes in partitions)
-    accounting = "" if _accounting() else "; no accounting: states come from squeue and from what the jobs said themselves"
+    accounting = (
+        "" if _accounting() else "; no accounting: states come from squeue and from what the jobs said themselves"
+    )
     return Check("Slurm", True, f"partitions: {named or 'none'}{accounting}")
 
 

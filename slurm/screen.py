@@ -21,7 +21,7 @@ MARKS: dict[Word, str] = {
     "failed": "FAIL", "cancelled": "canc", "lost": "LOST",
 }  # fmt: skip
 LEGEND: dict[Word, str] = {
-    "finished": "finished", "running": "running (45%: of its steps)", "requeued": "requeued", "queued": "queued",
+    "finished": "finished", "running": "running, or 45% done", "requeued": "requeued", "queued": "queued",
     "blocked": "waits for its inputs", "waiting": "not submitted", "failed": "failed", "cancelled": "cancelled",
     "lost": "lost",
 }  # fmt: skip
