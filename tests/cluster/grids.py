@@ -26,10 +26,10 @@ def environment(code: Path = ROOT) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(code), "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
-def tokenbridge(*arguments, cwd: Path, code: int | None = 0, **more: str) -> subprocess.CompletedProcess[str]:
+def tokenbridge(*arguments, cwd: Path, code: int | None = 0) -> subprocess.CompletedProcess[str]:
     """The command, with runs in cwd/runs; code: the exit status that it must have, None for any."""
     argv = [sys.executable, "-m", "experiments.cli", *map(str, arguments)]
-    done = subprocess.run(argv, capture_output=True, text=True, cwd=cwd, env=environment() | more)
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=cwd, env=environment())
     assert code is None or done.returncode == code, done.stdout + done.stderr
     return done
 
