@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed-$(shell cat pyproject.toml requirements.lock | cksum | cut -d' ' -f1)
 
-.PHONY: demo test test-slow cluster-test check format install lock clean
+.PHONY: demo test test-slow cluster-test cluster-soak check format install lock clean
 
 demo: install  ## images to a report on the shipped digits, about 4 minutes on two cores; a second call takes seconds
 	$(BIN)/tokenbridge demo
@@ -17,6 +17,10 @@ test-slow: install  ## what takes longer, such as training the shipped weights a
 
 cluster-test: install  ## on a real Slurm that it starts on this machine and stops again
 	$(BIN)/pytest -m cluster tests/cluster
+
+cluster-soak: install  ## faults at random moments of a sweep: ROUNDS=20 of them, from a random SEED unless told
+	seed=$${SEED:-$$(shuf -i 0-999999 -n 1)}; echo "SEED=$$seed ROUNDS=$(or $(ROUNDS),1)"; \
+	SEED=$$seed ROUNDS=$(or $(ROUNDS),1) $(BIN)/pytest -m cluster tests/cluster/test_faults.py
 
 check: install  ## style and types
 	$(BIN)/ruff check .

@@ -217,7 +217,18 @@ def slurm() -> Check:
         return Check("Slurm", None, f"sinfo failed ({reason})", "see that slurmctld runs")
     partitions = [line.split() for line in done.stdout.splitlines() if line.strip()]
     named = ", ".join(f"{name} ({nodes} nodes, {state})" for name, state, nodes in partitions)
-    return Check("Slurm", True, f"partitions: {named or 'none'}")
+    accounting = (
+        "" if _accounting() else "; no accounting: states come from squeue and from what the jobs said themselves"
+    )
+    return Check("Slurm", True, f"partitions: {named or 'none'}{accounting}")
+
+
+def _accounting() -> bool:
+    """Whether sacct answers; it fails where accounting is off, or its daemon away."""
+    try:
+        return not subprocess.run(["sacct", "--starttime=now"], capture_output=True, timeout=WAIT).returncode
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def _git() -> Check:

@@ -33,7 +33,7 @@ def forecast(store: Store, grid: Grid, jobs: int) -> list[str]:
     search = "; the search may choose points that are counted twice" if grid.search else ""
     lines.append(
         f"about {time_text(total)} of work, {time_text(total / jobs)} with {jobs} stages at a time"
-        f" (by the times of earlier stages here{search})"
+        f" (by the times of earlier stages here, else a guess{search})"
     )
     return lines
 

@@ -28,19 +28,24 @@ def grid(
     tables: Annotated[
         list[str] | None,
         typer.Argument(
-            help="1a, 1b, 2a to 2e, heads, 5, figure-8; or a named grid: ablation", metavar="[TABLE|GRID]..."
+            help="tables of the paper (1a, 1b, 2a to 2e, heads, 5, figure-8), or a named grid: ablation",
+            metavar="[TABLE|GRID]...",
         ),
     ] = None,
     axes: Annotated[
-        list[str] | None, typer.Option("--axis", help="setting and values, such as quantizer.levels=16,32; repeatable")
+        list[str] | None,
+        typer.Option("--axis", help="a setting and its values, such as quantizer.levels=16,32; repeatable"),
     ] = None,
-    each: Annotated[bool, typer.Option("--each", help="vary one axis at a time, the others as in the base")] = False,
+    each: Annotated[
+        bool, typer.Option("--each", help="vary one axis at a time, the others as in the base; not the full product")
+    ] = False,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="setting of the base, such as train.epochs=100; repeatable")
     ] = None,
     preset: Annotated[str, typer.Option("--preset", help="base configuration")] = "digits",
     seeds: Annotated[
-        int | None, typer.Option("--seeds", min=1, help="training seeds a row (3; for a grid of axes alone 1)")
+        int | None,
+        typer.Option("--seeds", min=1, help="training seeds of each row or cell (default: 3; 1 for axes alone)"),
     ] = None,
     on: Annotated[
         str,
@@ -54,16 +59,24 @@ def grid(
     threads: Threads = None,
     device: Device = "auto",
     search_images: Annotated[
-        int | None, typer.Option("--search-images", min=50, help="images a point of the search and training seed")
+        int | None,
+        typer.Option("--search-images", min=50, help="images of a point and training seed, where guidance is searched"),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run, and run nothing")] = False,
-    first: Annotated[
-        bool, typer.Option("--try", help="run the first cell only, and say what the rest would be")
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what would run, for how long, and run nothing")
     ] = False,
-    name: Annotated[str | None, typer.Option("--name", help="name of the report (the grid's own, else grid)")] = None,
+    first: Annotated[
+        bool, typer.Option("--try", help="run the first cell only, here, and say what the rest would take")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option("--name", help="of the sweep and its report (default: the named grid's, else grid)")
+    ] = None,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
-    """Run tables of the paper, or a grid over axes, or both; what is finished or shared runs once."""
+    """Run tables of the paper, or a grid over axes, or both; what is finished or shared runs once.
+
+    Example: tokenbridge grid --axis quantizer.levels=16,32 --axis sample.temperature=0.9,1.0 --on slurm --dry-run
+    """
     from experiments import presets, run_grid
     from experiments.axes import GRIDS
     from experiments.grid import Request

@@ -10,7 +10,7 @@ import typer
 
 Runs = Annotated[Path, typer.Option("--runs", envvar="TOKENBRIDGE_RUNS", help="folder of all artifacts")]
 Reports = Annotated[Path, typer.Option("--reports", help="folder of all reports")]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="stages at a time")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="stages at a time on this machine")]
 TrainedOut = Annotated[Path, typer.Option("--out", help="folder for the weights and their card")]
 Seeds = Annotated[int, typer.Option("--seeds", min=1, help="training seeds a row")]
 Threads = Annotated[

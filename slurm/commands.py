@@ -35,13 +35,14 @@ SweepName = Annotated[str, typer.Argument(help="name of the sweep, see `tokenbri
 def status(
     name: Annotated[str | None, typer.Argument(help="name of the sweep (default: the latest)", metavar="SWEEP")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="look again every 5 s until it is over")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="a line for each cell")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="a line for each cell, however many")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="all that is known, for programs")] = False,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
-    """Where each cell of a sweep stands; then bring MLflow up to date.
+    """Show where each cell of a sweep stands; then bring MLflow up to date.
 
-    Exit code: 0 all finished; 1 it is over and something failed, was cancelled or is lost; 3 still under way.
+    Exit code: 0 all finished; 1 it is over and something failed, was cancelled or is lost (its job ended without a
+    word); 3 still under way.
     """
     store = Store(runs)
     known = _sweep(store, name)
@@ -86,7 +87,7 @@ def _track(store: Store, found: View) -> None:
     from experiments import tracking
 
     try:
-        tracking.sync(store, list(found.sweep.cells))
+        tracking.catch_up(store, list(found.sweep.cells))
     except (UserError, KeyboardInterrupt) as error:
         print(f"MLflow is not up to date: {error or 'stopped; `tokenbridge sync` goes on'}", file=sys.stderr)
 
@@ -106,7 +107,7 @@ def _news(store: Store) -> bool:
 
 @commands.command()
 def sweeps(runs: Runs = DEFAULT_RUNS) -> None:
-    """List the sweeps, the oldest first."""
+    """List the sweeps, the oldest first: how many cells are finished, and the command."""
     store = Store(runs)
     known = [records.read(store, name) for name in records.names(store)]
     if not known:
@@ -120,13 +121,20 @@ def sweeps(runs: Runs = DEFAULT_RUNS) -> None:
 
 @commands.command()
 def logs(
-    target: Annotated[str, typer.Argument(help="a cell's name, a part of it, or an id", metavar="CELL|STAGE|JOB")],
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="go on until the job has ended")] = False,
-    name: Annotated[str | None, typer.Option("--sweep", help="sweep of the cell (default: the latest)")] = None,
-    kind: Annotated[str | None, typer.Option("--stage", help="kind of stage, such as train")] = None,
+    target: Annotated[
+        str, typer.Argument(help="name of a cell or a part of it, or id of a stage or job", metavar="CELL|STAGE|JOB")
+    ],
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="show what is added, until the job has ended")] = False,
+    name: Annotated[
+        str | None, typer.Option("--sweep", help="sweep of the cell (default: the latest that has it)")
+    ] = None,
+    kind: Annotated[str | None, typer.Option("--stage", help="which stage of the cell, such as train")] = None,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
-    """Show what a stage's newest job wrote: of the stage that failed, else that runs, else of the last."""
+    """Show the end of what a job wrote, and its traceback.
+
+    Of a cell: the newest job of the stage that failed, else of the one that runs, else of the last that ended.
+    """
     store = Store(runs)
     attempt = attempts.find(store, target, name, kind)
     try:
@@ -145,10 +153,15 @@ def _write(text: str) -> None:
 @commands.command()
 def retry(
     name: SweepName,
-    only_failed: Annotated[bool, typer.Option("--failed", help="not what was cancelled or is lost")] = False,
+    only_failed: Annotated[
+        bool, typer.Option("--failed", help="only what failed, not what was cancelled or is lost")
+    ] = False,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
-    """Submit again what failed, was cancelled or is lost; what is still queued is left alone."""
+    """Submit again what failed, was cancelled or is lost, and what waits for it.
+
+    With the code and the file of resources as they are now. What is queued or runs is left alone.
+    """
     store = Store(runs)
     found = _asked(view.look(store, records.read(store, name)))
     stages = found.broken(("failed",)) if only_failed else found.lacking()
@@ -170,10 +183,10 @@ def _asked(found: View) -> View:
 @commands.command()
 def cancel(
     name: SweepName,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="cancel without asking")] = False,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
-    """Cancel the jobs of a sweep, except those whose stages another sweep under way needs.
+    """Cancel the jobs of a sweep, except those that another sweep under way needs.
 
     Exit code: 0 cancelled, or nothing to cancel; 1 the answer was no.
     """

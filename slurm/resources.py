@@ -85,10 +85,11 @@ class Resources(Config):
 
     @property
     def about(self) -> str:
+        gpus = self.nodes * self.gpus
         parts = [
             f"{self.nodes} nodes" if self.nodes > 1 else "",
             f"{self.processes} processes a node" if self.processes > 1 else "",
-            f"{self.nodes * self.gpus} GPUs" if self.gpus else "",
+            f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "",
             f"{self.cpus} CPUs" if self.cpus > 1 else "1 CPU",
             f"{self.memory} memory" if self.memory else "",
             f"{self.minutes} min at most",
@@ -167,6 +168,11 @@ class Cluster:
     path: Path
     tables: dict[str, Resources]
     """all, and those of its kinds that differ"""
+
+    @property
+    def lasting(self) -> str:
+        """What finds it again from another folder, by the snapshot of the code if it is a part of that."""
+        return self.path.stem if self.path.parent == SHIPPED else str(self.path)
 
     def of(self, kind: str) -> Resources:
         return self.tables.get(kind, self.tables["all"])

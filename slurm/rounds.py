@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from slurm.sweep import CellStages, Sweep
 from tokenbridge.artifacts import Store
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import build
+
+NAME = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,18 @@ class RoundJob:
 def new(store: Store, request: Request, cluster: str, runtime: Runtime, command: str) -> Sweep:
     """A sweep that nobody has submitted yet, or the one of that name with a new request. UserError: cannot run."""
     grid = request.grid()
+    if not NAME.fullmatch(request.name) or request.name in sweep.TAKEN:
+        raise UserError(
+            f"--name={request.name} must be letters, digits and . _ - (it names a folder and jobs), and none of"
+            f" {', '.join(sweep.TAKEN)}"
+        )
     if SPEED in grid.tables:
         raise UserError(f"table {SPEED} compares times on one machine and is not for a cluster; run it with --on local")
     asked = Sweep(
         name=request.name,
         request=request.model_dump(mode="json"),
         cells={},
-        cluster=str(resources.read(cluster).path),
+        cluster=resources.read(cluster).lasting,
         code="",
         command=command,
         submitted=time.time(),
@@ -85,8 +93,14 @@ def advance(store: Store, wanted: Sweep, only: Iterable[str] | None = None) -> l
     only: leave out what these stages do not need and what does not need them. Returns the jobs that were submitted.
     UserError: what Slurm said; the sweep is then as it was.
     """
-    store = Store(store.root.resolve())  # jobs may start in another folder
     found = of(store, request_of(wanted).grid(), wanted.round)
+    jobs = hand_over(store, wanted, found, only)
+    return end(store, wanted.name, only) if jobs is None else jobs
+
+
+def hand_over(store: Store, wanted: Sweep, found: Round, only: Iterable[str] | None = None) -> list[sweep.Job] | None:
+    """The jobs that a round is submitted as: none where all its stages are queued already, None where all are there."""
+    store = Store(store.root.resolve())  # jobs may start in another folder
     cluster, runtime = resources.read(wanted.cluster), build(Runtime, wanted.runtime)
     submission = submit.Submission(store, wanted.name, cluster, runtime)
 
@@ -95,9 +109,8 @@ def advance(store: Store, wanted: Sweep, only: Iterable[str] | None = None) -> l
         sweep.write(store, replace(wanted, cells=_joined(wanted, found), done=False, code=code))
 
     stages = found.stages() if only is None else plan.around(only, found.stages())
-    if submission.submit(stages, RoundJob(store, wanted.name), write):
-        return submission.jobs
-    return end(store, wanted.name, only)
+    under_way = submission.submit(stages, RoundJob(store, wanted.name), write)
+    return submission.jobs if under_way else None
 
 
 def resubmit(store: Store, known: Sweep, stages: Iterable[str]) -> list[sweep.Job]:
@@ -118,7 +131,10 @@ def end(store: Store, name: str, only: Iterable[str] | None = None) -> list[swee
     grid = request_of(ended).grid()
     run_grid.write_plan(store, grid, run_grid.final(store, grid))
     sweep.write(store, replace(ended, done=True))
-    tracking.sync(store, list(ended.cells))
+    try:
+        tracking.sync(store, list(ended.cells))
+    except UserError as error:  # nothing is lost, and no job fails for a server that is away
+        print(error, flush=True)
     return []
 
 

@@ -19,6 +19,7 @@ Seen on Slurm 22.05 with slurm/cluster.sh, and relied on:
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import shutil
@@ -47,13 +48,15 @@ def unavailable() -> str | None:
     return None
 
 
-def queue(jobs: Iterable[str] | None = None) -> dict[str, Task]:
-    """This user's jobs that wait, run or ended within MinJobAge seconds, by id; all of them, or those asked for.
+def queue(jobs: Iterable[str] | None = None, users: Iterable[str] = ()) -> dict[str, Task]:
+    """Jobs of these users (this one, unless told) that wait, run or ended within MinJobAge seconds, by id.
 
-    Always asks for all and filters: a thousand ids make too long a command line, and one unknown among them an error.
+    jobs: only these. Always asks for all and filters: a thousand ids make too long a command line, and one unknown
+    among them an error.
     """
     columns = ",".join(f"{name}:{width}" for name, width in COLUMNS.items())
-    text = _ask("squeue", "--me", "--array", "--noheader", "--states=all", f"--Format={columns}")
+    whose = ",".join(sorted({*users} or {getpass.getuser()}))
+    text = _ask("squeue", f"--user={whose}", "--array", "--noheader", "--states=all", f"--Format={columns}")
     return _wanted(parse_queue(text), jobs)
 
 

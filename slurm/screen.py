@@ -14,7 +14,7 @@ from slurm.table import MARKS, Row, Size, Table, clip
 from slurm.view import BROKE, ENDED, ORDER, View, columns
 
 LEGEND: dict[Word, str] = {
-    "finished": "finished", "running": "running (45%: of its steps)", "requeued": "requeued", "queued": "queued",
+    "finished": "finished", "running": "running, or 45% done", "requeued": "requeued", "queued": "queued",
     "blocked": "waits for its inputs", "waiting": "not submitted", "failed": "failed", "cancelled": "cancelled",
     "lost": "lost",
 }  # fmt: skip

@@ -23,6 +23,7 @@ from slurm import plan, scheduler, snapshot, sweep
 from slurm.job import StageJob
 from slurm.resources import Cluster, Resources
 from slurm.sweep import Job
+from slurm.view import ask
 from tokenbridge.artifacts import Store, writable
 from tokenbridge.config import Runtime, UserError
 
@@ -36,9 +37,12 @@ def unfinished(store: Store, stages: Mapping[str, Stage]) -> dict[str, Stage]:
 
 def live(store: Store, ids: Iterable[str]) -> dict[str, str]:
     """Stages that are in Slurm's hands, by whatever sweep: their jobs."""
-    queue = scheduler.queue()
-    last = {stage: found[-1].job for stage, found in sweep.jobs(store).items()}
-    return {id: last[id] for id in ids if id in last and last[id] in queue and queue[last[id]].live}
+    known = sweep.jobs(store)
+    last = {id: known[id][-1] for id in ids if id in known}
+    tasks, silent = ask(list(last.values()))
+    if tasks is None:
+        raise UserError(silent)
+    return {id: job.job for id, job in last.items() if job.job in tasks and tasks[job.job].live}
 
 
 @dataclass

@@ -86,6 +86,9 @@ class Job:
         return store.root / self.folder / f"{self.job}_{rank}_log.{stream}"
 
 
+TAKEN = ("code", "events")  # folders beside those of the sweeps
+
+
 def ending(name: str) -> str:
     """What the job that ends a round of a sweep is called where jobs are listed by stage."""
     return f"next-{name}"

@@ -23,6 +23,7 @@ ORDER: tuple[Word, ...] = (
 )  # fmt: skip
 """a cell is called what comes first among its stages"""
 LIVE: tuple[Word, ...] = ("running", "requeued", "queued", "blocked")
+REUSED_SECONDS = 60.0  # by which a job can seem to be submitted after its record: clocks differ
 MEASURED = 5  # finished stages of a kind that are asked how long they took
 ENDED, BROKE, UNDER_WAY = 0, 1, 3
 """exit codes of `tokenbridge status`; 2 is bad input, as everywhere"""
@@ -156,9 +157,15 @@ def ask(jobs: Sequence[Job]) -> tuple[dict[str, scheduler.Task] | None, str]:
     if reason := scheduler.unavailable():
         return None, reason
     try:
-        return scheduler.queue([job.job for job in jobs]), ""
+        found = scheduler.queue([job.job for job in jobs], {job.user for job in jobs})
     except UserError as error:
         return None, str(error)
+    return {job.job: found[job.job] for job in jobs if job.job in found and _same(job, found[job.job])}, ""
+
+
+def _same(job: Job, task: scheduler.Task) -> bool:
+    """A cluster that was set up anew counts from 1 again. A requeue makes Slurm's time of submission a later one."""
+    return task.submitted is None or task.restarts > 0 or task.submitted < job.time + REUSED_SECONDS
 
 
 def _history(jobs: Sequence[str]) -> Mapping[str, scheduler.Task]:

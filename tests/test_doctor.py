@@ -135,7 +135,11 @@ def test_slurm_is_optional_and_asked_whether_it_answers(tmp_path, monkeypatch):
     write_program(tmp_path, "sinfo", "echo 'slurm_load_partitions: Unable to contact slurm controller' >&2; exit 1")
     assert (doctor.slurm().ok, "Unable to contact" in doctor.slurm().detail) == (None, True)
     write_program(tmp_path, "sinfo", "echo 'debug* up 4'; echo 'gpu up 2'")  # as sinfo prints "%P %a %D"
-    assert doctor.slurm() == doctor.Check("Slurm", True, "partitions: debug* (4 nodes, up), gpu (2 nodes, up)")
+    there = "partitions: debug* (4 nodes, up), gpu (2 nodes, up)"
+    write_program(tmp_path, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
+    assert (doctor.slurm().ok, doctor.slurm().detail.startswith(f"{there}; no accounting: ")) == (True, True)
+    write_program(tmp_path, "sacct", "exit 0")
+    assert doctor.slurm() == doctor.Check("Slurm", True, there)
 
 
 @pytest.mark.skipif(shutil.which("sinfo") is None and not os.environ.get("CI"), reason="no Slurm here")

@@ -84,7 +84,7 @@ def test_a_small_sweep(tmp_path):
         "2a-b000-t0            ok      ok        ok          45%   .          .      .     step 45/100, 55 s left",
         "2a-b000-t1            ok      ok        ok          45%   .          .      .     step 45/100, 55 s left",
         "2a-b001-t1            ok      ok        ok          ok    ok         q      .",
-        "ok finished  run running (45%: of its steps)  q queued  . waits for its inputs  FAIL failed  canc cancelled",
+        "ok finished  run running, or 45% done  q queued  . waits for its inputs  FAIL failed  canc cancelled",
         "failed: sample of 2a-b001-t0: disk full",
         "    tokenbridge logs 2a-b001-t0 --stage sample --sweep small",
         "tokenbridge retry small submits again what failed, was cancelled or is lost",

@@ -26,10 +26,10 @@ def environment(code: Path = ROOT) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(code), "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
-def tokenbridge(*arguments, cwd: Path, code: int | None = 0, **more: str) -> subprocess.CompletedProcess[str]:
+def tokenbridge(*arguments, cwd: Path, code: int | None = 0) -> subprocess.CompletedProcess[str]:
     """The command, with runs in cwd/runs; code: the exit status that it must have, None for any."""
     argv = [sys.executable, "-m", "experiments.cli", *map(str, arguments)]
-    done = subprocess.run(argv, capture_output=True, text=True, cwd=cwd, env=environment() | more)
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=cwd, env=environment())
     assert code is None or done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -78,3 +78,9 @@ def stages(cwd: Path, name: str, kind: str) -> list[str]:
 def journal(cwd: Path, stage: str) -> list[tuple[str, float, int]]:
     lines = (cwd / "runs" / "stages" / stage / "metrics.jsonl").read_text().splitlines()
     return [(key, value, step) for key, value, _, step in map(json.loads, lines)]
+
+
+def daemon(cluster: Path, *argv: str) -> None:
+    """As cluster.sh starts it, so that it finds it again."""
+    env = os.environ | {"CLUSTER_SH": str(cluster), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
+    subprocess.run(argv, env=env, check=True, timeout=60)

@@ -1,0 +1,78 @@
+"""Sweeps where something is missing or in the way: accounting, room in arrays, a shared folder, space."""
+
+import subprocess
+from contextlib import contextmanager
+
+import pytest
+
+from tests.cluster.conftest import started
+from tests.cluster.grids import daemon, end_of, events, grid, jobs_by_stage, on_slurm, stages, tokenbridge
+
+pytestmark = pytest.mark.cluster
+
+
+def test_without_accounting(plain_cluster, tmp_path):
+    """What failed, what was cancelled for it and what is there are told by the queue and by the jobs' own words."""
+    broken = ("quantizer.kind=quantile", "quantizer.per=channel")
+    tokenbridge(*grid("plain", "quantizer.levels=8,65000", settings=broken), *on_slurm(), cwd=tmp_path)
+    following = tokenbridge("logs", "b00008", "--stage", "latents", "-f", cwd=tmp_path)
+    assert "Job completed successfully" in following.stdout + following.stderr
+    shown = end_of(tmp_path, "plain")
+    assert shown.returncode == 1
+    assert "levels=65000 must be at most" in shown.stdout
+    assert "1 finished" in shown.stdout
+    assert sorted(events(tmp_path, id) for id in stages(tmp_path, "plain", "score")) == [[], ["started", "finished"]]
+    tokenbridge("cancel", "plain", "--yes", cwd=tmp_path)
+    assert "plain" in tokenbridge("sweeps", cwd=tmp_path).stdout
+
+
+def test_arrays_larger_than_the_cluster_allows_are_split(tmp_path):
+    with started(nodes=2, MAX_ARRAY_SIZE="3"):
+        tokenbridge("grid", "1a", "--name", "split", *on_slurm(), cwd=tmp_path)
+        shown = end_of(tmp_path, "split")
+    assert shown.returncode == 0, shown.stdout
+    kinds = [id.partition("-")[0] for id in jobs_by_stage(tmp_path)]
+    assert kinds.count("quantizer") > 3
+    report = tokenbridge("report", "1a", "--name", "split", cwd=tmp_path).stdout
+    assert "B=16" in report
+
+
+def test_a_folder_that_nodes_do_not_share_is_named(tmp_path):
+    """The node sees an empty folder where the runs are: its own mount, as a local disk would be."""
+    with started(nodes=1) as folder:
+        pid = (folder / "run" / "slurmd.127.0.0.1.pid").read_text().strip()
+        subprocess.run(["kill", pid], check=True)
+        subprocess.run(["tail", f"--pid={pid}", "-f", "/dev/null"], check=True, timeout=30)
+        mount = f"mount -t tmpfs none {tmp_path} && exec slurmd -N 127.0.0.1"
+        daemon(folder, "unshare", "--mount", "sh", "-c", mount)
+        tokenbridge(*grid("apart", "quantizer.levels=8"), *on_slurm(), cwd=tmp_path)
+        shown = end_of(tmp_path, "apart")
+        assert shown.returncode == 1
+        assert (
+            f"it wrote nothing into {tmp_path / 'runs'}, which node 127.0.0.1 must share with this one" in shown.stdout
+        )
+
+
+@contextmanager
+def mounted(folder, *options):
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", *options, "none", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(("-o", "size=400k"), "disk full while writing"), (("-o", "ro"), "cannot be written (Read-only file system)")],
+)
+def test_a_folder_that_takes_nothing_leaves_no_job(cluster, tmp_path, options, words):
+    with mounted(tmp_path / "small", *options) as small:
+        words_of = grid("none", "quantizer.levels=8")
+        done = tokenbridge(*words_of, *on_slurm(), "--runs", small / "runs", cwd=tmp_path, code=2)
+        assert words in done.stderr
+        assert done.stderr.strip().count("\n") == 0
+        assert not list(small.glob("runs/sweeps/*/sweep.json"))
+    queue = subprocess.run(["squeue", "--noheader", "--format=%j"], capture_output=True, text=True, check=True)
+    assert "none-" not in queue.stdout

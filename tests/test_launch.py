@@ -1,0 +1,54 @@
+"""What is refused or asked before anything goes to Slurm: one line, exit code 2, nothing written."""
+
+import os
+import subprocess
+
+import pytest
+
+from tests.conftest import TINY
+from tests.test_cli import TOKENBRIDGE
+
+MANY = "quantizer.levels=" + ",".join(map(str, range(2, 135)))
+FEW = ["--axis", "quantizer.levels=4,8"]
+
+
+def call(*arguments, cwd):
+    """The command where there is no Slurm."""
+    argv = [TOKENBRIDGE, "grid", *arguments, "--on", "slurm"]
+    return subprocess.run(argv, capture_output=True, text=True, cwd=cwd, env=os.environ | {"PATH": "/nowhere"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ([*FEW], "cluster.toml must be in the working directory"),
+        ([*FEW, "--cluster", "nebula"], "nebula is neither a file with resources nor one of example, local-slurm"),
+        ([*FEW, "--cluster", "local-slurm"], "not found on PATH: this machine has no Slurm client"),
+        ([*FEW, "--cluster", "local-slurm", "--name", "a/b"], "--name=a/b must be letters, digits"),
+        ([*FEW, "--cluster", "local-slurm", "--name", "code"], "--name=code must be letters, digits"),
+        (["5", "--cluster", "local-slurm"], "table 5 compares times on one machine and is not for a cluster"),
+        (
+            ["--axis", MANY, "--cluster", "local-slurm"],
+            "666 jobs, about 1 device-hours are more than 500 jobs or 100 hours, which asks first; give --yes",
+        ),
+        (["--axis", "head.group=3", "--cluster", "local-slurm"], "head.group=3 must divide 8"),
+    ],
+)
+def test_refused(tmp_path, arguments, part):
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    done = call(*arguments, *settings, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert part in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+    assert not list(tmp_path.glob("runs/cells/*"))
+    assert not list(tmp_path.glob("runs/sweeps/*"))
+
+
+def test_a_dry_run_counts_jobs_and_needs_no_slurm(tmp_path):
+    (tmp_path / "cluster.toml").write_text('[train]\ngpus = 2\ntime = "1-00:00:00"\n')
+    done = call(*FEW, "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if "2 GPUs" in line]
+    assert line.split()[:3] == ["train", "2", "jobs,"]
+    assert "1440 min at most" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["cluster.toml"]
