@@ -1,21 +1,16 @@
 """What is refused or asked before anything goes to Slurm: one line, exit code 2, nothing written."""
 
-import os
-import subprocess
-
 import pytest
 
 from tests.conftest import TINY
-from tests.test_cli import TOKENBRIDGE
 
 MANY = "quantizer.levels=" + ",".join(map(str, range(2, 135)))
 FEW = ["--axis", "quantizer.levels=4,8"]
 
 
-def call(*arguments, cwd):
-    """The command where there is no Slurm."""
-    argv = [TOKENBRIDGE, "grid", *arguments, "--on", "slurm"]
-    return subprocess.run(argv, capture_output=True, text=True, cwd=cwd, env=os.environ | {"PATH": "/nowhere"})
+@pytest.fixture(autouse=True)
+def _no_slurm(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
 
 
 @pytest.mark.parametrize(
@@ -34,9 +29,9 @@ def call(*arguments, cwd):
         (["--axis", "head.group=3", "--cluster", "local-slurm"], "head.group=3 must divide 8"),
     ],
 )
-def test_refused(tmp_path, arguments, part):
+def test_refused(call, tmp_path, arguments, part):
     settings = [word for setting in TINY for word in ("--set", setting)]
-    done = call(*arguments, *settings, cwd=tmp_path)
+    done = call("grid", *arguments, *settings, "--on", "slurm", cwd=tmp_path)
     assert done.returncode == 2, done.stdout + done.stderr
     assert part in done.stderr
     assert done.stderr.strip().count("\n") == 0
@@ -44,9 +39,9 @@ def test_refused(tmp_path, arguments, part):
     assert not list(tmp_path.glob("runs/sweeps/*"))
 
 
-def test_a_dry_run_counts_jobs_and_needs_no_slurm(tmp_path):
+def test_a_dry_run_counts_jobs_and_needs_no_slurm(call, tmp_path):
     (tmp_path / "cluster.toml").write_text('[train]\ngpus = 2\ntime = "1-00:00:00"\n')
-    done = call(*FEW, "--dry-run", cwd=tmp_path)
+    done = call("grid", *FEW, "--dry-run", "--on", "slurm", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if "2 GPUs" in line]
     assert line.split()[:3] == ["train", "2", "jobs,"]
