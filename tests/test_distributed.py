@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from experiments.pipeline import KINDS
 from experiments.presets import DIGITS
 from tests.conftest import TINY
 from tests.small_processes import start
@@ -155,6 +156,11 @@ def test_dropout_is_drawn_by_rank(inputs, tmp_path):
     assert_same(first, again)
     alone = trained(inputs, tmp_path / "alone", 1, settings)
     assert abs(curve(alone)[0][1] / curve(first)[0][1] - 1) > LOSS
+
+
+def test_trainings_are_what_processes_share():
+    """A training that rank 0 began alone would wait for the others, who wait for its end."""
+    assert [kind.name for kind in KINDS.values() if kind.shared] == ["train"]
 
 
 @pytest.mark.slow
