@@ -48,7 +48,7 @@ def main_effects(rows: Sequence[tuple[Column, Sequence[Panel]]]) -> Figure:
         axes.set_xticks(range(len(values)), labels=values, rotation=30 if long else 0, ha="right" if long else "center")
         axes.set_xlim(-0.6, len(values) - 0.4)
         axes.set_xlabel(panel.key)
-    figure.legend(handles=_handles(), loc="outside upper center", ncols=3, columnspacing=2.5)
+    figure.legend(handles=_handles(), loc="outside upper center", ncols=3, columnspacing=2)
     return figure
 
 
@@ -75,7 +75,7 @@ def _handles() -> list[Line2D]:
     grey, open_ = mpl.rcParams["ytick.color"], mpl.rcParams["axes.facecolor"]
     mark = {"color": "C0", "marker": "o", "markersize": 6, "markeredgewidth": 1.4, "linestyle": "none"}
     return [
-        Line2D([], [], label="mean, difference to the first value settled", **mark),
-        Line2D([], [], label="mean, not settled, or first value", markerfacecolor=open_, **mark),
-        Line2D([], [], label="cells that are equal in all else", color=grey, alpha=0.5, marker="o", markersize=2.5),
+        Line2D([], [], label="mean, interval leaves out zero", **mark),
+        Line2D([], [], label="mean, not so, or first value", markerfacecolor=open_, **mark),
+        Line2D([], [], label="cells equal in all else", color=grey, alpha=0.5, marker="o", markersize=2.5),
     ]

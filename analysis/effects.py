@@ -134,6 +134,8 @@ def _change(effect: Effect, column: Column) -> Entry:
 
 
 def _signed(value: float, decimals: int) -> str:
+    if not round(value, decimals):
+        return number(0.0, decimals)
     return ("+" if value > 0 else "") + number(value, decimals)
 
 

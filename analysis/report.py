@@ -25,7 +25,7 @@ SECTIONS = {
     "reconstruction": "What quantization costs",
     "generation": "What the generator makes of the tokens",
     "effects": "What each axis does",
-    "axes": "Every point of the axes",
+    "axes": "Single points",
     "settings": "Settings",
     "speed": "Speed",
 }
@@ -122,7 +122,7 @@ def table_notes(filled: Sequence[Filled]) -> dict[str, list[str]]:
     found = {}
     for table in in_page_order(filled):
         found[table.table.id] = [note for note in table.notes if note not in said]
-        said |= set(table.notes) & set(ONCE)
+        said |= set(table.notes) & (set(table.notes) if table.table.kind == "effects" else set(ONCE))
     return found
 
 

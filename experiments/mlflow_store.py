@@ -161,7 +161,7 @@ def save_view(mlflow: MlflowClient, experiment: str) -> None:
 
     Where there are sweeps, their cells lie under them, unfolded.
     """
-    from experiments.paper import TABLES
+    from experiments.paper import FD, TABLES
 
     cells = mlflow.search_runs([experiment], "tags.kind = 'cell'")  # the first thousand tell what varies
     sweeps = mlflow.search_runs([experiment], "tags.kind = 'sweep'")
@@ -182,8 +182,10 @@ def save_view(mlflow: MlflowClient, experiment: str) -> None:
     if sweeps:  # the page draws a tree in the order of time alone, and its filter has no `or`
         others = " and ".join(f"tags.kind != '{kind}'" for kind in ("training", "report", "superseded"))
         view |= {"searchFilter": others, "orderByKey": "attributes.start_time"}
-        best = sorted({key for run in sweeps for key in run.data.metrics if key.startswith("best/")})
-        totals = [f"metrics.`{key}`" for key in ("cells", "cells_finished", *best)]
+        # metrics stand in the alphabet's order: more of a sweep's own would push those of its cells out of sight
+        best = f"best/{FD.key.rpartition('/')[2]}"
+        own = ("cells", "cells_finished", *([best] if any(best in run.data.metrics for run in sweeps) else []))
+        totals = [f"metrics.`{key}`" for key in own]
         view |= {"selectedColumns": columns + totals, "runsExpanded": {run.info.run_id: True for run in sweeps}}
     old = json.loads(mlflow.get_experiment(experiment).tags.get(VIEW_TAG, "{}"))
     if old.get("state") != (state := json.dumps(view)):

@@ -11,10 +11,12 @@ from typing import Any
 
 from experiments import paper, speed
 from experiments.grid import FIGURE_8, METRIC, SEARCH, SEARCH_SEED, SPEED, Grid, Point, Row, confidence, score_of, timed
-from experiments.pipeline import EXPERIMENT, Cell
+from experiments.pipeline import EXPERIMENT, Cell, differing
+from experiments.presets import preset
 from experiments.runner import Failure, attempt_cells
 from tokenbridge.artifacts import Store, read_json, write_json
 from tokenbridge.config import Runtime
+from tokenbridge.overrides import plain
 
 NOTES = {
     "digits": "Generation is at 16 levels a channel where a table does not say otherwise (the paper: 64) and trains for"
@@ -84,7 +86,7 @@ def write_plan(store: Store, grid: Grid, last: Final) -> None:
     path = folder / f"{grid.name}.json"
     plan: dict[str, Any] = {
         "name": grid.name,
-        "title": f"TokenBridge on {'handwritten digits' if grid.preset == 'digits' else grid.preset}",
+        "title": _title(grid),
         "preset": grid.preset,
         "base": grid.base.model_dump(mode="json"),
         "tables": [id for id in grid.tables if id != FIGURE_8],
@@ -94,11 +96,26 @@ def write_plan(store: Store, grid: Grid, last: Final) -> None:
         "axes": [{"key": axis.key, "values": list(axis.values)} for axis in grid.axes],
         "each": grid.each,
         "cells": [{"cell": t.cell.id, "values": dict(t.values), "seed": t.seed} for t in grid.trials],
-        "notes": [NOTES[grid.preset]] if grid.preset in NOTES else [],
+        "notes": _plan_notes(grid),
     }
     if path.exists():
         plan = merged(read_json(path), plan)
     write_json(path, plan)
+
+
+def _title(grid: Grid) -> str:
+    about = "TokenBridge"
+    if grid.axes and not grid.tables:
+        about = f"{grid.name}: {(', ' if grid.each else ' × ').join(axis.key.rpartition('.')[2] for axis in grid.axes)}"
+    return f"{about} on {'handwritten digits' if grid.preset == 'digits' else grid.preset}"
+
+
+def _plan_notes(grid: Grid) -> list[str]:
+    if grid.tables or not grid.axes:
+        return [NOTES[grid.preset]] if grid.preset in NOTES else []
+    changes = differing(grid.base, preset(grid.preset))
+    own = f" with {', '.join(f'{key}={plain(value)}' for key, value in changes.items())}" if changes else ""
+    return [f"Settings that no axis varies are those of the preset {grid.preset}{own}."]
 
 
 def _search(store: Store, grid: Grid, chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

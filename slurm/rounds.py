@@ -130,11 +130,11 @@ def end(store: Store, name: str, only: Iterable[str] | None = None) -> list[swee
 
     grid = request_of(ended).grid()
     run_grid.write_plan(store, grid, run_grid.final(store, grid))
-    sweep.write(store, replace(ended, done=True))
     try:
         tracking.sync(store, list(ended.cells))
     except UserError as error:  # nothing is lost, and no job fails for a server that is away
         print(error, flush=True)
+    sweep.write(store, replace(ended, done=True))
     return []
 
 

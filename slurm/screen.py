@@ -11,7 +11,7 @@ from experiments.runner import time_text
 from slurm.status import BROKEN, Word
 from slurm.sweep import CellStages
 from slurm.table import MARKS, Row, Size, Table, clip
-from slurm.view import BROKE, ENDED, ORDER, View, columns
+from slurm.view import BROKE, ENDED, LIVE, ORDER, View, columns
 
 LEGEND: dict[Word, str] = {
     "finished": "finished", "running": "running, or 45% done", "requeued": "requeued", "queued": "queued",
@@ -56,6 +56,8 @@ def header(view: View, left: tuple[float, int] | None) -> list[str]:
             reasons[state.detail] = reasons.get(state.detail, 0) + 1
     if reasons:
         found.append("queued because of " + ", ".join(f"{reason} ({number})" for reason, number in reasons.items()))
+    if view.last.word in LIVE and not view.counts.keys() & {*LIVE}:
+        found.append(f"the job that ends the round is {view.last.word}: it submits the next one, or fills MLflow")
     if view.discarded:
         found.append(f"{count(view.discarded, 'result')} came twice and the later discarded: Slurm ran the job twice")
     if view.silent:

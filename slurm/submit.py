@@ -137,7 +137,8 @@ class Submission:
 
     def _parameters(self, kind: str, resources: Resources, more: Mapping[str, Any]) -> dict[str, Any]:
         found = resources.parameters()
-        code = f"export PYTHONPATH={shlex.quote(str(self.store.root / self.code))}"
+        # safe: else Python looks first in the folder of the submission, which may be the checkout
+        code = f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(self.store.root / self.code))}"
         found["slurm_setup"] = [*found.get("slurm_setup", ()), code]
         found["slurm_additional_parameters"] = {**found.get("slurm_additional_parameters", {}), **HELD, **more}
         return found | {"name": f"{self.name}-{kind}"}

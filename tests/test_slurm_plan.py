@@ -54,7 +54,6 @@ def test_the_snapshot_runs_and_knows_its_commit(tmp_path):
     assert json.loads((folder / "snapshot.json").read_text()).keys() == {"commit", "dirty"}
     ask = "import tokenbridge, slurm.snapshot as s; from tokenbridge.artifacts import Store; print(s.HERE)"
     ask += f"; print(s.take(Store(__import__('pathlib').Path({str(tmp_path)!r}))))"
-    done = subprocess.run(
-        [sys.executable, "-c", ask], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(folder)}
-    )
+    env = {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True, env=env)
     assert done.stdout.split() == [str(folder), code]  # a snapshot of a snapshot is the same one

@@ -114,7 +114,7 @@ def test_a_failure_has_its_last_line(small):
         (["started"], Task("TIMEOUT"), "time limit"),
         (["started", "stopped"], Task("TIMEOUT"), "time limit; its checkpoint is kept"),
         (["started"], Task("FAILED", exit="0:9"), "ended without a word (FAILED, signal 9)"),
-        ([], Task("FAILED", exit="1:0"), "ended without a word (FAILED, exit code 1)"),
+        ([], Task("TIMEOUT"), "time limit"),
         (["started"], None, "left the queue without a word"),
         (["started", "stopped"], None, "stopped with a checkpoint and did not come back to the queue"),
     ],
@@ -125,6 +125,17 @@ def test_deaths_without_a_last_word(small, said, past, detail):
     small.say(train, *said)
     assert one(small, train, None, past) == ("failed", detail)
     assert one(small, train, past) == ("failed", detail)
+
+
+def test_a_job_that_wrote_nothing_had_no_shared_folder(small):
+    train = small.id("train")
+    failed = Task("FAILED", exit="1:0", node="n7")
+    where = f"it wrote nothing into {small.store.root}, which node n7 must share with this one"
+    assert one(small, train, None, failed) == ("failed", where)
+    log = records.jobs(small.store)[train][-1].log(small.store, "err")
+    log.parent.mkdir(parents=True)
+    log.touch()
+    assert one(small, train, None, failed) == ("failed", "ended without a word (FAILED, exit code 1)")
 
 
 def test_lost(small):

@@ -40,4 +40,4 @@ def _found(effect: Effect, column: Column) -> str:
         return f"reads {word} by {number(abs(gap.mean), column.decimals)}"
     if effect.settled:
         return f"is {word} by {number(abs(gap.mean), column.decimals)} ± {number(gap.half, column.decimals)}"
-    return f"no difference shown ({show(gap, column)})"
+    return f"shows no difference ({show(gap, column)})"

@@ -147,16 +147,17 @@ def test_two_processes_train_as_one(cluster, tmp_path):
 
 
 def test_edits_after_the_submission_do_not_change_queued_jobs(cluster, tmp_path):
-    """The code that runs is the snapshot: the checkout that submitted may change or go away."""
-    checkout = tmp_path / "checkout"
+    """The code that runs is the snapshot, also where the checkout is the folder of the submission."""
     for package in ("tokenbridge", "experiments", "analysis", "slurm"):
-        shutil.copytree(ROOT / package, checkout / package, ignore=shutil.ignore_patterns("__pycache__"))
-    words = [*grid("edited", "quantizer.levels=4"), *on_slurm()]
-    subprocess.run(
-        [sys.executable, "-m", "experiments.cli", *words], cwd=tmp_path, env=environment(checkout), check=True
-    )
-    (checkout / "tokenbridge" / "train.py").write_text("raise SystemExit('edited')\n")
-    assert end_of(tmp_path, "edited").returncode == 0
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    words = [sys.executable, "-m", "experiments.cli", *grid("edited", "quantizer.levels=4"), *on_slurm()]
+    subprocess.run(words, cwd=tmp_path, env=environment(tmp_path), check=True)
+    for path in tmp_path.glob("*/*.py"):
+        path.write_text("raise SystemExit('edited')\n")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "runs").symlink_to(tmp_path / "runs")
+    assert end_of(elsewhere, "edited").returncode == 0
 
 
 def test_a_searched_table_goes_through_both_rounds(cluster, tmp_path):
