@@ -93,6 +93,7 @@ KINDS: dict[str, Kind] = {
             ("latents", "quantizer"),
             reads.train,
             resumable=True,
+            shared=True,
             seconds=5,
             work=_training_work,
             sections=("backbone", "head", "train"),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.small_server import free_port
 
 WAIT_SECONDS = 600  # then a process hangs
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -50,9 +51,7 @@ def start(
     inputs: Mapping[str, Path], out: Path, size: int, settings: Sequence[str], fails_at: int | None = None
 ) -> Group:
     """Train the digits with these settings, in the environment that torchrun and submitit set."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     logs = [out.with_name(f"{out.name}-{rank}.out") for rank in range(size)]
     processes = []
     for rank, log in enumerate(logs):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from experiments.pipeline import KINDS
 from experiments.presets import DIGITS
 from tests.conftest import TINY
 from tests.small_processes import start
@@ -157,6 +158,11 @@ def test_dropout_is_drawn_by_rank(inputs, tmp_path):
     assert abs(curve(alone)[0][1] / curve(first)[0][1] - 1) > LOSS
 
 
+def test_trainings_are_what_processes_share():
+    """A training that rank 0 began alone would wait for the others, who wait for its end."""
+    assert [kind.name for kind in KINDS.values() if kind.shared] == ["train"]
+
+
 @pytest.mark.slow
 def test_torchrun_runs_a_cell(two, tmp_path):
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "experiments.cli"]
@@ -164,7 +170,7 @@ def test_torchrun_runs_a_cell(two, tmp_path):
 
     def run(*settings):
         line = [sys.executable, *command, *wanted, *settings]
-        return subprocess.run(line, capture_output=True, text=True, timeout=200)
+        return subprocess.run(line, capture_output=True, text=True)
 
     done = run()
     assert done.returncode == 0, done.stderr

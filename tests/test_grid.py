@@ -15,6 +15,7 @@ from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import override, settings
 
 RUNTIME = Runtime(threads=1, bars=False)
+SHORT = [*TINY, "train.epochs=1", "train.warmup_epochs=0"]
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_what_is_no_table_of_runs_is_refused(tables, message):
 
 def test_a_grid_from_images_to_its_plan(tmp_path, small_search, capfd):
     store = Store(tmp_path)
-    asked = module.make("mine", "digits", DIGITS, ("2a", "2b", module.FIGURE_8), 2, TINY)
+    asked = module.make("mine", "digits", DIGITS, ("2a", "2b", module.FIGURE_8), 2, SHORT)
     assert run_grid.run(store, asked, RUNTIME, jobs=1) == []
     assert len(stages_of(store, "train")) == 3 * 2
     plan = json.loads((tmp_path / "plans" / "mine.json").read_text())
@@ -97,14 +98,14 @@ def test_a_grid_from_images_to_its_plan(tmp_path, small_search, capfd):
     assert "stages done" not in capfd.readouterr().out
     assert json.loads((tmp_path / "plans" / "mine.json").read_text()) == plan
 
-    later = module.make("mine", "digits", DIGITS, ("1b",), 1, TINY)
+    later = module.make("mine", "digits", DIGITS, ("1b",), 1, SHORT)
     run_grid.run(store, later, RUNTIME, jobs=1)
     joined = json.loads((tmp_path / "plans" / "mine.json").read_text())
     assert joined["tables"] == ["1b", "2a", "2b"]
     assert joined["rows"][: len(plan["rows"])] == plan["rows"]
     assert joined["search"] == plan["search"]
     assert joined["confidence"] == plan["confidence"]
-    other = module.make("mine", "digits", DIGITS, ("1b",), 1, [*TINY, "quantizer.range=4"])
+    other = module.make("mine", "digits", DIGITS, ("1b",), 1, [*SHORT, "quantizer.range=4"])
     run_grid.run(store, other, RUNTIME, jobs=1)
     assert json.loads((tmp_path / "plans" / "mine.json").read_text())["tables"] == ["1b"]  # another base: a new plan
 

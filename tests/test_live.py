@@ -12,7 +12,7 @@ import pytest
 from experiments import live, tracking
 from tests import small_runs
 from tests.small_runs import curve, runs_of
-from tests.small_server import serving
+from tests.small_server import free_port, serving
 from tokenbridge.artifacts import Store, write_json
 
 ID = small_runs.id_of("train", 8)
@@ -33,7 +33,9 @@ def store(tmp_path, template) -> Store:
 @pytest.fixture
 def server(tmp_path, template, monkeypatch) -> tuple[list[str], str]:
     """The command that serves it, and its address."""
-    argv, url = tracking.ui_command(small_runs.with_database(Store(tmp_path / "server"), template / "mlflow.db"))
+    argv, url = tracking.ui_command(
+        small_runs.with_database(Store(tmp_path / "server"), template / "mlflow.db"), free_port()
+    )
     monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address := url.split("/#")[0])
     return argv, address
@@ -48,7 +50,7 @@ def finish(store: Store) -> None:
     partial(store).rename(store.folder(ID))
 
 
-def until(true: Callable[[], bool], seconds: float = 60) -> None:
+def until(true: Callable[[], bool], seconds: float = 600) -> None:
     late = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < late, "it did not happen"

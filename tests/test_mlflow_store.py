@@ -13,7 +13,7 @@ import pytest
 from experiments import mlflow_store, tracking
 from tests import small_runs
 from tests.small_runs import NOTHING, curve, runs_of
-from tests.small_server import serving
+from tests.small_server import free_port, serving
 from tokenbridge.artifacts import Store
 from tokenbridge.config import UserError
 
@@ -126,7 +126,7 @@ def test_the_page_opens_on_our_runs(store):
 @pytest.mark.slow
 def test_a_real_server_serves_the_page_takes_runs_and_may_go_away(store, monkeypatch, tmp_path):
     server = small_runs.with_database(Store(tmp_path / "server"), store.root / "mlflow.db")
-    argv, url = tracking.ui_command(server)
+    argv, url = tracking.ui_command(server, free_port())
     address = url.split("/#")[0]
     monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     with serving(argv, address):

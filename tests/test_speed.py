@@ -185,7 +185,7 @@ def test_tracking_and_a_report_find_the_rows(measured):
     records = {record.name: record.content() for record in find_records(store, None)}
     assert set(records) == {f"5-{label}" for label in ROWS}
     content = records[f"5-{table.OURS}"]
-    assert content.done
+    assert content.status == "FINISHED"
     assert content.metrics["speed/token_ms_1"] == found[table.OURS]["token_ms_1"]
     table.plan(store, cells)
     plan = json.loads((store.root / "plans" / "speed.json").read_text())
