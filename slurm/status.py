@@ -193,7 +193,9 @@ class _Look:
         if how == "COMPLETED" and event != "stopped":
             return State("lost", "left no result, though Slurm calls it completed", job.job)
         if event is None and how == "FAILED" and not job.log(self.store, "err").exists():
-            where = f"it wrote nothing into {self.store.root}, which node {task.node} must share with this one"
+            where = (
+                f"it wrote nothing into {self.store.root.resolve()}, which node {task.node} must share with this one"
+            )
             return State("failed", where, job.job)
         kept = "; its checkpoint is kept" if event == "stopped" else ""
         return State("failed", f"{DEATHS.get(how) or f'ended without a word ({task.ending})'}{kept}", job.job)

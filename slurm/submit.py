@@ -6,12 +6,13 @@ fails, or is killed, half-way leaves nothing that runs.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,7 +130,7 @@ class Submission:
         )
         executor.update_parameters(**self._parameters(kind, resources, more))
         try:
-            with executor.batch():
+            with redirect_stderr(io.StringIO()), executor.batch():  # submitit prints what it raises
                 jobs = [executor.submit(call) for call in calls]
         except FailedJobError as error:
             raise UserError(f"{kind}: {scheduler.said(str(error))} ({self.cluster.path})") from error

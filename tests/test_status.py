@@ -130,7 +130,7 @@ def test_deaths_without_a_last_word(small, said, past, detail):
 def test_a_job_that_wrote_nothing_had_no_shared_folder(small):
     train = small.id("train")
     failed = Task("FAILED", exit="1:0", node="n7")
-    where = f"it wrote nothing into {small.store.root}, which node n7 must share with this one"
+    where = f"it wrote nothing into {small.store.root.resolve()}, which node n7 must share with this one"
     assert one(small, train, None, failed) == ("failed", where)
     log = records.jobs(small.store)[train][-1].log(small.store, "err")
     log.parent.mkdir(parents=True)
