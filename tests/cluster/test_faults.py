@@ -24,7 +24,7 @@ from tests.cluster.grids import daemon, end_of, events, grid, journal, on_slurm,
 from tokenbridge.artifacts import Store
 
 pytestmark = pytest.mark.cluster
-WORDS = grid("faults", "quantizer.levels=4,8,16", seeds=2, settings=("train.epochs=160",))
+WORDS = grid("faults", "quantizer.levels=4,8,16", seeds=2, settings=("train.epochs=50",))
 TRAININGS = 6
 SEEDS = range(int(os.environ.get("SEED", "0")), int(os.environ.get("SEED", "0")) + int(os.environ.get("ROUNDS", "1")))
 
