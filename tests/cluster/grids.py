@@ -19,7 +19,7 @@ from tokenbridge.artifacts import Store
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "slurm" / "clusters" / "local-slurm.toml"
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
-SECONDS = 540
+SECONDS = 1200
 
 
 def environment(code: Path = ROOT) -> dict[str, str]:
