@@ -71,15 +71,14 @@ def test_what_is_no_table_of_runs_is_refused(tables, message):
 
 def test_a_grid_from_images_to_its_plan(tmp_path, small_search, capfd):
     store = Store(tmp_path)
-    asked = module.make("mine", "digits", DIGITS, ("2a", "2b", module.FIGURE_8), 2, SHORT)
+    asked = module.make("mine", "digits", DIGITS, ("2a", module.FIGURE_8), 2, SHORT)
     assert run_grid.run(store, asked, RUNTIME, jobs=1) == []
-    assert len(stages_of(store, "train")) == 3 * 2
+    assert len(stages_of(store, "train")) == 2 * 2
     plan = json.loads((tmp_path / "plans" / "mine.json").read_text())
-    assert [(row["table"], row["label"]) for row in plan["rows"]][::2] == [
-        ("2a", "parallel"), ("2a", "autoregressive"), ("2b", "as stored"), ("2b", "frequency"),
-    ]  # fmt: skip
-    assert set(plan["search"]["chosen"]) == {"2a parallel", "2a autoregressive", "2b as stored", "2b frequency"}
-    assert len(plan["search"]["points"]) == 4 * 2 * 2
+    rows = [(row["table"], row["label"]) for row in plan["rows"]][::2]
+    assert rows == [("2a", "parallel"), ("2a", "autoregressive")]
+    assert set(plan["search"]["chosen"]) == {"2a parallel", "2a autoregressive"}
+    assert len(plan["search"]["points"]) == 2 * 2 * 2
     assert [entry["strength"] for entry in plan["confidence"]] == list(module.STRENGTHS)
     cells = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "cells").iterdir()}
     for row in plan["rows"]:
@@ -101,7 +100,7 @@ def test_a_grid_from_images_to_its_plan(tmp_path, small_search, capfd):
     later = module.make("mine", "digits", DIGITS, ("1b",), 1, SHORT)
     run_grid.run(store, later, RUNTIME, jobs=1)
     joined = json.loads((tmp_path / "plans" / "mine.json").read_text())
-    assert joined["tables"] == ["1b", "2a", "2b"]
+    assert joined["tables"] == ["1b", "2a"]
     assert joined["rows"][: len(plan["rows"])] == plan["rows"]
     assert joined["search"] == plan["search"]
     assert joined["confidence"] == plan["confidence"]
