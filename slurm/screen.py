@@ -35,7 +35,7 @@ def lines(view: View, left: tuple[float, int] | None, size: Size, everything: bo
 
 def wrapped(text: str, width: int) -> list[str]:
     """At most three lines: the message of an error may be long."""
-    return textwrap.wrap(text, width, subsequent_indent="    ", max_lines=3, placeholder=" ..")
+    return textwrap.wrap(text, width, subsequent_indent="    ", break_on_hyphens=False, max_lines=3, placeholder=" ..")
 
 
 def header(view: View, left: tuple[float, int] | None) -> list[str]:
