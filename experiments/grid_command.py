@@ -17,7 +17,7 @@ from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
 
 if TYPE_CHECKING:
-    from experiments.grid import Grid, Request
+    from experiments.grid import Grid
     from experiments.pipeline import Cell
     from experiments.runner import Failure
 
@@ -97,7 +97,7 @@ def grid(
     )
     store, asked, jobs = Store(runs), request.grid(), 1 if on == "debug" else jobs
     if dry_run:
-        _forecast(store, asked, jobs, request, cluster if on == "slurm" else None)
+        _forecast(store, asked, jobs, cluster if on == "slurm" else None)
         return
     runtime = build(Runtime, {"device": device, "threads": threads or presets.THREADS.get(preset)})
     if first:
@@ -106,7 +106,7 @@ def grid(
     if on == "slurm":
         from slurm import launch
 
-        launch.start(store, request, cluster, runtime, shlex.join(["tokenbridge", *sys.argv[1:]]), yes)
+        launch.start(store, request, asked, cluster, runtime, shlex.join(["tokenbridge", *sys.argv[1:]]), yes)
         return
     failures = run_grid.run(store, asked, runtime, jobs)
     if failures and on == "debug":
@@ -115,14 +115,14 @@ def grid(
     print(f"report: tokenbridge report {request.name}")
 
 
-def _forecast(store: Store, asked: Grid, jobs: int, request: Request, cluster: str | None) -> None:
+def _forecast(store: Store, asked: Grid, jobs: int, cluster: str | None) -> None:
     from experiments.forecast import forecast
 
     print("\n".join(forecast(store, asked, jobs)))
     if cluster is not None:
         from slurm import launch
 
-        print("\n".join(launch.cost(store, request, cluster).lines))
+        print("\n".join(launch.cost(store, asked, cluster).lines))
 
 
 def _try(store: Store, asked: Grid, jobs: int, runtime: Runtime) -> None:

@@ -219,6 +219,15 @@ def graph(cells: Iterable[Cell]) -> dict[str, Stage]:
     }
 
 
+def needing(ids: Iterable[str], stages: Mapping[str, Stage]) -> set[str]:
+    """Ids of these stages and of all that need them, directly or through others; stages: inputs first."""
+    found = set(ids)
+    for stage in stages.values():
+        if any(id in found for _, id in stage.inputs):
+            found.add(stage.id)
+    return found
+
+
 def record(store: Store, cells: Sequence[Cell], experiment: str, sweep: str = "") -> None:
     """Write runs/cells/<id>.json, from which tracking and tables find a cell's stages; kinds and sweeps add up."""
     folder = store.root / "cells"

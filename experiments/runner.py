@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from experiments.pipeline import KINDS, Cell, Stage, graph, record
+from experiments.pipeline import KINDS, Cell, Stage, graph, needing, record
 from experiments.work import run_stage
 from tokenbridge.artifacts import JOURNAL, Store, journal_end, read_json
 from tokenbridge.config import RunConfig, Runtime, UserError
@@ -78,16 +78,7 @@ def _attempt(store: Store, todo: Mapping[str, Stage], runtime: Runtime, jobs: in
         failed = _run_parallel(store, todo, runtime, jobs, progress)
     done = sum(store.finished(id) for id in todo)
     print(f"{done} of {len(todo)} stages done in {time_text(time.monotonic() - progress.start)}", flush=True)
-    return [Failure(todo[id], error, _needing(id, todo)) for id, error in failed.items()]
-
-
-def _needing(id: str, todo: Mapping[str, Stage]) -> int:
-    """How many stages need this one, directly or through others."""
-    found = {id}
-    for stage in todo.values():  # inputs come before what needs them
-        if any(needed in found for _, needed in stage.inputs):
-            found.add(stage.id)
-    return len(found) - 1
+    return [Failure(todo[id], error, len(needing([id], todo)) - 1) for id, error in failed.items()]
 
 
 def _run_in_turn(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from experiments.grid import Request
+from experiments.grid import Grid, Request
 from experiments.pipeline import KINDS
 from experiments.runner import seconds_of_work, time_text
 from slurm import plan, resources, rounds, submit
@@ -29,9 +29,9 @@ class Cost:
         return self.jobs > MOST_JOBS or self.hours > MOST_HOURS
 
 
-def cost(store: Store, request: Request, cluster_file: str) -> Cost:
+def cost(store: Store, grid: Grid, cluster_file: str) -> Cost:
     """Jobs, arrays and device-hours by kind of stage; of searched tables, the rows at the chosen points come later."""
-    cluster, stages = resources.read(cluster_file), rounds.of(store, request.grid(), 1).stages()
+    cluster, stages = resources.read(cluster_file), rounds.of(store, grid, 1).stages()
     todo, rates = submit.unfinished(store, stages), seconds_of_work(store)
     lines, hours = [f"on Slurm, by {cluster.path}:"], 0.0
     for array in plan.arrays(todo.values(), len(todo) or 1):
@@ -43,10 +43,10 @@ def cost(store: Store, request: Request, cluster_file: str) -> Cost:
     return Cost(lines, len(todo), hours)
 
 
-def start(store: Store, request: Request, cluster: str, runtime: Runtime, command: str, yes: bool) -> None:
-    """Submit what the request lacks; UserError where Slurm refuses it or nobody is there to be asked."""
+def start(store: Store, request: Request, grid: Grid, cluster: str, runtime: Runtime, command: str, yes: bool) -> None:
+    """Submit what the request (its grid) lacks; UserError where Slurm refuses or nobody is there to be asked."""
     wanted = rounds.new(store, request, cluster, runtime, command)
-    expected = cost(store, request, cluster)
+    expected = cost(store, grid, cluster)
     print("\n".join(expected.lines))
     if expected.much and not yes:
         _ask(expected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from experiments.pipeline import KINDS, Stage
+from experiments.pipeline import KINDS, Stage, needing
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,7 @@ def waits(stage: Stage, jobs: Mapping[str, str]) -> list[str]:
 
 def around(ids: Iterable[str], stages: Mapping[str, Stage]) -> dict[str, Stage]:
     """These stages, all that they need and all that needs them, directly or through others."""
-    below = set(ids)
-    for stage in stages.values():  # inputs come before what needs them
-        if any(id in below for _, id in stage.inputs):
-            below.add(stage.id)
-    found = set(below)
+    found = needing(ids, stages)
     for stage in reversed(list(stages.values())):
         if stage.id in found:
             found.update(id for _, id in stage.inputs)
@@ -46,5 +42,5 @@ def around(ids: Iterable[str], stages: Mapping[str, Stage]) -> dict[str, Stage]:
 
 
 def merged(jobs: Sequence[str]) -> list[str]:
-    """Job ids for one dependency: an array's tasks as the array where all of them are meant anyway."""
+    """Job ids for one dependency: whole arrays instead of their tasks, so that the list stays short."""
     return list(dict.fromkeys(job.partition("_")[0] for job in jobs))

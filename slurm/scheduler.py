@@ -26,7 +26,6 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import datetime
 from functools import cache
 
 from slurm.answers import COLUMNS, RECORD, Task, parse_history, parse_queue, said
@@ -60,17 +59,13 @@ def queue(jobs: Iterable[str] | None = None, users: Iterable[str] = ()) -> dict[
     return _wanted(parse_queue(text), jobs)
 
 
-def history(jobs: Iterable[str], since: float | None = None) -> dict[str, Task]:
-    """What accounting knows of jobs, by id: their last attempt. Empty without accounting.
-
-    since: seconds since 1970; jobs that ended earlier are left out, and so are those that were cancelled before a start
-    """
+def history(jobs: Iterable[str]) -> dict[str, Task]:
+    """What accounting knows of jobs, by id: their last attempt. Empty without accounting."""
     jobs, found = list(jobs), {}
     arrays = sorted({_checked(job).split("_")[0] for job in jobs}, key=int)
     for start in range(0, len(arrays), AT_ONCE):
         # given ids and no start time, sacct looks at all times
         words = [f"--jobs={','.join(arrays[start : start + AT_ONCE])}", f"--format={RECORD}"]
-        words += [] if since is None else [f"--starttime={datetime.fromtimestamp(since):%FT%T}"]
         try:
             text = _ask("sacct", "--allocations", "--parsable2", "--noheader", *words)
         except UserError as error:
@@ -119,11 +114,6 @@ def array_limit() -> int:
 def most_jobs() -> int:
     """Jobs that slurmctld holds at a time (MaxJobCount)."""
     return int(_config().get("MaxJobCount", 10_000))
-
-
-def remembered() -> int:
-    """Seconds for which slurmctld knows a job that has ended (MinJobAge)."""
-    return int(_config().get("MinJobAge", "300 sec").split()[0])
 
 
 @cache

@@ -27,6 +27,7 @@ from slurm.sweep import Job
 from slurm.view import ask
 from tokenbridge.artifacts import Store, writable
 from tokenbridge.config import Runtime, UserError
+from tokenbridge.provenance import job_here
 
 HELD = {"hold": True, "kill-on-invalid-dep": "yes"}
 OWN = re.compile("SLURM_(?!CONF$)|SBATCH_|SRUN_|SUBMITIT_")
@@ -37,13 +38,14 @@ def unfinished(store: Store, stages: Mapping[str, Stage]) -> dict[str, Stage]:
 
 
 def live(store: Store, ids: Iterable[str]) -> dict[str, str]:
-    """Stages that are in Slurm's hands, by whatever sweep: their jobs."""
+    """Stages that are in Slurm's hands, by whatever sweep: their jobs. The job that asks is as good as over."""
     known = sweep.jobs(store)
     last = {id: known[id][-1] for id in ids if id in known}
     tasks, silent = ask(list(last.values()))
     if tasks is None:
         raise UserError(silent)
-    return {id: job.job for id, job in last.items() if job.job in tasks and tasks[job.job].live}
+    asking = (job_here() or {}).get("id")
+    return {id: job.job for id, job in last.items() if job.job != asking and job.job in tasks and tasks[job.job].live}
 
 
 @dataclass

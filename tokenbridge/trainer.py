@@ -6,7 +6,6 @@ B images of the batch, L position, C channel.
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from tokenbridge.artifacts import atomic
 from tokenbridge.batches import Batch, Draws
 from tokenbridge.config import Train, UserError
 from tokenbridge.distributed import ONE, World
@@ -126,16 +126,8 @@ class Trainer:
             "ema": self.ema,
             "optimizer": self.optimizer.state_dict(),
         }
-        temporary = path.with_name(path.name + ".tmp")
-        try:
-            with open(temporary, "wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with atomic(path) as file:
+            torch.save(state, file)
 
     def load(self, path: Path, of: str) -> None:
         try:

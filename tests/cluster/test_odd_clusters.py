@@ -8,8 +8,6 @@ import pytest
 from tests.cluster.conftest import started
 from tests.cluster.grids import daemon, end_of, events, grid, jobs_by_stage, on_slurm, stages, tokenbridge
 
-pytestmark = pytest.mark.cluster
-
 
 def test_without_accounting(plain_cluster, tmp_path):
     """What failed, what was cancelled for it and what is there are told by the queue and by the jobs' own words."""

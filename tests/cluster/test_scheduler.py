@@ -60,7 +60,6 @@ def test_array_with_a_throttle_is_told_task_by_task(any_cluster):
     assert running.limit == 26 * 3600
     assert abs((running.started or 0) - time.time()) < 60
     assert scheduler.array_limit() == 1001
-    assert scheduler.remembered() == 3600
 
 
 def test_array_tasks_wait_each_for_its_own(any_cluster):

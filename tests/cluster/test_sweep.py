@@ -7,6 +7,7 @@ import sys
 import pandas as pd
 import pytest
 
+from slurm import sweep
 from tests.cluster.grids import (
     CLUSTER,
     ROOT,
@@ -22,8 +23,8 @@ from tests.cluster.grids import (
     stages,
     tokenbridge,
 )
+from tokenbridge.artifacts import Store
 
-pytestmark = pytest.mark.cluster
 AXES = ("quantizer.levels=4,8,16", "sample.temperature=0.9,1.0")
 
 
@@ -168,3 +169,18 @@ def test_a_searched_table_goes_through_both_rounds(cluster, tmp_path):
     assert (tmp_path / "runs" / "plans" / "searched.json").exists()
     report = tokenbridge("report", "2a", "--name", "searched", cwd=tmp_path).stdout
     assert "autoregressive" in report
+
+    # one point of the search is missing, the second round lacks nothing: the job between them writes the plan
+    known = sweep.read(Store(tmp_path / "runs"), "searched")
+    score = next(cell.stages["score"] for cell in known.cells.values() if cell.name.startswith("search-"))
+    plan = tmp_path / "runs" / "plans" / "searched.json"
+    before = plan.read_text()
+    plan.unlink()
+    shutil.rmtree(tmp_path / "runs" / "stages" / score)
+    tokenbridge(*words, *SETTINGS, *on_slurm(), cwd=tmp_path)
+    assert end_of(tmp_path, "searched").returncode == 0
+    assert plan.read_text() == before
+    assert sweep.read(Store(tmp_path / "runs"), "searched").done
+    states = subprocess.run(["squeue", "--noheader", "--states=all", "--name=searched-next", "--format=%T"],
+        capture_output=True, text=True, check=True)  # fmt: skip
+    assert "CANCELLED" not in states.stdout  # none has cancelled itself
