@@ -31,6 +31,12 @@ TINY = [
 
 
 @pytest.fixture(autouse=True)
+def _same_start():
+    """Initial weights drawn from torch's global state do not depend on which tests ran before."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def _no_server(monkeypatch):
     """The user's own MLflow is none of the tests' business."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
