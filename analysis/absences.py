@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from analysis.source import Source
 from experiments.paper import RECOMPUTING_MS, STEPWISE_MS, TOKEN_BITS, Cell, Column
-from tokenbridge.config import CATEGORICAL, TRAINED_TOKENS, WITHOUT_DENSITY
+from tokenbridge.config import CATEGORICAL, HEAD_KINDS, TRAINED_TOKENS
 
 
 def absence(column: Column, cell: Cell, ids: Sequence[str], source: Source) -> str:
@@ -28,7 +28,7 @@ def _impossible(column: Column, quantizer: str, head: str) -> str:
         return "continuous" if column == TOKEN_BITS else "no levels"
     if kind == "likelihood" and quantizer in TRAINED_TOKENS:
         return "another latent space"
-    if kind == "likelihood" and head in WITHOUT_DENSITY:
+    if kind == "likelihood" and head in HEAD_KINDS and not HEAD_KINDS[head].density:
         return "no exact density"
     if column == RECOMPUTING_MS and head != "autoregressive":
         return "no cache to leave out"

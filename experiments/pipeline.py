@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments import reads
 from tokenbridge.artifacts import Store, digest, read_json, stage_id, writable, write_json
-from tokenbridge.config import CONTINUOUS, WITHOUT_DENSITY, RunConfig, UserError
+from tokenbridge.config import CONTINUOUS, HEAD_KINDS, RunConfig, UserError
 from tokenbridge.overrides import settings
 
 EXPERIMENT = "tokenbridge"  # in MLflow
@@ -125,7 +125,7 @@ def _no_likelihood(config: RunConfig) -> str | None:
     """Why a config has no bits per dimension, None where it has."""
     if config.quantizer.trained:
         return f"quantizer.kind={config.quantizer.kind} has latents of its own, whose bits no other tokens share"
-    if config.head.kind in WITHOUT_DENSITY:
+    if not HEAD_KINDS[config.head.kind].density:
         return f"head.kind={config.head.kind} has no exact density"
     return None
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.small_heads import CHANNELS, HOW, WIDTH, head_of, inputs, normals, with_values
-from tokenbridge.config import GUIDED, Head, Sample
+from tokenbridge.config import HEAD_KINDS, Head, Sample
 from tokenbridge.heads import CONTINUOUS, build_head, residual
 
 CASES = [
@@ -106,7 +106,7 @@ def test_guidance(kind, settings):
     head, free = head_of(kind, **settings), normals(31, WIDTH, seed=4)
     z, noise = inputs(head, 31)
     plain, results = head.sample(z, noise, HOW), []
-    for place in GUIDED[kind]:
+    for place in HEAD_KINDS[kind].guided:
         how = with_values(guidance_on=place)
         assert_same(head.sample(z, noise, how, free, 1.0), plain)
         results.append(head.sample(z, noise, how, free, 2.5))

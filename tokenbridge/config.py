@@ -13,10 +13,9 @@ from pydantic import Field, model_validator
 from tokenbridge.sections import (
     CATEGORICAL,
     CONTINUOUS,
-    GUIDED,
+    HEAD_KINDS,
     MOST_CLASSES,
     TRAINED_TOKENS,
-    WITHOUT_DENSITY,
     Autoencoder,
     Backbone,
     Config,
@@ -84,11 +83,11 @@ class RunConfig(Config):
                     f"sample.temperature={list(how.temperature)} must be one number with head.kind={kind}, which draws"
                     " all channels at once"
                 )
-        if how.guidance_on not in ("auto", *GUIDED[kind]):
+        if how.guidance_on not in ("auto", *HEAD_KINDS[kind].guided):
             raise ValueError(
-                f"sample.guidance_on={how.guidance_on} must be one of {GUIDED[kind]} with head.kind={kind}"
+                f"sample.guidance_on={how.guidance_on} must be one of {HEAD_KINDS[kind].guided} with head.kind={kind}"
             )
-        if how.confidence > 0 and kind in WITHOUT_DENSITY:
+        if how.confidence > 0 and not HEAD_KINDS[kind].density:
             raise ValueError(
                 f"sample.confidence={how.confidence:g} must be 0 with head.kind={kind}, which has no"
                 " likelihood to rank by"
@@ -166,10 +165,9 @@ class Runtime(Config):
 __all__ = [
     "CATEGORICAL",
     "CONTINUOUS",
-    "GUIDED",
+    "HEAD_KINDS",
     "MOST_CLASSES",
     "TRAINED_TOKENS",
-    "WITHOUT_DENSITY",
     "Autoencoder",
     "Backbone",
     "Config",

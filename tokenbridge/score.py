@@ -15,8 +15,9 @@ from tokenbridge import data
 from tokenbridge.artifacts import read_json, write_json
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.devices import pick_device
-from tokenbridge.metrics import fidelity, frechet
+from tokenbridge.metrics import fidelity
 from tokenbridge.metrics.features import load_extractor
+from tokenbridge.metrics.measures import MEASURES, Scored
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
@@ -35,15 +36,13 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     real, _ = data.stack(data.load(config.data, other))
 
     features, logits = fidelity.extract(extractor, images, runtime.batch)
-    statistics = frechet.from_features(fidelity.extract(extractor, reference, runtime.batch)[0])
-    floor = frechet.frechet_distance(fidelity.extract(extractor, real, runtime.batch)[0], statistics)
-    metrics = fidelity.frechet_metrics(name, features, labels, statistics)
-    metrics |= {f"fd_{name}_floor": floor, f"fd_{name}_floor_images": float(len(real))}
-    if len(images) >= len(real):
-        # few images read high: this one compares with the floor
-        metrics[f"fd_{name}_at_floor_images"] = frechet.frechet_distance(features[: len(real)], statistics)
-    metrics |= fidelity.set_metrics(name, images, reference, device, runtime.batch)
-    metrics["agreement"] = fidelity.agreement(logits, labels)
+    reference_features, real_features = (
+        fidelity.extract(extractor, some, runtime.batch)[0] for some in (reference, real)
+    )
+    scored = Scored(
+        name, images, labels, features, logits, reference, reference_features, real_features, device, runtime.batch
+    )
+    metrics = {key: value for measure in MEASURES for key, value in measure(scored).items()}
 
     protocol = fidelity.set_protocol(name, len(images), reference) | fidelity.kid_protocol(len(images), len(reference))
     protocol |= {"reference": config.score.reference, "floor": f"{other} against {config.score.reference}"}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class UserError(ValueError):
@@ -141,33 +141,40 @@ class Backbone(Transformer):
     """copies of the class embedding in front of the sequence (the buffer of MAR)"""
 
 
-CATEGORICAL = ("autoregressive", "parallel")
-CONTINUOUS = ("diffusion", "flow", "mixture")
-GUIDED: dict[str, tuple[str, ...]] = {
-    "autoregressive": ("features", "logits"),
-    "parallel": ("features", "logits"),
-    "diffusion": ("estimate", "features"),
-    "flow": ("estimate", "features"),
-    "mixture": ("features",),
-}
-"""what sample.guidance_on may be for a kind of head; the first is its own"""
-WITHOUT_DENSITY = ("diffusion", "flow")
-"""kinds of head that have no exact likelihood"""
-MOST_CLASSES = 65_536  # that a categorical head predicts at once
+class HeadKind(NamedTuple):
+    """What the configuration knows of a kind of head."""
+
+    predicts: Literal["levels", "values"]
+    guided: tuple[str, ...]
+    """what sample.guidance_on may be; the first is its own"""
+    density: bool
+    """whether it has an exact likelihood"""
+    reads: tuple[str, ...]
+    """its own settings; all others enter no id, so they train nothing again"""
+
 
 _TRANSFORMER = ("heads", "mlp_ratio", "attention_dropout", "dropout", "order", "group")
-_READ = {
-    "autoregressive": _TRANSFORMER,
-    "parallel": _TRANSFORMER,
-    "diffusion": ("multiplier",),
-    "flow": ("multiplier",),
-    "mixture": ("components", "covariance"),
+HEAD_KINDS: dict[str, HeadKind] = {
+    "autoregressive": HeadKind("levels", ("features", "logits"), density=True, reads=_TRANSFORMER),
+    "parallel": HeadKind("levels", ("features", "logits"), density=True, reads=_TRANSFORMER),
+    "diffusion": HeadKind("values", ("estimate", "features"), density=False, reads=("multiplier",)),
+    "flow": HeadKind("values", ("estimate", "features"), density=False, reads=("multiplier",)),
+    "mixture": HeadKind("values", ("features",), density=True, reads=("components", "covariance")),
 }
+CATEGORICAL = tuple(name for name, kind in HEAD_KINDS.items() if kind.predicts == "levels")
+CONTINUOUS = tuple(name for name, kind in HEAD_KINDS.items() if kind.predicts == "values")
+MOST_CLASSES = 65_536  # that a categorical head predicts at once
+
+
+def _known_head(kind: str) -> str:
+    if kind not in HEAD_KINDS:
+        raise ValueError(f"head.kind={kind} must be one of {', '.join(HEAD_KINDS)}")
+    return kind
 
 
 class Head(Transformer):
-    kind: Literal["autoregressive", "parallel", "diffusion", "flow", "mixture"] = "autoregressive"
-    """autoregressive and parallel predict levels (categorical), the others continuous values"""
+    kind: Annotated[str, AfterValidator(_known_head)] = "autoregressive"
+    """one of HEAD_KINDS: autoregressive and parallel predict levels (categorical), the others continuous values"""
     depth: int = Field(default=4, ge=1)
     heads: int = Field(default=8, ge=1)
     order: Literal["stored", "frequency", "reverse", "random"] | tuple[int, ...] = "stored"
@@ -185,8 +192,8 @@ class Head(Transformer):
     """mixture: of each Gaussian"""
 
     def training_settings(self) -> dict[str, Any]:
-        """The settings that training this kind of head reads: others enter no id, so they train nothing again."""
-        return self.model_dump(include={"kind", "width", "depth", *_READ[self.kind]})
+        """The settings that training this kind of head reads."""
+        return self.model_dump(include={"kind", "width", "depth", *HEAD_KINDS[self.kind].reads})
 
 
 class Train(Config):

@@ -11,9 +11,16 @@ from tokenbridge.heads.flow import FlowHead
 from tokenbridge.heads.mixture import MixtureHead
 from tokenbridge.heads.parallel import ParallelHead
 
-CATEGORICAL: dict[str, type[CategoricalHead]] = {head.kind: head for head in (AutoregressiveHead, ParallelHead)}
-CONTINUOUS: dict[str, type[Head]] = {head.kind: head for head in (DiffusionHead, FlowHead, MixtureHead)}
-HEADS: dict[str, type[Head]] = {**CATEGORICAL, **CONTINUOUS}
+CLASSES: tuple[type[Head], ...] = (
+    AutoregressiveHead,
+    ParallelHead,
+    DiffusionHead,
+    FlowHead,
+    MixtureHead,
+)
+HEADS: dict[str, type[Head]] = {head.kind: head for head in CLASSES}
+CATEGORICAL = {head.kind: head for head in CLASSES if issubclass(head, CategoricalHead)}
+CONTINUOUS = {head.kind: head for head in CLASSES if not issubclass(head, CategoricalHead)}
 
 
 def build_head(c: config.Head, width: int, channels: int, levels: tuple[int, ...], order: tuple[int, ...]) -> Head:

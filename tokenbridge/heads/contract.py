@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from tokenbridge.config import GUIDED, Sample
+from tokenbridge.config import HEAD_KINDS, Sample
 
 
 class Head(nn.Module):
@@ -47,7 +47,7 @@ class Head(nn.Module):
 
     def guided_on(self, how: Sample) -> str:
         """features, logits or estimate."""
-        return GUIDED[self.kind][0] if how.guidance_on == "auto" else how.guidance_on
+        return HEAD_KINDS[self.kind].guided[0] if how.guidance_on == "auto" else how.guidance_on
 
     def mixed(
         self, z: Tensor, how: Sample, unconditional: Tensor | None, guidance: float

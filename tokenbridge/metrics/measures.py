@@ -1,0 +1,67 @@
+"""What the score stage measures of generated images: one function a measure.
+
+N generated images, M reference images, R other real images, F features, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from tokenbridge.metrics import fidelity, frechet
+from tokenbridge.metrics.fidelity import Array, Images, Labels
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Generated images, what the extractor says of them, and the real ones they are measured against."""
+
+    name: str
+    """of the extractor, part of the name of each metric that depends on it"""
+    images: Images
+    """uint8 (N, ch, H, W)"""
+    labels: Labels
+    """int64 (N,), the classes asked for"""
+    features: Array
+    """float32 (N, F)"""
+    logits: Array
+    """float32 (N, K)"""
+    reference: Images
+    """uint8 (M, ch, H, W)"""
+    reference_features: Array
+    """float32 (M, F)"""
+    real_features: Array
+    """float32 (R, F), of real images that the reference does not hold"""
+    device: torch.device
+    batch: int
+
+
+def distance(s: Scored) -> dict[str, float]:
+    """fd_<name> with its error; the same of real images (floor), and of as few generated ones as there are of these."""
+    statistics = frechet.from_features(s.reference_features)
+    floor = frechet.frechet_distance(s.real_features, statistics)
+    found = fidelity.frechet_metrics(s.name, s.features, s.labels, statistics)
+    found |= {f"fd_{s.name}_floor": floor, f"fd_{s.name}_floor_images": float(len(s.real_features))}
+    if len(s.images) >= len(s.real_features):
+        # few images read high: this one compares with the floor
+        few = s.features[: len(s.real_features)]
+        found[f"fd_{s.name}_at_floor_images"] = frechet.frechet_distance(few, statistics)
+    return found
+
+
+def sets(s: Scored) -> dict[str, float]:
+    return fidelity.set_metrics(s.name, s.images, s.reference, s.device, s.batch)
+
+
+def agreement(s: Scored) -> dict[str, float]:
+    return {"agreement": fidelity.agreement(s.logits, s.labels)}
+
+
+MEASURES: tuple[Callable[[Scored], dict[str, float]], ...] = (
+    distance,
+    sets,
+    agreement,
+)
+"""all that metrics.json of a score holds; analysis/README.md shows how to add one"""
