@@ -13,6 +13,8 @@ def absence(column: Column, cell: Cell, ids: Sequence[str], source: Source) -> s
     """The reason, short enough for a cell; ids are those that fill the row, none of which has the number."""
     if not ids:
         return cell.reason if cell.overrides is None else "not run"
+    if odd := next(filter(None, (source.odd(id, column.key) for id in ids)), ""):
+        return odd
     kind = column.key.partition("/")[0]
     if reason := _impossible(column, source.setting(ids[0], "quantizer.kind"), source.setting(ids[0], "head.kind")):
         return reason

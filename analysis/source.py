@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping
@@ -110,15 +111,25 @@ class Source:
         return self._texts[cell].get(column, "")
 
     def number(self, cell: str, column: str) -> float | None:
-        """A metric, or None where the cell has none."""
+        """A metric, or None where the cell has none, or none to reckon with (see odd)."""
+        value = self._value(cell, column)
+        return value if value is not None and math.isfinite(value) else None
+
+    def odd(self, cell: str, column: str) -> str:
+        """What was measured in place of a number: "not a number" or "infinite"; empty where it is one, or missing."""
+        value = self._value(cell, column)
+        if value is None or math.isfinite(value):
+            return ""
+        return "not a number" if math.isnan(value) else "infinite"
+
+    def _value(self, cell: str, column: str) -> float | None:
         text = self.text(cell, column)
         try:
-            value = float(text) if text else float("nan")
+            return float(text) if text else None
         except ValueError:
             raise UserError(
                 f"frame.csv: {column}={text!r} of cell {cell} must be a number; write the source again"
             ) from None
-        return None if np.isnan(value) else value
 
     def setting(self, cell: str, key: str) -> Any:
         """A config value of a cell, with the type that the base has; None where the report knows no such setting."""

@@ -130,7 +130,9 @@ def _column(column: Column, rows: list[tuple[Cell, list[str]]], source: Source) 
         asked = _asked(column, ids, source)
         values = [source.number(id, column.key) for id in asked]
         present = [value * column.scale for value in values if value is not None]
-        if present and len(present) < len(asked):
+        if any(source.odd(id, column.key) for id in asked):
+            present = []  # no mean of the others: absence() says why
+        elif present and len(present) < len(asked):
             raise UserError(
                 f"column {column.key}: row {cell.label!r} has it for {len(present)} of {len(asked)} seeds;"
                 " finish the runs"

@@ -31,7 +31,7 @@ ALLOWED = {
 # each may import those before it
 ORDER = ["sections", "config", "levels", "quantizers", "backbone", "heads", "generator"]
 COMMANDS = {"experiments.cli", "experiments.grid_command"}  # of experiments, only they may call analysis and slurm
-READS_MLFLOW = {"analysis.load"}
+READS_MLFLOW = {"analysis.tracked"}
 KNOWS_PROCESSES = {
     "tokenbridge.train",
     "tokenbridge.trainer",
