@@ -4,16 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed-$(shell cat pyproject.toml requirements.lock | cksum | cut -d' ' -f1)
 
-.PHONY: demo test test-slow cluster-test cluster-soak check format install lock clean
+.PHONY: demo test test-slow browser-test cluster-test cluster-soak check format install lock clean
 
 demo: install  ## images to a report on the shipped digits, about 4 minutes on two cores; a second call takes seconds
 	$(BIN)/tokenbridge demo
 
 test: install  ## the tests, at most 4 minutes on two cores
-	$(BIN)/pytest -m "not slow and not cluster" -n 2 --dist loadfile
+	$(BIN)/pytest -m "not slow and not cluster and not browser" -n 2 --dist loadfile
 
 test-slow: install  ## what takes longer, such as training the shipped weights again
 	$(BIN)/pytest -m "slow and not cluster"
+
+browser-test: install  ## MLflow's page and the reports in a real Chromium, without a window
+	$(BIN)/pytest -m browser tests/browser
 
 cluster-test: install  ## on a real Slurm that it starts on this machine and stops again
 	$(BIN)/pytest -m cluster tests/cluster

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from experiments import views
 from tokenbridge.artifacts import Store, writable
 from tokenbridge.config import UserError
 
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "tokenbridge"
-# MLflow opens in another mode and with no column of numbers; this address opens the view that save_view() leaves
-PAGE = f"#/experiments/{{experiment}}/runs?workflowType=machine_learning&viewStateShareKey={EXPERIMENT}"
-VIEW_TAG = f"mlflow.sharedViewState.{EXPERIMENT}"
+SWEEPS_TOLD = 10
 
 
 def tracking_uri(store: Store) -> str:
@@ -135,69 +134,51 @@ def experiment_id(mlflow: MlflowClient, store: Store, uri: str) -> str:
     return found.experiment_id
 
 
-def ui_command(store: Store, port: int = 5000) -> tuple[list[str], str]:
-    """The command that serves MLflow's page on the local store, and the address that opens our runs in it.
+def ui_command(store: Store, port: int = 5000) -> tuple[list[str], dict[str, str]]:
+    """The command that serves MLflow's page on the local store, and the addresses that open our runs in it.
 
-    The command is empty where MLFLOW_TRACKING_URI names a server: it has a page already. A taken port is left for the
-    next free one.
+    The address of all is under "", that of a sweep under its name. The command is empty where MLFLOW_TRACKING_URI names
+    a server: it has a page already. A taken port is left for the next free one.
     """
     uri = ensure_store(store)
     mlflow = client(uri)
     with reaching(uri):
-        experiment = experiment_id(mlflow, store, uri)
-        save_view(mlflow, experiment)
-    page = PAGE.format(experiment=experiment)
+        pages = _save_overview(mlflow, experiment_id(mlflow, store, uri))
     if uri.startswith("http"):
-        return [], f"{shown(uri).rstrip('/')}/{page}"
+        return [], {name: f"{shown(uri).rstrip('/')}/{page}" for name, page in pages.items()}
     port = _free_port(port)
     where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     artifacts = str(store.root.resolve() / "mlflow-artifacts")
     argv = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--artifacts-destination", artifacts]
-    return argv + where, f"http://127.0.0.1:{port}/{page}"
+    return argv + where, {name: f"http://127.0.0.1:{port}/{page}" for name, page in pages.items()}
 
 
-def save_view(mlflow: MlflowClient, experiment: str) -> None:
-    """Keep in MLflow a view of the cells by name: the settings that vary and the numbers of the paper's tables.
-
-    Where there are sweeps, their cells lie under them, unfolded.
-    """
-    from experiments.paper import FD, TABLES
-
-    cells = mlflow.search_runs([experiment], "tags.kind = 'cell'")  # the first thousand tell what varies
-    sweeps = mlflow.search_runs([experiment], "tags.kind = 'sweep'")
-    values: dict[str, set[str]] = {}
-    for run in cells:
-        for key, value in run.data.params.items():
-            values.setdefault(key, set()).add(value)
-    measured = {key for run in cells for key in run.data.metrics}
-    shown = dict.fromkeys(column.key for table in TABLES.values() for column in table.measured)
-    columns = [f"params.`{key}`" for key, seen in sorted(values.items()) if len(seen) > 1]
-    columns += [f"metrics.`{key}`" for key in shown if key in measured]
-    view = {
-        "searchFilter": "tags.kind = 'cell'",
-        "orderByKey": "attributes.`run_name`",
-        "orderByAsc": True,
-        "selectedColumns": columns,
-    }
-    if sweeps:  # the page draws a tree in the order of time alone, and its filter has no `or`
-        others = " and ".join(f"tags.kind != '{kind}'" for kind in ("training", "report", "superseded"))
-        view |= {"searchFilter": others, "orderByKey": "attributes.start_time"}
-        # metrics stand in the alphabet's order: more of a sweep's own would push those of its cells out of sight
-        best = f"best/{FD.key.rpartition('/')[2]}"
-        own = ("cells", "cells_finished", *([best] if any(best in run.data.metrics for run in sweeps) else []))
-        totals = [f"metrics.`{key}`" for key in own]
-        view |= {"selectedColumns": columns + totals, "runsExpanded": {run.info.run_id: True for run in sweeps}}
-    old = json.loads(mlflow.get_experiment(experiment).tags.get(VIEW_TAG, "{}"))
+def save_view(mlflow: MlflowClient, experiment: str, key: str, title: str, view: views.View) -> None:
+    """Keep a view in the experiment, unless it is there as it is."""
+    tag = f"mlflow.sharedViewState.{key}"
+    old = json.loads(mlflow.get_experiment(experiment).tags.get(tag, "{}"))
     if old.get("state") != (state := json.dumps(view)):
         now = round(1000 * time.time())
-        entry = {"name": "cells", "createdAt": old.get("createdAt", now), "updatedAt": now, "state": state}
-        mlflow.set_experiment_tag(experiment, VIEW_TAG, json.dumps(entry))
+        entry = {"name": title, "createdAt": old.get("createdAt", now), "updatedAt": now, "state": state}
+        mlflow.set_experiment_tag(experiment, tag, json.dumps(entry))
+
+
+def _save_overview(mlflow: MlflowClient, experiment: str) -> dict[str, str]:
+    """Keep the view of all; returns the addresses of the views: of all, then of each sweep, the latest first."""
+    cells = mlflow.search_runs([experiment], "tags.kind = 'cell'")  # the first thousand tell what varies
+    sweeps = mlflow.search_runs([experiment], "tags.kind = 'sweep'")  # the latest first
+    measured = {key for run in [*cells, *sweeps] for key in run.data.metrics}
+    varying = views.varying(run.data.params for run in cells)
+    save_view(mlflow, experiment, views.ALL, "all", views.of_all(varying, measured, bool(sweeps)))
+    found = {"": views.page(experiment, views.ALL)}
+    names = [run.data.tags["sweep"] for run in sweeps]
+    return found | {name: views.page(experiment, views.key_of(name)) for name in names}
 
 
 def ui(store: Store, port: int = 5000) -> int:
     """Serve MLflow's page until Ctrl+C; returns the exit status."""
-    argv, url = ui_command(store, port)
-    print(f"MLflow: {url}", flush=True)
+    argv, urls = ui_command(store, port)
+    print("\n".join(_told(urls)), flush=True)
     if not argv:
         return 0
     print("Ctrl+C ends it", flush=True)
@@ -209,6 +190,13 @@ def ui(store: Store, port: int = 5000) -> int:
     except KeyboardInterrupt:
         server.wait()  # it got the same signal
         return 0
+
+
+def _told(urls: dict[str, str]) -> list[str]:
+    """Where to look: all runs, and the latest sweeps, whose cells their own pages list from the best to the worst."""
+    (_, whole), *sweeps = urls.items()
+    lines = [f"MLflow: {whole}"] + [f"sweep {name}: {url}" for name, url in sweeps[:SWEEPS_TOLD]]
+    return lines + ([f"and {more} older sweeps, listed there"] if (more := len(sweeps) - SWEEPS_TOLD) > 0 else [])
 
 
 def _free_port(first: int) -> int:

@@ -11,10 +11,11 @@ from experiments.cells import Cell, Stages, read_cells, read_metrics
 from experiments.pictures import PICTURES
 from experiments.run_content import Content, Record, flatten, provenance, spell
 from experiments.sweep_record import SweepRecord
+from experiments.views import MEMBER, main_metrics, member_tag
 from tokenbridge.artifacts import JOURNAL, MANIFEST, Store, digest, file_hash, read_journal, read_json
 from tokenbridge.config import UserError
 
-FORMAT = 2
+FORMAT = 3
 """raise it when the content of the records changes: everything is then sent anew"""
 UNMEASURED = ("latents", "train")
 """stages that may leave no metrics.json"""
@@ -39,7 +40,8 @@ class CellRecord:
         cell, folders = self.cell, {kind: self.store.folder(id) for kind, id in self.finished.items()}
         manifests = {kind: self.store.manifest(id) for kind, id in self.finished.items()}
         tags = {"cell": cell.id, "experiment": cell.experiment}
-        tags |= {"sweep": ", ".join(cell.sweeps)} if cell.sweeps else {}
+        if cell.sweeps:
+            tags |= {"sweep": ", ".join(cell.sweeps)} | {member_tag(sweep): MEMBER for sweep in cell.sweeps}
         tags |= {f"stage.{kind}": id for kind, id in cell.stages.items()} | provenance(manifests)
         metrics: dict[str, float] = {}
         files: dict[str, bytes] = {}
@@ -58,7 +60,7 @@ class CellRecord:
         return Content(
             tags=tags,
             params={key: spell(value) for key, value in flatten(cell.config).items()},
-            metrics=metrics,
+            metrics={key: metrics[key] for key in dict.fromkeys([*main_metrics(metrics), *metrics])},
             files=files,
             dataset=_dataset(cell, manifests.get("latents")),
             seconds=sum(manifest.get("wall_seconds") or 0 for manifest in manifests.values()),

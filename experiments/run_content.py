@@ -29,6 +29,8 @@ class Content:
     """last line of what made it fail"""
     note: str = ""
     """Markdown that its page shows"""
+    view: dict[str, Any] = field(default_factory=dict)
+    """how MLflow's page lists what lies under it"""
 
 
 class Record(Protocol):

@@ -47,10 +47,11 @@ def run(store: Store, grid: Grid, runtime: Runtime, jobs: int) -> list[Failure]:
     """
     print(f"{grid.name}: {grid.about}, {jobs} stages at a time; results in {store.root}", flush=True)
     cells, ahead = grid.first()
-    failures = attempt_cells(store, cells, runtime, EXPERIMENT, jobs, ahead)
+    failures = attempt_cells(store, cells, runtime, EXPERIMENT, jobs, ahead, grid.name)
     last = final(store, grid)
-    failures += attempt_cells(store, last.cells(), runtime, EXPERIMENT, jobs)
-    failures += attempt_cells(store, timed(last.rows), runtime, EXPERIMENT)  # time is measured with nothing beside it
+    failures += attempt_cells(store, last.cells(), runtime, EXPERIMENT, jobs, sweep=grid.name)
+    # time is measured with nothing beside it
+    failures += attempt_cells(store, timed(last.rows), runtime, EXPERIMENT, sweep=grid.name)
     if SPEED in grid.tables:
         speed.run(store, runtime.model_copy(update={"threads": None}), speed.preset_cells())
     write_plan(store, grid, last)

@@ -49,18 +49,20 @@ def attempt_cells(
     experiment: str,
     jobs: int = 1,
     ahead: Sequence[Cell] = (),
+    sweep: str = "",
 ) -> list[Failure]:
     """Run what is missing in `jobs` processes, with one line a stage, and record the cells for tracking.
 
     Each process has its share of the cores, unless runtime.threads says otherwise. A failed stage stops those that need
     it and no others. ahead: cells whose stages are run as well, early for a later call, and that are not recorded.
+    sweep: that the cells are of.
     """
     stages = graph([*cells, *ahead])  # raises for a cell that cannot work, before anything runs
     with joined() as here:
         if here.size > 1 and jobs > 1:
             raise UserError(f"--jobs={jobs} must be 1 where {here.size} processes share each training; leave it out")
         if here.main:
-            record(store, cells, experiment)
+            record(store, cells, experiment, sweep)
         missing = here.first([id for id in stages if not store.finished(id)])
         return _attempt(store, {id: stages[id] for id in missing}, runtime, jobs)
 

@@ -17,7 +17,9 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from experiments import views
 from experiments.memory import Memory
+from experiments.mlflow_store import save_view
 from experiments.run_content import Content, Record, key_of
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ ID_TAG = {"cell": "cell", "training": "stage", "report": "report", "sweep": "swe
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 INFINITY = 1.7976931348623157e308
 """what MLflow stores for it"""
+BELOW = 100_000
+"""ms after a sweep's start in which its cells start, for MLflow: they share their stages, so no time is right"""
 FEW = 20
 """runs that are looked up one by one; for more, one search is faster"""
 
@@ -120,7 +124,8 @@ class Sender:
         if content.started:
             start = round(1000 * content.started)
         elif above := self.runs.get(record.parent):  # by time is the only order in which the page shows a tree
-            start = above.info.start_time + 1 + self.counts["runs"]
+            # the latest stands first: so the first by name is the latest
+            start = above.info.start_time + BELOW - self.counts["runs"] % BELOW
         tags = {"kind": record.kind, ID_TAG[record.kind]: record.id, "mlflow.source.name": "tokenbridge"}
         self.counts["runs"] += 1
         run = self.mlflow.create_run(self.experiment, start_time=start, tags=tags, run_name=record.name)
@@ -154,10 +159,15 @@ class Sender:
         note, page = content.note, f"#/experiments/{self.experiment}/runs"
         if training := self._id(f"training/{(stage := content.tags.get('stage.train'))}"):
             note = f"Curves: [{stage}]({page}/{training}/model-metrics?workflowType=machine_learning)"
-        if record.kind == "sweep":
-            cells = f"searchFilter=tags.sweep%20LIKE%20%22%25{record.id}%25%22&workflowType=machine_learning"
-            note = f"{note}\n\n[Its cells]({page}?{cells})"
+        if content.view:
+            key = views.key_of(record.id)
+            save_view(self.mlflow, self.experiment, key, record.id, content.view)
+            note = f"[Its cells, from the best to the worst]({views.page(self.experiment, key)})\n\n{note}"
         parent = self._id(record.parent)
+        if parent and not content.view:
+            sweep = record.parent.partition("/")[2]
+            link = f"Cell of [{sweep}]({views.page(self.experiment, views.key_of(sweep))})"
+            note = " · ".join(filter(None, [link, note]))
         return ({PARENT: parent} if parent else {}) | ({NOTE: note} if note else {})
 
     def _points(self, run: Run, id: str, points: list[list[Any]]) -> None:
@@ -217,9 +227,10 @@ def _key(run: Run) -> str:
 
 def _outdated(run: Run, record: Record, content: Content) -> bool:
     """Whether a run holds what is no longer so: other stages of a cell, metrics that a stage made anew leaves out, a
-    setting that the cells of a sweep no longer share."""
+    setting that the cells of a sweep no longer share, a metric that is no longer compared."""
     if record.kind == "sweep":
-        return any(content.params.get(key) != value for key, value in run.data.params.items())
+        shared = all(content.params.get(key) == value for key, value in run.data.params.items())
+        return not shared or not set(run.data.metrics) <= set(content.metrics)
     stages = {key: id for key, id in content.tags.items() if key.startswith("stage.")}
     ours = (key for key in run.data.metrics if f"stage.{key.split('/')[0]}" in stages)
     return any(run.data.tags.get(key, id) != id for key, id in stages.items()) or not set(ours) <= set(content.metrics)

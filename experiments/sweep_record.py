@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.cells import Cell, Stages, read_metrics
 from experiments.run_content import Content, Status, flatten, spell
+from experiments.views import MEMBER, direction, member_tag, of_sweep
 from tokenbridge.artifacts import Store, digest, read_json
 
-FORMAT = 1
+FORMAT = 2
 """raise it when the content changes"""
 RESULTS = ("score", "likelihood")
 """stages whose metrics need no prefix: their names tell them apart"""
+TELLING = ("quantizer", "reconstruct", *RESULTS)
+"""stages whose metrics are compared"""
 VALUES_SHOWN = 12
 """of a setting that varies, in the note"""
 
@@ -37,8 +39,10 @@ class SweepRecord:
         values = {key: list(dict.fromkeys(spell(each.get(key)) for each in settings)) for key in settings[0]}
         varying = {key: seen for key, seen in values.items() if len(seen) > 1}
         states = Counter(self._state(cell) for cell in self.cells)
-        best, of = self._best()
+        found = self._measured()
+        best, of = _best(found)
         tags = {"sweep": self.id, "states": ", ".join(f"{state} {count}" for state, count in sorted(states.items()))}
+        tags[member_tag(self.id)] = MEMBER
         if command := self.about.get("command"):
             tags["command"] = str(command)
         return Content(
@@ -50,6 +54,7 @@ class SweepRecord:
             status=_status(states),
             error=next(filter(None, (self._error(cell) for cell in self.cells)), ""),
             note=self._note(varying),
+            view=of_sweep(self.id, list(varying), found),
         )
 
     def _state(self, cell: Cell) -> str:
@@ -60,33 +65,28 @@ class SweepRecord:
     def _error(self, cell: Cell) -> str:
         return next(filter(None, (self.stages.failure(id) for id in cell.stages.values())), "")
 
-    def _best(self) -> tuple[dict[str, float], dict[str, str]]:
-        """best/<metric> and the name of the cell that has it, among those measured on the most images."""
+    def _measured(self) -> dict[str, list[tuple[float, float, str]]]:
+        """Metrics that say better or worse: of each cell that has one the images (negative), the value and the name."""
         found: dict[str, list[tuple[float, float, str]]] = {}
-        directions = _directions()
         read: dict[str, tuple[dict[str, float], dict[str, Any]]] = {}
         for cell in self.cells:
             for kind, id in cell.stages.items():
-                if kind not in {key.partition("/")[0] for key in directions} or not self.stages.stamps(id)[1]:
+                if kind not in TELLING or not self.stages.stamps(id)[1]:
                     continue
                 metrics, protocol = read[id] = read.get(id) or read_metrics(self.store.folder(id) / "metrics.json")
                 for name, value in metrics.items():
-                    key = f"{kind}/{name}"
-                    if (sign := directions.get(key) or directions.get(key.rpartition("_")[0])) and value == value:
-                        found.setdefault(key, []).append((-float(protocol.get("images", 0)), sign * value, cell.name))
-        best, of = dict[str, float](), dict[str, str]()
-        for key, seen in found.items():
-            kind, _, metric = key.partition("/")
-            name = f"best/{metric if kind in RESULTS else key}"
-            _, value, of[name] = min(seen)
-            best[name] = value * (directions.get(key) or directions[key.rpartition("_")[0]])
-        return best, of
+                    if direction(key := f"{kind}/{name}") and value == value:
+                        found.setdefault(key, []).append((-float(protocol.get("images", 0)), value, cell.name))
+        return found
 
     def _seconds(self) -> float:
-        """From the submission to the last result so far."""
-        ends = [self.stages.stamps(id)[0] for cell in self.cells for id in cell.stages.values()]
+        """From the submission to the last result so far; where nothing was submitted, those that its stages took."""
+        stages = dict.fromkeys(id for cell in self.cells for id in cell.stages.values() if self.stages.finished(id))
+        if "submitted" not in self.about:
+            return sum(self.store.manifest(id).get("wall_seconds") or 0.0 for id in stages)
+        ends = (self.stages.stamps(id)[0] for id in stages)
         last = max((end[0] / 1e9 for end in ends if end), default=0.0)
-        return max(0.0, last - float(self.about.get("submitted", last)))
+        return max(0.0, last - float(self.about["submitted"]))
 
     def _note(self, varying: dict[str, list[str]]) -> str:
         lines = [f"{len(self.cells)} cells" + (", which differ in" if varying else "")]
@@ -104,15 +104,14 @@ def _status(states: Counter[str]) -> Status:
     return "FAILED" if states["failed"] else "FINISHED"
 
 
-@cache
-def _directions() -> dict[str, int]:
-    """1 where lower is better, -1 where higher is; by metric, and by metric without the network that sees features."""
-    from experiments.paper import TABLES
-
-    signs = {"lower": 1, "higher": -1}
-    columns = [column for table in TABLES.values() for column in table.measured if column.better]
-    named = {column.key: signs[column.better] for column in columns if not column.key.startswith("speed/")}
-    return named | {key.removesuffix("_digits"): sign for key, sign in named.items()}
+def _best(found: Mapping[str, Sequence[tuple[float, float, str]]]) -> tuple[dict[str, float], dict[str, str]]:
+    """best/<metric> and the name of the cell that has it, among those measured on the most images."""
+    best, of = dict[str, float](), dict[str, str]()
+    for key, seen in found.items():
+        kind, _, metric = key.partition("/")
+        name, sign = f"best/{metric if kind in RESULTS else key}", direction(key)
+        _, best[name], of[name] = min(seen, key=lambda each: (each[0], sign * each[1], each[2]))
+    return best, of
 
 
 def _order(text: str) -> tuple[float, str]:

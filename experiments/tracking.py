@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
+from experiments import mlflow_store
 from experiments.cells import Cell, Stages
 from experiments.memory import Memory
-from experiments.mlflow_store import client, ensure_store, experiment_id, reaching, tracking_uri, ui, ui_command
+from experiments.mlflow_store import client, ensure_store, experiment_id, reaching, tracking_uri, ui_command
 from experiments.records import ReportRecord, find_records, find_trainings
 from experiments.run_content import Record
 from experiments.sender import Sender
@@ -42,6 +43,15 @@ def catch_up(store: Store, cells: Iterable[str] | None = None, seconds: float | 
     A server is not asked whether it still has what it got before. seconds: no record is begun after that many.
     """
     return _unless_busy(store, lambda: find_records(store, cells), seconds)
+
+
+def ui(store: Store, port: int = 5000) -> int:
+    """Serve MLflow's page on what the stages have left by now, until Ctrl+C; returns the exit status."""
+    try:
+        catch_up(store)
+    except UserError as error:  # what is there can be looked at all the same
+        print(f"tokenbridge: {error}", flush=True)
+    return mlflow_store.ui(store, port)
 
 
 def send_curves(store: Store, cells: dict[str, Cell], trainings: Collection[str], seconds: float) -> Counts | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import tracking
+from experiments import mlflow_store, tracking
 from experiments.pipeline import Cell, record
 from tests import small_runs
 from tests.small_runs import NOTHING, config_of, id_of, runs_of
@@ -62,9 +62,32 @@ def test_cells_lie_under_their_sweep(store):
     assert "quantizer.levels" not in params
     assert params.items() <= cells["1a-b002"].data.params.items()
     assert "`quantizer.levels`: 2, 4, 8" in tags["mlflow.note.content"]
+    assert {key for key in metrics if key.startswith("best/")} == {"best/quantizer/mse", "best/reconstruct/psnr"}
     assert parent.info.status == "FINISHED"
     assert parent.info.start_time == 1.7e12
     assert tracking.sync(store) == NOTHING
+
+
+def test_each_sweep_has_a_page_of_its_own(store):
+    """It lists the cells of this sweep, also where the name of another contains its own, from the best to the worst."""
+    belong(path_of(store, "2a-g1.5"), ["levels-2"])
+    belong(path_of(store, "1a-b002"), ["levels-2", SWEEP])
+    tracking.sync(store)
+    uri = tracking.tracking_uri(store)
+    mlflow = mlflow_store.client(uri)
+    experiment = mlflow.get_experiment_by_name(mlflow_store.EXPERIMENT)
+    _, urls = tracking.ui_command(store)
+    assert set(urls) == {"", SWEEP, "levels-2"}
+    entry = json.loads(experiment.tags[f"mlflow.sharedViewState.{urls[SWEEP].rpartition('=')[2]}"])
+    view = json.loads(entry["state"])
+    order = f"{view['orderByKey']} {'ASC' if view['orderByAsc'] else 'DESC'}"
+    found = mlflow.search_runs([experiment.experiment_id], view["searchFilter"], order_by=[order])
+    assert [run.info.run_name for run in found] == ["1a-b008", "1a-b004", "1a-b002", SWEEP]
+    metrics = ["metrics.`reconstruct/psnr`", "metrics.`quantizer/mse`"]
+    assert view["selectedColumns"] == ["params.`quantizer.levels`", *metrics]
+    assert [chart.get("metricKey") for chart in view["compareRunCharts"]] == [None, "reconstruct/psnr", "quantizer/mse"]
+    note = runs_of(store, "cell")["1a-b004"].data.tags["mlflow.note.content"]
+    assert f"Cell of [{SWEEP}]({urls[SWEEP].partition('/#')[2].join(['#', ''])})" in note
 
 
 def test_a_sweep_that_grows_shares_less(store):

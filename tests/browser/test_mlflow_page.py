@@ -1,0 +1,115 @@
+"""MLflow's own page on a sweep, as a reader sees it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.conftest import SWEEP, Served, Visit
+
+CELLS = ["b04-cfg1.5", "b04-cfg3.0", "b08-cfg1.5", "b08-cfg3.0"]
+LEVELS, GUIDANCE, DISTANCE = "params.`quantizer.levels`", "params.`sample.guidance`", "metrics.`score/fd_pixels`"
+OWN_ERRORS = ("404",)
+"""MLflow 3.17 asks for what its lean server leaves out: an assistant's settings, a user's name"""
+
+
+def texts(seen: Visit, selector: str) -> list[str]:
+    return [text.strip() for text in seen.page.locator(selector).all_inner_texts()]
+
+
+def names(seen: Visit) -> list[str]:
+    """Run names in the order of the rows."""
+    links = seen.page.locator(".ag-row [col-id='attributes.`Run Name`'] a")
+    rows = links.evaluate_all("links => links.map(a => [+a.closest('.ag-row').getAttribute('row-index'), a.innerText])")
+    return [name for _, name in sorted(rows)]
+
+
+def row(seen: Visit, name: str) -> dict[str, str]:
+    """What the table shows of a run, by column."""
+    index = names(seen).index(name)
+    cells = seen.page.locator(f".ag-row[row-index='{index}'] .ag-cell")
+    return dict(cells.evaluate_all("cells => cells.map(cell => [cell.getAttribute('col-id'), cell.innerText.trim()])"))
+
+
+def wait_for(seen: Visit, text: str) -> None:
+    seen.page.get_by_text(text, exact=True).first.wait_for()
+
+
+def assert_quiet(seen: Visit) -> None:
+    assert seen.requests
+    assert seen.outside() == []
+    assert [error for error in seen.errors if not any(word in error for word in OWN_ERRORS)] == []
+
+
+def test_a_sweeps_page_ranks_its_cells_by_the_settings_that_vary(served: Served, visit) -> None:
+    seen = visit(served.urls[SWEEP])
+    wait_for(seen, CELLS[0])
+    ranked = names(seen)
+    assert ranked[-1] == SWEEP
+    assert sorted(ranked[:-1]) == CELLS
+    distances = [float(row(seen, name)[DISTANCE]) for name in ranked[:-1]]
+    assert distances == sorted(distances)
+    assert distances[0] < distances[-1]
+    shown = row(seen, "b04-cfg3.0")
+    assert (shown[LEVELS], shown[GUIDANCE]) == ("4", "3.0")
+    columns = seen.page.locator(".ag-header-cell[col-id]").evaluate_all(
+        "cells => cells.map(cell => cell.getAttribute('col-id'))"
+    )
+    assert [column for column in columns if column.startswith("params.")] == [LEVELS, GUIDANCE]
+    cut = seen.page.locator(".ag-header-cell-text").evaluate_all(
+        "titles => titles.filter(title => title.scrollWidth > title.clientWidth).map(title => title.innerText)"
+    )
+    assert cut == []
+    assert_quiet(seen)
+
+
+def test_the_page_of_all_holds_the_sweep_with_its_cells_below(served: Served, visit) -> None:
+    seen = visit(served.urls[""])
+    wait_for(seen, SWEEP)
+    folded = names(seen)
+    assert SWEEP in folded
+    assert not {*CELLS} & {*folded}
+    seen.page.locator(f".ag-row[row-index='{folded.index(SWEEP)}'] button, .ag-row [aria-expanded]").first.click()
+    wait_for(seen, CELLS[0])
+    opened = names(seen)
+    assert opened[opened.index(SWEEP) + 1 :][:4] == CELLS
+    assert_quiet(seen)
+
+
+def test_charts_begin_with_the_main_results(served: Served, visit) -> None:
+    seen = visit(f"{served.urls[SWEEP]}&compareRunsMode=CHART")
+    wait_for(seen, "main results")
+    wait_for(seen, "score/fd_pixels")
+    sections = texts(seen, "[data-testid='experiment-view-compare-runs-section-header']")
+    assert sections[0].startswith("main results"), sections
+    assert_quiet(seen)
+
+
+def test_comparing_three_cells_shows_what_differs_and_the_metrics(served: Served, visit) -> None:
+    seen = visit(served.compare(*CELLS[:3]))
+    wait_for(seen, "Run details")
+    for name in CELLS[:3]:
+        wait_for(seen, name)
+    seen.page.get_by_text("Show diff only").first.wait_for()
+    lines = texts(seen, "tr")
+    found = {line.split("\t")[0].strip(): [word.strip() for word in line.split("\t")[1:]] for line in lines}
+    assert found["quantizer.levels"] == ["4", "4", "8"]
+    assert found["sample.guidance"] == ["1.5", "3.0", "1.5"]
+    assert len({*found["score/fd_pixels"]}) == 3
+    assert_quiet(seen)
+
+
+@pytest.mark.parametrize("path", ["sample/grid.png", "reconstruct/strip.png"])
+def test_pictures_of_a_cell_show(served: Served, visit, path: str) -> None:
+    name = CELLS[0] if path.startswith("sample") else "1a-b004"
+    seen = visit(served.run("cell", name, f"/artifacts/{path}"))
+    seen.page.wait_for_function("[...document.images].some(image => image.naturalWidth >= 64 * 10)")
+    assert_quiet(seen)
+
+
+def test_a_cells_page_leads_to_its_sweep_and_its_curves(served: Served, visit) -> None:
+    seen = visit(served.run("cell", CELLS[0]))
+    wait_for(seen, SWEEP)
+    seen.page.get_by_role("link", name=SWEEP, exact=True).first.click()
+    wait_for(seen, CELLS[-1])
+    assert names(seen)[-1] == SWEEP
+    assert_quiet(seen)

@@ -1,0 +1,43 @@
+"""The report's page in a browser that knows nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analysis import report
+from tests.synthetic_source import write_source
+
+COMMITTED = sorted((Path(__file__).parents[2] / "reports").glob("*/index.html"))
+BROKEN = "images => images.filter(image => !image.complete || !image.naturalWidth).map(image => image.alt)"
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory) -> Path:
+    return report.build(write_source(tmp_path_factory.mktemp("fresh") / "report", seeds=2))
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("which", [*COMMITTED, None], ids=[*(path.parent.name for path in COMMITTED), "fresh"])
+def test_the_report_stands_alone(which: Path | None, dark: bool, visit, request) -> None:
+    path = which or request.getfixturevalue("fresh")
+    seen = visit(path.resolve().as_uri(), dark)
+    seen.page.locator("h1").first.wait_for()
+    images = seen.page.locator("img")
+    assert images.count() > 0
+    seen.page.evaluate("Promise.all([...document.images].map(image => image.decode().catch(() => 0)))")
+    assert images.evaluate_all(BROKEN) == []
+    assert seen.errors == []
+    assert seen.outside() == []
+    wide = seen.page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+    assert not wide, "the page must not be wider than its window"
+
+
+def test_dark_is_dark(visit, fresh: Path) -> None:
+    def brightness(dark: bool) -> float:
+        seen = visit(fresh.as_uri(), dark)
+        colour = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        return sum(float(part) for part in colour.strip("rgba()").split(",")[:3]) / 3
+
+    assert brightness(True) < 64 < 192 < brightness(False)
