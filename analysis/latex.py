@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from textwrap import wrap
 
 from analysis.latex_text import escape
@@ -20,8 +21,10 @@ TITLE_WIDTH = 11
 ARROWS = {"lower": r"~$\downarrow$", "higher": r"~$\uparrow$", "": ""}
 
 
-def to_latex(filled: Filled) -> str:
-    """One table float, or several where the rows do not fit on one page; deterministic."""
+def to_latex(filled: Filled, notes: Sequence[str] | None = None) -> str:
+    """One table float, or several where the rows do not fit on one page. notes: in place of the table's own."""
+    if notes is not None:
+        filled = replace(filled, notes=tuple(notes))
     parts = [filled.rows[i : i + ROWS] for i in range(0, max(1, len(filled.rows)), ROWS)]
     reasons = _reasons(filled)
     floats = [_float(filled, rows, reasons, i, last=i == len(parts) - 1) for i, rows in enumerate(parts)]
@@ -39,43 +42,58 @@ def label(id: str) -> str:
 
 
 def _float(filled: Filled, rows: Sequence[Row], reasons: dict[str, str], part: int, last: bool) -> str:
-    begins = dict(zip(filled.rows, filled.begins, strict=True))
-    lines = []
-    for row in rows:
-        lines += [r"\addlinespace"] if begins[row] and row is not rows[0] else []
-        lines.append(_row(filled, row, reasons))
     head = [rf"\caption{{{caption(filled)}}}", rf"\label{{{label(filled.table.id)}}}"]
     if part:
         head = [r"\addtocounter{table}{-1}", rf"\caption{{{caption(filled)} (continued)}}"]
-    body = [
-        rf"\begin{{tabular}}{{{_columns(filled)}}}",
-        r"\toprule",
-        *_groups(filled),
-        _titles(filled),
-        r"\midrule",
-        *lines,
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    fitted = [
-        r"\sbox0{%",
-        *body[:-1],
-        rf"{body[-1]}}}%",
-        r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
-    ]
+    size = r"\centering\small" + (r"\setlength{\tabcolsep}{3.5pt}" if filled.dense else "")
+    panels = [_fitted(_tabular(panel, reasons)) for panel in _panels(replace(filled, rows=tuple(rows)))]
+    body = [r"\par\vspace{6pt}".join(panels)] if len(panels) > 1 else panels
     under = _notes(filled, reasons) if last else []
-    return "\n".join([r"\begin{table}[htbp]", r"\centering\small", *head, *fitted, *under, r"\end{table}", ""])
+    return "\n".join([r"\begin{table}[htbp]", size, *head, *body, *under, r"\end{table}", ""])
+
+
+def _panels(filled: Filled) -> list[Filled]:
+    """A table with many columns has its published ones below: beside the others they would be too small to read."""
+    if not (filled.dense and filled.published):
+        return [filled]
+    above = [replace(row, chosen=(), published=()) for row in filled.rows]
+    below = [replace(row, measured=()) for row in filled.rows]
+    return [
+        replace(filled, rows=tuple(above), chosen=(), published=()),
+        replace(filled, rows=tuple(below), measured=()),
+    ]
+
+
+def _fitted(tabular: str) -> str:
+    """In its own size, or as wide as the line where it would be wider."""
+    return (
+        f"\\sbox0{{%\n{tabular}}}%\n"
+        r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi"
+    )
+
+
+def _tabular(filled: Filled, reasons: dict[str, str]) -> str:
+    lines = []
+    for row, begins in zip(filled.rows, filled.begins, strict=True):
+        lines += [r"\addlinespace"] if begins else []
+        lines.append(_row(filled, row, reasons))
+    head = [rf"\begin{{tabular}}{{{_columns(filled)}}}", r"\toprule", *_groups(filled), _titles(filled), r"\midrule"]
+    return "\n".join([*head, *lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def _seeds(filled: Filled) -> bool:
+    return filled.shows_seeds and bool(filled.measured)
 
 
 def _columns(filled: Filled) -> str:
     """The label, then numbers to the right; ± and the half-width begin at one place in their column."""
     measured = "".join(r"r@{\,}l" if interval else "r" for interval in filled.intervals)
-    return "l" + ("r" if filled.shows_seeds else "") + measured + "r" * (len(filled.chosen) + len(filled.published))
+    return "l" + ("r" if _seeds(filled) else "") + measured + "r" * (len(filled.chosen) + len(filled.published))
 
 
 def _groups(filled: Filled) -> list[str]:
     """Which data the columns below are about, each group with a rule of its own."""
-    before = 2 if filled.shows_seeds else 1
+    before = 2 if _seeds(filled) else 1
     groups = [
         (filled.measured_heading, len(filled.measured) + sum(filled.intervals)),
         (filled.chosen_heading, len(filled.chosen)),
@@ -93,7 +111,7 @@ def _groups(filled: Filled) -> list[str]:
 
 
 def _titles(filled: Filled) -> str:
-    cells = ["", *(["seeds"] if filled.shows_seeds else [])]
+    cells = ["", *(["seeds"] if _seeds(filled) else [])]
     for column, interval in zip(filled.measured, filled.intervals, strict=True):
         title = _title(column, "c" if interval else "r")
         cells.append(rf"\multicolumn{{2}}{{c}}{{{title}}}" if interval else title)
@@ -117,7 +135,7 @@ def _stacked(lines: Sequence[str], align: str, mark: str = "", unit: str = "") -
 
 def _row(filled: Filled, row: Row, reasons: dict[str, str]) -> str:
     name = escape(row.label) + (f" (here {escape(row.here)})" if row.here else "")
-    cells = [name, *([str(len(row.cells) or "")] if filled.shows_seeds else [])]
+    cells = [name, *([str(len(row.cells) or "")] if _seeds(filled) else [])]
     for entry, interval in zip(row.measured, filled.intervals, strict=True):
         cells.append(_entry(entry, interval, reasons))
     cells += [_entry(entry, False, reasons) for entry in (*row.chosen, *row.published)]

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from analysis.contents import Contents
 from analysis.figures import Drawing
+from analysis.latex import to_latex
 from analysis.latex_text import escape
 from analysis.tables import Filled
 
-PREAMBLE = r"""% Compile in this folder: pdflatex paper.tex (twice). The tables are tables/*.tex, the figures figures/*.pdf.
+PREAMBLE = r"""% Compile in this folder with pdflatex, twice. Each table is also in tables/, the figures are figures/*.pdf.
 \documentclass[10pt]{article}
 \usepackage[T1]{fontenc}
 \usepackage[utf8]{inputenc}
@@ -38,6 +39,7 @@ def paper(contents: Contents) -> str:
         for filled in tables:
             lines += _table(filled, contents)
         lines += [r"\clearpage", ""]
+    lines += [r"\section*{Columns}", *_columns(contents)]
     lines += [r"\section*{Protocol}", *_facts(contents.protocols)]
     if contents.search:
         lines += _facts([("Search for guidance and temperature", contents.search)])
@@ -51,14 +53,14 @@ def _summary(contents: Contents) -> list[str]:
 
 
 def _table(filled: Filled, contents: Contents) -> list[str]:
-    id = filled.table.id
-    meanings = " ".join(rf"\emph{{{escape(c.title)}}}: {escape(c.meaning)}." for c in contents.glossary[id])
-    return [
-        rf"\input{{tables/table-{id}.tex}}",
-        *([f"{meanings}\n"] if meanings else []),
-        *(line for drawing in contents.illustrating(id) for line in _figure(drawing)),
-        "",
-    ]
+    figures = [line for drawing in contents.illustrating(filled.table.id) for line in _figure(drawing)]
+    return [to_latex(filled, contents.table_notes[filled.table.id]), *figures, ""]
+
+
+def _columns(contents: Contents) -> list[str]:
+    """What the columns of all tables mean, as in their order no column is explained twice."""
+    columns = [column for filled in contents.tables for column in contents.glossary[filled.table.id]]
+    return [rf"\textbf{{{escape(column.title)}}} {escape(column.meaning)}." + "\n" for column in columns]
 
 
 def _figure(drawing: Drawing) -> list[str]:

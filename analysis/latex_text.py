@@ -50,6 +50,6 @@ def _character(char: str) -> str:
     if greek := re.fullmatch(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", name):
         word = greek[2].replace("LAMDA", "LAMBDA")
         letter = word.lower() if greek[1] == "SMALL" else word.capitalize()
-        if greek[1] == "SMALL" and letter not in ("omicron", "final") or letter in CAPITALS:
+        if (greek[1] == "SMALL" and letter not in ("omicron", "final")) or letter in CAPITALS:
             return rf"$\{letter}$"
     return f"[U+{ord(char):04X}]"
