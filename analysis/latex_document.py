@@ -10,7 +10,8 @@ from analysis.latex import to_latex
 from analysis.latex_text import escape
 from analysis.tables import Filled
 
-PREAMBLE = r"""% Compile in this folder with pdflatex, twice. Each table is also in tables/, the figures are figures/*.pdf.
+PREAMBLE = r"""
+% Compile in this folder with pdflatex, twice. The figures are figures/*.pdf; each table is also in tables/.
 \documentclass[10pt]{article}
 \usepackage[T1]{fontenc}
 \usepackage[utf8]{inputenc}
@@ -31,7 +32,7 @@ HEIGHT = 0.8
 
 
 def paper(contents: Contents) -> str:
-    lines = [PREAMBLE + rf"\title{{{escape(contents.title)}}}", r"\begin{document}", r"\maketitle", ""]
+    lines = [PREAMBLE.lstrip() + rf"\title{{{escape(contents.title)}}}", r"\begin{document}", r"\maketitle", ""]
     lines += [escape(contents.lead), "", r"\section*{Summary}", *_summary(contents), ""]
     lines += [f"{escape(note)}\n" for note in contents.notes]
     for heading, tables in contents.sections:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import shlex
 from collections import Counter
@@ -178,6 +179,13 @@ def read(folder: Path) -> Source:
             raise UserError(f"plan.json: cell {cell} of {where} is not in frame.csv; write the source again")
     paths = sorted((folder / "manifests").glob("*.json"))
     return Source(folder, frame, plan, curves, {path.stem: json.loads(path.read_text()) for path in paths})
+
+
+def of_frame(frame: pd.DataFrame, plan: Mapping[str, Any]) -> Source:
+    """A source of numbers alone, for a table that is looked at: as if the frame had been written and read."""
+    written = io.StringIO(frame.to_csv(index=False))
+    texts = pd.read_csv(written, dtype=str, keep_default_na=False).set_index("cell")
+    return Source(Path(), texts, dict(plan), pd.DataFrame(columns=pd.Index(CURVES)), {})
 
 
 def planned(plan: Mapping[str, Any]) -> list[tuple[str, str]]:

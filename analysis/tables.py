@@ -85,7 +85,7 @@ class Filled:
         """Whether how many seeds a row has is worth a column."""
         if self.table.kind in ("generation", "axes"):
             return True
-        return self.table.kind != "effects" and any(self.intervals)
+        return self.table.kind not in ("effects", "pivot") and any(self.intervals)
 
 
 def fill(table: Table, source: Source) -> Filled:

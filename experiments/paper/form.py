@@ -40,7 +40,7 @@ class Cell:
 class Table:
     id: str
     title: str
-    kind: Literal["reconstruction", "generation", "settings", "speed", "axes", "effects"]
+    kind: Literal["reconstruction", "generation", "settings", "speed", "axes", "effects", "pivot"]
     varies: tuple[str, ...]
     """config keys that differ between the rows on purpose"""
     cells: tuple[Cell, ...]
