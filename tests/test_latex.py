@@ -44,9 +44,10 @@ def overfull(log: str) -> list[float]:
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Filled]:
-    folder = write_source(tmp_path_factory.mktemp("latex") / "all", 3, tuple(TABLES), examples=False)
-    source = read(folder / "source")
-    return {table.id: fill(table, source) for table in source.tables}
+    """Every table of the paper and ours; those of whole systems without a measured number."""
+    ran = tuple(id for id in TABLES if id not in ("3", "4"))
+    source = read(write_source(tmp_path_factory.mktemp("latex") / "all", 3, ran, examples=False) / "source")
+    return {table.id: fill(table, source) for table in TABLES.values()}
 
 
 @pytest.mark.parametrize(
@@ -70,8 +71,8 @@ def test_a_table_reads_as_in_its_other_forms(tables: dict[str, Filled]) -> None:
     text = latex.to_latex(filled)
     assert r"\caption{Prediction of the channels of a token (Table 2a of the paper)}" in text
     assert r"\label{tab:2a}" in text
-    for heading in ("measured, digits 16$\\times$16", "published, ImageNet 256$\\times$256"):
-        assert heading in text.replace(r"\\", " ").replace("  ", " ") or heading.split(", ")[0] in text
+    assert r"\multicolumn{12}{c}{measured, digits 16$\times$16}" in text
+    assert r"{published, ImageNet\\256$\times$256\end{tabular}}" in text
     assert text.count(r"\cmidrule") == 3  # measured, chosen, published
     assert r"fd\_digits~$\downarrow$" in text
     assert r"precision~$\uparrow$" in text
@@ -91,7 +92,6 @@ def test_an_empty_cell_has_a_letter_and_its_reason_stands_below(tables: dict[str
 
 def test_each_table_fits_into_a_plain_article(tables: dict[str, Filled], tmp_path: Path) -> None:
     """With the packages that the table's text names and no others."""
-    assert set(tables) == set(TABLES)
     body = "\n".join(latex.to_latex(filled) + r"\clearpage" for filled in tables.values())
     (tmp_path / "tables.tex").write_text(MINIMAL % body)
     log = compiled(tmp_path, "tables")
