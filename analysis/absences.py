@@ -12,7 +12,7 @@ from tokenbridge.config import CATEGORICAL, TRAINED_TOKENS, WITHOUT_DENSITY
 def absence(column: Column, cell: Cell, ids: Sequence[str], source: Source) -> str:
     """The reason, short enough for a cell; ids are those that fill the row, none of which has the number."""
     if not ids:
-        return cell.reason if cell.overrides is None else "not run"
+        return cell.reason if cell.overrides is None else cell.needs or "not run"
     kind = column.key.partition("/")[0]
     if reason := _impossible(column, source.setting(ids[0], "quantizer.kind"), source.setting(ids[0], "head.kind")):
         return reason

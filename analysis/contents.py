@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from analysis import facts, verdicts
 from analysis.figures import Drawing
+from analysis.filled import Filled
 from analysis.notes import ONCE
 from analysis.source import Source
-from analysis.tables import Filled
 from analysis.verdicts import Verdict
 from experiments.paper import PAPER, PUBLISHED_ON, Column
 

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis.contents import Contents
 from analysis.figures import Drawing
-from analysis.tables import Filled
+from analysis.filled import Filled
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from textwrap import wrap
 
+from analysis.filled import Entry, Filled, Row
 from analysis.latex_text import escape
-from analysis.tables import Entry, Filled, Row
 from experiments.paper import Column
 
 ROWS = 40
 """rows that fit on a page; a longer table goes on in another"""
 TITLE_WIDTH = 11
 """characters of a line of a column's title"""
+MARKS = {"better": "$^{+}$", "worse": "$^{-}$", "no difference shown": r"$^{\approx}$"}
+"""what a verdict against the table's base row looks like behind its number"""
+TEXT_WIDTH = 24
+"""characters of a line of a setting's text"""
 ARROWS = {"lower": r"~$\downarrow$", "higher": r"~$\uparrow$", "": ""}
 
 
@@ -88,7 +92,8 @@ def _seeds(filled: Filled) -> bool:
 def _columns(filled: Filled) -> str:
     """The label, then numbers to the right; ± and the half-width begin at one place in their column."""
     measured = "".join(r"r@{\,}l" if interval else "r" for interval in filled.intervals)
-    return "l" + ("r" if _seeds(filled) else "") + measured + "r" * (len(filled.chosen) + len(filled.published))
+    others = ("l" if filled.table.kind == "settings" else "r") * (len(filled.chosen) + len(filled.published))
+    return "l" + ("r" if _seeds(filled) else "") + measured + others
 
 
 def _groups(filled: Filled) -> list[str]:
@@ -115,7 +120,10 @@ def _titles(filled: Filled) -> str:
     for column, interval in zip(filled.measured, filled.intervals, strict=True):
         title = _title(column, "c" if interval else "r")
         cells.append(rf"\multicolumn{{2}}{{c}}{{{title}}}" if interval else title)
-    cells += [_title(column, "r") for column in (*filled.chosen, *filled.published)]
+    cells += [
+        _title(column, "l" if filled.table.kind == "settings" else "r")
+        for column in (*filled.chosen, *filled.published)
+    ]
     return " & ".join(cells) + r" \\"
 
 
@@ -138,7 +146,9 @@ def _row(filled: Filled, row: Row, reasons: dict[str, str]) -> str:
     cells = [name, *([str(len(row.cells) or "")] if _seeds(filled) else [])]
     for entry, interval in zip(row.measured, filled.intervals, strict=True):
         cells.append(_entry(entry, interval, reasons))
-    cells += [_entry(entry, False, reasons) for entry in (*row.chosen, *row.published)]
+    others = (*row.chosen, *row.published)
+    in_words = filled.table.kind == "settings"
+    cells += [_text(entry, reasons) if in_words else _entry(entry, False, reasons) for entry in others]
     return " & ".join(cells) + r" \\"
 
 
@@ -149,7 +159,24 @@ def _entry(entry: Entry, interval: bool, reasons: dict[str, str]) -> str:
     value, half = escape(entry.text), rf"$\pm$\,{escape(entry.half)}" if entry.half else ""
     if entry.best:
         value, half = rf"\textbf{{{value}}}", rf"\textbf{{{half}}}" if half else ""
-    return f"{value} & {half}" if interval else value
+    mark = (r"\textsuperscript{\textdagger}" if entry.over == "images" else "") + _mark(entry)
+    return f"{value} & {half}{mark}" if interval else value + mark
+
+
+def _text(entry: Entry, reasons: dict[str, str]) -> str:
+    return _entry(entry, False, reasons) if entry.reason else _stacked(wrap(entry.text, TEXT_WIDTH), "l")
+
+
+def _mark(entry: Entry) -> str:
+    return MARKS[entry.comparison.verdict] if entry.comparison else ""
+
+
+def _legend(filled: Filled) -> list[str]:
+    """What the marks of verdicts mean, where there are any."""
+    if not filled.compares:
+        return []
+    meanings = ", ".join(f"{mark} {verdict}" for verdict, mark in MARKS.items())
+    return [f"Against the row {escape(filled.table.base_label)}: {meanings}."]
 
 
 def _reasons(filled: Filled) -> dict[str, str]:
@@ -167,7 +194,7 @@ def _letters(index: int) -> str:
 
 def _notes(filled: Filled, reasons: dict[str, str]) -> list[str]:
     marks = "; ".join(rf"\textsuperscript{{{letter}}}\,{escape(reason)}" for reason, letter in reasons.items())
-    notes = [*([f"{marks}."] if marks else []), *map(escape, filled.notes)]
+    notes = [*([f"{marks}."] if marks else []), *_legend(filled), *map(escape, filled.notes)]
     if not notes:
         return []
     inside = "\n\n".join(notes)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from analysis.contents import Contents
 from analysis.figures import Drawing
+from analysis.filled import Filled
 from analysis.latex import to_latex
 from analysis.latex_text import escape
-from analysis.tables import Filled
 
 PREAMBLE = r"""
 % Compile in this folder with pdflatex, twice. The figures are figures/*.pdf; each table is also in tables/.

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from analysis.contents import Contents
 from analysis.facts import Origin
 from analysis.figures import Drawing
+from analysis.filled import Filled
 from analysis.table_files import to_markdown
-from analysis.tables import Filled
 
 
 def report(contents: Contents) -> str:

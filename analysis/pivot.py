@@ -13,10 +13,10 @@ from pathlib import Path
 
 from analysis import html, latex, protocol, stats, table_files
 from analysis.absences import absence
+from analysis.filled import Entry, Filled, Row
 from analysis.pivot_cells import SEEDS, Place, Request, cells_of, chosen, metric, shown, values
 from analysis.source import Source
 from analysis.stats import Estimate, number
-from analysis.tables import Entry, Filled, Row
 from experiments.paper import Cell, Column, Table
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.overrides import require_key
@@ -86,9 +86,10 @@ def _filled(
 
 
 def _estimate(column: Column, place: Place, source: Source) -> Estimate | None:
-    numbers = [source.number(cell, column.key) for cell in place.cells]
-    present = [value * column.scale for value in numbers if value is not None]
-    return stats.estimate(present) if present else None
+    numbers = {cell: source.number(cell, column.key) for cell in place.cells}
+    present = {cell: value * column.scale for cell, value in numbers.items() if value is not None}
+    trainings = [source.setting(cell, "train.seed") for cell in present]
+    return stats.estimate(list(present.values()), trainings) if present else None
 
 
 def _entry(column: Column, place: Place, value: Estimate | None, best: bool, source: Source) -> Entry:

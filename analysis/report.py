@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from analysis import effects, facts, figures, html, latex, latex_document, markdown_document, table_files, tables
 from analysis.contents import contents
+from analysis.filled import Filled
 from analysis.html import Picture
 from analysis.source import Source, read
-from analysis.tables import Filled
 
 PAGE, MARKDOWN, PAPER = "index.html", "report.md", "paper.tex"
 PARTS = {"tables": (".md", ".csv", ".tex", ".html"), "figures": (".png", ".pdf", ".csv")}

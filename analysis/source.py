@@ -23,6 +23,8 @@ from tokenbridge.config import UserError
 from tokenbridge.overrides import plain
 
 TUNED = ("sample.guidance", "sample.temperature")
+STANDING = ("3", "4")
+"""tables that can be shown without runs: systems and settings"""
 CURVES = ["stage", "key", "step", "value"]
 LAST = ("reconstruct", "likelihood", "score", "speed")
 """stages that are wanted for themselves"""
@@ -47,8 +49,10 @@ class Source:
 
     @property
     def tables(self) -> list[Table]:
-        """The tables that the plan fills: the paper's in its order, then ours."""
-        used = [table(row["table"]).id for row in self.plan["rows"]]
+        """The tables that the plan fills: the paper's in its order, then ours; with results of the paper's tables also
+        those that need no runs."""
+        used = {table(row["table"]).id for row in self.plan["rows"]}
+        used |= set(STANDING) if any(TABLES[id].published and TABLES[id].kind != "speed" for id in used) else set()
         found = [each for id, each in TABLES.items() if id in used]
         return [*found, *filter(None, [self.table_of_axes])]
 

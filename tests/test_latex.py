@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from analysis import latex, report
+from analysis.filled import Filled
 from analysis.latex_text import escape
 from analysis.source import read
-from analysis.tables import Filled, fill
+from analysis.tables import fill
 from experiments.axes import Axis
 from experiments.paper import TABLES
 from tests.synthetic_axes import write_axes
@@ -56,7 +57,10 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Filled]:
         ("fd_digits 95 % & more", r"fd\_digits 95 \% \& more"),
         ("16×16 ± 0.2, log₂ 10³", r"16$\times$16 $\pm$ 0.2, log\textsubscript{2} 10\textsuperscript{3}"),
         ("−1\N{NARROW NO-BREAK SPACE}234", r"$-$1\,234"),
-        (r"C:\runs {a}~^<b>", r"C:\textbackslash{}runs \{a\}\textasciitilde{}\textasciicircum{}\textless{}b\textgreater{}"),
+        (
+            r"C:\runs {a}~^<b>",
+            r"C:\textbackslash{}runs \{a\}\textasciitilde{}\textasciicircum{}\textless{}b\textgreater{}",
+        ),
         ("--only π Σ é", r"-{}-only $\pi$ $\Sigma$ é"),
         ("数", "[U+6570]"),
         ("a" * 30, r"aaaaaaaa\allowbreak{}aaaaaaaa\allowbreak{}aaaaaaaa\allowbreak{}aaaaaa"),
@@ -72,7 +76,7 @@ def test_a_table_reads_as_in_its_other_forms(tables: dict[str, Filled]) -> None:
     assert r"\caption{Prediction of the channels of a token (Table 2a of the paper)}" in text
     assert r"\label{tab:2a}" in text
     assert r"\multicolumn{12}{c}{measured, digits 16$\times$16}" in text
-    assert r"{published, ImageNet\\256$\times$256\end{tabular}}" in text
+    assert r"published, ImageNet\\256$\times$256\end{tabular}" in text
     assert text.count(r"\cmidrule") == 3  # measured, chosen, published
     assert r"fd\_digits~$\downarrow$" in text
     assert r"precision~$\uparrow$" in text

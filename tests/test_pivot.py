@@ -150,9 +150,9 @@ def test_a_short_name_means_the_generated_images_first(tmp_path: Path) -> None:
     found = read(write_source(tmp_path / "report", examples=False) / "source")
     assert metric("fd_digits", found).key == "score/fd_digits"
     assert metric("reconstruct/fd_digits", found).key == "reconstruct/fd_digits"
-    assert metric("fd_digits_se", read(write_source(tmp_path / "r", tables=("1a",), examples=False) / "source")).key == (
-        "reconstruct/fd_digits_se"
-    )
+    assert metric(
+        "fd_digits_se", read(write_source(tmp_path / "r", tables=("1a",), examples=False) / "source")
+    ).key == ("reconstruct/fd_digits_se")
     with pytest.raises(UserError, match="no cell of this report has a number yet"):
         metric("fd_digits", of_frame(pd.DataFrame({"cell": ["a"], "name": ["b"]}), {}))
 
