@@ -12,7 +12,7 @@ from tokenbridge.config import CATEGORICAL, HEAD_KINDS, TRAINED_TOKENS
 def absence(column: Column, cell: Cell, ids: Sequence[str], source: Source) -> str:
     """The reason, short enough for a cell; ids are those that fill the row, none of which has the number."""
     if not ids:
-        return cell.reason if cell.overrides is None else "not run"
+        return cell.reason if cell.overrides is None else cell.needs or "not run"
     if odd := next(filter(None, (source.odd(id, column.key) for id in ids)), ""):
         return odd
     kind = column.key.partition("/")[0]

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from analysis import stats
+from analysis import protocol, stats
+from analysis.filled import Entry, Filled, Row
 from analysis.source import Source
-from analysis.stats import Estimate, number
-from analysis.tables import Entry, Filled, Row
+from analysis.stats import Comparison, Estimate, Gap, number, signed
 from experiments.axes import Axis
 from experiments.paper import Cell, Column, Table
 from tokenbridge.overrides import plain
@@ -33,9 +33,15 @@ class Effect:
     cells: tuple[tuple[str, float], ...]
     """id and number of each cell that counts"""
     mean: float
-    difference: Estimate | None
+    gap: Gap | None
     """to the axis's first value, over pairs of cells that are equal in all else, one value for each two trainings; None
     for the first value itself, and where there is no pair"""
+    comparison: Comparison | None = None
+    """among all effects of the metric; None without an interval or a direction"""
+
+    @property
+    def difference(self) -> Estimate | None:
+        return None if self.gap is None else self.gap.estimate
 
     @property
     def unmoved(self) -> bool:
@@ -44,13 +50,12 @@ class Effect:
 
     @property
     def settled(self) -> bool:
-        """Whether the interval of the difference leaves out zero."""
-        found = self.difference
-        return found is not None and found.half is not None and abs(found.mean) > found.half
+        """Whether a difference is shown."""
+        return self.comparison is not None and self.comparison.verdict != "no difference shown"
 
     def better(self, column: Column) -> bool:
-        assert self.difference is not None
-        return (self.difference.mean < 0) == (column.better == "lower")
+        assert self.gap is not None
+        return (self.gap.mean < 0) == (column.better == "lower")
 
 
 def metrics(source: Source) -> list[Column]:
@@ -61,9 +66,31 @@ def metrics(source: Source) -> list[Column]:
     return [column for column in columns if any(source.number(cell, column.key) is not None for cell in cells)]
 
 
+def effects(source: Source, column: Column) -> dict[str, list[Effect]]:
+    """Axis -> its effects on a metric, with verdicts by Holm's method over all of them.
+
+    UserError where the metric's numbers are of two protocols.
+    """
+    table = source.table_of_axes
+    assert table is not None
+    protocol.check(table, column, source.rows(table), source)
+    found = {axis.key: _effects_on(source, axis, column) for axis in source.axes}
+    # what an axis cannot move is no test
+    tested = [each for effects in found.values() for each in effects if each.gap and not each.unmoved]
+    verdicts = stats.compare([(each.gap, column.better) for each in tested if each.gap])
+    compared = {id(each): verdict for each, verdict in zip(tested, verdicts, strict=True)}
+    return {
+        key: [replace(each, comparison=compared.get(id(each))) for each in effects] for key, effects in found.items()
+    }
+
+
 def effects_on(source: Source, axis: Axis, column: Column) -> list[Effect]:
-    """One entry a value that has cells. Only places where every value ran count, so that all other axes are balanced;
-    where there is none, all do."""
+    """One entry a value that has cells."""
+    return effects(source, column)[axis.key]
+
+
+def _effects_on(source: Source, axis: Axis, column: Column) -> list[Effect]:
+    """Only places where every value ran count, so that all other axes are balanced; where there is none, all do."""
     places: dict[tuple[str, ...], dict[str, tuple[str, float]]] = {}
     for trial in source.trials:
         value = source.number(trial.cell, column.key)
@@ -85,13 +112,13 @@ def _effect(source: Source, value: Any, first: Any, places: Sequence[dict[str, t
             # pairs at two temperatures come from the same two trainings: two numbers, but one observation
             trainings = (source.stage(a, "train") or a, source.stage(b, "train") or b)
             gaps.setdefault(trainings, []).append(with_value - with_first)
-    difference = stats.estimate([fmean(each) for each in gaps.values()]) if gaps else None
-    return Effect(value, cells, fmean(value for _, value in cells), difference)
+    gap = stats.gap_of([fmean(each) for each in gaps.values()], "pairs") if gaps else None
+    return Effect(value, cells, fmean(value for _, value in cells), gap)
 
 
 def over(source: Source, effect: Effect) -> str:
     """What the interval is over."""
-    pairs = effect.difference.seeds if effect.difference else 0
+    pairs = len(effect.gap.values) if effect.gap else 0
     how = f"{source.seeds} seeds" if source.seeds > 1 else "one seed"
     return f"{pairs} matched pairs, {how}" if pairs > 1 else f"one matched pair, {how}, so no interval"
 
@@ -104,15 +131,13 @@ def filled(source: Source) -> list[Filled]:
 def _filled(source: Source, column: Column) -> Filled:
     change = replace(column, key=f"{column.key} effect", title="effect", meaning="")
     rows = []
-    for axis in source.axes:
-        for effect in effects_on(source, axis, column):
-            gap = effect.difference
-            pairs = (
-                Entry(reason="first value") if gap is None else Entry(str(gap.seeds), "", stats.estimate([gap.seeds]))
-            )
+    for key, found in effects(source, column).items():
+        for effect in found:
+            count = None if effect.gap is None else len(effect.gap.values)
+            pairs = Entry(reason="first value") if count is None else Entry(str(count), "", stats.estimate([count]))
             mean = Entry(number(effect.mean, column.decimals), "", stats.estimate([effect.mean]))
             entries = (mean, _change(effect, column), pairs)
-            rows.append(Row(f"{axis.key} = {plain(effect.value)}", "", (), entries, (), ()))
+            rows.append(Row(f"{key} = {plain(effect.value)}", "", (), entries, (), ()))
     cells = tuple(Cell(row.label, None) for row in rows)
     keys = tuple(axis.key for axis in source.axes)
     id = PREFIX + column.key.rpartition("/")[2]
@@ -129,14 +154,11 @@ def _change(effect: Effect, column: Column) -> Entry:
     if effect.unmoved:
         return Entry(reason=UNMOVED)
     half = "" if found.half is None else number(found.half, column.decimals)
-    best = bool(column.better) and effect.settled and effect.better(column)
-    return Entry(_signed(found.mean, column.decimals), "", found, half, best)
-
-
-def _signed(value: float, decimals: int) -> str:
-    if not round(value, decimals):
-        return number(0.0, decimals)
-    return ("+" if value > 0 else "") + number(value, decimals)
+    comparison = effect.comparison
+    best = comparison is not None and comparison.verdict == "better"
+    # the effect is the difference: beside the word only its other interval
+    other = f"± {number(comparison.corrected, column.decimals)}" if comparison else ""
+    return Entry(signed(found.mean, column.decimals), "", found, half, best, comparison, other)
 
 
 def _notes(source: Source) -> list[str]:
@@ -150,7 +172,10 @@ def _notes(source: Source) -> list[str]:
         " the axis's first value, mean over pairs of cells that are equal in every other axis and the seed; pairs of"
         " the same two trainings, which differ in sampling only, are one pair with their mean.",
         f"± is the half-width of the paired 95 % Student t interval over these pairs; {seeds}. It says how far the"
-        " effect holds across the other axes. Bold: better than the first value, and the interval leaves out zero.",
+        " effect holds across the other axes. Better, worse, no difference shown: against the axis's first value, by"
+        " the t test over these pairs, corrected by Holm's method for all effects of the table, at 5 %. Beside it the"
+        " interval of the level at which Holm's method decided: it leaves out zero exactly where a difference is shown."
+        " Bold: better.",
         f"{UNMOVED[0].upper()}{UNMOVED[1:]}: the numbers are the same with every value of the axis.",
         *_left_out(source),
     ]

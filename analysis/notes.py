@@ -5,41 +5,71 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis import stats
+from analysis.filled import Filled
 from analysis.source import Source
-from analysis.stats import number
+from analysis.stats import Estimate, number
 from experiments.paper import FD, RECONSTRUCTION_FD, Table
 
 STAGE = {"generation": "score", "axes": "score", "reconstruction": "reconstruct"}
 """kind of table -> stage that measures the Fréchet distance"""
 BOLD = (
-    "± is the half-width of the 95 % Student t interval over seeds. Bold: better than every other row, with an interval"
-    " of the difference that leaves out zero."
+    "± is the half-width of the 95 % Student t interval over seeds. Bold: better than every other row, with a 95 %"
+    " interval of the difference that leaves out zero, and against the base by the verdict."
 )
+VERDICTS = (
+    "Better, worse, no difference shown: against the row marked base, corrected by Holm's method for all verdicts of"
+    " the table, at 5 %. Over seeds it is the t test of differences between equal training seeds (Welch's where none"
+    " are equal). The difference to the base has the interval of the level at which Holm's method decided: it leaves"
+    " out zero exactly where a difference is shown."
+)
+IMAGES = (
+    "† ± is 1.96 standard errors over images (jackknife for a Fréchet distance). Differences take two errors as"
+    " independent, which is too wide rather than too narrow where rows share their images."
+)
+UNREPEATED = "An interval over images says nothing of what another training would read: such a row has one seed."
 SEARCHED = "Guidance and temperature were searched for each row by itself, on images apart from these."
-ONCE = (BOLD, SEARCHED)
+ONCE = (BOLD, VERDICTS, IMAGES, UNREPEATED, SEARCHED)
 """notes that a page with several tables gives with the first of them"""
 LISTED = 4
 """most rows that a note lists one by one"""
 
 
-def notes(table: Table, source: Source) -> list[str]:
-    rows = [(cell.label, ids) for cell, ids in source.rows(table) if ids]
+def notes(filled: Filled, source: Source) -> list[str]:
+    table, rows = filled.table, [(row.label, row.cells) for row in filled.rows if row.cells]
     found = [table.note] if table.note else []
     found += _seeds(table, {len(ids) for _, ids in rows})
-    if table.kind == "generation" and source.tuned:
+    found += _over_images(filled) + _verdicts(filled)
+    if table.kind == "generation" and source.tuned and rows:
         found.append(SEARCHED)
     cells = [id for _, ids in rows for id in ids]
-    return [*found, *_timing(table, cells, source), *_image_errors(table, cells, source), *_floor(table, rows, source)]
+    found += [*_timing(table, cells, source), *_image_errors(table, cells, source), *_floor(table, rows, source)]
+    return found + _extrapolated(filled)
 
 
 def _seeds(table: Table, seeds: set[int]) -> list[str]:
     """What ± and bold mean here, or why there are none."""
     if table.kind == "reconstruction" and seeds == {1}:
-        return ["Nothing is trained here and every draw is fixed: no interval over seeds, no value marked best."]
+        return ["Nothing is trained here and every draw is fixed: no interval over seeds."]
     if seeds == {1}:
         what = "One measurement a row" if table.kind == "speed" else "One seed a row"
         return [f"{what}: no interval over seeds, so no value is marked best."]
     return [BOLD] if seeds else []
+
+
+def _over_images(filled: Filled) -> list[str]:
+    if not any(entry.over == "images" for row in filled.rows for entry in row.measured):
+        return []
+    return [IMAGES] if filled.table.kind == "reconstruction" else [IMAGES, UNREPEATED]
+
+
+def _verdicts(filled: Filled) -> list[str]:
+    tests = sum(entry.comparison is not None for row in filled.rows for entry in row.measured)
+    if tests:
+        return [VERDICTS, f"Base: {filled.table.base_label}; {tests} verdict{'' if tests == 1 else 's'}."]
+    base = next((row for row in filled.rows if row.label == filled.table.base_label), None)
+    ran = sum(bool(row.cells) for row in filled.rows)
+    missing = base is not None and not base.cells and ran > 1
+    return [f"No verdicts: the base row, {filled.table.base_label}, has not run."] if missing else []
 
 
 def _timing(table: Table, cells: Sequence[str], source: Source) -> list[str]:
@@ -88,16 +118,34 @@ def _floor(table: Table, rows: Sequence[tuple[str, Sequence[str]]], source: Sour
     which = f"{images[0]:.0f} real images" if images else "the original images"
     note = f"Floor: {which} read fd_digits {number(floor[0], RECONSTRUCTION_FD.decimals)} against the reference"
     measured = [(label, _values(source, ids, f"{key}_at_floor_images")) for label, ids in rows]
-    same = sorted(((stats.estimate(v).mean, label) for label, v in measured if v), key=lambda each: each[0])
-    if not same:
+    if not any(values for _, values in measured):
         return [f"{note}."]
-    if len(same) > LISTED:
-        (low, first), (high, last) = same[0], same[-1]
-        read = f"from {number(low, FD.decimals)} ({first}) to {number(high, FD.decimals)} ({last})"
-    else:
-        means = {label: mean for mean, label in same}
-        read = ", ".join(f"{label} {number(means[label], FD.decimals)}" for label, _ in rows if label in means)
+    read = _listed([(label, stats.estimate(v)) for label, v in measured if v])
     return [f"{note}; as many generated ones read {read} (fewer images read higher)."]
+
+
+def _extrapolated(filled: Filled) -> list[str]:
+    """The Fréchet distance without the bias that a finite number of images gives it."""
+    values = [(row.label, e.estimate) for row in filled.rows for e in row.further if e.estimate is not None]
+    if not values:
+        return []
+    return [
+        f"Extrapolated to infinitely many generated images (FD∞ + a/N, arXiv 1911.07023), fd_digits reads"
+        f" {_listed(values)}."
+    ]
+
+
+def _listed(values: Sequence[tuple[str, Estimate]]) -> str:
+    """Each row's number, or of many rows the lowest and the highest."""
+    if len(values) <= LISTED:
+        return ", ".join(f"{label} {_text(value)}" for label, value in values)
+    low, *_, high = sorted(values, key=lambda each: each[1].mean)
+    return f"from {_text(low[1])} ({low[0]}) to {_text(high[1])} ({high[0]})"
+
+
+def _text(value: Estimate) -> str:
+    half = "" if value.half is None else f" ± {number(value.half, FD.decimals)}"
+    return number(value.mean, FD.decimals) + half
 
 
 def _values(source: Source, cells: Sequence[str], column: str) -> list[float]:

@@ -25,7 +25,13 @@ FOLLOWS = {
 """field -> the setting that a table must vary for it to differ, and the column of the frame that it follows from"""
 
 
-def check(table: Table, column: Column, rows: Sequence[tuple[Cell, Sequence[str]]], source: Source) -> None:
+def check(
+    table: Table,
+    column: Column,
+    rows: Sequence[tuple[Cell, Sequence[str]]],
+    source: Source,
+    remedy: str = "run both rows with the same {field}",
+) -> None:
     """Refuse a column whose numbers were not made in the same way, naming field, rows and values."""
     kind = column.key.partition("/")[0]
     cells = [(cell.label, id) for cell, ids in rows for id in ids if source.number(id, column.key) is not None]
@@ -41,7 +47,7 @@ def check(table: Table, column: Column, rows: Sequence[tuple[Cell, Sequence[str]
             if here != there:
                 raise UserError(
                     f"table {table.id}, column {column.key}: {field}={there} in row {first!r} but {here} in row"
-                    f" {label!r}; one column holds one protocol: run both rows with the same {field}"
+                    f" {label!r}; one column holds one protocol: {remedy.format(field=field)}"
                 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import math
 import shlex
@@ -23,6 +24,8 @@ from tokenbridge.config import UserError
 from tokenbridge.overrides import plain
 
 TUNED = ("sample.guidance", "sample.temperature")
+STANDING = ("3", "4")
+"""tables that can be shown without runs: systems and settings"""
 CURVES = ["stage", "key", "step", "value"]
 LAST = ("reconstruct", "likelihood", "score", "speed")
 """stages that are wanted for themselves"""
@@ -47,8 +50,10 @@ class Source:
 
     @property
     def tables(self) -> list[Table]:
-        """The tables that the plan fills: the paper's in its order, then ours."""
-        used = [table(row["table"]).id for row in self.plan["rows"]]
+        """The tables that the plan fills: the paper's in its order, then ours; with results of the paper's tables also
+        those that need no runs."""
+        used = {table(row["table"]).id for row in self.plan["rows"]}
+        used |= set(STANDING) if any(TABLES[id].published and TABLES[id].kind != "speed" for id in used) else set()
         found = [each for id, each in TABLES.items() if id in used]
         return [*found, *filter(None, [self.table_of_axes])]
 
@@ -189,6 +194,13 @@ def read(folder: Path) -> Source:
             raise UserError(f"plan.json: cell {cell} of {where} is not in frame.csv; write the source again")
     paths = sorted((folder / "manifests").glob("*.json"))
     return Source(folder, frame, plan, curves, {path.stem: json.loads(path.read_text()) for path in paths})
+
+
+def of_frame(frame: pd.DataFrame, plan: Mapping[str, Any]) -> Source:
+    """A source of numbers alone, for a table that is looked at: as if the frame had been written and read."""
+    written = io.StringIO(frame.to_csv(index=False))
+    texts = pd.read_csv(written, dtype=str, keep_default_na=False).set_index("cell")
+    return Source(Path(), texts, dict(plan), pd.DataFrame(columns=pd.Index(CURVES)), {})
 
 
 def planned(plan: Mapping[str, Any]) -> list[tuple[str, str]]:

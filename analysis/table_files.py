@@ -13,6 +13,14 @@ from analysis.tables import Entry, Filled, fill
 from experiments.paper import Column
 from tokenbridge.config import UserError
 
+DAGGER = " †"
+"""marks an interval over images"""
+PARTS = (
+    "", " half-width", " over", " difference", " difference half-width", " difference corrected half-width", " p",
+    " adjusted p", " verdict",
+)  # fmt: skip
+"""endings of the CSV's columns of one measured column"""
+
 
 def to_markdown(filled: Filled) -> str:
     """A pipe table; each heading repeats which data it is about, because Markdown has no grouped headings."""
@@ -61,9 +69,10 @@ def to_csv(filled: Filled) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     traced = filled.table.kind != "effects"  # whose rows come from too many cells to name
+    own = [(c, _parts(c, [row.measured[i] for row in filled.rows])) for i, c in enumerate(filled.measured)]
+    own += [(c, PARTS[:2]) for c in filled.further]
     heads = ["label", *(["here"] if filled.table.scaled else []), *(["seeds", "cells"] if traced else [])]
-    for column in filled.measured:
-        heads += [f"measured {column.key}", f"measured {column.key} half-width"]
+    heads += [f"measured {column.key}{part}" for column, parts in own for part in parts]
     heads += [f"chosen {column.key}" for column in filled.chosen]
     heads += [f"published {column.key}" for column in filled.published]
     writer.writerow([*heads, "empty because"])
@@ -71,8 +80,9 @@ def to_csv(filled: Filled) -> str:
         published = filled.table.cell(row.label).published
         line: list[Any] = [row.label, *([row.here] if filled.table.scaled else [])]
         line += [len(row.cells), " ".join(row.cells)] if traced else []
-        for column, entry in zip(filled.measured, row.measured, strict=True):
-            line += _exact(column, entry)
+        for (column, parts), entry in zip(own, (*row.measured, *row.further), strict=True):
+            values = _exact(column, entry)
+            line += [values[part] for part in parts]
         line += [entry.text for entry in row.chosen]
         line += [published.get(column.key, "") for column in filled.published]
         entries = (*row.measured, *row.chosen, *row.published)
@@ -84,12 +94,33 @@ def to_csv(filled: Filled) -> str:
     return out.getvalue()
 
 
-def _exact(column: Column, entry: Entry) -> list[str]:
-    """Value and half-width in stored units; both empty where there is no number."""
+def _parts(column: Column, entries: Sequence[Entry]) -> Sequence[str]:
+    """What a column of a table has columns of its own for in the file."""
+    if any(entry.comparison for entry in entries):
+        return PARTS
+    return PARTS[:3] if any(entry.over for entry in entries) else PARTS[:2]
+
+
+def _exact(column: Column, entry: Entry) -> dict[str, str]:
+    """Every part in stored units; empty where there is no number."""
+    found: dict[str, str] = dict.fromkeys(PARTS, "")
     if entry.estimate is None:
-        return ["", ""]
-    mean, half = entry.estimate.mean / column.scale, entry.estimate.half
-    return [f"{mean:.10g}", "" if half is None else f"{half / column.scale:.10g}"]
+        return found
+    found |= {"": _plain(entry.estimate.mean, column), " half-width": _plain(entry.estimate.half, column)}
+    found[" over"] = entry.estimate.over
+    if each := entry.comparison:
+        found |= {
+            " difference": _plain(each.difference.mean, column),
+            " difference half-width": _plain(each.difference.half, column),
+            " difference corrected half-width": _plain(each.corrected, column),
+            " p": f"{each.p:.10g}",
+            " adjusted p": f"{each.adjusted:.10g}",
+        }
+    return found | {" verdict": entry.word}
+
+
+def _plain(value: float | None, column: Column) -> str:
+    return "" if value is None else f"{value / column.scale:.10g}"
 
 
 def _title(column: Column) -> str:
@@ -99,5 +130,5 @@ def _title(column: Column) -> str:
 def _markdown(entry: Entry) -> str:
     if entry.reason:
         return f"*{entry.reason}*"
-    text = f"{entry.text} ± {entry.half}" if entry.half else entry.text
-    return f"**{text}**" if entry.best else text
+    text = f"{entry.text} ± {entry.half}{DAGGER if entry.over == 'images' else ''}" if entry.half else entry.text
+    return (f"**{text}**" if entry.best else text) + (f" ({entry.word})" if entry.word else "")

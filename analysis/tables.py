@@ -6,112 +6,65 @@ A column holds numbers of one protocol; where two meet, the table refuses and na
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from analysis import protocol, stats
+from analysis import protocol
 from analysis.absences import absence
+from analysis.against import Estimates, Rows, base_row, best, compare, same_run
+from analysis.filled import BASE, SAME_RUN, Entry, Filled, Row
+from analysis.measured import measure
 from analysis.notes import notes
 from analysis.source import Source
-from analysis.stats import Estimate, number
-from experiments.paper import PUBLISHED_ON, Cell, Column, Table
-from tokenbridge.config import UserError
+from analysis.stats import Comparison, Estimate, number, signed
+from experiments.paper import EXTRAPOLATED, FD, PUBLISHED_ON, Cell, Column, Table
 from tokenbridge.overrides import plain
 
-WIDE = 9
-"""columns that fit on a page at their full size"""
 MEANINGS = {
     "sample.guidance": "how far samples are pushed towards their class (1 is off); searched for each row by itself",
     "sample.temperature": "spread of the draws (1 is what the model says); searched for each row by itself",
 }
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One cell of a filled table: text to print, or the reason for its absence."""
-
-    text: str = ""
-    reason: str = ""
-    estimate: Estimate | None = None
-    half: str = ""
-    """half-width of the interval, printed like text; empty with one seed"""
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    label: str
-    here: str
-    """what stands for the label in this report, where the base scales it: 16×3 for the paper's 256×3; else empty"""
-    cells: tuple[str, ...]
-    """ids of the cells that the numbers come from, one a seed"""
-    measured: tuple[Entry, ...]
-    chosen: tuple[Entry, ...]
-    published: tuple[Entry, ...]
-
-
-@dataclass(frozen=True)
-class Filled:
-    table: Table
-    measured: tuple[Column, ...]
-    chosen: tuple[Column, ...]
-    """settings that were searched for each row by itself, or the axes"""
-    published: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    measured_heading: str
-    published_heading: str
-    """used where the table has published columns"""
-    notes: tuple[str, ...]
-    chosen_heading: str = "chosen by search"
-
-    @property
-    def intervals(self) -> list[bool]:
-        """For each measured column, whether any of its numbers has an interval."""
-        return [any(row.measured[i].half for row in self.rows) for i in range(len(self.measured))]
-
-    @property
-    def begins(self) -> list[bool]:
-        """For each row, whether it is the first of its token, in a table whose labels read `token, head`."""
-        tokens = [row.label.partition(", ")[0] for row in self.rows]
-        named = self.table.own and self.table.kind == "generation"
-        return [named and i > 0 and token != tokens[i - 1] for i, token in enumerate(tokens)]
-
-    @property
-    def dense(self) -> bool:
-        """Whether there are so many columns that a page sets them smaller."""
-        return len(self.measured) + len(self.chosen) + len(self.published) > WIDE
-
-    @property
-    def shows_seeds(self) -> bool:
-        """Whether how many seeds a row has is worth a column."""
-        if self.table.kind in ("generation", "axes"):
-            return True
-        return self.table.kind != "effects" and any(self.intervals)
-
-
 def fill(table: Table, source: Source) -> Filled:
     """Fill a table; UserError where a column would mix two protocols."""
+    if table.kind == "settings":
+        return _settings(table, source)
     rows = source.rows(table)
-    for column in table.measured:
-        protocol.check(table, column, rows, source)
-    columns = {column.key: _column(column, rows, source) for column in table.measured}
-    settings = {"generation": source.tuned, "axes": table.varies}.get(table.kind, ())
+    ran = any(ids for _, ids in rows)
+    # where nothing ran, one column says why
+    measured = table.measured if ran else table.measured[:1]
+    further = (EXTRAPOLATED,) if FD in measured and ran else ()
+    estimates = _estimates(table, (*measured, *further), rows, source)
+    compared = compare(table, measured, rows, estimates, source)
+    columns = {column.key: _column(table, column, rows, estimates, compared, source) for column in measured}
+    columns |= {column.key: _plain_column(column, rows, estimates, source) for column in further}
+    settings = {"generation": source.tuned if ran else (), "axes": table.varies}.get(table.kind, ())
     chosen = tuple(_chosen_column(key, table.kind == "generation") for key in settings)
     filled = tuple(
         Row(
             cell.label,
             _here(table, cell, ids, source),
             tuple(ids),
-            tuple(columns[column.key][i] for column in table.measured),
+            tuple(columns[column.key][i] for column in measured),
             tuple(_setting(column.key, ids, source) for column in chosen),
             tuple(_published(column, cell) for column in table.published),
+            tuple(columns[column.key][i] for column in further),
         )
         for i, (cell, ids) in enumerate(rows)
     )
     headings = (f"measured, {source.measured_on}", f"published, {PUBLISHED_ON}")
     if table.kind == "speed":  # of heads alone, on no images
         headings = ("measured here", "published, A100")
-    found = Filled(table, table.measured, chosen, table.published, filled, *headings, tuple(notes(table, source)))
+    found = Filled(table, measured, chosen, table.published, filled, *headings, further=further)
+    found = replace(found, notes=tuple(notes(found, source)))
     return replace(found, chosen_heading="axes") if table.kind == "axes" else found
+
+
+def _estimates(table: Table, columns: Sequence[Column], rows: Rows, source: Source) -> Estimates:
+    """Every number of a table, of one protocol a column; UserError where two meet."""
+    for column in columns:
+        protocol.check(table, column, rows, source)
+    return {column.key: [measure(column, cell.label, ids, source) for cell, ids in rows] for column in columns}
 
 
 def _here(table: Table, cell: Cell, ids: Sequence[str], source: Source) -> str:
@@ -123,41 +76,75 @@ def _here(table: Table, cell: Cell, ids: Sequence[str], source: Source) -> str:
     return "" if all(ran[key] == value for key, value in asked.items()) else "×".join(map(str, ran.values()))
 
 
-def _column(column: Column, rows: list[tuple[Cell, list[str]]], source: Source) -> list[Entry]:
-    estimates: list[Estimate | None] = []
-    reasons: list[str] = []
-    for cell, ids in rows:
-        asked = _asked(column, ids, source)
-        values = [source.number(id, column.key) for id in asked]
-        present = [value * column.scale for value in values if value is not None]
-        if any(source.odd(id, column.key) for id in asked):
-            present = []  # no mean of the others: absence() says why
-        elif present and len(present) < len(asked):
-            raise UserError(
-                f"column {column.key}: row {cell.label!r} has it for {len(present)} of {len(asked)} seeds;"
-                " finish the runs"
-            )
-        estimates.append(stats.estimate(present) if present else None)
-        reasons.append("" if present else absence(column, cell, ids, source))
-    winner = stats.best(estimates, column.better)
+def _plain_column(column: Column, rows: Rows, estimates: Estimates, source: Source) -> list[Entry]:
+    """Entries without verdicts."""
     return [
-        Entry(reason=reason) if value is None else _entry(column, value, i == winner)
-        for i, (value, reason) in enumerate(zip(estimates, reasons, strict=True))
+        Entry(reason=absence(column, cell, ids, source)) if value is None else _entry(column, value)
+        for (cell, ids), value in zip(rows, estimates[column.key], strict=True)
     ]
 
 
-def _asked(column: Column, ids: Sequence[str], source: Source) -> Sequence[str]:
-    """The cells that must have the number: all, but a time, which no seed changes, once where seeds share its stage."""
-    if not column.key.startswith("speed/"):
-        return ids
-    return list({stage: id for id in reversed(ids) if (stage := source.stage(id, "speed"))}.values())[::-1]
+def _column(
+    table: Table,
+    column: Column,
+    rows: Rows,
+    estimates: Estimates,
+    compared: dict[tuple[str, int], Comparison],
+    source: Source,
+) -> list[Entry]:
+    base, entries = base_row(table), _plain_column(column, rows, estimates, source)
+    if not column.better:
+        return entries
+    found = [compared.get((column.key, i)) for i in range(len(rows))]
+    winner = best(table, column, estimates[column.key], found)
+    for i, entry in enumerate(entries):
+        if entry.estimate is None:
+            continue
+        remark = BASE if i == base and any(found) else ""
+        if i != base and found[i] is None and entries[base].estimate:
+            remark = SAME_RUN if same_run(column, rows[i][1], rows[base][1], source) else ""
+        entries[i] = replace(
+            entry, best=i == winner, comparison=found[i], change=change(found[i], column), remark=remark
+        )
+    return entries
 
 
-def _entry(column: Column, value: Estimate, best: bool) -> Entry:
+def change(comparison: Comparison | None, column: Column) -> str:
+    """A difference as it is printed, with the interval that the verdict goes by."""
+    if comparison is None:
+        return ""
+    return f"{signed(comparison.difference.mean, column.decimals)} ± {number(comparison.corrected, column.decimals)}"
+
+
+def _entry(column: Column, value: Estimate) -> Entry:
     # a count without a direction, such as parameters, is the same for every seed: ± 0 would say nothing
-    silent = value.half is None or (len(set(value.values)) == 1 and not column.better)
+    silent = value.half is None or (len(set(value.values)) == 1 and value.seeds > 1 and not column.better)
     half = "" if silent else number(value.half or 0, column.decimals)
-    return Entry(number(value.mean, column.decimals), "", value, half, best)
+    return Entry(number(value.mean, column.decimals), "", value, half)
+
+
+def _settings(table: Table, source: Source) -> Filled:
+    """A table of settings beside those of the report's base."""
+    column = Column("base", f"preset {source.plan.get('preset', 'digits')}")
+    rows = tuple(
+        Row(cell.label, "", (), (), (_own(cell, source),), tuple(_published(each, cell) for each in table.published))
+        for cell in table.cells
+    )
+    note = "The preset is what cells change; guidance and temperature may be searched for each row."
+    return Filled(
+        table, (), (column,), table.published, rows, "", "published", (note,), chosen_heading="base of this report"
+    )
+
+
+def _own(cell: Cell, source: Source) -> Entry:
+    """The base's values of the settings that a row is about."""
+    keys = list(cell.overrides or {})
+    short = [key.rpartition(".")[2] for key in keys]
+    names = [key if short.count(last) > 1 else last for key, last in zip(keys, short, strict=True)]
+    values = [_shown(source.base[key]) for key in keys]
+    if len(keys) == 1:
+        return Entry(values[0])
+    return Entry(", ".join(f"{n.replace('.', ' ').replace('_', ' ')} {v}" for n, v in zip(names, values, strict=True)))
 
 
 def _chosen_column(key: str, searched: bool) -> Column:

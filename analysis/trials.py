@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.runs_folder import flatten
 from experiments.axes import Axis, names
 from experiments.paper import MSE, TABLE_2A, Cell, Table
 from tokenbridge.overrides import plain
@@ -52,4 +53,6 @@ def table_of(plan: Mapping[str, Any]) -> Table | None:
     points = {trial.label: trial.values for trial in trials_of(plan)}
     cells = tuple(Cell(label, values) for label, values in points.items())
     columns = TABLE_2A.measured + ((MSE,) if any(key.startswith("quantizer.") for key in keys) else ())
-    return Table(AXES, "Every point of the axes", "axes", keys, cells, (), columns)
+    own = flatten(plan["base"])
+    base = next((label for label, v in points.items() if all(plain(v[key]) == plain(own[key]) for key in keys)), "")
+    return Table(AXES, "Every point of the axes", "axes", keys, cells, (), columns, base=base)

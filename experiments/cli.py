@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,9 +21,10 @@ from experiments.options import (
     Settings,
     Threads,
 )
+from experiments.report_command import publish, report
 from experiments.tools import tools
 from slurm.commands import commands
-from tokenbridge.artifacts import Store, read_json
+from tokenbridge.artifacts import Store
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.distributed import joined, require_one
 from tokenbridge.overrides import build
@@ -95,57 +95,7 @@ def run(
     print(f"cell {cell.id}, artifacts in {runs / 'stages'}; MLflow: tokenbridge ui --runs {runs}")
 
 
-@app.command()
-def report(
-    what: Annotated[
-        list[str] | None,
-        typer.Argument(help="name of a report, such as demo, or tables of one", metavar="NAME|TABLE..."),
-    ] = None,
-    name: Annotated[str, typer.Option("--name", help="the report that the tables are of")] = "grid",
-    runs: Runs = DEFAULT_RUNS,
-    reports: Reports = DEFAULT_REPORTS,
-) -> None:
-    """Write a report again: from MLflow where the runs are here, else from its source/; print the tables asked for."""
-    from experiments.paper import TABLES
-
-    words = what or ["demo"]
-    tables = words if all(word in TABLES or word.startswith("effects-") for word in words) else []
-    if not tables and len(words) > 1:
-        ours = f"{', '.join(TABLES)}, effects-fd_digits and others of a grid over axes"
-        raise UserError(f"{' '.join(words)} must be one report's name, or tables among {ours}")
-    name = name if tables else words[0]
-    if (runs / "plans" / f"{name}.json").exists():
-        page = publish(Store(runs), name, reports)
-    elif (reports / name / "source").is_dir():
-        from analysis.report import build as build_report
-
-        page = build_report(reports / name)
-    else:
-        places = f"{runs / 'plans' / name}.json nor {reports / name / 'source'}"
-        raise UserError(f"{name} is no report: neither {places} exists; run tokenbridge demo or grid first")
-    from analysis.source import read as read_source
-    from analysis.table_files import main_effects, tables_text
-
-    source = read_source(reports / name / "source")
-    if text := tables_text(source, tables) if tables else main_effects(source):
-        print(text)
-    print(f"report: {page}")
-
-
-def publish(store: Store, name: str, reports: Path) -> Path:
-    """Bring MLflow up to date, gather the report's source from it, build the report and log it to MLflow."""
-    from analysis import load  # pandas and matplotlib take seconds to import
-    from analysis import report as module
-    from experiments import tracking
-
-    plan = read_json(store.root / "plans" / f"{name}.json")
-    print("tracking: MLflow is brought up to date", flush=True)
-    tracking.sync(store)
-    print("report: tables and figures", flush=True)
-    load.collect(store.root, tracking.tracking_uri(store), plan, reports / name / "source")
-    page = module.build(reports / name)
-    tracking.log_report(store, name, reports / name)
-    return page
+app.command()(report)
 
 
 @app.command()

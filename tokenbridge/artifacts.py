@@ -118,8 +118,8 @@ class Store:
 
 
 @contextmanager
-def writable(root: Path) -> Iterator[None]:
-    """Turn what a file system refuses into one line."""
+def writable(root: Path, option: str = "--runs") -> Iterator[None]:
+    """Turn what a file system refuses into one line, which names the option that chooses another place."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         if not os.access(root, os.W_OK):
@@ -130,7 +130,7 @@ def writable(root: Path) -> Iterator[None]:
             raise UserError(f"{error.filename or root}: disk full while writing; {_REMEDY}") from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise UserError(
-                f"{error.filename or root} cannot be written ({error.strerror}); choose another folder with --runs"
+                f"{error.filename or root} cannot be written ({error.strerror}); choose another folder with {option}"
             ) from error
         raise
 

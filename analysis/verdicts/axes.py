@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from analysis.effects import PREFIX, Effect, effects_on, metrics, over
 from analysis.source import Source
-from analysis.stats import number
-from analysis.verdicts.form import Verdict, show
+from analysis.stats import number, signed
+from analysis.verdicts.form import Verdict
 from experiments.axes import Axis
 from experiments.paper import AGREEMENT, BITS, FD, Column
 from tokenbridge.overrides import plain
@@ -26,7 +26,7 @@ def _verdict(source: Source, axis: Axis, column: Column) -> Verdict | None:
     parts = "; ".join(f"{plain(effect.value)} {_found(effect, column)}" for effect in found)
     first = plain(axis.values[0])
     intervals = [effect for effect in found if effect.difference and effect.difference.half is not None]
-    scope = f"95 % interval over {over(source, intervals[0])}" if intervals else over(source, found[0])
+    scope = f"corrected interval over {over(source, intervals[0])}" if intervals else over(source, found[0])
     text = f"{axis.key} against {first}, in {TOLD[column]}: {parts} ({scope})."
     status = "one seed" if not intervals else "measured" if any(e.settled for e in found) else "undecided"
     return Verdict(status, text, PREFIX + column.key.rpartition("/")[2])
@@ -38,6 +38,8 @@ def _found(effect: Effect, column: Column) -> str:
     word = "better" if effect.better(column) else "worse"
     if gap.half is None:
         return f"reads {word} by {number(abs(gap.mean), column.decimals)}"
+    # the interval by which Holm's method decided; a metric of a direction always has it here
+    half = number(effect.comparison.corrected if effect.comparison else gap.half, column.decimals)
     if effect.settled:
-        return f"is {word} by {number(abs(gap.mean), column.decimals)} ± {number(gap.half, column.decimals)}"
-    return f"shows no difference ({show(gap, column)})"
+        return f"is {word} by {number(abs(gap.mean), column.decimals)} ± {half}"
+    return f"shows no difference ({signed(gap.mean, column.decimals)} ± {half})"

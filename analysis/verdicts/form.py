@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from analysis import stats
+from analysis import protocol
+from analysis.against import between
+from analysis.measured import measure
 from analysis.source import Source
 from analysis.stats import Estimate, number
 from experiments.paper import BITS, FD, Column, Table
@@ -27,19 +29,37 @@ class Verdict:
 
 
 def estimates(source: Source, table: Table, column: Column) -> dict[str, Estimate]:
-    """Row label -> estimate in the column's printed scale, for the rows that have the metric, in the table's order."""
-    values = {}
-    for cell, ids in source.rows(table):
-        numbers = [source.number(id, column.key) for id in ids]
-        present = [value * column.scale for value in numbers if value is not None]
-        if present:
-            values[cell.label] = stats.estimate(present)
-    return values
+    """Row label -> estimate over seeds in the column's printed scale, for the rows that have the metric, in the table's
+    order; UserError where they are of two protocols."""
+    rows = source.rows(table)
+    protocol.check(table, column, rows, source)
+    found = {cell.label: measure(column, cell.label, ids, source, images=False) for cell, ids in rows}
+    return {label: value for label, value in found.items() if value is not None}
 
 
 def show(value: Estimate, column: Column) -> str:
     text = number(value.mean, column.decimals)
     return text if value.half is None else f"{text} ± {number(value.half, column.decimals)}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two rows of a table compared, with the correction for all its verdicts."""
+
+    gap: Estimate
+    """with the interval of the level at which Holm's method decided"""
+    shown: bool
+
+    def text(self, column: Column) -> str:
+        return f"{show(self.gap, column)} (corrected)"
+
+
+def difference(source: Source, table: Table, column: Column, first: str, second: str) -> Difference:
+    """The first row minus the second; both have several seeds."""
+    found = between(table, column, first, second, source)
+    assert found is not None, (table.id, column.key, first, second)
+    shown = found.verdict != "no difference shown"
+    return Difference(replace(found.difference, half=found.corrected), shown)
 
 
 def image_error(source: Source, table: Table, labels: Sequence[str], column: Column) -> float:
@@ -58,19 +78,19 @@ def claim(
     (ours, rival), (first, second) = (values[row] for row in rows), names or rows
     subject = first[0].upper() + first[1:]
     numbers = f"{NAMES[column]}: {show(ours, column)} against {show(rival, column)}"
-    gap = stats.difference(ours, rival)
     if min(ours.seeds, rival.seeds) < 2:
         error = image_error(source, table, rows, column)
-        if abs(gap.mean) <= 2 * error:
+        if abs(ours.mean - rival.mean) <= 2 * error:
             text = f"{subject} and {second} differ within the error over images in {numbers} ({ONE_SEED})."
             return Verdict("undecided", text, table.id)
-        verb = "beats" if gap.mean < 0 else "does not beat"
+        verb = "beats" if ours.mean < rival.mean else "does not beat"
         return Verdict("one seed", f"{subject} {verb} {second} in {numbers} ({_once(error, column)}).", table.id)
-    if not stats.settled(ours, rival):
-        text = f"{subject} and {second} cannot be told apart in {numbers}; the difference is {show(gap, column)}."
+    gap = difference(source, table, column, *rows)
+    if not gap.shown:
+        text = f"{subject} and {second} cannot be told apart in {numbers}; the difference is {gap.text(column)}."
         return Verdict("undecided", text, table.id)
     verb, status = ("beats", "holds") if ours.mean < rival.mean else ("loses to", "does not hold")
-    text = f"{subject} {verb} {second} in {numbers}; the difference is {show(gap, column)}."
+    text = f"{subject} {verb} {second} in {numbers}; the difference is {gap.text(column)}."
     return Verdict(status, text, table.id)
 
 
@@ -85,20 +105,21 @@ def trend(
     if len(values) < 2:
         return None
     (first, start), *_, (last, end) = values.items()
-    name, gap = NAMES[column], stats.difference(end, start)
+    name, change = NAMES[column], end.mean - start.mean
     chain = ", ".join(f"{label} {show(value, column)}" for label, value in values.items())
-    way = "better" if gap.mean < 0 else "worse"
+    way = "better" if change < 0 else "worse"
     steps = [b.mean < a.mean for a, b in pairwise(values.values())]
     also = "" if len(set(steps)) == 1 else ", though not at every step"
     if min(start.seeds, end.seeds) < 2:
         error = image_error(source, table, (first, last), column)
-        if abs(gap.mean) > 2 * error:
+        if abs(change) > 2 * error:
             text = f"With {cause} the model gets {way} in {name}{also}: {chain} ({_once(error, column)})."
             return Verdict("one seed", text, table.id)
         text = f"{first} and {last} differ within the error over images in {name}: {chain} ({ONE_SEED})."
         return Verdict("undecided", text, table.id)
-    ends = f"from first to last {show(gap, column)}"
-    if not stats.settled(start, end):
+    gap = difference(source, table, column, last, first)
+    ends = f"from first to last {gap.text(column)}"
+    if not gap.shown:
         return Verdict("undecided", f"{first} and {last} cannot be told apart in {name}: {chain}; {ends}.", table.id)
     status: Status = "holds" if way == expected else "does not hold"
     return Verdict(status, f"With {cause} the model gets {way} in {name}{also}: {chain}; {ends}.", table.id)

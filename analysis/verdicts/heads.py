@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis import stats
 from analysis.source import Source
 from analysis.stats import Estimate
-from analysis.verdicts.form import ONE_SEED, Status, Verdict, estimates, image_error, show
+from analysis.verdicts.form import ONE_SEED, Difference, Status, Verdict, difference, estimates, image_error, show
 from experiments.paper import BITS, FD, TABLE_HEADS, Column
 from tokenbridge.config import TRAINED_TOKENS
 
@@ -69,16 +68,16 @@ def _best_of(source: Source, ours: Group, others: Group, name: str) -> Verdict |
     if min(ours[a].seeds, others[b].seeds) < 2:
         status, word = _seen(source, (a, b), ours[a].mean - others[b].mean, FD)
         return Verdict(status, f"{subject} {word} the best {name} in {numbers}; {chosen}, {ONE_SEED}.", TABLE_HEADS.id)
-    status, word = _settled(ours[a], others[b])
-    gap = show(stats.difference(ours[a], others[b]), FD)
-    text = f"{subject} {word} the best {name} in {numbers}; the difference is {gap}; {chosen}."
+    gap = difference(source, TABLE_HEADS, FD, a, b)
+    status, word = _settled(gap)
+    text = f"{subject} {word} the best {name} in {numbers}; the difference is {gap.text(FD)}; {chosen}."
     return Verdict(status, text, TABLE_HEADS.id)
 
 
-def _settled(ours: Estimate, other: Estimate) -> tuple[Status, str]:
-    if not stats.settled(ours, other):
+def _settled(gap: Difference) -> tuple[Status, str]:
+    if not gap.shown:
         return "undecided", "cannot be told apart from"
-    return ("holds", "beat") if ours.mean < other.mean else ("does not hold", "lose to")
+    return ("holds", "beat") if gap.gap.mean < 0 else ("does not hold", "lose to")
 
 
 def _seen(source: Source, labels: Sequence[str], gap: float, column: Column) -> tuple[Status, str]:
@@ -96,7 +95,10 @@ def _against_each(source: Source, rows: Rows) -> Verdict | None:
         if not ours or not others:
             continue
         label = _lowest(ours)
-        listed = [f"{_head(each)} {_verb(ours[label], value)}{show(value, column)}" for each, value in others.items()]
+        listed = [
+            f"{_head(each)} {_verb(source, column, label, each, values)}{show(value, column)}"
+            for each, value in others.items()
+        ]
         parts.append(f"in {column.title} {show(ours[label], column)} ({label}) against {', '.join(listed)}")
         once |= min(value.seeds for value in (ours[label], *others.values())) < 2
     if not parts:
@@ -105,7 +107,7 @@ def _against_each(source: Source, rows: Rows) -> Verdict | None:
     if once:
         note = f" ({ONE_SEED})"
     elif any(NOT_SETTLED in part for part in parts):
-        note = "; where it says not settled, the interval of the difference holds zero"
+        note = "; where it says not settled, the corrected interval of the difference holds zero"
     text = f"Autoregressive prediction of quantized latents beside heads of continuous ones: {'; '.join(parts)}{note}."
     return Verdict("one seed" if once else "measured", text, TABLE_HEADS.id)
 
@@ -114,5 +116,7 @@ def _head(label: str) -> str:
     return label.partition(", ")[2].replace(", ", " with ")
 
 
-def _verb(ours: Estimate, other: Estimate) -> str:
-    return "" if min(ours.seeds, other.seeds) < 2 or stats.settled(ours, other) else NOT_SETTLED
+def _verb(source: Source, column: Column, ours: str, other: str, values: Group) -> str:
+    if min(values[ours].seeds, values[other].seeds) < 2:
+        return ""
+    return "" if difference(source, TABLE_HEADS, column, ours, other).shown else NOT_SETTLED

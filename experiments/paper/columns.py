@@ -29,6 +29,9 @@ FD = Column(
     "score/fd_digits", "fd_digits", "lower", 2,
     meaning="Fréchet distance between features of real and generated images, by the shipped digit classifier;"
     " it is not FID, which needs Inception features")
+EXTRAPOLATED = Column(
+    "score/fd_digits_extrapolated", "fd_digits, extrapolated", "", 2,
+    meaning="fd_digits for infinitely many generated images, by FD∞ + a/N through two numbers of images")
 BITS = Column(
     "likelihood/bits_per_dim", "bits/dim", "lower", 3,
     meaning="bits the model needs for one latent value of a held-out image, as a density (it can be negative)")

@@ -34,13 +34,15 @@ class Cell:
     published: Mapping[str, float | str] = field(default_factory=dict)
     reason: str = ""
     """why overrides is None, or why there is no published number"""
+    needs: str = ""
+    """what running it takes that not every machine has"""
 
 
 @dataclass(frozen=True)
 class Table:
     id: str
     title: str
-    kind: Literal["reconstruction", "generation", "settings", "speed", "axes", "effects"]
+    kind: Literal["reconstruction", "generation", "settings", "speed", "axes", "effects", "pivot"]
     varies: tuple[str, ...]
     """config keys that differ between the rows on purpose"""
     cells: tuple[Cell, ...]
@@ -49,6 +51,8 @@ class Table:
     note: str = ""
     scaled: Mapping[str, float] = field(default_factory=dict)
     """settings whose values scale with the base: key -> what the base of the rows' own values has"""
+    base: str = ""
+    """label of the row that the others are compared with; empty for the first"""
 
     @property
     def own(self) -> bool:
@@ -63,6 +67,10 @@ class Table:
     @property
     def heading(self) -> str:
         return self.title if self.own else f"{self.name}. {self.title}"
+
+    @property
+    def base_label(self) -> str:
+        return self.base or self.cells[0].label
 
     def overrides(self, cell: Cell, base: RunConfig) -> dict[str, Any]:
         """What a row changes in this base. A scaled setting keeps its ratio to the base's own value."""

@@ -16,6 +16,7 @@ TABLE_2A = Table(
     GFID_IS, GENERATION,
     "Parallel: all channels at once, independent of each other. Autoregressive: one after another, each given those"
     " before it.",
+    base="autoregressive",
 )
 TABLE_2B = Table(
     "2b", "Channel order", "generation", ("head.order",),
@@ -75,6 +76,6 @@ TABLE_2E = Table(
     (HEAD_PARAMETERS, *GENERATION),
     "The parameters that the paper prints are not those of the released head, which are counted beside. Here the head's"
     " width keeps its ratio to that of the base (1024 in the paper).",
-    {"head.width": 1024},
+    {"head.width": 1024}, "1024×4",
 )
 # fmt: on

@@ -66,7 +66,7 @@ TABLE_HEADS = Table(
     " training, each with its own latent space, where bits a dimension of another say nothing. Diffusion"
     " (100 steps) and flow (25) have no exact density. Each head trains at the better of two learning rates, by its"
     " held-out loss on the first seed: diffusion and mixtures at half that of the others.",
-    {"head.width": 64, "train.learning_rate": 4e-3},
+    {"head.width": 64, "train.learning_rate": 4e-3}, "B=16, autoregressive",
 )
 OWN = (
     TABLE_HEADS,

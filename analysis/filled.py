@@ -1,0 +1,101 @@
+"""A filled table: what stands in each cell, before any form of printing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analysis.stats import Comparison, Estimate, Over
+from experiments.paper import Column, Table
+
+WIDE = 9
+"""columns that fit on a page at their full size"""
+BASE, SAME_RUN = "base", "same run"
+"""remarks: of the row that others are compared with; of a number that comes from the base's own stage"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell of a filled table: text to print, or the reason for its absence."""
+
+    text: str = ""
+    reason: str = ""
+    estimate: Estimate | None = None
+    half: str = ""
+    """half-width of the interval, printed like text; empty where there is none"""
+    best: bool = False
+    comparison: Comparison | None = None
+    """with the base row; None for it, without a direction, and where nothing can be tested"""
+    change: str = ""
+    """difference to the base with the interval that the verdict goes by, printed"""
+    remark: str = ""
+    """why there is no comparison, where that is worth a word"""
+
+    @property
+    def over(self) -> Over:
+        """What the interval is over."""
+        return self.estimate.over if self.estimate and self.half else ""
+
+    @property
+    def word(self) -> str:
+        """The verdict, or what stands in its place."""
+        return self.comparison.verdict if self.comparison else self.remark
+
+
+@dataclass(frozen=True)
+class Row:
+    label: str
+    here: str
+    """what stands for the label in this report, where the base scales it: 16×3 for the paper's 256×3; else empty"""
+    cells: tuple[str, ...]
+    """ids of the cells that the numbers come from, one a seed"""
+    measured: tuple[Entry, ...]
+    chosen: tuple[Entry, ...]
+    published: tuple[Entry, ...]
+    further: tuple[Entry, ...] = ()
+
+
+@dataclass(frozen=True)
+class Filled:
+    table: Table
+    measured: tuple[Column, ...]
+    chosen: tuple[Column, ...]
+    """settings that were searched for each row by itself, or the axes"""
+    published: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    measured_heading: str
+    published_heading: str
+    """used where the table has published columns"""
+    notes: tuple[str, ...] = ()
+    chosen_heading: str = "chosen by search"
+    further: tuple[Column, ...] = ()
+    """columns for which a page has no room: in the CSV, and told in a note"""
+
+    @property
+    def intervals(self) -> list[bool]:
+        """For each measured column, whether any of its numbers has an interval."""
+        return [any(row.measured[i].half for row in self.rows) for i in range(len(self.measured))]
+
+    @property
+    def compares(self) -> bool:
+        """Whether any cell has a verdict."""
+        return any(entry.comparison for row in self.rows for entry in row.measured)
+
+    @property
+    def begins(self) -> list[bool]:
+        """For each row, whether it is the first of its token, in a table whose labels read `token, head`."""
+        tokens = [row.label.partition(", ")[0] for row in self.rows]
+        named = self.table.own and self.table.kind == "generation"
+        return [named and i > 0 and token != tokens[i - 1] for i, token in enumerate(tokens)]
+
+    @property
+    def dense(self) -> bool:
+        """Whether there are so many columns that a page sets them smaller."""
+        return len(self.measured) + len(self.chosen) + len(self.published) > WIDE
+
+    @property
+    def shows_seeds(self) -> bool:
+        """Whether how many seeds a row has is worth a column."""
+        if self.table.kind in ("generation", "axes"):
+            return any(row.cells for row in self.rows)
+        # an entry of a pivot table has its own seeds
+        return self.table.kind != "pivot" and any(entry.over == "seeds" for row in self.rows for entry in row.measured)
