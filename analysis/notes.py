@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from analysis import stats
 from analysis.source import Source
 from analysis.stats import number
 from experiments.paper import FD, RECONSTRUCTION_FD, Table
+from tokenbridge.overrides import plain
 
 STAGE = {"generation": "score", "axes": "score", "reconstruction": "reconstruct"}
 """kind of table -> stage that measures the Fréchet distance"""
@@ -26,10 +28,17 @@ def notes(table: Table, source: Source) -> list[str]:
     rows = [(cell.label, ids) for cell, ids in source.rows(table) if ids]
     found = [table.note] if table.note else []
     found += _seeds(table, {len(ids) for _, ids in rows})
-    if table.kind == "generation" and source.tuned:
+    if point := source.point(table):
+        found.append(f"No search: all rows at {point_text(point)}.")
+    elif table.kind == "generation" and source.tuned:
         found.append(SEARCHED)
     cells = [id for _, ids in rows for id in ids]
     return [*found, *_timing(table, cells, source), *_image_errors(table, cells, source), *_floor(table, rows, source)]
+
+
+def point_text(point: Mapping[str, Any]) -> str:
+    """A point of a plan for a reader: guidance 1.5, temperature 0.9."""
+    return ", ".join(f"{key.rpartition('.')[2]} {plain(value)}" for key, value in point.items())
 
 
 def _seeds(table: Table, seeds: set[int]) -> list[str]:

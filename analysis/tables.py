@@ -94,7 +94,7 @@ def fill(table: Table, source: Source) -> Filled:
     for column in table.measured:
         protocol.check(table, column, rows, source)
     columns = {column.key: _column(column, rows, source) for column in table.measured}
-    settings = {"generation": source.tuned, "axes": table.varies}.get(table.kind, ())
+    settings = {"generation": source.tuned_in(table), "axes": table.varies}.get(table.kind, ())
     chosen = tuple(_chosen_column(key, table.kind == "generation") for key in settings)
     filled = tuple(
         Row(

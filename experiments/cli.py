@@ -23,6 +23,7 @@ from experiments.options import (
     Threads,
 )
 from experiments.tools import tools
+from experiments.tune_command import tune
 from slurm.commands import commands
 from tokenbridge.artifacts import Store, read_json
 from tokenbridge.config import Runtime, UserError
@@ -56,6 +57,7 @@ def demo(
 
 
 app.command()(grid)
+app.command()(tune)
 
 
 @app.command()

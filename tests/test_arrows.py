@@ -30,7 +30,8 @@ ALLOWED = {
 }
 # each may import those before it
 ORDER = ["sections", "config", "levels", "quantizers", "backbone", "heads", "generator"]
-COMMANDS = {"experiments.cli", "experiments.grid_command"}  # of experiments, only they may call analysis and slurm
+# of experiments, only they may call analysis and slurm
+COMMANDS = {"experiments.cli", "experiments.grid_command", "experiments.tune_command"}
 READS_MLFLOW = {"analysis.load"}
 KNOWS_PROCESSES = {
     "tokenbridge.train",
