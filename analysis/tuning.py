@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
+from typing import Protocol
+
+import numpy as np
 
 from analysis import stats
 
@@ -23,35 +26,49 @@ class Gap:
 
     @property
     def settled(self) -> bool:
-        return self.half is not None and abs(self.mean) > self.half
+        # a width of zero comes from values so coarse that all differences are one, and tells nothing
+        return bool(self.half) and abs(self.mean) > self.half
 
 
-def half_width(values: Sequence[float], errors: Sequence[float | None]) -> float | None:
-    """Of one point: Student t over training seeds, or normal over images where there is one seed."""
-    if len(values) > 1:
-        return stats.estimate(values).half
-    return None if errors[0] is None else QUANTILE * errors[0]
+class Point(Protocol):
+    """A point of a search: for each training seed its value, the standard error over images and the distances without
+    each group of images, where these are known."""
+
+    @property
+    def values(self) -> Sequence[float]: ...
+    @property
+    def errors(self) -> Sequence[float | None]: ...
+    @property
+    def left_out(self) -> Sequence[Sequence[float]]: ...
 
 
-def gap(
-    values: Sequence[float],
-    errors: Sequence[float | None],
-    others: Sequence[float],
-    other_errors: Sequence[float | None],
-) -> Gap:
+def half_width(point: Point) -> float | None:
+    """Student t over training seeds, or normal over images where there is one seed."""
+    if len(point.values) > 1:
+        return stats.estimate(point.values).half
+    return None if point.errors[0] is None else QUANTILE * point.errors[0]
+
+
+def gap(first: Point, second: Point) -> Gap:
     """First minus second point of the same models: paired over training seeds (Student t of the differences).
 
-    With one seed by the errors over images, as if the two sets were independent: their noise is shared, which makes
-    the true interval narrower if anything.
+    With one seed paired over images, which have the same noise at both points: a jackknife of the difference. Where its
+    parts are not known, by both errors as if the images were independent, an interval that is rather too wide.
     """
-    assert len(values) == len(others), "both points have the same training seeds"
-    differences = [a - b for a, b in zip(values, others, strict=True)]
+    assert len(first.values) == len(second.values), "both points have the same training seeds"
+    differences = [a - b for a, b in zip(first.values, second.values, strict=True)]
     if len(differences) > 1:
         return Gap(fmean(differences), stats.estimate(differences).half)
-    (first,), (second,) = errors, other_errors
-    if first is None or second is None:
-        return Gap(differences[0], None)
-    return Gap(differences[0], QUANTILE * math.hypot(first, second))
+    return Gap(differences[0], _over_images(first, second))
+
+
+def _over_images(first: Point, second: Point) -> float | None:
+    (left,), (other) = first.left_out, second.left_out[0]
+    if left and len(left) == len(other):
+        parts = np.subtract(left, other)
+        return QUANTILE * math.sqrt((len(parts) - 1) / len(parts) * float(((parts - parts.mean()) ** 2).sum()))
+    (error,), (another,) = first.errors, second.errors
+    return None if error is None or another is None else QUANTILE * math.hypot(error, another)
 
 
 def edges(place: Place, points: Iterable[Place]) -> tuple[str, ...]:

@@ -61,6 +61,8 @@ class Scored:
     values: tuple[float, ...]
     errors: tuple[float | None, ...]
     """standard errors over images"""
+    left_out: tuple[tuple[float, ...], ...] = ()
+    """the metric without each group of images, where the stage left it"""
 
     @property
     def place(self) -> Place:
@@ -172,9 +174,11 @@ def before(store: Store, search: Search) -> Scored | None:
 def scored(store: Store, search: Search, place: Place, images: int | None = None) -> Scored:
     """Read the finished cells of a point."""
     cells, values, errors = search.cells(place, images), list[float](), list[float | None]()
+    left = list[tuple[float, ...]]()
     for cell in cells:
         path = store.folder(cell.stages()[-1].id) / "metrics.json"
-        metrics = read_json(path)["metrics"]
+        content = read_json(path)
+        metrics = content["metrics"]
         if search.metric not in metrics:
             raise UserError(f"{path} has no {search.metric}; choose another --metric, or delete its folder")
         value, count = metrics[search.metric], cell.config.sample.images
@@ -182,8 +186,9 @@ def scored(store: Store, search: Search, place: Place, images: int | None = None
         error = math.sqrt(value * (1 - value) / count) if search.metric == "agreement" else None
         values.append(value)
         errors.append(metrics.get(f"{search.metric}_se", error))
+        left.append(tuple(content.get("left_out", {}).get(search.metric, ())))
     count = cells[0].config.sample.images
-    return Scored(*place, count, tuple(cell.id for cell in cells), tuple(values), tuple(errors))
+    return Scored(*place, count, tuple(cell.id for cell in cells), tuple(values), tuple(errors), tuple(left))
 
 
 def forecast(store: Store, search: Search, jobs: int) -> list[str]:

@@ -111,18 +111,18 @@ def _rung(search: Search, number: int, rung: Rung) -> list[str]:
     lines = [
         f"rung {number}: {rung.images} images a point and training seed, {count} points,"
         f" {'the best is chosen' if last else f'{rung.kept} go on'}",
-        f"  guidance  temperature  {f'{search.metric} ± {_over(search)}':>28}  {'difference to the best':>22}",
+        f"  guidance  temperature  {search.metric:>20}  {'minus the best':>16}  (± over {_over(search)})",
     ]
     for i, point in enumerate(rung.points):
-        place = f"  {point.guidance:>8g}  {point.temperature:>11g}  {_value(point):>28}"
-        what = ("chosen" if i == 0 else "") if last else "goes on" if i < rung.kept else "dropped"
+        place = f"  {point.guidance:>8g}  {point.temperature:>11g}  {_value(point):>20}"
+        what = "chosen" if last and i == 0 else "goes on" if i < rung.kept else "dropped"
         apart = _gap(point, first)
         told = "" if i == 0 else f"{apart.mean:+.3f}{_half(apart.half)}"
-        settled = "" if i == 0 else "  settled worse" if apart.settled else "  not settled"
-        lines.append(f"{place}  {told:>22}  {what}{settled}".rstrip())
+        settled = "" if i == 0 else ", settled worse" if apart.settled else ", not settled"
+        lines.append(f"{place}  {told:>16}  {what}{settled}".rstrip())
     if not last:
         open = sum(not _gap(point, first).settled for point in dropped)
-        lines.append(f"  {open} of the {len(dropped)} that are dropped are not settled to be worse than the best")
+        lines.append(f"  dropped though not settled to be worse than the best: {open} of {len(dropped)}")
     return lines
 
 
@@ -132,10 +132,10 @@ def _end(search: Search, rungs: Sequence[Rung], last: Scored, own: Scored | None
 
     best, second, *_ = rungs[-1].points
     apart, edges = _gap(second, best), _edges(search, best)
-    verdict = "settled worse" if apart.settled else "not settled to be worse: more --images or training seeds may tell"
+    verdict = "settled worse" if apart.settled else "not settled to be worse (more --images or training seeds may tell)"
     lines = [
         f"chosen: {words(best.place)}",
-        f"runner-up: {words(second.place)}, by {apart.mean:+.3f}{_half(apart.half)}; {verdict}",
+        f"runner-up: {words(second.place)}: {apart.mean:+.3f}{_half(apart.half)} to the chosen; {verdict}",
     ]
     if edges:
         options = " and ".join(f"--{each.split()[1]}" for each in edges)
@@ -156,7 +156,7 @@ def _end(search: Search, rungs: Sequence[Rung], last: Scored, own: Scored | None
     drawn, again, whole = images_drawn(search)
     lines += [
         f"± is the half-width of a 95 % interval over {_over(search)}"
-        + ("" if len(last.cells) > 1 else ", which say nothing of another training"),
+        + (" (differences: paired)" if len(last.cells) > 1 else ", which say nothing of another training"),
         f"fewer images read otherwise (Fréchet distances higher), so points are compared within a rung only; the search"
         f" drew {drawn:,} images ({again:,} anew that a rung before had drawn), the whole grid with the last rung's"
         f" would be {whole:,}",
@@ -208,7 +208,7 @@ def _point(point: Scored, to: Scored | None = None) -> dict[str, Any]:
 
     from analysis.tuning import half_width
 
-    found = asdict(point) | {"mean": fmean(point.values), "half": half_width(point.values, point.errors)}
+    found = asdict(point) | {"mean": fmean(point.values), "half": half_width(point)}
     if to is None or to == point:
         return found
     apart = _gap(point, to)
@@ -218,7 +218,7 @@ def _point(point: Scored, to: Scored | None = None) -> dict[str, Any]:
 def _gap(point: Scored, to: Scored) -> Gap:
     from analysis.tuning import gap
 
-    return gap(point.values, point.errors, to.values, to.errors)
+    return gap(point, to)
 
 
 def _edges(search: Search, point: Scored) -> tuple[str, ...]:
@@ -241,7 +241,7 @@ def _over(search: Search) -> str:
 def _value(point: Scored) -> str:
     from analysis.tuning import half_width
 
-    return f"{fmean(point.values):.3f}{_half(half_width(point.values, point.errors))}"
+    return f"{fmean(point.values):.3f}{_half(half_width(point))}"
 
 
 def _half(half: float | None) -> str:

@@ -5,14 +5,15 @@ import math
 from dataclasses import replace
 from statistics import fmean
 
+import numpy as np
 import pytest
-from scipy.stats import norm, ttest_rel
+from scipy.stats import norm, sem, ttest_rel
 
 from analysis import tuning
 from experiments.pipeline import Cell, record
 from experiments.presets import DIGITS
 from experiments.trained import Models, command, models, training
-from experiments.tune import Search, images_drawn
+from experiments.tune import Scored, Search, images_drawn
 from tests.conftest import TINY
 from tokenbridge.artifacts import Store
 from tokenbridge.config import UserError
@@ -66,23 +67,40 @@ def test_the_search_never_draws_the_images_of_the_final_score():
         assert ids[0] == ids[1]  # the same training
 
 
+def point(*values, error=None, left=()):
+    return Scored(1.0, 1.0, 100, (), values, (error,) * len(values), (left,) * len(values))
+
+
 def test_two_points_are_compared_within_their_models():
     first, second = (3.1, 2.4, 5.0), (3.0, 2.1, 4.8)  # models differ more than points
-    found = tuning.gap(first, (None,) * 3, second, (None,) * 3)
+    found = tuning.gap(point(*first), point(*second))
     interval = ttest_rel(first, second).confidence_interval(0.95)
     assert found.half == pytest.approx((interval.high - interval.low) / 2)
     assert found.mean == pytest.approx(0.2)
     assert found.settled == (interval.low > 0) == (ttest_rel(first, second).pvalue < 0.05)
+    assert not tuning.gap(point(0.5, 0.25), point(0.25, 0.0)).settled  # two equal differences of a coarse share
 
 
 def test_one_model_is_compared_by_the_errors_over_its_images():
-    found = tuning.gap((3.0,), (0.3,), (2.0,), (0.4,))
-    assert found.half == pytest.approx(norm.ppf(0.975) * 0.5)
+    first, second = point(3.0, error=0.3), point(2.0, error=0.4)
+    assert tuning.gap(first, second).half == pytest.approx(norm.ppf(0.975) * 0.5)
+    assert tuning.gap(first, second).settled
+    assert not tuning.gap(point(2.9, error=0.3), second).settled
+    assert tuning.half_width(first) == pytest.approx(0.588, abs=1e-3)
+    unknown = tuning.gap(point(3.0), second)
+    assert (unknown.half, unknown.settled, tuning.half_width(point(3.0))) == (None, False, None)
+
+
+def test_images_of_the_same_noise_are_compared_pair_by_pair():
+    """Means of 400 values: the jackknife of their difference is the paired error of the mean, by SciPy."""
+    draw = np.random.default_rng(0)
+    noise = draw.normal(size=400)
+    sets = [noise + shift + draw.normal(scale=0.1, size=400) for shift in (0.0, 0.03)]
+    left = [tuple((x.sum() - x) / 399) for x in sets]
+    found = tuning.gap(*(point(x.mean(), error=sem(x), left=without) for x, without in zip(sets, left, strict=True)))
+    assert found.half == pytest.approx(norm.ppf(0.975) * sem(sets[0] - sets[1]))
     assert found.settled
-    assert not tuning.gap((2.9,), (0.3,), (2.0,), (0.4,)).settled
-    assert tuning.half_width((3.0,), (0.3,)) == pytest.approx(0.588, abs=1e-3)
-    unknown = tuning.gap((3.0,), (None,), (2.0,), (0.4,))
-    assert (unknown.half, unknown.settled, tuning.half_width((3.0,), (None,))) == (None, False, None)
+    assert not tuning.gap(*(point(x.mean(), error=sem(x)) for x in sets)).settled
 
 
 def test_ends_of_the_grid():
@@ -104,9 +122,8 @@ def test_all_training_seeds_of_a_configuration_are_tuned_together(tmp_path):
     assert models(store, cell).configs[1].train.seed == 1
     more = models(store, "mine-s1", ["sample.iterations=4"])
     assert (more.name, more.configs[0].sample.iterations) == ("mine-s1-iterations4", 4)
-    assert models(store, "digits").configs == models(store, cell).configs[:1] + tuple(
-        override(DIGITS, {"train.seed": seed}) for seed in (1,)
-    )
+    at_preset = models(store, "digits").configs
+    assert [(c.train.seed, c.sample.guidance) for c in at_preset] == [(0, 1.5), (1, 1.5)]
     assert command(override(other, {"train.seed": 5})) == "tokenbridge run digits head.depth=1 train.seed=5"
 
 
@@ -176,7 +193,8 @@ def test_a_search_from_its_models_to_its_record(call, tmp_path):
     assert {(point["guidance"], point["temperature"]) for point in last["points"]} == kept
     best, second = last["points"]
     assert found["chosen"] == {"sample.guidance": best["guidance"], "sample.temperature": best["temperature"]}
-    assert best["mean"] == pytest.approx(fmean(best["values"])) <= second["mean"]
+    assert best["mean"] == fmean(best["values"]) <= second["mean"]
+    assert len(best["left_out"][0]) == 20
     assert len(best["values"]) == len(found["repeat"]) == 2
     assert (found["final"]["images"], found["search_seed"], found["final_seed"]) == (71, 1, 0)
     assert found["before"] is None

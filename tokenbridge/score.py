@@ -37,7 +37,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     features, logits = fidelity.extract(extractor, images, runtime.batch)
     statistics = frechet.from_features(fidelity.extract(extractor, reference, runtime.batch)[0])
     floor = frechet.frechet_distance(fidelity.extract(extractor, real, runtime.batch)[0], statistics)
-    metrics = fidelity.frechet_metrics(name, features, labels, statistics)
+    left = fidelity.left_out(features, labels, statistics)
+    metrics = fidelity.frechet_metrics(name, features, statistics, left)
     metrics |= {f"fd_{name}_floor": floor, f"fd_{name}_floor_images": float(len(real))}
     if len(images) >= len(real):
         # few images read high: this one compares with the floor
@@ -48,7 +49,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     protocol = fidelity.set_protocol(name, len(images), reference) | fidelity.kid_protocol(len(images), len(reference))
     protocol |= {"reference": config.score.reference, "floor": f"{other} against {config.score.reference}"}
     protocol |= {f"sample.{key}": value for key, value in settings.items()}
-    write_json(out / "metrics.json", {"metrics": metrics, "protocol": protocol})
+    content = {"metrics": metrics, "protocol": protocol, "left_out": {f"fd_{name}": left}}
+    write_json(out / "metrics.json", content)
 
 
 def _samples(folder: Path) -> tuple[fidelity.Images, fidelity.Labels, dict[str, Any]]:
