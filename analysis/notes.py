@@ -38,7 +38,8 @@ def notes(table: Table, source: Source) -> list[str]:
 
 def point_text(point: Mapping[str, Any]) -> str:
     """A point of a plan for a reader: guidance 1.5, temperature 0.9."""
-    return ", ".join(f"{key.rpartition('.')[2]} {plain(value)}" for key, value in point.items())
+    values = {key: f"{value:g}" if isinstance(value, float) else plain(value) for key, value in point.items()}
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())
 
 
 def _seeds(table: Table, seeds: set[int]) -> list[str]:

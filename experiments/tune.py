@@ -200,7 +200,7 @@ def forecast(store: Store, search: Search, jobs: int) -> list[str]:
         todo = stages if number else [stage for stage in stages if not store.finished(stage.id)]
         time = sum(rates[stage.kind.name] * stage.kind.work(stage.config) for stage in todo)
         seconds += time
-        about = f"{points} points, {images} images each" + _each_seed(search)
+        about = f"{points} points, {images} images of each and a training seed"
         lines.append(f"  rung {number + 1}: {about}, {len(todo)} stages to run, about {runner.time_text(time)}")
     lines.append(f"  then the chosen point with {search.models.configs[0].sample.images} images")
     return [*lines, f"about {runner.time_text(seconds / jobs)} with {jobs} stages at a time, less what is finished"]
@@ -228,10 +228,6 @@ def typed(values: Sequence[float]) -> str:
 
 def words(place: Place) -> str:
     return f"guidance {place[0]:g}, temperature {place[1]:g}"
-
-
-def _each_seed(search: Search) -> str:
-    return f" and training seed ({len(search.models.configs)})" if len(search.models.configs) > 1 else ""
 
 
 def _seed(config: RunConfig) -> str:

@@ -121,8 +121,8 @@ def _rung(search: Search, number: int, rung: Rung) -> list[str]:
         settled = "" if i == 0 else ", settled worse" if apart.settled else ", not settled"
         lines.append(f"{place}  {told:>16}  {what}{settled}".rstrip())
     if not last:
-        open = sum(not _gap(point, first).settled for point in dropped)
-        lines.append(f"  dropped though not settled to be worse than the best: {open} of {len(dropped)}")
+        unsettled = sum(not _gap(point, first).settled for point in dropped)
+        lines.append(f"  dropped though not settled to be worse than the best: {unsettled} of {len(dropped)}")
     return lines
 
 

@@ -69,8 +69,8 @@ def test_a_table_at_one_point_says_it_and_holds_all_rows_to_it(one: Path) -> Non
     _change(one, "score", "parallel", {"sample.guidance": 2.0}, "2a")
     filled = fill(TABLES["2a"], _source(one))
     assert filled.chosen == ()
-    assert "No search: all rows at guidance 2.0, temperature 0.9." in filled.notes
-    assert ("table 2a", "no search, all rows at guidance 2.0, temperature 0.9") in facts.search(_source(one))
+    assert "No search: all rows at guidance 2, temperature 0.9." in filled.notes
+    assert ("table 2a", "no search, all rows at guidance 2, temperature 0.9") in facts.search(_source(one))
 
 
 def test_each_head_on_each_token_has_its_own_settings_and_one_protocol(wide: Path) -> None:

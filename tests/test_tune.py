@@ -180,7 +180,7 @@ def test_a_search_from_its_models_to_its_record(call, tmp_path):
     for seed in ([], ["train.seed=1"]):
         assert call("run", "digits", *SHORT, *seed, "--only", "train", cwd=tmp_path).returncode == 0
     dry = call("tune", "digits", *SHORT, *SEARCH, "--name", "mine", "--dry-run", cwd=tmp_path)
-    assert "rung 1: 4 points, 50 images each and training seed (2), 16 stages to run" in dry.stdout
+    assert "rung 1: 4 points, 50 images of each and a training seed, 16 stages to run" in dry.stdout
     assert not (tmp_path / "runs" / "tunes").exists()
     done = call("tune", "digits", *SHORT, *SEARCH, "--name", "mine", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
