@@ -44,7 +44,9 @@ def models(store: Store, what: str, assignments: Sequence[str] = ()) -> Models:
     untrained = [seed for seed, each in same.items() if not store.finished(training(each))]
     trained = tuple(each for seed, each in same.items() if seed not in untrained)
     waiting = tuple(seed for seed in untrained if training(same[seed]) in known)
-    return Models(re.sub(r"[^\w.=-]+", "-", "-".join([name, *changes])), trained, waiting)
+    recorded = cells.get(Planned("", config).id)
+    names = recorded.name.split(JOINT) if recorded else ["-".join([name, *changes])]
+    return Models(re.sub(r"[^\w.=-]+", "-", name if name in names else names[0]), trained, waiting)
 
 
 def training(config: RunConfig) -> str:
