@@ -156,7 +156,7 @@ def merged(before: Mapping[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
         "tables": [id for id in paper.TABLES if id in kept or id in plan["tables"]],
         "rows": [row for row in before["rows"] if row["table"] in kept] + plan["rows"],
         "search": _merged_search(before.get("search") or {}, plan["search"], kept),
-        "points": {id: point for id, point in before.get("points", {}).items() if id in kept} | plan["points"],
+        "points": {id: point for id, point in before.get("points", {}).items() if id in kept} | plan.get("points", {}),
         "confidence": plan["confidence"] or before.get("confidence", []),
         **_merged_axes(before, plan),
     }
