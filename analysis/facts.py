@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis import stats
+from analysis.notes import point_text
 from analysis.source import Source
 from analysis.tables import Filled
+from analysis.tuning import Place, edges
 from tokenbridge.config import UserError
-
-Place = tuple[float, float]
-"""guidance and temperature"""
 
 
 @dataclass(frozen=True)
@@ -108,9 +107,15 @@ def environment(source: Source) -> list[tuple[str, str]]:
 
 
 def search(source: Source) -> list[tuple[str, str]]:
-    """How guidance and temperature were searched, as the plan tells it; chosen has its points."""
+    """How guidance and temperature were searched, as the plan tells it, or given; chosen has the search's points."""
     told = (source.plan.get("search") or {}).items()
-    return [(key.replace("_", " "), _shown(value)) for key, value in told if key not in ("keys", "points", "chosen")]
+    found = [(key.replace("_", " "), _shown(value)) for key, value in told if key not in ("keys", "points", "chosen")]
+    points = [
+        (f"table {table.id}", f"no search, all rows at {point_text(p)}")
+        for table in source.tables
+        if (p := source.point(table))
+    ]
+    return found + points
 
 
 @dataclass(frozen=True)
@@ -147,19 +152,9 @@ def chosen(source: Source) -> list[Chosen]:
         cells = source.cells(*row.split(" ", 1))
         sets.setdefault((place, tuple(means.items()), tuple(cells)), []).append(row)
     return [
-        Chosen(tuple(rows), *place, dict(means)[place], _edges(place, dict(means)))
+        Chosen(tuple(rows), *place, dict(means)[place], edges(place, dict(means)))
         for (place, means, _), rows in sets.items()
     ]
-
-
-def _edges(place: Place, points: Iterable[Place]) -> tuple[str, ...]:
-    points, found = list(points), []
-    for i, name in enumerate(("guidance", "temperature")):
-        values = {point[i] for point in points}
-        if len(values) > 1:
-            found += [f"lowest {name}"] if place[i] == min(values) else []
-            found += [f"highest {name}"] if place[i] == max(values) else []
-    return tuple(found)
 
 
 def _points(source: Source) -> list[dict[str, Any]]:

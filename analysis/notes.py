@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from analysis import stats
 from analysis.filled import Filled
 from analysis.source import Source
 from analysis.stats import Estimate, number
 from experiments.paper import FD, RECONSTRUCTION_FD, Table
+from tokenbridge.overrides import plain
 
 STAGE = {"generation": "score", "axes": "score", "reconstruction": "reconstruct"}
 """kind of table -> stage that measures the Fréchet distance"""
@@ -39,11 +41,19 @@ def notes(filled: Filled, source: Source) -> list[str]:
     found = [table.note] if table.note else []
     found += _seeds(table, {len(ids) for _, ids in rows})
     found += _over_images(filled) + _verdicts(filled)
-    if table.kind == "generation" and source.tuned and rows:
+    if point := source.point(table):
+        found.append(f"No search: all rows at {point_text(point)}.")
+    elif table.kind == "generation" and source.tuned and rows:
         found.append(SEARCHED)
     cells = [id for _, ids in rows for id in ids]
     found += [*_timing(table, cells, source), *_image_errors(table, cells, source), *_floor(table, rows, source)]
     return found + _extrapolated(filled)
+
+
+def point_text(point: Mapping[str, Any]) -> str:
+    """A point of a plan for a reader: guidance 1.5, temperature 0.9."""
+    values = {key: f"{value:g}" if isinstance(value, float) else plain(value) for key, value in point.items()}
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())
 
 
 def _seeds(table: Table, seeds: set[int]) -> list[str]:

@@ -36,7 +36,7 @@ def check(
     kind = column.key.partition("/")[0]
     cells = [(cell.label, id) for cell, ids in rows for id in ids if source.number(id, column.key) is not None]
     protocols = {id: source.protocol(id, kind) for _, id in cells}
-    varied = (*table.varies, *source.tuned)
+    varied = (*table.varies, *source.tuned_in(table))
     for field in sorted({field for protocol in protocols.values() for field in protocol} - REPLICATES):
         reasons = _reasons(field, varied)
         seen: dict[tuple[str, ...], tuple[str, Any]] = {}

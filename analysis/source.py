@@ -82,6 +82,13 @@ class Source:
         search = self.plan.get("search") or {}
         return tuple(search.get("keys", TUNED)) if search else ()
 
+    def point(self, table: Table) -> dict[str, Any]:
+        """Guidance and temperature that all rows of a table were asked to have; none where each was searched."""
+        return (self.plan.get("points") or {}).get(table.id, {})
+
+    def tuned_in(self, table: Table) -> tuple[str, ...]:
+        return () if self.point(table) else self.tuned
+
     @property
     def measured_on(self) -> str:
         size = self.base["data.image_size"]

@@ -38,7 +38,7 @@ def fill(table: Table, source: Source) -> Filled:
     compared = compare(table, measured, rows, estimates, source)
     columns = {column.key: _column(table, column, rows, estimates, compared, source) for column in measured}
     columns |= {column.key: _plain_column(column, rows, estimates, source) for column in further}
-    settings = {"generation": source.tuned if ran else (), "axes": table.varies}.get(table.kind, ())
+    settings = {"generation": source.tuned_in(table) if ran else (), "axes": table.varies}.get(table.kind, ())
     chosen = tuple(_chosen_column(key, table.kind == "generation") for key in settings)
     filled = tuple(
         Row(

@@ -23,6 +23,7 @@ from experiments.options import (
 )
 from experiments.report_command import publish, report
 from experiments.tools import tools
+from experiments.tune_command import tune
 from slurm.commands import commands
 from tokenbridge.artifacts import Store
 from tokenbridge.config import Runtime, UserError
@@ -56,6 +57,7 @@ def demo(
 
 
 app.command()(grid)
+app.command()(tune)
 
 
 @app.command()

@@ -7,24 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, product
-from statistics import fmean
+from itertools import chain
 from typing import Any
 
 from experiments import paper
 from experiments.axes import GRIDS, Axis, parse
 from experiments.pipeline import RECONSTRUCTION, Cell, generated, graph
 from experiments.presets import preset as preset_of
+from experiments.search import OWN, Point, one_point, point_name, search_images, search_points
 from experiments.trials import Trial, trials
-from tokenbridge.artifacts import Store, read_json
 from tokenbridge.config import Config, RunConfig, UserError
 from tokenbridge.overrides import override
 
-SEARCH = {"sample.guidance": (1.0, 1.5, 2.0), "sample.temperature": (0.8, 0.9, 1.0)}
-SEARCH_SEED = 1  # of the images, which no final number uses
-SEARCH_IMAGES = 900  # a point, all training seeds together
-MOST_SEARCH_IMAGES = 500  # of one training seed
-METRIC = "fd_digits"
 SEEDS = 3  # of tables
 FIGURE_8 = "figure-8"
 SPEED = paper.TABLE_5.id  # of heads at the paper's sizes, whatever the base
@@ -44,26 +38,18 @@ class Row:
         return f"{self.table} {self.label}"
 
     @property
-    def searched(self) -> bool:
+    def sampled(self) -> bool:
         return "score" in self.cell.wanted
 
     def at(self, values: Mapping[str, Any]) -> Row:
         return replace(self, cell=replace(self.cell, config=override(self.cell.config, values)))
 
+    def named(self, point: Mapping[str, Any]) -> Row:
+        """Its cell's name tells the point: the same row may also be there at a point of its own."""
+        return replace(self, cell=replace(self.cell, name=f"{self.cell.name}-{point_name(point)}"))
+
     def wants(self, *kinds: str) -> Cell:
         return replace(self.cell, wanted=kinds)
-
-
-@dataclass(frozen=True)
-class Point:
-    """One place of a row's search: its settings, and a cell for each training seed."""
-
-    values: Mapping[str, float]
-    cells: tuple[Cell, ...]
-
-    def metric(self, store: Store) -> float:
-        """Mean over seeds."""
-        return fmean(score_of(store, cell) for cell in self.cells)
 
 
 @dataclass(frozen=True)
@@ -80,6 +66,13 @@ class Grid:
     trials: tuple[Trial, ...] = ()
     each: bool = False
     """whether axes vary one at a time around the base"""
+    point: Mapping[str, Any] | None = None
+    """guidance and temperature of all rows; None where each has its own search"""
+
+    @property
+    def rounds(self) -> int:
+        """2 where something waits for a choice, or for its time to be measured with nothing beside it."""
+        return 2 if self.search or FIGURE_8 in self.tables or timed(self.rows) else 1
 
     @property
     def about(self) -> str:
@@ -100,8 +93,9 @@ class Grid:
     def first(self) -> tuple[list[Cell], list[Cell]]:
         """Cells to run before anything is chosen, and those that only run ahead: trainings and likelihoods."""
         search = [cell for point in chain(*self.search.values()) for cell in point.cells]
-        others = [row.cell for row in self.rows if not row.searched] + [trial.cell for trial in self.trials]
-        ahead = [row.wants("train", *({"likelihood"} & {*row.cell.wanted})) for row in self.rows if row.searched]
+        waiting = [row for row in self.rows if row.key in self.search]
+        others = [row.cell for row in self.rows if row.key not in self.search] + [trial.cell for trial in self.trials]
+        ahead = [row.wants("train", *({"likelihood"} & {*row.cell.wanted})) for row in waiting]
         return [*others, *search], ahead
 
 
@@ -119,6 +113,8 @@ class Request(Config):
     seeds: int | None = None
     """None: SEEDS for tables, one for axes alone"""
     images: int | None = None
+    points: str = OWN
+    """own: each row at the best point of its search; base: all at the base's; or guidance,temperature for all"""
 
     def grid(self) -> Grid:
         """UserError for what cannot run."""
@@ -128,7 +124,8 @@ class Request(Config):
             raise UserError(f"a grid needs tables, axes or one of {', '.join(GRIDS)}; try --axis quantizer.levels=8,16")
         seeds = self.seeds or (SEEDS if tables else 1)
         base = preset_of(self.preset)
-        return make(self.name, self.preset, base, tables, seeds, self.assignments, self.images, axes, self.each)
+        asked = (self.assignments, self.images, axes, self.each, self.points)
+        return make(self.name, self.preset, base, tables, seeds, *asked)
 
 
 def make(
@@ -141,21 +138,28 @@ def make(
     images: int | None = None,
     axes: Sequence[Axis] = (),
     each: bool = False,
+    points: str = OWN,
 ) -> Grid:
     """The grid of these tables and axes; UserError for an unknown table or cells that cannot run.
 
-    images: of a point of the search and one training seed; by default search_images.
+    images: of a point of the search and one training seed; by default search_images. points: as in Request.
     """
     base = override(base, assignments)
     if FIGURE_8 in tables and "2a" not in tables:
         raise UserError(f"{FIGURE_8} shows the autoregressive model of table 2a; ask for 2a as well")
     rows = [row for id in tables if id not in (FIGURE_8, SPEED) for row in table_rows(id, base, seeds)]
+    point = one_point(points, base)
+    if point and not any(row.sampled for row in rows):
+        raise UserError(f"--points={points} is for rows of tables that generate images, and none is asked for")
+    if point:
+        rows = [row.named(point).at(point) if row.sampled else row for row in rows]
     by_key: dict[str, list[Row]] = {}
     for row in rows:
-        if row.searched:
+        if row.sampled and not point:
             by_key.setdefault(row.key, []).append(row)
-    search = {key: search_points(same, images or search_images(seeds)) for key, same in by_key.items()}
-    grid = Grid(name, preset, base, tuple(tables), tuple(rows), search, *trials(axes, base, seeds, each), each)
+    count = images or search_images(seeds)
+    search = {key: search_points([row.cell for row in same], count) for key, same in by_key.items()}
+    grid = Grid(name, preset, base, tuple(tables), tuple(rows), search, *trials(axes, base, seeds, each), each, point)
     graph(list(chain(*grid.first())))  # a row that cannot run is refused here
     return grid
 
@@ -183,24 +187,6 @@ def _wanted(table: paper.Table, config: RunConfig) -> tuple[str, ...]:
     return generated(config)
 
 
-def search_points(rows: Sequence[Row], images: int) -> list[Point]:
-    """The same small search for every row of a table: guidance × temperature, with the models of all its seeds."""
-    samples = {"sample.images": images, "sample.seed": SEARCH_SEED}
-    points = []
-    for guidance, temperature in product(*SEARCH.values()):
-        values = dict(zip(SEARCH, (guidance, temperature), strict=True))
-        cells = [
-            Cell(
-                f"search-{row.cell.name}-g{guidance:g}-t{temperature:g}",
-                override(row.cell.config, values | samples),
-                ("score",),
-            )
-            for row in rows
-        ]
-        points.append(Point(values, tuple(cells)))
-    return points
-
-
 def timed(rows: Sequence[Row]) -> list[Cell]:
     """Cells of which the time to sample is a column; seeds of a row share the stage."""
     return [row.wants("speed") for row in rows if row.table == paper.TABLE_HEADS.id]
@@ -216,16 +202,6 @@ def confidence(tables: Sequence[str], rows: Sequence[Row]) -> list[tuple[float, 
         config = override(row.cell.config, {"sample.confidence": strength})
         cells.append((strength, Cell(f"{FIGURE_8}-c{strength:g}", config, ("score",))))
     return cells
-
-
-def search_images(seeds: int) -> int:
-    """Images a point and training seed."""
-    return min(MOST_SEARCH_IMAGES, SEARCH_IMAGES // seeds)
-
-
-def score_of(store: Store, cell: Cell) -> float:
-    score = cell.stages()[-1]
-    return read_json(store.folder(score.id) / "metrics.json")["metrics"][METRIC]
 
 
 def _slug(label: str) -> str:

@@ -62,6 +62,14 @@ def grid(
         int | None,
         typer.Option("--search-images", min=50, help="images of a point and training seed, where guidance is searched"),
     ] = None,
+    points: Annotated[
+        str,
+        typer.Option(
+            "--points",
+            help="guidance and temperature of tables: own (searched for each row), base (the base's, for all rows),"
+            " or one point for all rows, such as 1.5,0.9",
+        ),
+    ] = "own",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would run, for how long, and run nothing")
     ] = False,
@@ -94,6 +102,7 @@ def grid(
         assignments=tuple(assignments or ()),
         seeds=seeds,
         images=search_images,
+        points=points,
     )
     store, asked, jobs = Store(runs), request.grid(), 1 if on == "debug" else jobs
     if dry_run:

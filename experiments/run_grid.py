@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments import paper, speed
-from experiments.grid import FIGURE_8, METRIC, SEARCH, SEARCH_SEED, SPEED, Grid, Point, Row, confidence, score_of, timed
+from experiments.grid import FIGURE_8, SPEED, Grid, Row, confidence, timed
 from experiments.pipeline import EXPERIMENT, Cell, differing
 from experiments.presets import preset
 from experiments.runner import Failure, attempt_cells
+from experiments.search import METRIC, SEARCH, SEARCH_SEED, Point, score_of
 from tokenbridge.artifacts import Store, read_json, write_json
 from tokenbridge.config import Runtime
 from tokenbridge.overrides import plain
@@ -36,7 +37,7 @@ class Final:
 
     def cells(self) -> list[Cell]:
         """The second round: what could not run before the choice."""
-        return [row.cell for row in self.rows if row.searched] + [cell for _, cell in self.strengths]
+        return [row.cell for row in self.rows if row.key in self.chosen] + [cell for _, cell in self.strengths]
 
 
 def run(store: Store, grid: Grid, runtime: Runtime, jobs: int) -> list[Failure]:
@@ -61,7 +62,7 @@ def run(store: Store, grid: Grid, runtime: Runtime, jobs: int) -> list[Failure]:
 def final(store: Store, grid: Grid) -> Final:
     """Choose each row's point by the finished cells of grid.first(); a row whose search is not whole is left out."""
     chosen = {key: best(store, points) for key, points in grid.search.items() if _scored(store, points)}
-    rows = [row.at(chosen.get(row.key, {})) for row in grid.rows if not row.searched or row.key in chosen]
+    rows = [row.at(chosen.get(row.key, {})) for row in grid.rows if row.key not in grid.search or row.key in chosen]
     return Final(tuple(rows), chosen, tuple(confidence(grid.tables, rows)))
 
 
@@ -93,6 +94,7 @@ def write_plan(store: Store, grid: Grid, last: Final) -> None:
         "tables": [id for id in grid.tables if id != FIGURE_8],
         "rows": [{"table": row.table, "label": row.label, "cell": row.cell.id} for row in rows],
         "search": _search(store, grid, last.chosen) if grid.search else {},
+        "points": {row.table: dict(grid.point) for row in grid.rows if grid.point and row.sampled},
         "confidence": [{"strength": strength, "cell": cell.id} for strength, cell in last.strengths],
         "axes": [{"key": axis.key, "values": list(axis.values)} for axis in grid.axes],
         "each": grid.each,
@@ -155,6 +157,7 @@ def merged(before: Mapping[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
         "tables": [id for id in paper.TABLES if id in kept or id in plan["tables"]],
         "rows": [row for row in before["rows"] if row["table"] in kept] + plan["rows"],
         "search": _merged_search(before.get("search") or {}, plan["search"], kept),
+        "points": {id: point for id, point in before.get("points", {}).items() if id in kept} | plan.get("points", {}),
         "confidence": plan["confidence"] or before.get("confidence", []),
         **_merged_axes(before, plan),
     }

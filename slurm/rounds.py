@@ -1,4 +1,4 @@
-"""A sweep from its request to the plan of its tables: a round of jobs, a second where rows are searched, the end."""
+"""A sweep from its request to the plan of its tables: a round of jobs, a second for what waits, the end."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def new(store: Store, request: Request, cluster: str, runtime: Runtime, command:
         command=command,
         submitted=time.time(),
         runtime=runtime.model_dump(mode="json"),
-        rounds=2 if grid.search else 1,
+        rounds=grid.rounds,
     )
     if not (sweep.folder(store, request.name) / "sweep.json").exists():
         return asked

@@ -31,7 +31,7 @@ ALLOWED = {
 # each may import those before it
 ORDER = ["sections", "config", "levels", "quantizers", "backbone", "heads", "generator"]
 # of experiments, only they may call analysis and slurm
-COMMANDS = {"experiments.cli", "experiments.grid_command", "experiments.report_command"}
+COMMANDS = {"experiments.cli", "experiments.grid_command", "experiments.report_command", "experiments.tune_command"}
 READS_MLFLOW = {"analysis.tracked"}
 KNOWS_PROCESSES = {
     "tokenbridge.train",

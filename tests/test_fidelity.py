@@ -105,7 +105,7 @@ def test_features_do_not_depend_on_the_batch(extractor, sets):
 def test_frechet_metrics(features):
     x, y = features
     labels = np.arange(53) % 10
-    found = fidelity.frechet_metrics("digits", x, labels, from_features(y))
+    found = fidelity.frechet_metrics("digits", x, from_features(y), fidelity.left_out(x, labels, from_features(y)))
     assert found["fd_digits"] == frechet_distance(x, y)
     assert 0 < found["fd_digits_se"] < found["fd_digits"]
 

@@ -1,11 +1,13 @@
 """The grid: rows from tables, one search a row, each stage once, a plan that later tables join."""
 
 import json
+from itertools import chain
 
 import pytest
 
 from experiments import grid as module
-from experiments import paper, run_grid, speed
+from experiments import paper, run_grid, search, speed
+from experiments.grid import Request
 from experiments.pipeline import Cell, graph
 from experiments.presets import DIGITS
 from experiments.runner import attempt_cells
@@ -20,8 +22,8 @@ SHORT = [*TINY, "train.epochs=1", "train.warmup_epochs=0"]
 
 @pytest.fixture
 def small_search(monkeypatch):
-    monkeypatch.setattr(module, "SEARCH", {"sample.guidance": (1.0, 2.0), "sample.temperature": (0.9,)})
-    monkeypatch.setattr(module, "SEARCH_IMAGES", 80)
+    monkeypatch.setattr(search, "SEARCH", {"sample.guidance": (1.0, 2.0), "sample.temperature": (0.9,)})
+    monkeypatch.setattr(search, "SEARCH_IMAGES", 80)
 
 
 def stages_of(store, kind):
@@ -45,7 +47,7 @@ def test_every_row_of_every_table_can_run_on_the_digits():
     assert {row.table for row in asked.rows} == {"1a", "1b", "2a", "2b", "2c", "2d", "2e", "heads"}
     for row in asked.rows:
         row.cell.stages()
-        if row.searched:
+        if row.sampled:
             density = row.cell.config.head.kind not in ("diffusion", "flow") and not row.cell.config.quantizer.trained
             assert ("likelihood" in row.cell.wanted) == density, row.key
 
@@ -109,6 +111,42 @@ def test_a_grid_from_images_to_its_plan(tmp_path, small_search, capfd):
     assert json.loads((tmp_path / "plans" / "mine.json").read_text())["tables"] == ["1b"]  # another base: a new plan
 
 
+def test_one_point_for_all_rows_needs_no_search_and_trains_the_same_models():
+    own, base, one = (
+        Request(name="x", tables=("2c", "1b"), seeds=2, points=points).grid() for points in ("own", "base", "2,1")
+    )
+    trainings = [
+        {id for id in graph(list(chain(*grid.first()))) if id.startswith("train-")} for grid in (own, base, one)
+    ]
+    assert trainings[0] == trainings[1] == trainings[2]
+    assert len(trainings[0]) == 3 * 2
+    assert (own.rounds, base.rounds, one.rounds) == (2, 1, 1)
+    for grid, place in ((base, (1.5, 0.8)), (one, (2.0, 1.0))):
+        assert grid.search == {}
+        assert grid.first()[0] == [row.cell for row in grid.rows]  # all in the first round
+        samples = [row.cell.config.sample for row in grid.rows if row.sampled]
+        assert {(how.guidance, how.temperature) for how in samples} == {place}
+    assert one.rows[0].cell.name == "2c-b16-g2-t1"
+
+
+def test_a_table_at_one_point_says_so_in_its_plan(tmp_path, small_search):
+    store, plan = Store(tmp_path), tmp_path / "plans" / "mine.json"
+    asked = module.make("mine", "digits", DIGITS, ("2a",), 1, SHORT, points="1.2,0.9")
+    assert run_grid.run(store, asked, RUNTIME, jobs=1) == []
+    written = json.loads(plan.read_text())
+    assert (written["search"], len(written["rows"])) == ({}, 2)
+    assert written["points"] == {"2a": {"sample.guidance": 1.2, "sample.temperature": 0.9}}
+    for row in written["rows"]:
+        sample = json.loads((tmp_path / "cells" / f"{row['cell']}.json").read_text())["config"]["sample"]
+        assert (sample["guidance"], sample["temperature"]) == (1.2, 0.9)
+    trained = stages_of(store, "train")
+    run_grid.run(store, module.make("mine", "digits", DIGITS, ("2a",), 1, SHORT), RUNTIME, jobs=1)
+    assert stages_of(store, "train") == trained
+    searched = json.loads(plan.read_text())
+    assert searched["points"] == {}
+    assert set(searched["search"]["chosen"]) == {"2a parallel", "2a autoregressive"}
+
+
 def test_a_dry_run_says_what_is_to_run_and_leaves_nothing(call, tmp_path):
     done = call("grid", "2a", "2b", "--seeds", "2", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -127,6 +165,10 @@ def test_a_dry_run_says_what_is_to_run_and_leaves_nothing(call, tmp_path):
         (["2d", "--set", "autoencoder.channels=6"], "head.group=4 must divide 6"),
         (["2a", "--set", "train.epoch=3"], "did you mean train.epochs?"),
         (["2a", "--preset", "digit"], "did you mean digits?"),
+        (["2a", "--points", "best"], "--points=best must be own, base, or one guidance and temperature for all rows"),
+        (["2a", "--points", "1.5,inf"], "--points=1.5,inf must be own, base, or one"),
+        (["2a", "--points", "1.5,-1"], "sample.temperature=-1.0 must be >= 0"),
+        (["1a", "--points", "base"], "--points=base is for rows of tables that generate images, and none is asked for"),
         (["figure-8"], "shows the autoregressive model of table 2a; ask for 2a as well"),
     ],
 )

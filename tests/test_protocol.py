@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from analysis import facts
 from analysis.source import Source, read
 from analysis.tables import fill
 from experiments.paper import TABLES
@@ -57,6 +58,19 @@ def test_searched_settings_may_differ_and_are_shown_but_only_where_a_search_was_
     plan.write_text(json.dumps(json.loads(plan.read_text()) | {"search": {}}))
     with pytest.raises(UserError, match=r"sample.guidance=1.5 in row 'parallel' but 2.0 in row 'autoregressive'"):
         fill(TABLES["2a"], _source(one))
+
+
+def test_a_table_at_one_point_says_it_and_holds_all_rows_to_it(one: Path) -> None:
+    path = one / "source" / "plan.json"
+    points = {"2a": {"sample.guidance": 2.0, "sample.temperature": 0.9}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"points": points}))  # others of the plan are searched
+    with pytest.raises(UserError, match=r"sample.guidance=1.5 in row 'parallel' but 2.0 in row 'autoregressive'"):
+        fill(TABLES["2a"], _source(one))
+    _change(one, "score", "parallel", {"sample.guidance": 2.0}, "2a")
+    filled = fill(TABLES["2a"], _source(one))
+    assert filled.chosen == ()
+    assert "No search: all rows at guidance 2, temperature 0.9." in filled.notes
+    assert ("table 2a", "no search, all rows at guidance 2, temperature 0.9") in facts.search(_source(one))
 
 
 def test_each_head_on_each_token_has_its_own_settings_and_one_protocol(wide: Path) -> None:

@@ -9,6 +9,7 @@ from experiments.grid import Request
 from experiments.pipeline import graph
 from slurm import plan, snapshot
 from tokenbridge.artifacts import Store
+from tokenbridge.overrides import build
 
 
 def stages():
@@ -36,6 +37,17 @@ def test_a_stage_waits_for_its_own_inputs_and_for_no_other():
         assert plan.waits(stage, jobs) == [jobs[id] for _, id in stage.inputs]
     assert plan.waits(next(iter(stages().values())), {}) == []
     assert plan.merged(["7_0", "7_1", "8", "7_2"]) == ["7", "8"]
+
+
+def test_a_request_at_one_point_is_the_same_from_json_and_has_no_round_for_a_choice():
+    for tables, points, rounds in ((("2c",), "own", 2), (("2c",), "1.5,0.9", 1), (("2a", "figure-8"), "base", 2)):
+        asked = Request(name="x", tables=tables, points=points, seeds=1)
+        again = build(Request, json.loads(json.dumps(asked.model_dump(mode="json")))).grid()
+        assert again == asked.grid()
+        assert again.rounds == rounds
+        # at one point all that a table shows is in the first round
+        scored = {cell.id for cell in again.first()[0] if "score" in cell.wanted}
+        assert {row.cell.id for row in again.rows} <= scored or points == "own"
 
 
 def test_around_a_stage_is_what_it_needs_and_what_needs_it():

@@ -133,7 +133,8 @@ class _Tally:
     def feature_metrics(self, name: str, reference: np.ndarray) -> dict[str, float]:
         features, real, logits = (np.concatenate(self.columns[key]) for key in ("features", "real", "logits"))
         statistics = frechet.from_features(reference)
-        found = fidelity.frechet_metrics(name, features, self.labels, statistics)
+        left = fidelity.left_out(features, self.labels, statistics)
+        found = fidelity.frechet_metrics(name, features, statistics, left)
         found[f"fd_{name}_floor"] = frechet.frechet_distance(real, statistics)
         found[f"fd_{name}_held_out"] = frechet.frechet_distance(features, real)
         found |= fidelity.inception_style_score(name, logits)

@@ -47,7 +47,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     protocol = fidelity.set_protocol(name, len(images), reference) | fidelity.kid_protocol(len(images), len(reference))
     protocol |= {"reference": config.score.reference, "floor": f"{other} against {config.score.reference}"}
     protocol |= {f"sample.{key}": value for key, value in settings.items()}
-    write_json(out / "metrics.json", {"metrics": metrics, "protocol": protocol})
+    content = {"metrics": metrics, "protocol": protocol, "left_out": {f"fd_{name}": scored.left_out}}
+    write_json(out / "metrics.json", content)
 
 
 def _samples(folder: Path) -> tuple[fidelity.Images, fidelity.Labels, dict[str, Any]]:

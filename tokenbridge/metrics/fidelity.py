@@ -21,7 +21,13 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 
 from tokenbridge.config import Data, UserError
 from tokenbridge.metrics.features import register_fidelity, weights_hash
-from tokenbridge.metrics.frechet import Statistics, frechet_distance, frechet_standard_error, jackknife_groups
+from tokenbridge.metrics.frechet import (
+    Statistics,
+    frechet_distance,
+    frechet_left_out,
+    jackknife_error,
+    jackknife_groups,
+)
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -75,13 +81,15 @@ def agreement(logits: Array, labels: Labels) -> float:
     return float(np.mean(logits.argmax(1) == labels))
 
 
-def frechet_metrics(name: str, features: Array, labels: Labels, reference: Statistics) -> dict[str, float]:
-    """fd_<name> and its standard error over draws of the images, by a jackknife stratified by label."""
+def left_out(features: Array, labels: Labels, reference: Statistics) -> list[float]:
+    """Fréchet distances without each group of a jackknife stratified by label."""
     groups = min(JACKKNIFE_GROUPS, len(features) // 2)
-    return {
-        f"fd_{name}": frechet_distance(features, reference),
-        f"fd_{name}_se": frechet_standard_error(features, reference, jackknife_groups(labels, groups)),
-    }
+    return frechet_left_out(features, reference, jackknife_groups(labels, groups)).tolist()
+
+
+def frechet_metrics(name: str, features: Array, reference: Statistics, left: list[float]) -> dict[str, float]:
+    """fd_<name> and its standard error over draws of the images, by the distances of left_out."""
+    return {f"fd_{name}": frechet_distance(features, reference), f"fd_{name}_se": jackknife_error(left)}
 
 
 def inception_style_score(name: str, logits: Array) -> dict[str, float]:

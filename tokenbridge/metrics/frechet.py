@@ -102,15 +102,29 @@ def jackknife_groups(labels: ArrayLike, groups: int = 20) -> Groups:
 def frechet_standard_error(features: ArrayLike, reference: ArrayLike | Statistics, group: Groups) -> float:
     """Standard error of frechet_distance(features, reference) over draws of `features`, the reference held fixed.
 
-    Delete-a-group jackknife (Kott 2001): √((G − 1)/G · Σ (d₋g − mean d₋g)²) over G groups. features (N, F), group (N,).
+    features (N, F), group (N,).
+    """
+    return jackknife_error(frechet_left_out(features, reference, group))
+
+
+def jackknife_error(left: ArrayLike) -> float:
+    """Delete-a-group jackknife (Kott 2001): √((G − 1)/G · Σ (d₋g − mean d₋g)²) of values (G,) without each group."""
+    values = np.asarray(left, np.float64)
+    return float(np.sqrt((len(values) - 1) / len(values) * np.sum((values - values.mean()) ** 2)))
+
+
+def frechet_left_out(features: ArrayLike, reference: ArrayLike | Statistics, group: Groups) -> Array:
+    """frechet_distance(features, reference) without each group in turn, (G,). features (N, F), group (N,).
+
+    Two sets with the same groups and the noise of the same images: the jackknife of the differences of these is that
+    of the difference of the two distances, paired over images.
     """
     x = np.asarray(features, np.float64)
     names = np.unique(group)
     if len(names) < 2 or len(x) - np.bincount(group).max() < 2:
         raise UserError(f"{len(x)} images in {len(names)} groups are too few for a standard error; take more images")
     fixed = reference if isinstance(reference, Statistics) else from_features(reference, "reference features")
-    left = np.array([frechet_distance(x[group != name], fixed) for name in names])
-    return float(np.sqrt((len(names) - 1) / len(names) * np.sum((left - left.mean()) ** 2)))
+    return np.array([frechet_distance(x[group != name], fixed) for name in names])
 
 
 def _root(covariance: Array) -> Array:

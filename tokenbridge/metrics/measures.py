@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from tokenbridge.metrics import fidelity, frechet
 from tokenbridge.metrics.fidelity import Array, Images, Labels
+from tokenbridge.metrics.frechet import Statistics
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,26 @@ class Scored:
     device: torch.device
     batch: int
 
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Of the reference."""
+        return frechet.from_features(self.reference_features)
+
+    @cached_property
+    def left_out(self) -> list[float]:
+        """Fréchet distances without each group of images of the jackknife."""
+        return fidelity.left_out(self.features, self.labels, self.statistics)
+
 
 def distance(s: Scored) -> dict[str, float]:
     """fd_<name> with its error; the same of real images (floor), and of as few generated ones as there are of these."""
-    statistics = frechet.from_features(s.reference_features)
-    floor = frechet.frechet_distance(s.real_features, statistics)
-    found = fidelity.frechet_metrics(s.name, s.features, s.labels, statistics)
+    floor = frechet.frechet_distance(s.real_features, s.statistics)
+    found = fidelity.frechet_metrics(s.name, s.features, s.statistics, s.left_out)
     found |= {f"fd_{s.name}_floor": floor, f"fd_{s.name}_floor_images": float(len(s.real_features))}
     if len(s.images) >= len(s.real_features):
         # few images read high: this one compares with the floor
         few = s.features[: len(s.real_features)]
-        found[f"fd_{s.name}_at_floor_images"] = frechet.frechet_distance(few, statistics)
+        found[f"fd_{s.name}_at_floor_images"] = frechet.frechet_distance(few, s.statistics)
     return found
 
 

@@ -1,0 +1,84 @@
+"""What a runs folder has trained, by the name of a cell or as a preset with settings."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from experiments.cells import Cell, read_cells
+from experiments.pipeline import JOINT, differing
+from experiments.pipeline import Cell as Planned
+from experiments.presets import PRESETS
+from tokenbridge.artifacts import Store
+from tokenbridge.config import RunConfig, UserError
+from tokenbridge.overrides import build, override, plain
+
+SHOWN = 4
+"""cells that a message lists"""
+
+
+@dataclass(frozen=True)
+class Models:
+    """One configuration with each training seed that is trained."""
+
+    name: str
+    configs: tuple[RunConfig, ...]
+    untrained: tuple[int, ...] = ()
+    """training seeds of which the runs folder has a cell, but no finished training"""
+
+
+def models(store: Store, what: str, assignments: Sequence[str] = ()) -> Models:
+    """The models of a cell (id or name) or of a preset, with settings changed. UserError: unknown, not trained."""
+    cells = read_cells(store)
+    name, base = (what, PRESETS[what]) if what in PRESETS else _named(what, cells, store)
+    config = override(base, assignments)
+    changes = [f"{key.rpartition('.')[2]}{plain(value)}" for key, value in differing(config, base).items()]
+    if not store.finished(training(config)):
+        raise UserError(f"{what} is not trained in {store.root}; run first: {command(config)} --only train")
+    known = {id for cell in cells.values() if (id := cell.stages.get("train"))}
+    seeds = {config.train.seed, *(cell.config.get("train", {}).get("seed", 0) for cell in cells.values())}
+    same = {seed: override(config, {"train.seed": seed}) for seed in sorted(seeds)}
+    untrained = [seed for seed, each in same.items() if not store.finished(training(each))]
+    trained = tuple(each for seed, each in same.items() if seed not in untrained)
+    waiting = tuple(seed for seed in untrained if training(same[seed]) in known)
+    recorded = cells.get(Planned("", config).id)
+    names = recorded.name.split(JOINT) if recorded else ["-".join([name, *changes])]
+    return Models(re.sub(r"[^\w.=-]+", "-", name if name in names else names[0]), trained, waiting)
+
+
+def training(config: RunConfig) -> str:
+    """Id of the stage that trains a configuration. UserError for a pair that cannot work."""
+    config.require_pair()
+    return Planned("", config, ("train",)).stages()[-1].id
+
+
+def command(config: RunConfig) -> str:
+    """The command that runs a configuration, from the preset with the fewest changes."""
+    name = nearest(config)
+    changes = differing(config, PRESETS[name])
+    return shlex.join(["tokenbridge", "run", name, *(f"{key}={plain(value)}" for key, value in changes.items())])
+
+
+def nearest(config: RunConfig) -> str:
+    """The preset from which a configuration differs in the fewest settings."""
+    return min(PRESETS, key=lambda name: len(differing(config, PRESETS[name])))
+
+
+def _named(what: str, cells: Mapping[str, Cell], store: Store) -> tuple[str, RunConfig]:
+    """Name and config of the cell; cells of one name must differ in the training seed alone."""
+    found = [cell for id, cell in cells.items() if what in (id, cell.name, *cell.name.split(JOINT))]
+    if not found:
+        names = [*{name: None for cell in cells.values() for name in cell.name.split(JOINT)}, *cells, *PRESETS]
+        near = difflib.get_close_matches(what, names, SHOWN, 0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"presets are {', '.join(PRESETS)}"
+        raise UserError(f"{what} is no cell of {store.root / 'cells'} and no preset; {hint}")
+    configs = [build(RunConfig, cell.config) for cell in found]
+    first, *others = configs
+    for config in others:
+        if changes := differing(override(config, {"train.seed": first.train.seed}), first):
+            ids = ", ".join(cell.id for cell in found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
+            raise UserError(f"{what} names {len(found)} cells, which differ in {', '.join(changes)}; give an id: {ids}")
+    return found[0].name.split(JOINT)[0] if what in cells else what.split(JOINT)[0], first
