@@ -91,9 +91,15 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     found = statistics(train, config.latents.scale)
     write_json(out / "stats.json", found)
     frequencies, power = radial_spectrum(train.chunk(2, dim=1)[0].double() * found["scale"])
-    spectra = {"frequencies": frequencies.numpy(), "power": power.numpy(), "cutoff": np.array(CUTOFF)}
     share, order = np.array(found["low_frequency_share"]), np.array(found["frequency_order"])
-    np.savez_compressed(out / "examples.npz", **spectra, share=share, order=order)
+    np.savez_compressed(
+        out / "examples.npz",
+        frequencies=frequencies.numpy(),
+        power=power.numpy(),
+        share=share,
+        order=order,
+        cutoff=np.array(CUTOFF),
+    )
 
 
 def statistics(moments: Tensor, scale: float | Literal["auto"]) -> dict[str, Any]:
