@@ -1,9 +1,10 @@
-"""The charts among the figures: arrays and frames in, matplotlib figures out. Colours come from the style in use."""
+"""Charts of quantizers against theory and against each other, and of training. Points and frames in, figures out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -13,134 +14,155 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from numpy.typing import NDArray
-from scipy.stats import norm
+from matplotlib.transforms import ScaledTranslation
+
+from analysis.look import WIDTH, Z, open_face
 
 PANTER_DITE = math.pi * math.sqrt(3) / 2
-COLUMNS = 4
+ENTROPY_CODED = math.pi * math.e / 6
+MARKERS = (("C0", "o"), ("C1", "s"), ("C2", "^"), ("C3", "D"), ("C4", "v"), ("C0", "P"), ("C1", "X"), ("C2", "*"))
+"""colour and marker of the series of a chart, so that no two share both"""
 
 
-def latent_histograms(example: Mapping[str, NDArray[np.float64]]) -> Figure:
-    """One panel a channel: density before as an area, density of each level after as a stem.
+@dataclass(frozen=True)
+class Quantized:
+    """What one quantizer does to unit latents."""
 
-    edges (K + 1,), before and after (C, K) counts, centers (1 or C, V).
-    """
-    edges, before, after = example["edges"], example["before"], example["after"]
-    centers = np.broadcast_to(example["centers"], (len(before), example["centers"].shape[-1]))
-    rows = -(-len(before) // COLUMNS)
-    figure = Figure(figsize=(10.4, 0.5 + 2.1 * rows), layout="constrained")
-    panels: list[Axes] = list(np.ravel(figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)))
-    reach = _reach(edges, before)
-    bell = np.linspace(-reach, reach, 201)
-    grey = mpl.rcParams["ytick.color"]
-    for channel, axes in enumerate(panels[: len(before)]):
-        density = before[channel] / before[channel].sum() / np.diff(edges)
-        axes.stairs(density, edges, fill=True, color="C4", alpha=0.55, linewidth=0)
-        x, height = stems(edges, after[channel], centers[channel])
-        axes.vlines(x, 0, height, color="C0", linewidth=1.0)
-        axes.plot(x, height, "o", color="C0", markersize=2.5)
-        axes.plot(bell, norm.pdf(bell), "--", color=grey, linewidth=0.9)
-        axes.set_title(f"channel {channel}", fontweight="normal")
-        axes.grid(axis="x", visible=False)
-    for axes in panels[len(before) :]:
-        axes.set_axis_off()
-    panels[0].set_xlim(-reach, reach)
-    panels[0].set_ylim(bottom=0)
-    figure.supxlabel("latent value, in standard deviations", fontsize=9)
-    figure.supylabel("density", fontsize=9)
-    handles = [
-        Patch(color="C4", alpha=0.55, label="before"),
-        Line2D([], [], color="C0", marker="o", markersize=3, linewidth=1, label="after, one stem a level"),
-        Line2D([], [], color=grey, linestyle="--", linewidth=0.9, label="standard normal"),
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    series: str
+    """its kind, and its range where that varies"""
+    levels: int
+    mse: float
+    entropy: float | None
+    """bits a channel"""
+
+
+def distortion(points: Sequence[Quantized]) -> Figure:
+    """Mean squared error against levels with Panter–Dite and Shannon; against entropy with πe/6·2^(−2H) and Shannon."""
+    with_entropy = [point for point in points if point.entropy is not None]
+    figure = Figure(figsize=(WIDTH, 4.3), layout="constrained")
+    panels = figure.subplots(1, 2 if with_entropy else 1, sharey=True, squeeze=False)[0]
+    names = list(dict.fromkeys(point.series for point in points))
+    looks = dict(zip(names, MARKERS * len(names), strict=False))
+    levels = sorted({point.levels for point in points})
+    bits = np.log2([levels[0], levels[-1]]) + np.array([-0.3, 0.3])
+    _limits(panels[0], bits, PANTER_DITE, "--", "C1")
+    if with_entropy:
+        entropies = [point.entropy for point in with_entropy if point.entropy is not None]
+        _limits(panels[1], np.array([min(entropies) - 0.3, max(entropies) + 0.3]), ENTROPY_CODED, "-.", "C2")
+        panels[1].set_xlabel("entropy H, bits a channel")
+    for name, (colour, marker) in looks.items():
+        look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "none", "markersize": 5.5, "zorder": 3}
+        own = [point for point in points if point.series == name]
+        panels[0].plot([math.log2(p.levels) for p in own], [p.mse for p in own], label=name, **look)
+        if with_entropy:
+            measured = [(p.entropy, p.mse) for p in own if p.entropy is not None]
+            panels[1].plot([h for h, _ in measured], [error for _, error in measured], **look)
+    panels[0].set_yscale("log")
+    panels[0].set_xticks(np.log2(levels), labels=[str(level) for level in levels])
+    panels[0].minorticks_off()
+    panels[0].set_xlabel("levels B a channel (log scale)")
+    panels[0].set_ylabel("mean squared error")
+    handles = [*panels[0].get_legend_handles_labels()[0]]
+    handles += (
+        [] if not with_entropy else [Line2D([], [], color="C2", linestyle="-.", label="entropy-coded, πe/6·2⁻²ᴴ")]
+    )
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, columnspacing=2)
     return figure
 
 
-def stems(
-    edges: NDArray[np.float64], counts: NDArray[np.float64], centers: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where levels lie and how dense they are: share of values ÷ width of the interval that a level stands for.
-
-    Levels closer than the histogram's bins share a stem, so the heights stay comparable with the density before.
-    """
-    centers = np.sort(centers)
-    between = (centers[1:] + centers[:-1]) / 2
-    first, last = 2 * between[0] - centers[0], 2 * between[-1] - centers[-1]
-    # an outer interval has no end; it is taken as wide as twice its inner half
-    bounds = np.concatenate([[2 * centers[0] - between[0]], between, [2 * centers[-1] - between[-1]]])
-    assert first <= last
-    widths = np.diff(bounds)
-    bins = np.clip(np.searchsorted(edges, centers, side="right") - 1, 0, len(counts) - 1)
-    used = np.unique(bins)
-    x = np.array([centers[bins == b].mean() for b in used])
-    height = np.array([counts[b] / widths[bins == b].sum() for b in used]) / counts.sum()
-    return x, height
+def _limits(axes: Axes, bits: np.ndarray, factor: float, line: str, colour: str) -> None:
+    """factor·2^(−2·bits) beside Shannon's 2^(−2·bits)."""
+    ink = mpl.rcParams["ytick.color"]
+    axes.plot(bits, factor * 4.0**-bits, line, color=colour, linewidth=1.3, label="Panter–Dite, π√3/2·B⁻²")
+    axes.plot(bits, 4.0**-bits, ":", color=ink, linewidth=1.5, label="Shannon, 2⁻²ᵇ at b bits")
 
 
-def _reach(edges: NDArray[np.float64], counts: NDArray[np.float64]) -> float:
-    """Symmetric limit that leaves out less than one value in two thousand on either side of any channel."""
-    share = np.cumsum(counts, axis=1) / counts.sum(axis=1, keepdims=True)
-    low = edges[np.argmax(share > 0.0005, axis=1)].min()
-    high = edges[np.argmax(share > 0.9995, axis=1) + 1].max()
-    return float(max(-low, high))
+@dataclass(frozen=True)
+class Rebuilt:
+    """Quality of an autoencoder's images at a number of bits; bits None: continuous latents."""
+
+    series: str
+    name: str
+    bits: float | None
+    values: tuple[tuple[float, float | None] | None, ...]
+    """(value, standard error over images) in each panel; None where not measured"""
 
 
-def distortion(points: Sequence[tuple[int, float]]) -> Figure:
-    """Mean squared error against levels, both logarithmic, with Panter–Dite π√3/2·B⁻² and Shannon B⁻²."""
-    levels = np.array([levels for levels, _ in points], dtype=np.float64)
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axes = figure.subplots()
-    ends = np.array([levels.min() / 1.15, levels.max() * 1.15])
-    axes.plot(ends, PANTER_DITE * ends**-2, "--", color="C1", label="Panter–Dite, normal distribution")
-    axes.plot(ends, ends**-2, ":", color="C2", label="Shannon bound, normal distribution")
-    axes.plot(levels, [error for _, error in points], "o", color="C0", label="measured")
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    ticks = sorted(set(levels))
-    axes.set_xticks(ticks, labels=[f"{tick:.0f}\n{math.log2(tick):.3g} bits" for tick in ticks])
-    axes.minorticks_off()
-    axes.set_xlabel("levels a channel (logarithmic)")
-    axes.set_ylabel("mean squared error")
-    axes.legend(loc="lower left")
+def quality(points: Sequence[Rebuilt], labels: Sequence[str]) -> Figure:
+    """A panel a metric against bits an image; continuous latents are a line with a band."""
+    figure = Figure(figsize=(WIDTH, 0.7 + 2.5 * len(labels)), layout="constrained")
+    panels = figure.subplots(len(labels), 1, sharex=True, squeeze=False)[:, 0]
+    names = list(dict.fromkeys(point.series for point in points if point.bits is not None))
+    looks = dict(zip(names, MARKERS, strict=False))
+    for i, (axes, label) in enumerate(zip(panels, labels, strict=True)):
+        for k, (name, (colour, marker)) in enumerate(looks.items()):
+            # tokenizers of the same number of bits stand side by side
+            aside = axes.transData + ScaledTranslation(5 * k / 72, 0, figure.dpi_scale_trans)
+            own = [(p, p.bits, p.values[i]) for p in points if p.series == name]
+            known = sorted((bits, *value) for _, bits, value in own if bits is not None and value is not None)
+            x, y = [each[0] for each in known], [each[1] for each in known]
+            look = {"color": colour, "marker": marker, "markersize": 5.5, "linewidth": 1.0, "capsize": 3}
+            look |= {"transform": aside}
+            axes.errorbar(x, y, yerr=[Z * (each[2] or 0) for each in known], label=name, elinewidth=1.2, **look)
+        _continuous(axes, [p.values[i] for p in points if p.bits is None])
+        axes.set_ylabel(label)
+    for point in points if len(labels) > 1 else ():
+        value = point.values[-1]
+        if point.name and point.bits is not None and value is not None:
+            place: dict[str, Any] = {"xytext": (0, -8), "textcoords": "offset points", "ha": "center", "va": "top"}
+            panels[-1].annotate(point.name, (point.bits, value[0]), **place)
+    panels[-1].margins(y=0.16)
+    panels[-1].set_xlabel("bits an image, after entropy coding")
+    handles = [Line2D([], [], color=c, marker=m, markersize=5.5, label=name) for name, (c, m) in looks.items()]
+    if any(point.bits is None for point in points):
+        ink = mpl.rcParams["ytick.color"]
+        handles.append(Line2D([], [], color=ink, linestyle="--", linewidth=1.2, label="continuous latents"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, columnspacing=2)
     return figure
 
 
-def training(curves: pd.DataFrame) -> Figure:
-    """curves: stage, key, step, value, model. Loss at the left, learning rate at the right."""
-    figure = Figure(figsize=(10.4, 3.6), layout="constrained")
-    loss, rate = figure.subplots(1, 2, width_ratios=(2, 1))
-    models = list(dict.fromkeys(curves["model"]))
-    palette = dict(zip(models, mpl.rcParams["axes.prop_cycle"].by_key()["color"], strict=False))
-    options: dict[str, Any] = {
-        "x": "step",
-        "y": "value",
-        "hue": "model",
-        "palette": palette,
-        "units": "stage",
-        "estimator": None,
-    }
-    options |= {"linewidth": 1.2, "legend": False}
-    groups = dict(iter(curves.groupby("key")))
-    styles: dict[str, tuple[Any, str]] = {
+def _continuous(axes: Axes, values: Sequence[tuple[float, float | None] | None]) -> None:
+    ink = mpl.rcParams["ytick.color"]
+    for value in values:
+        if value is not None:
+            half = Z * (value[1] or 0)
+            axes.axhspan(value[0] - half, value[0] + half, color=ink, alpha=0.18, linewidth=0)
+            axes.axhline(value[0], color=ink, linestyle="--", linewidth=1.2)
+
+
+def training(bands: pd.DataFrame) -> Figure:
+    """bands: model, key, step, mean, low, high over seeds. Loss above, learning rate below."""
+    figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
+    loss, rate = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    models = list(dict.fromkeys(bands["model"]))
+    looks = dict(zip(models, MARKERS, strict=False))
+    ink = mpl.rcParams["ytick.color"]
+    lines: dict[str, tuple[Any, str]] = {
         "loss": ("-", "training"),
         "held_out_loss": ("--", "held-out, averaged weights"),
     }
-    handles = [Line2D([], [], color=palette[model], label=model) for model in models]
-    for key, (line, name) in styles.items():
-        if key in groups:
-            sns.lineplot(groups[key], **options, ax=loss, linestyle=line)
-            handles.append(Line2D([], [], color=mpl.rcParams["ytick.color"], linestyle=line, label=name))
-    loss.set(xlabel="step", ylabel="loss, nats a channel")
+    present = [key for key in lines if key in set(bands["key"])]
+    for model, (colour, marker) in looks.items():
+        for key in present:
+            own = bands[(bands["model"] == model) & (bands["key"] == key)]
+            every = max(1, len(own) // 8)  # markers tell the models apart where colours do not
+            look = {"marker": marker, "markevery": every, "markersize": 4, "linewidth": 1.3}
+            face = open_face(key != "loss", colour)
+            loss.plot(own["step"], own["mean"], color=colour, linestyle=lines[key][0], markerfacecolor=face, **look)
+            loss.fill_between(own["step"], own["low"], own["high"], color=colour, alpha=0.25, linewidth=0)
+    handles = [Line2D([], [], color=c, marker=m, markersize=4, label=model) for model, (c, m) in looks.items()]
+    handles += [Line2D([], [], color=ink, linestyle=lines[key][0], label=lines[key][1]) for key in present]
+    loss.set_ylabel("loss, nats a channel")
     loss.legend(handles=handles, loc="upper right", ncols=2, columnspacing=2)
-    rates = groups["learning_rate"]
-    schedules = {tuple(each["value"]): stage for stage, each in rates.groupby("stage")}
-    if len(schedules) == 1:  # one schedule for all: one line in no model's colour
-        rates = rates.query("stage in @schedules.values()")
-        options |= {"hue": None, "palette": None, "color": mpl.rcParams["ytick.color"]}
-    sns.lineplot(rates, **options, ax=rate)
-    rate.set(xlabel="step", ylabel="learning rate")
-    for axes in (loss, rate):
-        axes.set_xlim(0, curves["step"].max())
+    _rates(rate, bands.query("key == 'learning_rate'"), looks)
+    rate.set(xlabel="step", ylabel="learning rate", xlim=(0, bands["step"].max()))
     return figure
+
+
+def _rates(axes: Axes, rates: pd.DataFrame, looks: dict[str, tuple[str, str]]) -> None:
+    schedules = {tuple(own["mean"]): str(model) for model, own in rates.groupby("model", sort=False)}
+    ink = mpl.rcParams["ytick.color"]
+    # one schedule for all: one line in no model's colour
+    colours = {model: ink if len(schedules) == 1 else looks[model][0] for model in schedules.values()}
+    shown = rates.query("model in @colours")
+    sns.lineplot(shown, x="step", y="mean", hue="model", palette=colours, ax=axes, legend=False, linewidth=1.3)

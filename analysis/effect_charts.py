@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.effects import Effect
+from analysis.look import WIDTH
 from experiments.paper import Column
 from tokenbridge.overrides import plain
 
-WIDTH, HEIGHT = 2.5, 2.2
+HEIGHT = 2.1
 """inches of a panel"""
-NARROWEST = 6.4
+MOST = 4
+"""panels in a line"""
 WAYS = {"lower": "lower is better", "higher": "higher is better", "": ""}
 SHARE = 0.36
 """of the distance between two values, that single cells spread over"""
@@ -32,24 +36,38 @@ class Panel:
 
 
 def main_effects(rows: Sequence[tuple[Column, Sequence[Panel]]]) -> Figure:
-    """rows: each metric with a panel for each axis, the same axes in all."""
-    columns = len(rows[0][1])
-    size = (max(NARROWEST, WIDTH * columns + 0.5), HEIGHT * len(rows) + 0.6)
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(rows), columns, sharey="row", sharex="col", squeeze=False)
-    for axes_of_row, (column, panels) in zip(grid, rows, strict=True):
-        for axes, panel in zip(axes_of_row, panels, strict=True):
+    """rows: each metric with a panel for each axis, the same axes in all; many axes take several lines a metric."""
+    count = len(rows[0][1])
+    lines = -(-count // MOST)
+    columns = -(-count // lines)
+    figure = Figure(figsize=(WIDTH, HEIGHT * len(rows) * lines + 0.9), layout="constrained")
+    grid = figure.subplots(len(rows) * lines, columns, squeeze=False)
+    for i, (column, panels) in enumerate(rows):
+        places = np.ravel(grid[i * lines : (i + 1) * lines])
+        for k, (axes, panel) in enumerate(zip(places, panels, strict=False)):
+            axes.sharey(places[0])
             _panel(axes, panel)
-        unit = f", {column.unit}" if column.unit else ""
-        axes_of_row[0].set_ylabel(f"{column.title}{unit}\n{WAYS[column.better]}".strip())
-    for axes, panel in zip(grid[-1], rows[-1][1], strict=True):
-        values = [plain(effect.value) for effect in panel.effects]
-        long = sum(map(len, values)) > 24
-        axes.set_xticks(range(len(values)), labels=values, rotation=30 if long else 0, ha="right" if long else "center")
-        axes.set_xlim(-0.6, len(values) - 0.4)
-        axes.set_xlabel(panel.key)
-    figure.legend(handles=_handles(), loc="outside upper center", ncols=3, columnspacing=2)
+            if k % columns:
+                axes.tick_params(labelleft=False)
+            else:
+                unit = f", {column.unit}" if column.unit else ""
+                axes.set_ylabel(f"{column.title}{unit}\n{WAYS[column.better]}".strip())
+            _across(axes, panel, columns, named=lines > 1 or i == len(rows) - 1)
+        for axes in places[count:]:
+            axes.set_axis_off()
+    figure.legend(handles=_handles(), loc="outside upper center", ncols=2, columnspacing=2)
     return figure
+
+
+def _across(axes: Axes, panel: Panel, columns: int, named: bool) -> None:
+    """The axis's values and, below the last panel of a column, their words and its name."""
+    values = [plain(effect.value) for effect in panel.effects]
+    long = sum(map(len, values)) > 44 / columns
+    look: dict[str, Any] = {"rotation": 90} if long else {}
+    axes.set_xticks(range(len(values)), labels=values if named else [""] * len(values), **look)
+    axes.set_xlim(-0.6, len(values) - 0.4)
+    if named:
+        axes.set_xlabel(panel.key.replace(".", ".\n") if columns > 2 else panel.key)
 
 
 def _panel(axes: Axes, panel: Panel) -> None:

@@ -30,7 +30,7 @@ __all__ = ["collect", "describe", "frame", "frame_from_stages", "runs"]
 
 FIRST = ("cell", "name", "experiment", "run_id")
 KINDS = ("tokenizer", "latents", "quantizer", "reconstruct", "train", "likelihood", "sample", "score", "speed")
-WITH_EXAMPLES = ("quantizer", "reconstruct", "sample")
+WITH_EXAMPLES = ("latents", "quantizer", "reconstruct", "sample")
 WITH_CURVES = ("2a",)
 """tables whose trainings a figure shows"""
 
@@ -126,7 +126,7 @@ def _write_source(root: Path, uri: str, plan: Mapping[str, Any], out: Path) -> N
             continue
         manifest = {key: value for key, value in runs_folder.read_manifest(root, id).items() if key != "host"}
         (out / "manifests" / f"{id}.json").write_text(_json(manifest))
-        if kind in WITH_EXAMPLES and id in pictured:
+        if kind in WITH_EXAMPLES and id in pictured and runs_folder.has_examples(root, id, kind):
             runs_folder.copy_examples(root, id, out / "examples" / f"{id}.npz")
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 
 GAP = 12
-LINE = 40
+LINE = 44
 """height of a line of text"""
 
 
@@ -72,7 +72,7 @@ def block(
     picture = sheet(rows, factor, str(mpl.rcParams["grid.color"]))
     step = rows[0].shape[-1] * factor + GAP
     for i, name in enumerate(names):
-        write(figure, name, left + i * step + (step - GAP) / 2, top - 8, ha="center", va="bottom", fontsize=8)
+        write(figure, name, left + i * step + (step - GAP) / 2, top - 8, ha="center", va="bottom")
     if title:
         write(figure, title, left, top - 8 - LINE, ha="left", va="bottom", fontweight="bold")
     return place(figure, picture, left, top)

@@ -13,6 +13,8 @@ from tokenbridge.config import UserError
 
 UNMEASURED = ("tokenizer", "latents", "train")
 """stages that may leave no metrics.json"""
+UNPICTURED = ("latents",)
+"""stages that may leave no examples.npz: spectra came after the first runs"""
 _REMEDY = "delete its folder and run again"
 
 
@@ -73,6 +75,11 @@ def curve(root: Path, stage: str) -> Iterator[tuple[str, str, int, float]]:
         except (ValueError, TypeError):
             raise UserError(f"{path}:{number} is no line of a journal; {_REMEDY}") from None
         yield stage, key, step, value
+
+
+def has_examples(root: Path, stage: str, kind: str) -> bool:
+    """False where a stage of a kind that has not always left examples left none."""
+    return kind not in UNPICTURED or (root / "stages" / stage / "examples.npz").exists()
 
 
 def copy_examples(root: Path, stage: str, target: Path) -> None:

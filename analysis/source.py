@@ -163,6 +163,10 @@ class Source:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
 
+    def has_example(self, stage: str) -> bool:
+        """Whether a stage that need not leave arrays to look at did."""
+        return (self.folder / "examples" / f"{stage}.npz").exists()
+
     def changes(self, cell: str) -> dict[str, Any]:
         """Settings of a cell that differ from the base."""
         values = {key: self.setting(cell, key) for key in self.base if key in self.frame.columns}

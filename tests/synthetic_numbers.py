@@ -24,6 +24,11 @@ def mse(config: RunConfig) -> float:
     return 1.03 * math.pi * math.sqrt(3) / 2 / q.levels**2 + 0.004 * abs(q.range - 5) ** 1.5
 
 
+def bits(config: RunConfig) -> float:
+    """Entropy of a token."""
+    return sum(math.log2(levels) - 0.28 for levels in config.token_levels)
+
+
 def of_quantizer(config: RunConfig) -> dict[str, Any]:
     levels, scale = config.token_levels, SCALE + TRAINED.get(config.quantizer.kind, 0)
     found: dict[str, Any] = {"quantizer/mse": mse(config)}
@@ -39,6 +44,8 @@ def of_images(config: RunConfig) -> dict[str, Any]:
     protocol = {"latents": "posterior mean of held-out images", "images": 360, "psnr": "mean over images, peak 255"}
     protocol |= {"autoencoder": config.quantizer.kind if config.quantizer.trained else "0a1b2c"}
     return {
+        **({"reconstruct/effective_bits": 16 * bits(config)} if config.token_levels else {}),
+        "reconstruct/psnr_se": 0.1,
         "reconstruct/psnr": 36.1 - 10 * math.log10(1 + 30 * error),
         "reconstruct/ssim": 0.991 - 0.8 * error,
         "reconstruct/fd_digits": 0.21 + 22 * error,

@@ -61,7 +61,7 @@ def write_source(
         "base": BASE.model_dump(mode="json"),
         "tables": list(tables),
         "rows": plan_rows,
-        "search": _search(tables),
+        "search": _search(tables, seeds),
         "confidence": confidence,
         "notes": ["Every number on this page is made up: it shows the layout and nothing else."],
     }
@@ -81,7 +81,7 @@ def edit_frame(folder: Path, label: str, changes: dict[str, Any], table: str = "
     frame.to_csv(path, index=False)
 
 
-def _search(tables: tuple[str, ...]) -> dict[str, Any]:
+def _search(tables: tuple[str, ...], seeds: int) -> dict[str, Any]:
     searched = [(TABLES[id], cell) for id in tables if TABLES[id].kind == "generation" for cell in TABLES[id].cells]
     best = {f"{table.id} {cell.label}": _tuned(override(BASE, table.overrides(cell, BASE))) for table, cell in searched}
     return {
@@ -97,12 +97,13 @@ def _search(tables: tuple[str, ...]) -> dict[str, Any]:
                 "row": row,
                 "guidance": g,
                 "temperature": t,
-                "train_seed": 0,
-                "fd_digits": 12.0 + 30 * (t - 0.9) + 8 * (g - values["sample.guidance"]) ** 2,
+                "train_seed": seed,
+                "fd_digits": 12.0 + 30 * (t - 0.9) + 8 * (g - values["sample.guidance"]) ** 2 + 0.2 * seed,
             }
             for row, values in best.items()
             for g in (1.0, 1.5, 2.0)
             for t in (0.9, 1.0)
+            for seed in range(seeds)
         ],
     }
 
@@ -195,6 +196,7 @@ def _write_examples(source: Path, row: dict[str, Any], config: RunConfig) -> Non
     def noisy(values: np.ndarray, deviation: float) -> np.ndarray:
         return np.clip(values + random.normal(0, deviation, values.shape), 0, 255).round().astype(np.uint8)
 
+    np.savez_compressed(folder / f"{row['stage.latents']}.npz", **_spectra())
     np.savez_compressed(folder / f"{row['stage.quantizer']}.npz", **_histograms(config))
     if "stage.reconstruct" in row:
         original = images[firsts]
@@ -216,9 +218,24 @@ def _histograms(config: RunConfig) -> dict[str, np.ndarray]:
     assert isinstance(q.levels, int)
     spread = np.linspace(-1, 1, q.levels)
     centers = q.range * 0.75 * np.sign(spread) * np.abs(spread) ** 1.4
-    nearest = centers[np.abs(values[..., None] - centers).argmin(-1)]
-    after = np.stack([np.histogram(row, edges)[0] for row in nearest]).astype(np.float64)
-    return {"edges": edges, "before": before, "after": after, "centers": centers[None]}
+    index = np.abs(values[..., None] - centers).argmin(-1)
+    after = np.stack([np.histogram(row, edges)[0] for row in centers[index]]).astype(np.float64)
+    counts = np.stack([np.bincount(row, minlength=q.levels) for row in index])
+    return {"edges": edges, "before": before, "after": after, "centers": centers[None], "counts": counts}
+
+
+def _spectra() -> dict[str, np.ndarray]:
+    frequencies = np.array([0, 0.25, 0.25 * 2**0.5, 0.5, 0.25 * 5**0.5, 0.5**0.5])
+    slopes = np.linspace(0.2, 3, 8)[[3, 0, 7, 1, 6, 2, 5, 4]]
+    power = np.exp(-slopes[:, None] * frequencies * 2)
+    share = power[:, :2].sum(1) / power.sum(1)
+    return {
+        "frequencies": frequencies,
+        "power": power,
+        "share": share,
+        "order": np.argsort(-share),
+        "cutoff": np.array(0.25),
+    }
 
 
 def _curves(row: dict[str, Any]) -> list[tuple[str, str, int, float]]:
@@ -226,7 +243,7 @@ def _curves(row: dict[str, Any]) -> list[tuple[str, str, int, float]]:
         return []  # no figure shows it
     stage = row["stage.train"]
     floor = 2.1 if "auto" in stage else 2.5
-    random = np.random.default_rng(7)
+    random = np.random.default_rng([7, int(stage[-1])])
     steps = range(10, 1321, 10)
     points = [(stage, "loss", s, floor + 2 * math.exp(-s / 120) + random.normal(0, 0.02)) for s in steps]
     points += [(stage, "learning_rate", s, 1e-3 * min(s / 88, 0.5 + 0.5 * math.cos(math.pi * s / 1320))) for s in steps]

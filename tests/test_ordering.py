@@ -1,6 +1,6 @@
 import torch
 
-from tokenbridge.ordering import channel_order, low_frequency_share
+from tokenbridge.ordering import CUTOFF, channel_order, low_frequency_share, radial_spectrum
 
 
 def test_smooth_channels_come_first():
@@ -11,6 +11,18 @@ def test_smooth_channels_come_first():
     share = low_frequency_share(maps)
     torch.testing.assert_close(share, torch.tensor([0.0, 1.0, 1 / 3], dtype=torch.float64), atol=1e-6, rtol=0)
     assert share.argsort(descending=True).tolist() == [1, 2, 0]
+
+
+def test_the_spectrum_holds_the_variance_and_the_share_at_low_frequencies():
+    maps = torch.randn((50, 3, 4, 4), generator=torch.Generator().manual_seed(1)) + 5
+    maps[:, 1] += torch.randn((50, 1, 1), generator=torch.Generator().manual_seed(2))  # moves as a whole
+    frequencies, power = radial_spectrum(maps)
+    torch.testing.assert_close(frequencies, torch.tensor([0, 1, 2**0.5, 2, 5**0.5, 8**0.5], dtype=torch.float64) / 4)
+    count = torch.tensor([1, 4, 4, 2, 4, 1])  # places of a 4×4 transform with such a frequency
+    around = maps.double() - maps.double().mean(0)
+    torch.testing.assert_close((power * count).sum(1) / 16, around.square().mean((0, 2, 3)))
+    low = (power * count)[:, frequencies <= CUTOFF].sum(1) / (power * count).sum(1)
+    torch.testing.assert_close(low, low_frequency_share(maps))
 
 
 def test_orders():

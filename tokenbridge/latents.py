@@ -21,7 +21,7 @@ from tokenbridge.artifacts import new_array, read_json, write_json
 from tokenbridge.autoencoder import autoencoder_of
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.devices import pick_device
-from tokenbridge.ordering import low_frequency_share
+from tokenbridge.ordering import CUTOFF, low_frequency_share, radial_spectrum
 
 Split = Literal["train", "held-out"]
 FIT_IMAGES = 50_000  # at most so many training images calibrate scale, order and quantizer
@@ -87,8 +87,19 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
             done += len(batch)
         moments.flush()
         np.save(out / f"{_name(split)}_labels.npy", images.labels)
-    train = np.load(out / "train_moments.npy", mmap_mode="r")[:FIT_IMAGES]
-    write_json(out / "stats.json", statistics(torch.from_numpy(np.array(train)), config.latents.scale))
+    train = torch.from_numpy(np.array(np.load(out / "train_moments.npy", mmap_mode="r")[:FIT_IMAGES]))
+    found = statistics(train, config.latents.scale)
+    write_json(out / "stats.json", found)
+    frequencies, power = radial_spectrum(train.chunk(2, dim=1)[0].double() * found["scale"])
+    share, order = np.array(found["low_frequency_share"]), np.array(found["frequency_order"])
+    np.savez_compressed(
+        out / "examples.npz",
+        frequencies=frequencies.numpy(),
+        power=power.numpy(),
+        share=share,
+        order=order,
+        cutoff=np.array(CUTOFF),
+    )
 
 
 def statistics(moments: Tensor, scale: float | Literal["auto"]) -> dict[str, Any]:

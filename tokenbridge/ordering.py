@@ -15,10 +15,28 @@ def low_frequency_share(maps: Tensor) -> Tensor:
 
     The mean over images is taken off first: a constant offset of a channel says nothing about its detail.
     """
+    power, frequency = _spectrum(maps)
+    low = frequency <= CUTOFF + 1e-9
+    return (power * low).sum((-2, -1)) / power.sum((-2, -1))
+
+
+def radial_spectrum(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """(K,) radial frequencies that occur, in cycles a position, and (C, K) mean power at each, from maps (N, C, H, W).
+
+    The mean over images is taken off first, as for the share. The mean of the power over all coefficients of the
+    transform is the channel's variance, so noise of variance 1 without correlation has power 1 everywhere.
+    """
+    power, frequency = _spectrum(maps)
+    frequencies, place = torch.unique(frequency.mul(1e9).round(), return_inverse=True)
+    at = place.flatten() == torch.arange(len(frequencies))[:, None]
+    return frequencies / 1e9, power.flatten(1) @ at.double().T / at.sum(1) / frequency.numel()
+
+
+def _spectrum(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean squared magnitude (C, H, W) over images around their mean, and radial frequency (H, W) of each place."""
     power = torch.fft.fft2((maps - maps.mean(0, keepdim=True)).double()).abs().square().mean(0)
     rows, columns = (torch.fft.fftfreq(n, dtype=torch.float64) for n in maps.shape[-2:])
-    low = (rows[:, None].square() + columns.square()).sqrt() <= CUTOFF + 1e-9
-    return (power * low).sum((-2, -1)) / power.sum((-2, -1))
+    return power, (rows[:, None].square() + columns.square()).sqrt()
 
 
 def channel_order(

@@ -45,9 +45,14 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         "calibration_images": len(train) // config.positions,
     }
     write_json(out / "metrics.json", {"metrics": metrics, "protocol": protocol})
-    before, after = (_histogram(values) for values in (held_out, quantizer.decode(quantizer.encode(held_out))))
-    centers = quantizer.centers if isinstance(quantizer, ScalarQuantizer) else torch.empty(1, 0)
-    np.savez_compressed(out / "examples.npz", edges=HISTOGRAM, centers=centers.numpy(), before=before, after=after)
+    tokens = quantizer.encode(held_out)
+    before, after = (_histogram(values) for values in (held_out, quantizer.decode(tokens)))
+    seen = {"edges": HISTOGRAM, "centers": np.empty((1, 0)), "before": before, "after": after}
+    if isinstance(quantizer, ScalarQuantizer):
+        # how often each level of each channel occurs (C, V)
+        used = [torch.bincount(column, minlength=quantizer.levels[0]) for column in tokens.T]
+        seen |= {"centers": quantizer.centers.numpy(), "counts": torch.stack(used).numpy()}
+    np.savez_compressed(out / "examples.npz", **seen)
 
 
 def load_quantizer(folder: Path) -> Tokenizer:

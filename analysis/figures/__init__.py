@@ -4,30 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from analysis.figures import axes, generation, heads, reconstruction
+from analysis.figures import axes, generation, heads, latents, quantization, reconstruction, search, training
 from analysis.figures.form import Drawing, style
 from analysis.source import Source
 
 MAKERS: tuple[tuple[str, Callable[[Source], Drawing | None]], ...] = (
-    ("1a", reconstruction.latents),
-    ("1a", reconstruction.distortion),
+    ("1a", latents.latents),
+    ("1a", latents.levels_used),
+    ("", quantization.distortion),
+    ("1a", quantization.quality),
     ("1a", reconstruction.reconstructions),
     ("1a", reconstruction.patches),
     ("2a", generation.prediction),
     ("2a", generation.samples),
     ("2a", generation.confidence),
-    ("2a", generation.training),
+    ("2a", training.training),
+    ("2b", latents.spectra),
     ("heads", heads.heads),
+    ("heads", heads.costs),
+    ("", search.search),
     ("axes", axes.effects),
 )
-"""table that a figure illustrates, and what draws it"""
+"""table that a figure needs (none where it finds out), and what draws it"""
 
 
 def draw(source: Source, dark: bool = False) -> list[Drawing]:
     """Every figure that the source has the data for, in reading order."""
     used = {table.id for table in source.tables}
     with style(dark):
-        drawings = [make(source) for table, make in MAKERS if table in used]
+        drawings = [make(source) for table, make in MAKERS if table in {*used, ""}]
     return [drawing for drawing in drawings if drawing is not None]
 
 

@@ -1,4 +1,4 @@
-"""Figures of table 1a: what quantization does to latents and to images."""
+"""Figures of table 1a that show images: reconstructions, their errors and details."""
 
 from __future__ import annotations
 
@@ -11,54 +11,20 @@ from matplotlib.colors import Colormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis import charts, mosaic
+from analysis import mosaic
 from analysis.figures.form import MARGIN, Drawing, stages
+from analysis.look import table
 from analysis.mosaic import GAP, LINE, Pixels
 from analysis.source import Source
 from experiments.paper import TABLE_1A, TABLE_HEADS
 from tokenbridge.config import TRAINED_TOKENS
 
-PATCHES = 3
-"""images whose patches are shown"""
-
-
-def latents(source: Source) -> Drawing | None:
-    """Figure 3: each channel's values before and after quantization."""
-    found = stages(source, TABLE_1A, "quantizer")
-    levels = {label: id for label, id in found.items() if source.example(id)["centers"].size}
-    if not levels:
-        return None
-    label = "B=16" if "B=16" in levels else next(iter(levels))
-    example = source.example(levels[label])
-    count = example["centers"].shape[-1]
-    caption = (
-        f"Figure 3 of the paper, on {source.measured_on}. Latent values of each channel before quantization (area) and"
-        f" after it (stems), at {count} levels. A stem stands at a level; its height is the share of values that the"
-        " level stands for, over the width of its interval. Where stems end at the outline of the area, quantization"
-        " keeps the distribution. Dashed: the standard normal distribution, for comparison."
-    )
-    alt = f"Histograms of latent values, one panel a channel, before and after quantization to {count} levels"
-    return Drawing("figure-3-latents", "Latent values before and after quantization", caption, alt,
-                   charts.latent_histograms(example), "1a")  # fmt: skip
-
-
-def distortion(source: Source) -> Drawing | None:
-    """Mean squared error against levels, with the limits of theory."""
-    points = []
-    for _, ids in source.rows(TABLE_1A):
-        for id in ids:
-            error = source.number(id, "quantizer/mse")
-            if error and source.setting(id, "quantizer.kind") != "identity":
-                points.append((source.setting(id, "quantizer.levels"), error))
-    if len(points) < 2:
-        return None
-    caption = (
-        "Mean squared error of a quantized latent value (standard deviation 1); both axes are logarithmic. Panter–Dite:"
-        " what the best quantizer of a normal distribution reaches with many levels; one bit more divides it by four."
-        " Shannon: what no code with that many bits a value can go below."
-    )
-    alt = "Quantization error against the number of levels, beside the Panter–Dite and Shannon limits"
-    return Drawing("distortion", "Quantization error against theory", caption, alt, charts.distortion(points), "1a")
+PATCHES = 6
+"""most images whose patches are shown"""
+PATCHED = 1280
+"""most pixels of the canvas that they may take"""
+BAR = 560
+"""pixels of the colour bar"""
 
 
 def shown(source: Source) -> dict[str, dict[str, np.ndarray]]:
@@ -95,12 +61,20 @@ def reconstructions(source: Source) -> Drawing | None:
     figure, largest = _reconstruction_figure(original, rows, errors, names, list(examples))
     caption = (
         f"Figure 6 of the paper, on {source.measured_on}. The first held-out image of each class (top) and what comes"
-        " back from the autoencoder with continuous latents and with ever fewer levels B. Right: absolute error of each"
+        " back from the autoencoder with continuous latents and with ever fewer levels B. Below: absolute error of each"
         f" pixel, all maps on one square-root scale that ends at the largest error ({largest:.0f} of 255 grey levels)."
         + _of_trained(examples)
     )
     alt = "Reconstructed digits in rows from continuous latents to the fewest levels, with maps of their errors"
-    return Drawing("figure-6-reconstructions", "Reconstructions", caption, alt, figure, "1a")
+    data = table(
+        ["tokenizer", "class", "mean absolute error", "largest absolute error"],
+        [
+            (label, name, float(error.mean()), float(error.max()))
+            for label, maps in zip(examples, errors, strict=True)
+            for name, error in zip(names, maps, strict=True)
+        ],
+    )
+    return Drawing("figure-6-reconstructions", "Reconstructions", caption, alt, figure, "1a", data)
 
 
 def _errors(example: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -114,8 +88,8 @@ def _reconstruction_figure(
     factor = mosaic.enlargement(original)
     tall, wide = (side * factor + GAP for side in original.shape[-2:])
     left, top = 190, 2 * LINE + MARGIN
-    second = left + len(original) * wide + 36
-    width, height = second + len(original) * wide + MARGIN, top + (len(rows) + 1) * tall + MARGIN
+    second = top + (len(rows) + 1) * tall + top + 3 * MARGIN
+    width, height = left + len(original) * wide, second + len(rows) * tall
     figure = mosaic.canvas(width, height)
     mosaic.block(figure, [original, *rows], left, top, factor, "image", names)
     mosaic.row_names(figure, ["original", *labels], left - 16, top, tall)
@@ -123,8 +97,12 @@ def _reconstruction_figure(
     colours = mpl.colormaps["inferno"]
     # with a linear scale the coarsest row leaves all others black
     mapped = [_coloured(np.sqrt(error / largest), colours) for error in errors]
-    mosaic.block(figure, mapped, second, top + tall, factor, "absolute error", names)
-    _colour_bar(figure, colours, largest, second + 10 * wide - 560, top - LINE, width, height)
+    mosaic.block(figure, mapped, left, second, factor, "absolute error", names)
+    mosaic.row_names(figure, labels, left - 16, second, tall)
+    for y in (top, second):
+        mosaic.write(figure, "class", left - 16, y - 8, ha="right", va="bottom")
+    bar = (left + len(original) * wide - GAP - BAR, second - 2 * LINE - 28)
+    _colour_bar(figure, colours, largest, bar, width, height)
     return figure, largest
 
 
@@ -133,8 +111,11 @@ def _coloured(share: np.ndarray, colours: Colormap) -> Pixels:
     return np.round(colours(share[:, 0])[..., :3] * 255).astype(np.uint8).transpose(0, 3, 1, 2)
 
 
-def _colour_bar(figure: Figure, colours: Colormap, largest: float, x: int, y: int, width: int, height: int) -> None:
-    axes = figure.add_axes((x / width, 1 - (y + 20) / height, 540 / width, 20 / height))
+def _colour_bar(
+    figure: Figure, colours: Colormap, largest: float, corner: tuple[int, int], width: int, height: int
+) -> None:
+    x, y = corner
+    axes = figure.add_axes((x / width, 1 - (y + 20) / height, BAR / width, 20 / height))
     bar = figure.colorbar(ScalarMappable(PowerNorm(0.5, 0, largest), colours), cax=axes, orientation="horizontal")
     ticks = [0, largest / 16, largest / 4, largest]
     bar.set_ticks(ticks, labels=[*(f"{tick:.0f}" for tick in ticks[:-1]), f"{largest:.0f} of 255"])
@@ -150,19 +131,26 @@ def patches(source: Source) -> Drawing | None:
     if not coarse:
         return None
     original, errors = examples[coarse]["original"], _errors(examples[coarse])
-    side = _patch_side(original.shape[-1])
-    chosen = np.sort(np.argsort(-errors.mean((1, 2, 3)), kind="stable")[:PATCHES])
+    side, factor = _patch_side(original.shape[-1]), mosaic.enlargement(original, 128)
+    most = max(1, min(PATCHES, PATCHED // (original.shape[-1] * factor + GAP)))
+    chosen = np.sort(np.argsort(-errors.mean((1, 2, 3)), kind="stable")[:most])
     places = [worst(errors[i, 0], side) for i in chosen]
-    factor = mosaic.enlargement(original, 128)
+    labels = [str(n) for n in examples[coarse]["labels"]]
     figure = _patch_figure({"original": original} | {n: e["reconstructed"] for n, e in examples.items()},
-                           chosen.tolist(), places, side, factor)  # fmt: skip
+                           {labels[i]: int(i) for i in chosen}, places, side, factor)  # fmt: skip
     caption = (
-        f"Figure 5 of the paper, on {source.measured_on}. Left: the {len(chosen)} images of figure 6 that"
+        f"Figure 5 of the paper, on {source.measured_on}. Top: the {len(chosen)} images of figure 6 that"
         f" {coarse.replace(' ', '')} changes most; the frame holds the {side}×{side} pixels with the largest error."
-        f" Right: these pixels, enlarged, from each tokenizer.{_of_trained(examples)}"
+        f" Below: these pixels, enlarged, from each tokenizer.{_of_trained(examples)}"
     )
-    alt = "Enlarged parts of three digits, from the original and from each tokenizer"
-    return Drawing("figure-5-patches", "Details of reconstructions", caption, alt, figure, "1a")
+    alt = f"Enlarged parts of {len(chosen)} digits, from the original and from each tokenizer"
+    rows = [
+        (name, labels[i], x, y, side, float(_errors(example)[i, 0, y : y + side, x : x + side].mean()))
+        for name, example in examples.items()
+        for i, (y, x) in zip(chosen.tolist(), places, strict=True)
+    ]
+    data = table(["tokenizer", "class", "left", "top", "side", "mean absolute error"], rows)
+    return Drawing("figure-5-patches", "Details of reconstructions", caption, alt, figure, "1a", data)
 
 
 def _patch_side(side: int) -> int:
@@ -179,21 +167,29 @@ def worst(error: np.ndarray, side: int) -> tuple[int, int]:
 
 
 def _patch_figure(
-    images: Mapping[str, Pixels], chosen: Sequence[int], places: Sequence[tuple[int, int]], side: int, factor: int
+    images: Mapping[str, Pixels],
+    chosen: Mapping[str, int],
+    places: Sequence[tuple[int, int]],
+    side: int,
+    factor: int,
 ) -> Figure:
-    """images: name -> uint8 (n, ch, h, w). One line an image: the whole, then the patch from each."""
-    whole = images["original"][list(chosen)]
+    """A column an image: the whole, then the patch from each. images: uint8 (n, ch, h, w); chosen: class -> image."""
+    whole = images["original"][list(chosen.values())]
     # both on the same pixels of the canvas: a patch is enlarged more
     size, more = whole.shape[-1] * factor, whole.shape[-1] * factor // side
-    step, top, second = side * more + GAP, LINE + MARGIN, size + GAP + 36
-    figure = mosaic.canvas(second + len(images) * step, top + len(chosen) * (size + GAP) + MARGIN)
-    axes = mosaic.block(figure, [image[None] for image in whole], MARGIN, top, factor, "", ["whole"])
+    step, left, top = size + GAP, 190, LINE + MARGIN
+    second = top + step + 20
+    figure = mosaic.canvas(left + len(whole) * step, second + len(images) * step)
+    axes = mosaic.block(figure, [whole], left, top, factor, "", list(chosen))
+    mosaic.write(figure, "class", left - 16, top - 8, ha="right", va="bottom")
+    mosaic.row_names(figure, ["whole"], left - 16, top, step)
     for i, (y, x) in enumerate(places):
-        corner = (x * factor - 0.5, i * (size + GAP) + y * factor - 0.5)
+        corner = (i * step + x * factor - 0.5, y * factor - 0.5)
         axes.add_patch(Rectangle(corner, side * factor, side * factor, fill=False, edgecolor="C1", linewidth=1.5))
     rows = [
-        np.stack([each[i, :, y : y + side, x : x + side] for each in images.values()])
-        for i, (y, x) in zip(chosen, places, strict=True)
+        np.stack([each[i, :, y : y + side, x : x + side] for i, (y, x) in zip(chosen.values(), places, strict=True)])
+        for each in images.values()
     ]
-    mosaic.block(figure, rows, second, top, more, "", list(images))
+    mosaic.block(figure, rows, left, second, more, "", [])
+    mosaic.row_names(figure, list(images), left - 16, second, step)
     return figure

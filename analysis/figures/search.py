@@ -1,0 +1,102 @@
+"""The figure of the search for guidance and temperature."""
+
+from __future__ import annotations
+
+from analysis import facts, stats
+from analysis.facts import Chosen
+from analysis.figures.form import Drawing
+from analysis.look import table
+from analysis.search_charts import OPEN, Panel, Place, heat_maps
+from analysis.source import Source
+from experiments.paper import TABLE_HEADS
+from tokenbridge.config import TRAINED_TOKENS
+
+MOST = 12
+"""panels that one figure holds"""
+
+
+def search(source: Source) -> Drawing | None:
+    """The metric at each point that was tried, for one row of each kind of token and head."""
+    told = source.plan.get("search") or {}
+    every = [each for each in facts.chosen(source) if _is_searched(source, each)]
+    rows = _shown(source, every)
+    panels = [_panel(source, name, each) for name, each in rows]
+    if not panels:
+        return None
+    seeds = max(len(value.values) for panel in panels for value in panel.values.values())
+    metric, images = told["metric"], told.get("images", "")
+    caption = (
+        f"{metric} (lower is better, lighter) at each guidance and temperature that was tried, before the images of the"
+        f" tables were made{f' ({images} images)' if images else ''}. Frame: the point that the row uses."
+    )
+    if seeds > 1:
+        caption += (
+            f" Values are means over {seeds} training seeds; ±: the 95 % Student t interval over them. {OPEN}: not"
+            " settled to be worse than the framed point, as the paired 95 % interval of the difference over seeds holds"
+            " zero; all others are settled worse, each by itself, without a correction for the number of points. The"
+            " framed point was chosen by these numbers, so its own value is a little too good; the tables have new"
+            " images."
+        )
+    else:
+        caption += " One training seed: no point is settled to be worse than another."
+    if len(rows) < len(every):
+        caption += f" {len(rows)} of {len(every)} searches are shown; tables/search.csv has every point."
+    alt = f"Heat maps of {metric} by guidance and temperature, one a row, with the chosen point framed"
+    data = table(
+        ["row", "guidance", "temperature", f"mean {metric}", "half-width", "seeds", "chosen", "settled worse"],
+        [
+            (panel.name, *place, value.mean, value.half, value.seeds, *_said(panel, place))
+            for panel in panels
+            for place, value in panel.values.items()
+        ],
+    )
+    title = "The search for guidance and temperature"
+    return Drawing("search", title, caption, alt, heat_maps(panels), rows[0][1].rows[0].partition(" ")[0], data)
+
+
+def _is_searched(source: Source, chosen: Chosen) -> bool:
+    """Whether the row ran, and more than one point was tried for it."""
+    return bool(source.cells(*chosen.rows[0].split(" ", 1))) and len(_values(source, chosen)) > 1
+
+
+def _shown(source: Source, every: list[Chosen]) -> list[tuple[str, Chosen]]:
+    """Names and searches to show: of table heads those at the base's levels, where there are any; else the first."""
+    found = []
+    for each in every:
+        named = [row.partition(" ") for row in each.rows]
+        label = next((label for id, _, label in named if id == TABLE_HEADS.id), "")
+        if label:
+            cell = source.cells(TABLE_HEADS.id, label)[0]
+            kind, levels = source.setting(cell, "quantizer.kind"), source.setting(cell, "quantizer.levels")
+            if kind in (*TRAINED_TOKENS, "identity") or levels == source.base["quantizer.levels"]:
+                found.append((label, each))
+    return found[:MOST] or [(f"{each.rows[0]}", each) for each in every[:MOST]]
+
+
+def _values(source: Source, chosen: Chosen) -> dict[Place, dict[object, float]]:
+    """Place -> training seed -> the metric."""
+    plan, found = source.plan["search"], dict[Place, dict[object, float]]()
+    for point in plan["points"]:
+        if point["row"] == chosen.rows[0]:
+            place = (float(point["guidance"]), float(point["temperature"]))
+            found.setdefault(place, {})[point.get("train_seed")] = point[plan["metric"]]
+    return found
+
+
+def _panel(source: Source, name: str, chosen: Chosen) -> Panel:
+    values, place = _values(source, chosen), (float(chosen.guidance), float(chosen.temperature))
+    best, unsettled = values[place], set[Place]()
+    for other, measured in values.items():
+        gaps = [measured[seed] - best[seed] for seed in measured if seed in best]
+        gap = stats.estimate(gaps) if len(gaps) > 1 else None
+        if other != place and gap is not None and not gap.mean > (gap.half or 0):
+            unsettled.add(other)
+    estimates = {other: stats.estimate(list(measured.values())) for other, measured in values.items()}
+    return Panel(name, estimates, place, frozenset(unsettled))
+
+
+def _said(panel: Panel, place: Place) -> tuple[str, str]:
+    one_seed = panel.values[place].half is None
+    if place == panel.chosen:
+        return "yes", ""
+    return "", "" if one_seed else "no" if place in panel.unsettled else "yes"
