@@ -151,6 +151,7 @@ def test_a_grid_tries_its_first_cell_runs_and_grows(call, tmp_path, with_latents
     request = Request(name="mine", axes=("sample.temperature=0.9,1.1",), assignments=tuple(TINY))
     assert run_grid.run(store, request.grid(), RUNTIME, jobs=1) == []
     assert len(stages_of(store, "train")) == 1
+    assert [json.loads(path.read_text())["sweeps"] for path in store.root.glob("cells/*.json")] == [["mine"]] * 2
     plan = json.loads((store.root / "plans" / "mine.json").read_text())
     assert plan["axes"] == [{"key": "sample.temperature", "values": [0.9, 1.1]}]
     assert [cell["values"] for cell in plan["cells"]] == [{"sample.temperature": 0.9}, {"sample.temperature": 1.1}]

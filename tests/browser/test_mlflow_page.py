@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests import small_runs
@@ -9,8 +11,10 @@ from tests.browser.conftest import SWEEP, Served, Visit
 
 CELLS = ["b04-cfg1.5", "b04-cfg3.0", "b08-cfg1.5", "b08-cfg3.0"]
 LEVELS, GUIDANCE, DISTANCE = "params.`quantizer.levels`", "params.`sample.guidance`", "metrics.`score/fd_pixels`"
-OWN_ERRORS = ("404",)
-"""MLflow 3.17 asks for what its lean server leaves out: an assistant's settings, a user's name"""
+WITHOUT_ACCOUNTS = "/ajax-api/2.0/mlflow/users/current"
+"""MLflow 3.17's page asks its server who the user is, also where there are no accounts: not found"""
+UNSIZED = re.compile(r"Error: <\w+> attribute \w+: (Expected|A negative value)")
+"""its plots complain where they are drawn before their card has a size, which depends on the machine's speed"""
 
 
 def texts(seen: Visit, selector: str) -> list[str]:
@@ -38,7 +42,8 @@ def wait_for(seen: Visit, text: str) -> None:
 def assert_quiet(seen: Visit) -> None:
     assert seen.requests
     assert seen.outside() == []
-    assert [error for error in seen.errors if not any(word in error for word in OWN_ERRORS)] == []
+    others = [error for error in seen.errors if not error.endswith(WITHOUT_ACCOUNTS)]
+    assert [error for error in others if not UNSIZED.match(error)] == []
 
 
 def test_a_sweeps_page_ranks_its_cells_by_the_settings_that_vary(served: Served, visit) -> None:
@@ -98,8 +103,9 @@ def test_comparing_three_cells_shows_what_differs_and_the_metrics(served: Served
     metrics = seen.page.locator("div:has(> [role=button]:text-is('Metrics'))").inner_text().split()
     for key in ("score/fd_pixels", "sample/images"):
         assert key in metrics
-    for cell in cells:
-        assert f"{cell.metrics['score/fd_pixels']:.3f}".rstrip("0").rstrip(".") in metrics
+    shown = [float(word) for word in metrics if re.fullmatch(r"[-+.\de]*\d", word)]
+    for cell in cells:  # four digits of each
+        assert pytest.approx(cell.metrics["score/fd_pixels"], rel=1e-3) in shown
     assert seen.page.locator(".axis-title", has_text="score/fd_pixels").count() > 0  # the plot takes the main one
     assert_quiet(seen)
 
