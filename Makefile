@@ -12,7 +12,7 @@ demo: install  ## images to a report on the shipped digits, about 4 minutes on t
 test: install  ## the tests, at most 4 minutes on two cores
 	$(BIN)/pytest -m "not slow and not cluster and not browser" -n 2 --dist loadfile
 
-test-slow: install  ## what takes longer, such as training the shipped weights again
+test-slow: install  ## the longer ones, such as training the shipped weights again; CI runs them too
 	$(BIN)/pytest -m "slow and not cluster"
 
 browser-test: install  ## MLflow's page and the reports in a real Chromium, without a window

@@ -1,6 +1,7 @@
 """One thread a test process: the machines are small and shared, and two thread pools on two cores fight."""
 
 import os
+import shutil
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"  # before numpy and torch load
@@ -74,3 +75,16 @@ def finished(tiny, tmp_path_factory) -> tuple[Store, Cell]:
     store, cell = Store(tmp_path_factory.mktemp("runs")), Cell("tiny", tiny, RECONSTRUCTION + GENERATION)
     run_cells(store, [cell], Runtime(threads=1), "tests")
     return store, cell
+
+
+@pytest.fixture
+def with_latents(finished) -> Callable[[Path], Store]:
+    """A new store in which the digits are encoded already: with_latents(folder)."""
+
+    def make(root: Path) -> Store:
+        store, done = Store(root), finished[0]
+        for folder in done.root.glob("stages/latents-*"):
+            shutil.copytree(folder, store.folder(folder.name))
+        return store
+
+    return make

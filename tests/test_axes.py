@@ -11,7 +11,6 @@ from experiments.grid import Request
 from experiments.pipeline import graph
 from tests.conftest import TINY
 from tests.test_grid import RUNTIME, small_search, stages_of  # noqa: F401 (a fixture)
-from tokenbridge.artifacts import Store
 from tokenbridge.config import UserError
 from tokenbridge.overrides import build
 
@@ -138,7 +137,8 @@ def test_a_dry_run_counts_stages_and_hours(call, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_grid_tries_its_first_cell_runs_and_grows(call, tmp_path, capsys):
+def test_a_grid_tries_its_first_cell_runs_and_grows(call, tmp_path, with_latents, capsys):
+    store = with_latents(tmp_path / "runs")
     sets = [word for setting in TINY for word in ("--set", setting)]
     arguments = ["--axis", "sample.temperature=0.9,1.1", *sets, "--name", "mine", "--threads", "1", "--jobs", "1"]
     done = call("grid", *arguments, "--try", cwd=tmp_path)
@@ -146,12 +146,12 @@ def test_a_grid_tries_its_first_cell_runs_and_grows(call, tmp_path, capsys):
     assert "score/fd_digits" in done.stdout
     assert "the whole grid, of which this cell is finished:" in done.stdout
     assert not (tmp_path / "runs" / "plans").exists()
-    store = Store(tmp_path / "runs")
     assert len(stages_of(store, "score")) == 1
 
     request = Request(name="mine", axes=("sample.temperature=0.9,1.1",), assignments=tuple(TINY))
     assert run_grid.run(store, request.grid(), RUNTIME, jobs=1) == []
     assert len(stages_of(store, "train")) == 1
+    assert [json.loads(path.read_text())["sweeps"] for path in store.root.glob("cells/*.json")] == [["mine"]] * 2
     plan = json.loads((store.root / "plans" / "mine.json").read_text())
     assert plan["axes"] == [{"key": "sample.temperature", "values": [0.9, 1.1]}]
     assert [cell["values"] for cell in plan["cells"]] == [{"sample.temperature": 0.9}, {"sample.temperature": 1.1}]

@@ -149,6 +149,7 @@ def test_an_error_in_one_ends_the_other(inputs, tmp_path):
     assert saved_step(tmp_path / "out") == 7
 
 
+@pytest.mark.slow
 def test_dropout_is_drawn_by_rank(inputs, tmp_path):
     """The same again bit for bit, and other draws than those of one process."""
     settings = (*TINY, "backbone.dropout=0.3", "train.epochs=1", "train.warmup_epochs=0")

@@ -12,7 +12,6 @@ from experiments.pipeline import Cell, graph
 from experiments.presets import DIGITS
 from experiments.runner import attempt_cells
 from tests.conftest import TINY
-from tokenbridge.artifacts import Store
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import override, settings
 
@@ -71,8 +70,9 @@ def test_what_is_no_table_of_runs_is_refused(tables, message):
         module.make("x", "digits", DIGITS, tables, 1)
 
 
-def test_a_grid_from_images_to_its_plan(tmp_path, small_search, capfd):
-    store = Store(tmp_path)
+@pytest.mark.slow
+def test_a_grid_from_images_to_its_plan(tmp_path, with_latents, small_search, capfd):
+    store = with_latents(tmp_path)
     asked = module.make("mine", "digits", DIGITS, ("2a", module.FIGURE_8), 2, SHORT)
     assert run_grid.run(store, asked, RUNTIME, jobs=1) == []
     assert len(stages_of(store, "train")) == 2 * 2
@@ -180,8 +180,8 @@ def test_wrong_grids_are_one_line(call, tmp_path, arguments, part):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_failed_is_listed_and_the_rest_has_run(tiny, tmp_path):
-    store = Store(tmp_path)
+def test_what_failed_is_listed_and_the_rest_has_run(tiny, tmp_path, with_latents):
+    store = with_latents(tmp_path)
     broken = {"quantizer.kind": "quantile", "quantizer.levels": 65_000, "quantizer.per": "channel"}
     cells = [
         Cell("broken", override(tiny, broken), ("reconstruct",)),
@@ -193,8 +193,8 @@ def test_what_failed_is_listed_and_the_rest_has_run(tiny, tmp_path):
     assert len(stages_of(store, "reconstruct")) == 1
 
 
-def test_ahead_of_time_stages_run_and_are_not_recorded(tiny, tmp_path):
-    store = Store(tmp_path)
+def test_ahead_of_time_stages_run_and_are_not_recorded(tiny, tmp_path, with_latents):
+    store = with_latents(tmp_path)
     cell, ahead = (
         Cell("one", tiny, ("quantizer",)),
         Cell("two", override(tiny, {"quantizer.levels": 8}), ("quantizer",)),
@@ -209,12 +209,12 @@ def test_base_settings_reach_every_row():
     assert {settings(row.cell.config)["train.epochs"] for row in asked.rows} == {7}
 
 
-def test_table_5_joins_a_grid(tmp_path, tiny, monkeypatch):
+def test_table_5_joins_a_grid(tmp_path, tiny, with_latents, monkeypatch):
     """The heads of the paper's sizes take minutes: here the tiny one stands in, measured all the same."""
     row = {"autoregressive 1024×4": {}}
     monkeypatch.setattr(speed, "preset_cells", lambda: speed.cells(tiny, row))
     asked = module.make("mine", "digits", DIGITS, ("1b", "5"), 1, TINY)
-    store = Store(tmp_path)
+    store = with_latents(tmp_path)
     run_grid.run(store, asked, RUNTIME, jobs=1)
     plan = json.loads((tmp_path / "plans" / "mine.json").read_text())
     assert plan["tables"] == ["1b", "5"]

@@ -17,7 +17,6 @@ from tests.small_server import free_port, serving
 from tokenbridge.artifacts import Store
 from tokenbridge.config import UserError
 
-
 MAIN = ("score/fd_pixels", "reconstruct/psnr", "quantizer/mse")
 """of the paper's tables, with features of another network; not what the stages count beside them"""
 

@@ -113,6 +113,7 @@ def test_two_processes_at_a_time_and_a_failure_stops_only_what_needs_it(tiny, tm
     assert "left" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_in_several_processes_stops_with_checkpoints_and_leaves_no_process(tmp_path):
     script = (
         "import sys; from pathlib import Path;"
@@ -188,8 +189,8 @@ def test_differing_settings_are_named(tiny):
 
 
 @pytest.mark.parametrize("kind", CONTINUOUS)
-def test_continuous_heads_from_images_to_scores(tiny, tmp_path, kind):
-    store = Store(tmp_path)
+def test_continuous_heads_from_latents_to_scores(tiny, tmp_path, with_latents, kind):
+    store = with_latents(tmp_path)
     cell = Cell(kind, override(tiny, {"head.kind": kind, "quantizer.kind": "identity", "sample.head_steps": 3}))
     cell = replace(cell, wanted=wanted_of(cell.config))
     run_cells(store, [cell], Runtime(threads=1), "tests")

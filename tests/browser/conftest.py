@@ -48,6 +48,10 @@ class Visit:
         return [url for url in self.requests if not url.startswith(LOCAL)]
 
 
+def _told(line) -> str:
+    return f"{line.text} {line.location.get('url', '')}"
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[object]:
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -77,7 +81,7 @@ def visit(chromium) -> Iterator[Callable[..., Visit]]:
         page = context.new_page()
         seen = Visit(page)
         page.on("request", lambda request: seen.requests.append(request.url))
-        page.on("console", lambda line: seen.errors.append(line.text) if line.type == "error" else None)
+        page.on("console", lambda line: seen.errors.append(_told(line)) if line.type == "error" else None)
         page.on("pageerror", lambda error: seen.errors.append(str(error)))
         page.goto(url, wait_until="domcontentloaded")
         return seen

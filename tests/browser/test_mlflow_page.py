@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from tests import small_runs
 from tests.browser.conftest import SWEEP, Served, Visit
 
 CELLS = ["b04-cfg1.5", "b04-cfg3.0", "b08-cfg1.5", "b08-cfg3.0"]
 LEVELS, GUIDANCE, DISTANCE = "params.`quantizer.levels`", "params.`sample.guidance`", "metrics.`score/fd_pixels`"
-OWN_ERRORS = ("404",)
-"""MLflow 3.17 asks for what its lean server leaves out: an assistant's settings, a user's name"""
+WITHOUT_ACCOUNTS = "/ajax-api/2.0/mlflow/users/current"
+"""MLflow 3.17's page asks its server who the user is, also where there are no accounts: not found"""
+UNSIZED = re.compile(r"Error: <\w+> attribute \w+: (Expected|A negative value)")
+"""its plots complain where they are drawn before their card has a size, which depends on the machine's speed"""
 
 
 def texts(seen: Visit, selector: str) -> list[str]:
@@ -37,7 +42,8 @@ def wait_for(seen: Visit, text: str) -> None:
 def assert_quiet(seen: Visit) -> None:
     assert seen.requests
     assert seen.outside() == []
-    assert [error for error in seen.errors if not any(word in error for word in OWN_ERRORS)] == []
+    others = [error for error in seen.errors if not error.endswith(WITHOUT_ACCOUNTS)]
+    assert [error for error in others if not UNSIZED.match(error)] == []
 
 
 def test_a_sweeps_page_ranks_its_cells_by_the_settings_that_vary(served: Served, visit) -> None:
@@ -85,16 +91,22 @@ def test_charts_begin_with_the_main_results(served: Served, visit) -> None:
 
 
 def test_comparing_three_cells_shows_what_differs_and_the_metrics(served: Served, visit) -> None:
+    cells = [small_runs.runs_of(served.store, "cell")[name].data for name in CELLS[:3]]
     seen = visit(served.compare(*CELLS[:3]))
-    wait_for(seen, "Run details")
     for name in CELLS[:3]:
         wait_for(seen, name)
-    seen.page.get_by_text("Show diff only").first.wait_for()
-    lines = texts(seen, "tr")
-    found = {line.split("\t")[0].strip(): [word.strip() for word in line.split("\t")[1:]] for line in lines}
-    assert found["quantizer.levels"] == ["4", "4", "8"]
-    assert found["sample.guidance"] == ["1.5", "3.0", "1.5"]
-    assert len({*found["score/fd_pixels"]}) == 3
+    seen.page.get_by_label("Parameters - Show diff only").click()
+    seen.page.get_by_text("quantizer.kind", exact=True).wait_for(state="hidden")
+    lines = [line.split("\t") for line in texts(seen, "tr")]
+    differing = {key: values for key, *values in lines if key in cells[0].params}
+    assert differing == {"quantizer.levels": ["4", "4", "8"], "sample.guidance": ["1.5", "3.0", "1.5"]}
+    metrics = seen.page.locator("div:has(> [role=button]:text-is('Metrics'))").inner_text().split()
+    for key in ("score/fd_pixels", "sample/images"):
+        assert key in metrics
+    shown = [float(word) for word in metrics if re.fullmatch(r"[-+.\de]*\d", word)]
+    for cell in cells:  # four digits of each
+        assert pytest.approx(cell.metrics["score/fd_pixels"], rel=1e-3) in shown
+    assert seen.page.locator(".axis-title", has_text="score/fd_pixels").count() > 0  # the plot takes the main one
     assert_quiet(seen)
 
 
@@ -106,10 +118,17 @@ def test_pictures_of_a_cell_show(served: Served, visit, path: str) -> None:
     assert_quiet(seen)
 
 
-def test_a_cells_page_leads_to_its_sweep_and_its_curves(served: Served, visit) -> None:
+def test_a_cells_page_leads_to_its_sweep(served: Served, visit) -> None:
     seen = visit(served.run("cell", CELLS[0]))
-    wait_for(seen, SWEEP)
-    seen.page.get_by_role("link", name=SWEEP, exact=True).first.click()
-    wait_for(seen, CELLS[-1])
-    assert names(seen)[-1] == SWEEP
+    link = seen.page.locator("a[href*=viewStateShareKey]").first
+    assert link.inner_text() == SWEEP
+    assert served.root + link.get_attribute("href") == served.urls[SWEEP]
+    assert_quiet(seen)
+
+
+def test_a_sweeps_own_page_says_what_varies(served: Served, visit) -> None:
+    seen = visit(served.run("sweep", SWEEP))
+    wait_for(seen, "quantizer.levels")
+    assert {"quantizer.levels: 4, 8", "sample.guidance: 1.5, 3.0"} <= {*texts(seen, "li")}
+    wait_for(seen, "best/fd_pixels")
     assert_quiet(seen)
