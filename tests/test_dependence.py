@@ -22,6 +22,7 @@ from analysis.source import Source, read
 from analysis.table_files import to_csv
 from analysis.tables import fill
 from experiments.axes import Axis
+from experiments.trials import Trial
 from tests.synthetic_axes import write_axes
 from tests.synthetic_source import write_source
 
@@ -154,9 +155,10 @@ def test_holm_moves_the_other_verdicts_of_a_table_and_of_no_other(whole: Path, t
 
 
 def test_a_point_of_the_axes_changes_its_row_and_the_effects_on_its_metric(tmp_path: Path) -> None:
-    numbers = lambda t: {
-        "score/recall_digits": 0.3 + 0.01 * t.values["head.depth"] + t.values["quantizer.levels"] / 1e4
-    }  # noqa: E731
+    def numbers(trial: Trial) -> dict[str, float]:
+        depth, levels = trial.values["head.depth"], trial.values["quantizer.levels"]
+        return {"score/recall_digits": 0.3 + 0.01 * depth + levels / 1e4}
+
     axes = (Axis("quantizer.levels", (8, 16, 64)), Axis("head.depth", (1, 2, 3)))
     folder = write_axes(tmp_path / "axes", axes, numbers, seeds=2)
     source = read(folder / "source")

@@ -14,6 +14,7 @@ from analysis.tables import fill
 from experiments.axes import Axis
 from experiments.paper import AGREEMENT, BITS, FD
 from tests.synthetic_axes import write_axes
+from tokenbridge.config import UserError
 
 LEVELS, DEPTH, TEMPERATURE = (
     Axis("quantizer.levels", (8, 64)),
@@ -184,3 +185,13 @@ def test_the_report_holds_all_of_it_and_stays_the_same(tmp_path):
     assert render(read(folder / "source"))["index.html"] == page.encode()
     source = read(folder / "source")
     assert table_files.main_effects(source) == table_files.tables_text(source, ["effects-fd_digits"])
+
+
+def test_effects_of_two_protocols_are_refused(tmp_path):
+    folder = write_axes(tmp_path, (LEVELS, DEPTH), by_hand)
+    path = folder / "source" / "frame.csv"
+    path.write_text(path.read_text().replace('""images"": 2000', '""images"": 500', 1))
+    source = read(folder / "source")
+    for made in (effects.filled, verdicts.verdicts):
+        with pytest.raises(UserError, match="axes, column score/fd_digits: images=500 in row"):
+            made(source)
