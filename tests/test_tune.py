@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from statistics import fmean
 
@@ -211,7 +212,7 @@ def test_a_search_from_its_models_to_its_record(call, tmp_path):
     assert again.stdout.partition("chosen: ")[2] == done.stdout.partition("chosen: ")[2]
     cell = json.loads((tmp_path / "runs" / "cells" / f"{second['cells'][1]}.json").read_text())
     lost = stages / cell["stages"]["score"] / "manifest.json"
-    lost.unlink()
+    shutil.rmtree(lost.parent)
     assert "1 of 1 stages done" in call("tune", "digits", *SHORT, *SEARCH, "--name", "mine", cwd=tmp_path).stdout
     changed = {path for path in stages.glob("*/manifest.json") if before.get(path) != path.stat().st_mtime_ns}
     assert changed == {lost}
