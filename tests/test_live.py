@@ -33,11 +33,11 @@ def store(tmp_path, template) -> Store:
 @pytest.fixture
 def server(tmp_path, template, monkeypatch) -> tuple[list[str], str]:
     """The command that serves it, and its address."""
-    argv, url = tracking.ui_command(
+    argv, urls = tracking.ui_command(
         small_runs.with_database(Store(tmp_path / "server"), template / "mlflow.db"), free_port()
     )
     monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", address := url.split("/#")[0])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address := urls[""].split("/#")[0])
     return argv, address
 
 
