@@ -96,15 +96,23 @@ def quality(points: Sequence[Rebuilt], labels: Sequence[str]) -> Figure:
     looks = dict(zip(names, MARKERS, strict=False))
     for i, (axes, label) in enumerate(zip(panels, labels, strict=True)):
         for k, (name, (colour, marker)) in enumerate(looks.items()):
-            # tokenizers of the same number of bits stand side by side
-            aside = axes.transData + ScaledTranslation(5 * k / 72, 0, figure.dpi_scale_trans)
+            # single tokenizers of nearly the same number of bits stand side by side, so that their bars are seen
+            points_aside = 3 * (k - len(looks) / 2) if k else 0
+            aside = axes.transData + ScaledTranslation(points_aside / 72, 0, figure.dpi_scale_trans)
             own = [(p, p.bits, p.values[i]) for p in points if p.series == name]
             known = sorted((bits, *value) for _, bits, value in own if bits is not None and value is not None)
             x, y = [each[0] for each in known], [each[1] for each in known]
             look = {"color": colour, "marker": marker, "markersize": 5.5, "linewidth": 1.0, "capsize": 3}
             look |= {"transform": aside}
-            axes.errorbar(x, y, yerr=[Z * (each[2] or 0) for each in known], label=name, elinewidth=1.2, **look)
+            halves = [Z * (each[2] or 0) for each in known]
+            axes.errorbar(x, y, yerr=halves, elinewidth=1.2, **look)
+            # what is moved aside does not count for the limits by itself
+            ends = [
+                (bits, value + sign * half) for bits, value, half in zip(x, y, halves, strict=True) for sign in (-1, 1)
+            ]
+            axes.update_datalim(ends)
         _continuous(axes, [p.values[i] for p in points if p.bits is None])
+        axes.autoscale_view()
         axes.set_ylabel(label)
     for point in points if len(labels) > 1 else ():
         value = point.values[-1]

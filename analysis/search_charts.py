@@ -11,6 +11,7 @@ import seaborn as sns
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from analysis.look import WIDTH
@@ -52,7 +53,9 @@ def heat_maps(panels: Sequence[Panel]) -> Figure:
             place = {"ha": "center", "va": "center", "color": ink, "fontsize": 10, "linespacing": 0.95}
             axes.text(column + 0.5, row + 0.5, text, **place)
         corner = heats.index(panel.chosen[1]), strengths.index(panel.chosen[0])
-        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="C1", linewidth=2.5, clip_on=False, zorder=4))
+        frame = Rectangle(corner, 1, 1, fill=False, edgecolor="black", linewidth=2, clip_on=False, zorder=4)
+        frame.set_path_effects([withStroke(linewidth=4.5, foreground="white")])  # seen on light and on dark cells
+        axes.add_patch(frame)
         axes.set_xticks(np.arange(len(heats)) + 0.5, labels=[f"{heat:g}" for heat in heats], rotation=0)
         axes.set_yticks(np.arange(len(strengths)) + 0.5, labels=[f"{s:g}" for s in strengths], rotation=0)
         axes.tick_params(length=0)

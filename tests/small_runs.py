@@ -67,7 +67,8 @@ def add_reconstruction(store: Store, levels: int) -> str:
     pixels = images()
     decoded = quantize(pixels, levels)
     squares = (pixels.astype(float) - decoded) ** 2
-    latents = stage(store, "latents", {"size": 8}, {"reads": {"images": digest(pixels.tolist()) * 4}})
+    reads = {"reads": {"images": digest(pixels.tolist()) * 4}}
+    latents = stage(store, "latents", {"size": 8}, reads, examples={"order": np.arange(8)})
     mse = {"mse": float(squares.mean()), "unused_levels": float(levels - len(np.unique(decoded)))}
     counts = np.stack([np.bincount(x.ravel(), minlength=256) for x in (pixels, decoded)]).astype(float)
     histogram = {

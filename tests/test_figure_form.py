@@ -95,6 +95,22 @@ def _faults(figure: Figure) -> list[str]:
     return found
 
 
+def _out_of_view(figure: Figure) -> list[str]:
+    """Markers outside the limits of their axes."""
+    FigureCanvasAgg(figure).draw()
+    found = []
+    for axes in figure.axes:
+        for line in axes.lines if axes.axison else ():
+            if line.get_marker() != "None" and len(line.get_xydata()):
+                places, view = line.get_transform().transform(line.get_xydata()), axes.bbox.padded(1)
+                found += [f"{line.get_marker()} at {x:.0f}, {y:.0f}" for x, y in places if not view.contains(x, y)]
+    return found
+
+
+def test_no_marker_is_out_of_view(drawn: list[tuple[str, Drawing]]) -> None:
+    assert {name: out for name, drawing in drawn if (out := _out_of_view(drawing.figure))} == {}
+
+
 def test_no_text_overlaps_leaves_the_canvas_or_is_small_in_a_column(drawn: list[tuple[str, Drawing]]) -> None:
     assert {name.split()[0] for name, _ in drawn} == {"digits", "ablation", "synthetic", "axes"}
     assert {name: faults for name, drawing in drawn if (faults := _faults(drawing.figure))} == {}

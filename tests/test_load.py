@@ -158,10 +158,19 @@ def test_a_source_folder_has_all_that_a_report_needs(store, tmp_path):
         manifest = json.loads(path.read_text())
         assert manifest["id"] == path.stem
         assert "host" not in manifest
-    shown = {id for id in stages if id.startswith(("quantizer", "reconstruct", "sample"))}
+    shown = {id for id in stages if id.startswith(("latents", "quantizer", "reconstruct", "sample"))}
     assert {path.stem for path in (source / "examples").iterdir()} == shown
     for id in shown:
         assert (source / "examples" / f"{id}.npz").read_bytes() == (store.folder(id) / "examples.npz").read_bytes()
+
+
+def test_latents_of_older_runs_need_not_have_spectra(store, tmp_path):
+    tracking.sync(store)
+    (latents,) = store.root.glob("stages/latents-*/examples.npz")
+    latents.unlink()
+    load.collect(store.root, tracking.tracking_uri(store), plan_of(store), tmp_path / "source")
+    kinds = {path.stem.partition("-")[0] for path in (tmp_path / "source" / "examples").iterdir()}
+    assert kinds == {"quantizer", "reconstruct", "sample"}
 
 
 def test_a_source_holds_the_images_and_curves_that_figures_show_and_no_more(store, tmp_path):

@@ -100,6 +100,20 @@ def test_examples_are_the_first_image_of_each_class(cells):
     assert pairs.min() > 25  # each beside its own original
 
 
+def test_latents_and_quantizer_leave_what_figures_count(cells, encoded):
+    spectra, found = np.load(encoded / "examples.npz"), Latents(encoded)
+    assert tuple(spectra["order"]) == found.frequency_order
+    assert spectra["share"].tolist() == found.stats["low_frequency_share"]
+    assert spectra["power"].shape == (8, len(spectra["frequencies"])) == (8, 6)
+    folder = cells["b64"].with_name("quantizer")
+    share = np.load(folder / "examples.npz")["counts"] / (16 * len(found.labels("held-out")))
+    np.testing.assert_allclose(share.sum(1), 1)
+    bits = -np.sum(share * np.log2(share, where=share > 0, out=np.zeros_like(share))) / 8
+    metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
+    assert bits == pytest.approx(metrics["entropy_bits"])
+    assert (share == 0).sum() / 8 == metrics["unused_levels"]
+
+
 def test_batch_size_changes_nothing(cells, encoded, tmp_path):
     out = reconstructed(with_quantizer(levels=4), encoded, tmp_path, RUNTIME.model_copy(update={"batch": 77}))
     assert report(out)[0] == pytest.approx(report(cells["b4"])[0], rel=1e-3)

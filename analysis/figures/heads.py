@@ -71,7 +71,11 @@ def costs(source: Source) -> Drawing | None:
         " training (all rows train for the same steps; training a tokenizer is not counted), weights of the generator,"
         " and time to sample one image. Each point is a row of the table, with its 95 % interval over seeds. Lines:"
         " what no row of the same kind beats in both. At equal cost the lower line is better."
-        + (f" Best discrete row that costs no more than the best continuous one ({best.name}): {told}." if told else "")
+        + (
+            f" Best discrete row that costs no more than the best continuous one ({best.name}): {told}; more is worse."
+            if told
+            else ""
+        )
     )
     alt = f"Fréchet distance of discrete and continuous rows against {', '.join(COSTS[key] for key in keys)}"
     header = ["row", "group", *(COSTS[key] for key in keys), FD.title, "half-width"]

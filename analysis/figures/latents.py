@@ -71,7 +71,7 @@ def spectra(source: Source) -> Drawing | None:
         " frequency that they have, in latents of unit deviation; a flat line is noise. Right: the share of a channel's"
         f" power at no more than {float(example['cutoff']):g} cycles a position (dashed), half of the highest frequency"
         " along an axis. The order “frequency” predicts the channel with the largest share first:"
-        f" {' '.join(str(channel) for channel in order)}. Dark to light: this order, in both panels."
+        f" {' '.join(str(channel) for channel in order)}. Shades follow this order in both panels."
     )
     alt = "Spectra of the latent channels beside the share of each at low frequencies, in the order of prediction"
     places = {int(channel): place for place, channel in enumerate(order)}

@@ -100,7 +100,10 @@ def quality(source: Source) -> Drawing | None:
         " with the training set, so it does not reach zero even for originals. B: levels a channel."
     )
     if any(point.series.endswith(", trained") for point in points):
-        caption += " Trained: an autoencoder of the same body, trained with its quantizer."
+        caption += (
+            " Trained: an autoencoder of the same body, trained with its quantizer; drawn a little apart where bits are"
+            " nearly the same."
+        )
     alt = "Fréchet distance and PSNR of reconstructed images against bits an image, by tokenizer"
     header = [
         "tokenizer",

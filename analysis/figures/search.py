@@ -24,10 +24,10 @@ def search(source: Source) -> Drawing | None:
     if not panels:
         return None
     seeds = max(len(value.values) for panel in panels for value in panel.values.values())
-    metric, images = told["metric"], told.get("images", "")
+    metric = told["metric"]
     caption = (
         f"{metric} (lower is better, lighter) at each guidance and temperature that was tried, before the images of the"
-        f" tables were made{f' ({images} images)' if images else ''}. Frame: the point that the row uses."
+        f" tables were made{_of_images(told.get('images'))}. Frame: the point that the row uses."
     )
     if seeds > 1:
         caption += (
@@ -52,6 +52,11 @@ def search(source: Source) -> Drawing | None:
     )
     title = "The search for guidance and temperature"
     return Drawing("search", title, caption, alt, heat_maps(panels), rows[0][1].rows[0].partition(" ")[0], data)
+
+
+def _of_images(told: object) -> str:
+    """How many images a point had, as the plan tells it: a number, or words that say of what."""
+    return f" ({told} images)" if isinstance(told, int) else f" (images {told})" if told else ""
 
 
 def _is_searched(source: Source, chosen: Chosen) -> bool:
