@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.synthetic_source import edit_frame, write_source
 from tokenbridge.speed import bucketized_encoding, cached_head
 
 TOKENBRIDGE = Path(sys.executable).with_name("tokenbridge")
@@ -103,6 +104,42 @@ def test_a_report_that_is_not_there(call, tmp_path):
     done = call("report", "nothing", cwd=tmp_path)
     assert done.returncode == 2
     assert "nothing is no report" in done.stderr
+
+
+def test_every_report_is_built_again_from_its_source(call, tmp_path):
+    for name, table in (("a", "1b"), ("b", "5")):
+        write_source(tmp_path / "reports" / name, tables=(table,), examples=False)
+    done = call("report", "all", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    pages = [tmp_path / "reports" / name / "index.html" for name in "ab"]
+    old = [page.read_bytes() for page in pages]
+    edit_frame(tmp_path / "reports" / "a", "±5", {"quantizer/mse": "many"}, "1b")
+    pages[1].unlink()
+    broken = call("report", "all", cwd=tmp_path)
+    assert broken.returncode == 2
+    assert broken.stderr.startswith("tokenbridge: a: frame.csv: quantizer/mse='many'")
+    assert broken.stderr.count("\n") == 1
+    assert [page.read_bytes() for page in pages] == old  # one is as it was, the other was built all the same
+
+
+def test_any_cells_as_a_table(call, tmp_path):
+    write_source(tmp_path / "reports" / "mine", tables=("1b",), examples=False)
+    asked = ("report", "mine", "--rows", "quantizer.range", "--metric", "mse", "--where", "quantizer.kind=gaussian")
+    assert "| quantizer.range = 5 |" in call(*asked, cwd=tmp_path).stdout
+    for ending in ("md", "csv", "tex", "html"):
+        assert call(*asked, "--out", f"out/table.{ending}", cwd=tmp_path).returncode == 0
+        assert (tmp_path / "out" / f"table.{ending}").stat().st_size > 100
+    for more, said in (
+        (("--out", "table.pdf"), "--out table.pdf must end with .md, .csv, .tex, .html"),
+        (("--columns", "head.kin"), "did you mean head.kind?"),
+        (("--where", "quantizer.range=9"), "quantizer.range is "),
+    ):
+        wrong = call(*asked, *more, cwd=tmp_path)
+        assert wrong.returncode == 2
+        assert said in wrong.stderr
+        assert wrong.stderr.count("\n") == 1
+    assert "give --rows too" in call("report", "mine", "--metric", "mse", cwd=tmp_path).stderr
+    assert not (tmp_path / "table.pdf").exists()
 
 
 def test_run_sync_report_and_resume(call, tmp_path):

@@ -23,7 +23,8 @@ from tokenbridge.config import UserError
 
 LEVELS, DEPTH = Axis("quantizer.levels", (8, 64)), Axis("head.depth", (1, 3))
 KIND = Axis("head.kind", ("parallel", "autoregressive"))
-ASKED = Request("quantizer.levels", "head.depth", "fd_digits")
+ASKED_PARTS = ("quantizer.levels", "head.depth", "fd_digits")
+ASKED = Request(*ASKED_PARTS)
 T_TWO = 4.302653
 """97.5 % point of Student's t with two degrees of freedom"""
 
@@ -85,9 +86,6 @@ def test_several_values_of_another_setting_are_refused_and_where_chooses(tmp_pat
     assert "Only cells with head.kind=parallel." in filled.notes
 
 
-ASKED_PARTS = ("quantizer.levels", "head.depth", "fd_digits")
-
-
 def test_two_protocols_are_refused_unless_rows_or_columns_explain_them(tmp_path: Path) -> None:
     found = source(tmp_path)
     column = "protocol.score"
@@ -100,6 +98,7 @@ def test_two_protocols_are_refused_unless_rows_or_columns_explain_them(tmp_path:
 
 
 def test_an_empty_entry_says_why(tmp_path: Path) -> None:
+<<<<<<< HEAD
     folder = write_axes(tmp_path / "grid", (LEVELS, DEPTH), distance, each=True, without=["d3"])
     filled = pivot(ASKED, read(folder / "source"))
     reasons = {entry.reason for row in filled.rows for entry in row.measured}
@@ -109,6 +108,14 @@ def test_an_empty_entry_says_why(tmp_path: Path) -> None:
     heads = Axis("head.kind", tuple(found))
     flow = source(tmp_path / "flow", tokens, heads, numbers=lambda trial: found[trial.values["head.kind"]])
     row = pivot(Request("quantizer.kind", "head.kind", "bits_per_dim"), flow).rows[0]
+=======
+    folder = write_axes(tmp_path / "grid", (LEVELS, DEPTH), distance, each=True)
+    reasons = {entry.reason for row in pivot(ASKED, read(folder / "source")).rows for entry in row.measured}
+    assert "no such cell" in reasons
+    heads = (Axis("quantizer.kind", ("identity",)), Axis("head.kind", ("flow", "mixture")))
+    found = source(tmp_path / "heads", *heads, numbers=lambda trial: {"score/fd_digits": 1.0})
+    row = pivot(Request("quantizer.kind", "head.kind", "bits_per_dim"), found).rows[0]
+>>>>>>> papers
     assert [entry.reason for entry in row.measured] == ["no exact density", ""]
 
 
