@@ -78,7 +78,7 @@ def stamp_of(path: Path) -> str | None:
 
 def _save(file: Path, frame: pd.DataFrame, stamp: str) -> None:
     import pyarrow as pa
-    from pyarrow import compute, parquet
+    from pyarrow import parquet
 
     objects = [str(name) for name in frame if frame[name].dtype == object]
     texts = {name: frame[name].map(json.dumps) for name in objects}  # parquet has one type a column, and no None in it
@@ -87,7 +87,7 @@ def _save(file: Path, frame: pd.DataFrame, stamp: str) -> None:
     same = [
         name
         for name in table.column_names
-        if not pa.types.is_floating(table[name].type) and compute.count_distinct(table[name], mode="all").as_py() == 1
+        if not pa.types.is_floating(table[name].type) and len(table[name].unique()) == 1
     ]
     once = io.BytesIO()
     with pa.ipc.new_stream(once, table.schema) as stream:
@@ -98,7 +98,8 @@ def _save(file: Path, frame: pd.DataFrame, stamp: str) -> None:
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name)
     os.close(handle)
     try:
-        text = [field.name for field in table.schema if pa.types.is_large_string(field.type)]
+        # a dictionary helps texts; numbers nearly all differ
+        text: Any = [field.name for field in table.schema if pa.types.is_large_string(field.type)]
         parquet.write_table(table, name, compression="none", use_dictionary=text, write_page_checksum=True)
         Path(name).replace(file)
     except BaseException:
