@@ -116,7 +116,7 @@ def _write_source(root: Path, uri: str, plan: Mapping[str, Any], out: Path) -> N
     for folder in (out / "examples", out / "manifests"):
         folder.mkdir(parents=True)
     known, measured = frame(root, uri, cells), [runs_folder.cell_values(root, own[cell]) for cell in cells]
-    _require_agreement(known, _tidy(measured), uri)
+    _require_agreement(root, known, _tidy(measured), uri)
     _told(known, measured).to_csv(out / "frame.csv", index=False, lineterminator="\n")
     (out / "plan.json").write_text(_json(plan))
     curves = [point for id in trained if id for point in runs_folder.curve(root, id)]
@@ -148,17 +148,25 @@ def _told(frame: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> pd.DataFram
     return frame.assign(**words)
 
 
-def _require_agreement(known: pd.DataFrame, measured: pd.DataFrame, uri: str) -> None:
+def _require_agreement(root: Path, known: pd.DataFrame, measured: pd.DataFrame, uri: str) -> None:
     """MLflow has every number that the stages left; a report must not show less, or older ones."""
-    for column in (column for column in measured if "/" in str(column)):
-        there = known[column] if column in known else pd.Series(math.nan, measured.index)
-        pairs = zip(measured["name"], there, measured[column], strict=True)
-        behind = [name for name, old, new in pairs if old != new and not (math.isnan(old) and math.isnan(new))]
-        if behind:
+    columns = list(dict.fromkeys(str(column) for column in (*known, *measured) if "/" in str(column)))
+    there, here = known.reindex(columns=columns), measured.reindex(columns=columns)
+    for column in columns:
+        pairs = zip(there[column], here[column], strict=True)
+        behind = [at for at, (old, new) in enumerate(pairs) if old != new and not (math.isnan(old) and math.isnan(new))]
+        if not behind:
+            continue
+        name, stage = measured["name"].iloc[behind[0]], measured[f"stage.{column.partition('/')[0]}"].iloc[behind[0]]
+        if not runs_folder.finished(root, stage):
             raise UserError(
-                f"{column} of cell {behind[0]} is not what its stage left (MLflow at {tracked.shown(uri)} is behind);"
-                " run `tokenbridge sync` first"
+                f"stage {stage} of cell {name} is gone from {root / 'stages'}, though MLflow has its numbers;"
+                " run the cell again"
             )
+        raise UserError(
+            f"{column} of cell {name} is not what its stage left (MLflow at {tracked.shown(uri)} is behind);"
+            " run `tokenbridge sync` first"
+        )
 
 
 def _tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.source_files import AGAIN, read_arrays, read_csv, read_object, read_plan
 from analysis.trials import Trial, axes_of, rows_of, table_of, trials_of
 from experiments.axes import Axis
 from experiments.paper import TABLES, Cell, Table, table
@@ -139,9 +140,7 @@ class Source:
         try:
             return float(text) if text else None
         except ValueError:
-            raise UserError(
-                f"frame.csv: {column}={text!r} of cell {cell} must be a number; write the source again"
-            ) from None
+            raise UserError(f"frame.csv: {column}={text!r} of cell {cell} must be a number; {AGAIN}") from None
 
     def setting(self, cell: str, key: str) -> Any:
         """A config value of a cell, with the type that the base has; None where the report knows no such setting."""
@@ -149,7 +148,10 @@ class Source:
 
     def protocol(self, cell: str, kind: str) -> dict[str, Any]:
         text = self.text(cell, f"protocol.{kind}")
-        return json.loads(text) if text else {}
+        try:
+            return dict(json.loads(text)) if text else {}
+        except (TypeError, ValueError):
+            raise UserError(f"frame.csv: protocol.{kind} of cell {cell} must be a JSON object; {AGAIN}") from None
 
     def stage(self, cell: str, kind: str) -> str:
         """Id of a stage of a cell; empty where the cell has no such stage."""
@@ -159,9 +161,8 @@ class Source:
         """The arrays that a stage left to look at."""
         path = self.folder / "examples" / f"{stage}.npz"
         if not path.exists():
-            raise UserError(f"{path} is missing; write the report's source again from the runs folder")
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+            raise UserError(f"{path} is missing; {AGAIN} from the runs folder")
+        return read_arrays(path)
 
     def has_example(self, stage: str) -> bool:
         """Whether a stage that need not leave arrays to look at did."""
@@ -187,24 +188,24 @@ class Source:
 
 
 def read(folder: Path) -> Source:
-    """Read a source folder, or UserError naming what is missing or does not fit."""
+    """Read a source folder, or UserError naming what is missing, damaged or does not fit."""
     for name in ("frame.csv", "plan.json", "curves.csv"):
         if not (folder / name).exists():
             raise UserError(f"{folder / name} is missing; a report is built from frame.csv, plan.json and curves.csv")
-    frame = pd.read_csv(folder / "frame.csv", dtype=str, keep_default_na=False).set_index("cell")
-    curves = pd.read_csv(folder / "curves.csv", dtype={"stage": str, "key": str})
+    frame = read_csv(folder / "frame.csv", dtype=str, keep_default_na=False)
+    if "cell" not in frame or frame["cell"].duplicated().any():
+        raise UserError(f"{folder / 'frame.csv'} must have a column cell, each once; {AGAIN}")
+    curves = read_csv(folder / "curves.csv", dtype={"stage": str, "key": str, "step": "int64", "value": "float64"})
     if list(curves.columns) != CURVES:
-        raise UserError(
-            f"{folder / 'curves.csv'} has columns {list(curves.columns)}, it must have {CURVES}; write it again"
-        )
-    plan = json.loads((folder / "plan.json").read_text())
+        raise UserError(f"{folder / 'curves.csv'} has columns {list(curves.columns)}, it must have {CURVES}; {AGAIN}")
+    plan, frame = read_plan(folder / "plan.json"), frame.set_index("cell")
     for row in plan["rows"]:
         table(row["table"]).cell(row["label"])
     for where, cell in planned(plan):
         if cell not in frame.index:
-            raise UserError(f"plan.json: cell {cell} of {where} is not in frame.csv; write the source again")
-    paths = sorted((folder / "manifests").glob("*.json"))
-    return Source(folder, frame, plan, curves, {path.stem: json.loads(path.read_text()) for path in paths})
+            raise UserError(f"plan.json: cell {cell} of {where} is not in frame.csv; {AGAIN}")
+    manifests = {path.stem: read_object(path) for path in sorted((folder / "manifests").glob("*.json"))}
+    return Source(folder, frame, plan, curves, manifests)
 
 
 def of_frame(frame: pd.DataFrame, plan: Mapping[str, Any]) -> Source:

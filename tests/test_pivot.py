@@ -98,24 +98,12 @@ def test_two_protocols_are_refused_unless_rows_or_columns_explain_them(tmp_path:
 
 
 def test_an_empty_entry_says_why(tmp_path: Path) -> None:
-<<<<<<< HEAD
-    folder = write_axes(tmp_path / "grid", (LEVELS, DEPTH), distance, each=True, without=["d3"])
-    filled = pivot(ASKED, read(folder / "source"))
-    reasons = {entry.reason for row in filled.rows for entry in row.measured}
-    assert "no such cell" in reasons
-    tokens = Axis("quantizer.kind", ("identity",))
-    found = {"flow": {"score/fd_digits": 1.0}, "mixture": {"likelihood/bits_per_dim": 1.0}}
-    heads = Axis("head.kind", tuple(found))
-    flow = source(tmp_path / "flow", tokens, heads, numbers=lambda trial: found[trial.values["head.kind"]])
-    row = pivot(Request("quantizer.kind", "head.kind", "bits_per_dim"), flow).rows[0]
-=======
     folder = write_axes(tmp_path / "grid", (LEVELS, DEPTH), distance, each=True)
     reasons = {entry.reason for row in pivot(ASKED, read(folder / "source")).rows for entry in row.measured}
     assert "no such cell" in reasons
     heads = (Axis("quantizer.kind", ("identity",)), Axis("head.kind", ("flow", "mixture")))
     found = source(tmp_path / "heads", *heads, numbers=lambda trial: {"score/fd_digits": 1.0})
     row = pivot(Request("quantizer.kind", "head.kind", "bits_per_dim"), found).rows[0]
->>>>>>> papers
     assert [entry.reason for entry in row.measured] == ["no exact density", ""]
 
 

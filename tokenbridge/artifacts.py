@@ -205,9 +205,12 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[list[Any]]:
-    """Lines of a journal; a last line cut by a kill is left out."""
+    """Lines of a journal; a last line cut by a kill is left out. UserError where another is none."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    try:
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except ValueError as error:
+        raise UserError(f"{path} has a line that is no JSON ({error}); delete its folder and run again") from error
 
 
 def journal_end(path: Path, most: int = 8192) -> list[list[Any]]:
