@@ -60,6 +60,7 @@ def of_generation(config: RunConfig, seed: int) -> dict[str, Any]:
     protocol |= {f"sample.{key}": value for key, value in config.sample.model_dump().items()}
     protocol |= {"sample.head": config.head.kind, "sample.quantizer": config.quantizer.kind}
     numbers: dict[str, Any] = {
+        "sample/images": 2000.0,
         "score/fd_digits": 11.4 + 25.7 * shift + 9 * jitter,
         "score/fd_digits_se": 0.4,
         "score/fd_digits_floor": 2.31,

@@ -5,6 +5,7 @@ import io
 import math
 
 import pytest
+from scipy import stats as scipy_stats
 
 from analysis import effects, figures, table_files, verdicts
 from analysis.report import build, render
@@ -13,6 +14,7 @@ from analysis.tables import fill
 from experiments.axes import Axis
 from experiments.paper import AGREEMENT, BITS, FD
 from tests.synthetic_axes import write_axes
+from tokenbridge.config import UserError
 
 LEVELS, DEPTH, TEMPERATURE = (
     Axis("quantizer.levels", (8, 64)),
@@ -32,6 +34,12 @@ def by_hand(trial):
     }
 
 
+def certain(trial):
+    """64 levels add about 3 at each depth."""
+    depth, many = trial.values["head.depth"], trial.values["quantizer.levels"] == 64
+    return {"score/fd_digits": 10 + depth + (3 + 0.01 * depth if many else 0)}
+
+
 def source_of(folder, *axes, **options):
     return read(write_axes(folder, axes, options.pop("metrics", by_hand), **options) / "source")
 
@@ -44,7 +52,10 @@ def test_effects_are_what_a_hand_computes(tmp_path):
     # differences 3, 2, 4: mean 3, deviation 1, t(0.975, 2) = 4.302653
     assert many.difference.mean == pytest.approx(3)
     assert many.difference.half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
-    assert many.settled
+    assert many.comparison.p == pytest.approx(scipy_stats.ttest_1samp((3, 2, 4), 0).pvalue)
+    # of three effects on this metric: 0.035 and 0.042 go against 0.05/3 and fail
+    assert many.comparison.adjusted == pytest.approx(3 * many.comparison.p)
+    assert not many.settled
     assert not many.better(FD)
     one, two, three = effects.effects_on(source, source.axes[1], FD)
     assert [each.mean for each in (one, two, three)] == [11.5, 13.0, 19.0]
@@ -52,7 +63,9 @@ def test_effects_are_what_a_hand_computes(tmp_path):
     assert two.difference.half == pytest.approx(12.7062 * math.sqrt(0.5) / math.sqrt(2), rel=1e-5)
     assert not two.settled
     assert three.difference.mean == 7.5
-    assert three.settled
+    assert not three.settled
+    alone = effects.effects_on(source_of(tmp_path / "alone", LEVELS, DEPTH, metrics=certain), source.axes[0], FD)[1]
+    assert (alone.settled, alone.comparison.verdict) == (True, "worse")
 
 
 def test_pairs_of_the_same_two_trainings_are_one_observation(tmp_path):
@@ -117,7 +130,7 @@ def test_tables_say_effect_interval_and_what_it_is_over(tmp_path):
     assert [part.strip() for part in line.strip("|").split("|")] == [
         "quantizer.levels = 64",
         "16.00",
-        "+3.00 ± 2.48",
+        "+3.00 ± 2.48 (no difference shown)",
         "3",
     ]
     assert "not over seeds" in text
@@ -141,7 +154,7 @@ def test_a_better_value_is_bold_and_a_sentence(tmp_path):
         verdict for verdict in verdicts.verdicts(source) if "head.depth" in verdict.text and "agreement" in verdict.text
     ]
     assert verdict.status == "measured"
-    assert "3 is better by 20.0 ± 0.0 (95 % interval over 3 matched pairs, one seed)" in verdict.text
+    assert "3 is better by 20.0 ± 0.0 (corrected interval over 3 matched pairs, one seed)" in verdict.text
 
 
 def test_the_figure_shows_every_cell_and_the_means(tmp_path):
@@ -172,3 +185,13 @@ def test_the_report_holds_all_of_it_and_stays_the_same(tmp_path):
     assert render(read(folder / "source"))["index.html"] == page.encode()
     source = read(folder / "source")
     assert table_files.main_effects(source) == table_files.tables_text(source, ["effects-fd_digits"])
+
+
+def test_effects_of_two_protocols_are_refused(tmp_path):
+    folder = write_axes(tmp_path, (LEVELS, DEPTH), by_hand)
+    path = folder / "source" / "frame.csv"
+    path.write_text(path.read_text().replace('""images"": 2000', '""images"": 500', 1))
+    source = read(folder / "source")
+    for made in (effects.filled, verdicts.verdicts):
+        with pytest.raises(UserError, match="axes, column score/fd_digits: images=500 in row"):
+            made(source)

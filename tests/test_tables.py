@@ -23,6 +23,7 @@ from tests.synthetic_source import edit_frame, write_source
 from tokenbridge.config import UserError
 from tokenbridge.overrides import override, settings
 
+LABELS = ("parallel", "autoregressive")
 VALUES = (1.31, 1.28, 1.36, 1.30, 1.33)
 
 
@@ -46,14 +47,6 @@ def test_the_interval_is_student_s() -> None:
     assert found.half is not None
     assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))
     assert stats.estimate([2.5]).half is None
-
-
-def test_the_interval_of_a_difference_is_welch_s() -> None:
-    a, b = VALUES, (1.41, 1.52, 1.39)
-    gap = stats.difference(stats.estimate(a), stats.estimate(b))
-    low, high = scipy_stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
-    assert gap.half is not None
-    assert (gap.mean - gap.half, gap.mean + gap.half) == pytest.approx((low, high))
 
 
 @pytest.mark.parametrize(
@@ -110,10 +103,19 @@ def test_an_empty_cell_says_why(one: Path) -> None:
 
 def test_one_seed_has_no_interval_and_no_best(one: Path) -> None:
     filled = fill(TABLES["2a"], _source(one))
-    assert not any(filled.intervals)
+    entries = {c.title: e for c, e in zip(filled.measured, filled.rows[0].measured, strict=True)}
+    assert {title: entry.over for title, entry in entries.items() if entry.over} == {
+        "fd_digits": "images",
+        "bits/dim": "images",
+    }
+    assert (entries["fd_digits"].half, entries["fd_digits"].word) == (stats.number(1.959964 * 0.4, 2), "worse")
+    assert (entries["recall"].half, entries["recall"].word) == ("", "")
     assert not any(entry.best for row in filled.rows for entry in row.measured)
-    assert "One seed a row" in " ".join(filled.notes)
+    notes = " ".join(filled.notes)
+    assert "One seed a row: no interval over seeds, so no value is marked best." in notes
+    assert "says nothing of what another training would read" in notes
     assert "**" not in to_markdown(filled)
+    assert f"{entries['fd_digits'].text} ± 0.78 † (worse)" in to_markdown(filled)
 
 
 def test_notes_tell_the_error_over_images_and_what_real_images_read(one: Path) -> None:
@@ -133,7 +135,87 @@ def test_three_seeds_have_an_interval_and_a_best(three: Path) -> None:
     assert ours.measured[0].half == stats.number(half, 2)
     assert ours.measured[0].best
     assert not parallel.measured[0].best
-    assert f"**{values.mean():.2f} ± {half:.2f}**" in to_markdown(filled)
+    assert f"**{values.mean():.2f} ± {half:.2f}** (base)" in to_markdown(filled)
+    assert [entry.over for entry in ours.measured] == ["seeds"] * 6
+    assert {entry.word for entry in parallel.measured} == {"worse"}
+    assert {entry.word for entry in ours.measured} == {"base"}
+    assert "Base: autoregressive; 6 verdicts." in filled.notes
+
+
+def test_every_test_of_a_table_counts_for_its_correction(three: Path) -> None:
+    """Paired by seed and corrected as SciPy's p values are by hand."""
+    source = _source(three)
+    table = TABLES["2a"]
+    parallel, ours = ([id for id in source.cells("2a", label)] for label in ("parallel", "autoregressive"))
+    raw = [
+        scipy_stats.ttest_rel(*([source.number(id, column.key) for id in ids] for ids in (parallel, ours))).pvalue
+        for column in table.measured
+    ]
+    found = [entry.comparison for entry in fill(table, source).rows[0].measured]
+    assert [each.p for each in found if each] == pytest.approx(raw, rel=1e-6)
+    assert [each.adjusted for each in found if each] == pytest.approx(stats.holm(raw)[0], rel=1e-6)
+
+
+def test_seeds_that_do_not_pair_are_compared_by_welch_s_test(three: Path) -> None:
+    for seed in range(3):
+        edit_frame(three, "parallel", {"train.seed": seed + 10}, "2a", seed)
+    source = _source(three)
+    numbers = [[source.number(id, "score/fd_digits") for id in source.cells("2a", label)] for label in LABELS]
+    found = fill(TABLES["2a"], source).rows[0].measured[0].comparison
+    assert found is not None
+    assert found.p == pytest.approx(scipy_stats.ttest_ind(*numbers, equal_var=False).pvalue)
+
+
+def test_a_base_that_has_not_run_is_said(tmp_path: Path) -> None:
+    folder = write_source(tmp_path / "report", tables=("2c",), examples=False)
+    path = folder / "source" / "plan.json"
+    plan = json.loads(path.read_text())
+    path.write_text(json.dumps(plan | {"rows": [row for row in plan["rows"] if row["label"] != "B=16"]}))
+    filled = fill(TABLES["2c"], _source(folder))
+    assert not filled.compares
+    assert "No verdicts: the base row, B=16, has not run." in filled.notes
+
+
+def test_the_same_run_is_no_test(three: Path) -> None:
+    stages = {"stage.score": "score-of-both", "stage.likelihood": "likelihood-of-both"}
+    for label in LABELS:
+        edit_frame(three, label, stages, "2a")
+    entries = fill(TABLES["2a"], _source(three)).rows[0].measured
+    assert {(entry.word, entry.comparison) for entry in entries} == {("same run", None)}
+
+
+def test_the_distance_is_extrapolated_to_infinitely_many_images(three: Path) -> None:
+    source = _source(three)
+    filled = fill(TABLES["2a"], source)
+    ids = source.cells("2a", "autoregressive")
+    values = [(2000 * (source.number(id, "score/fd_digits") or 0) - 360 * 13.2) / 1640 for id in ids]
+    (entry,) = filled.rows[1].further
+    assert entry.text == stats.number(float(np.mean(values)), 2)
+    assert entry.half == stats.number(scipy_stats.sem(values) * scipy_stats.t.ppf(0.975, 2), 2)
+    assert f"autoregressive {entry.text} ± {entry.half}." in filled.notes[-1]
+    line = list(csv.DictReader(io.StringIO(to_csv(filled))))[1]
+    assert float(line["measured score/fd_digits_extrapolated"]) == pytest.approx(np.mean(values), rel=1e-9)
+
+
+def test_systems_and_settings_stand_beside_results_of_the_paper_s_tables(one: Path) -> None:
+    source = _source(one)
+    assert [table.id for table in source.tables] == ["1a", "1b", "2a", "3", "4"]
+    systems, settings = (fill(TABLES[id], source) for id in ("3", "4"))
+    rows = {row.label: row for row in systems.rows}
+    assert rows["VAR"].measured[0].reason == "another system: published numbers only"
+    assert rows["TokenBridge-H"].measured[0].reason == "needs ImageNet 256×256 and GPUs: not run"
+    assert [entry.text for entry in rows["TokenBridge-H"].published] == ["910", "1.55", "313.3", "0.80", "0.65"]
+    own = {row.label: row.chosen[0].text for row in settings.rows}
+    assert settings.chosen[0].title == "preset digits"
+    assert own["optimizer"] == "betas 0.9, 0.95, weight decay 0.02"
+    assert own["learning rate"] == "learning rate 0.004, batch 32"
+    assert own["EMA"] == "0.998"
+    assert "backbone dropout 0" in own["dropout / attention dropout / label dropout"]
+    assert "preset digits (base of this report)" in to_markdown(settings)
+    assert (
+        to_csv(settings).splitlines()[0]
+        == "label,seeds,cells,chosen base,published paper,published released,empty because"
+    )
 
 
 def test_half_finished_seeds_are_refused(three: Path) -> None:

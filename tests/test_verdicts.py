@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
 from analysis.source import read
+from analysis.tables import fill
 from analysis.verdicts import verdicts
+from experiments.paper import FD, TABLES
 from tests.synthetic_source import edit_frame, write_source
+from tokenbridge.config import UserError
 
 GENERATION = ("2a", "2b", "2c", "2d", "2e", "heads")
 
@@ -71,6 +76,7 @@ def test_a_summary_has_two_sentences_a_table_and_three_for_all_heads(three: Path
 
 
 def test_the_order_of_channels(three: Path) -> None:
+    _set(three, "2b", "frequency", "score/fd_digits", 11.4, 11.6, 11.2)
     said = _sentences(three, "2b")
     assert "undecided: The frequency order of channels and the stored one cannot be told apart in fd_digits:" in said
     _set(three, "2b", "frequency", "score/fd_digits", 5.0, 5.1, 4.9)
@@ -81,10 +87,34 @@ def test_the_order_of_channels(three: Path) -> None:
     assert "does not hold: The frequency order of channels loses to the stored one in fd_digits" in _sentences(three)
 
 
+def test_a_sentence_says_what_its_table_says(three: Path) -> None:
+    """Better by its own interval, but not among all verdicts of the table: neither of them shows a difference."""
+    _set(three, "2b", "frequency", "score/fd_digits", 11.18, 11.10, 11.12)
+    for column in [column.key for column in TABLES["2b"].measured if column != FD]:
+        _set(three, "2b", "frequency", column, 0.9, 0.1, 1.9)
+    source = read(three / "source")
+    entry = fill(TABLES["2b"], source).rows[1].measured[0]
+    assert entry.comparison is not None
+    assert entry.comparison.p < 0.05 < entry.comparison.adjusted
+    assert entry.word == "no difference shown"
+    said = _sentences(three, "2b")
+    assert "undecided: The frequency order of channels and the stored one cannot be told apart in fd_digits:" in said
+    assert f"the difference is {entry.change.removeprefix('+')} (corrected)" in said
+
+
+def test_no_sentence_is_made_of_two_protocols(one: Path) -> None:
+    source = read(one / "source")
+    protocol = source.protocol(source.cells("2a", "parallel")[0], "score")
+    edit_frame(one, "parallel", {"protocol.score": json.dumps(protocol | {"images": 500})})
+    with pytest.raises(UserError, match="2a, column score/fd_digits: images=500 in row 'parallel' but 2000"):
+        verdicts(read(one / "source"))
+
+
 def test_levels_groups_and_head_sizes_are_trends_between_the_ends(three: Path) -> None:
     assert "does not hold: With more levels the model gets worse in fd_digits: B=16 11.42" in _sentences(three, "2c")
     assert "holds: With more channels predicted together the model gets worse in fd_digits" in _sentences(three, "2d")
     assert "holds: With a larger head the model gets better in fd_digits" in _sentences(three, "2e")
+    _set(three, "2e", "256×3", "likelihood/bits_per_dim", 1.2, 1.3, 1.25)
     assert "undecided: 256×3 and 1024×6 cannot be told apart in bits per dimension" in _sentences(three, "2e")
     _set(three, "2c", "B=64", "score/fd_digits", 5.0, 5.1, 4.9)
     _set(three, "2c", "B=32", "score/fd_digits", 15.0, 15.1, 14.9)
@@ -105,7 +135,9 @@ def test_discrete_and_continuous_tokens_by_their_best_rows(three: Path) -> None:
     said = _sentences(three, "heads")
     best = "The best post-training quantized tokens"
     assert f"holds: {best} beat the best continuous tokens in fd_digits: 11.42 ± 0.20 (B=16, autoregressive)" in said
-    assert "(continuous, flow); the difference is −1.29 ± 0.18; lowest of 8 rows and of 4." in said
+    assert re.search(
+        r"\(continuous, flow\); the difference is −1\.29 ± 0\.\d\d \(corrected\); lowest of 8 rows and of 4\.", said
+    )
     assert f"holds: {best} beat the best trained tokenizers in fd_digits" in said
     _set(three, "heads", "continuous, flow", "score/fd_digits", 11.3, 11.6, 11.2)
     _set(three, "heads", "LFQ, parallel", "score/fd_digits", 1.1, 1.0, 1.2)
