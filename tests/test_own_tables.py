@@ -188,7 +188,7 @@ def test_every_link_of_the_page_leads_to_one_place(three: Path) -> None:
     ids, links = re.findall(r' id="([^"]+)"', text), re.findall(r'href="#([^"]+)"', text)
     assert len(ids) == len(set(ids))
     assert set(links) <= set(ids)
-    assert text.count("#source-cell-b016-r5-autoregressive-s0") == 5
+    assert text.count('<th scope="row"><a href="#source-cell-b016-r5-autoregressive-s0') == 5
 
 
 def test_a_row_with_fewer_seeds_than_another_of_its_cells_keeps_its_own_line(three: Path) -> None:
