@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
-from analysis.look import WIDTH, Z, open_face
+from analysis.look import Z, open_face, size
 
 PANTER_DITE = math.pi * math.sqrt(3) / 2
 ENTROPY_CODED = math.pi * math.e / 6
@@ -39,7 +39,7 @@ class Quantized:
 def distortion(points: Sequence[Quantized]) -> Figure:
     """Mean squared error against levels with Panter–Dite and Shannon; against entropy with πe/6·2^(−2H) and Shannon."""
     with_entropy = [point for point in points if point.entropy is not None]
-    figure = Figure(figsize=(WIDTH, 4.3), layout="constrained")
+    figure = Figure(figsize=size(4.3), layout="constrained")
     panels = figure.subplots(1, 2 if with_entropy else 1, sharey=True, squeeze=False)[0]
     names = list(dict.fromkeys(point.series for point in points))
     looks = dict(zip(names, MARKERS * len(names), strict=False))
@@ -90,7 +90,7 @@ class Rebuilt:
 
 def quality(points: Sequence[Rebuilt], labels: Sequence[str]) -> Figure:
     """A panel a metric against bits an image; continuous latents are a line with a band."""
-    figure = Figure(figsize=(WIDTH, 0.7 + 2.5 * len(labels)), layout="constrained")
+    figure = Figure(figsize=size(0.7 + 2.5 * len(labels)), layout="constrained")
     panels = figure.subplots(len(labels), 1, sharex=True, squeeze=False)[:, 0]
     names = list(dict.fromkeys(point.series for point in points if point.bits is not None))
     looks = dict(zip(names, MARKERS, strict=False))
@@ -140,7 +140,7 @@ def _continuous(axes: Axes, values: Sequence[tuple[float, float | None] | None])
 
 def training(bands: pd.DataFrame) -> Figure:
     """bands: model, key, step, mean, low, high over seeds. Loss above, learning rate below."""
-    figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
+    figure = Figure(figsize=size(5.2), layout="constrained")
     loss, rate = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     models = list(dict.fromkeys(bands["model"]))
     looks = dict(zip(models, MARKERS, strict=False))

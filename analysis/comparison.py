@@ -17,7 +17,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.look import WIDTH, open_face, spread
+from analysis.look import open_face, size, spread
 from analysis.stats import Estimate
 
 GROUPS = ("post-training quantized", "trained tokenizers", "continuous")
@@ -80,7 +80,7 @@ def comparison(points: Sequence[Point]) -> Figure:
     """One panel by token; a second one against time where at least two points have one."""
     timed = [point for point in points if point.ms is not None]
     count = 1 if len(timed) < 2 else 2
-    figure = Figure(figsize=(WIDTH, 0.7 + 3.1 * count), layout="constrained")
+    figure = Figure(figsize=size(0.7 + 3.1 * count), layout="constrained")
     panels = list(figure.subplots(count, 1, sharey=True, squeeze=False)[:, 0])
     _by_token(panels[0], points)
     spread(panels[0], "y", [point.fd.mean for point in points])
@@ -96,7 +96,7 @@ def comparison(points: Sequence[Point]) -> Figure:
 
 def costs(points: Sequence[Point], keys: Sequence[str]) -> Figure:
     """A panel a cost: discrete rows and continuous ones, each with its front."""
-    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    figure = Figure(figsize=size(4.2), layout="constrained")
     panels = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
     looks: dict[str, tuple[str, str, bool]] = dict(
         zip(GROUPS, (("C0", "o", False), ("C1", "s", False), ("C2", "D", True)), strict=True)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.effects import Effect
-from analysis.look import WIDTH
+from analysis.look import size
 from experiments.paper import Column
 from tokenbridge.overrides import plain
 
@@ -40,7 +40,7 @@ def main_effects(rows: Sequence[tuple[Column, Sequence[Panel]]]) -> Figure:
     count = len(rows[0][1])
     lines = -(-count // MOST)
     columns = -(-count // lines)
-    figure = Figure(figsize=(WIDTH, HEIGHT * len(rows) * lines + 0.9), layout="constrained")
+    figure = Figure(figsize=size(HEIGHT * len(rows) * lines + 0.9), layout="constrained")
     grid = figure.subplots(len(rows) * lines, columns, squeeze=False)
     for i, (column, panels) in enumerate(rows):
         places = np.ravel(grid[i * lines : (i + 1) * lines])

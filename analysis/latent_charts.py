@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from analysis.look import WIDTH, spread
+from analysis.look import size, spread
 
 COLUMNS = 4
 
@@ -32,7 +32,7 @@ def latent_histograms(example: Mapping[str, NDArray[np.float64]]) -> Figure:
     edges, before, after = example["edges"], example["before"], example["after"]
     centers = np.broadcast_to(example["centers"], (len(before), example["centers"].shape[-1]))
     rows = -(-len(before) // COLUMNS)
-    figure = Figure(figsize=(WIDTH, 0.7 + 1.7 * rows), layout="constrained")
+    figure = Figure(figsize=size(0.7 + 1.7 * rows), layout="constrained")
     panels: list[Axes] = list(np.ravel(figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)))
     reach = _reach(edges, before)
     bell = np.linspace(-reach, reach, 201)
@@ -96,7 +96,7 @@ def spectra(example: Mapping[str, NDArray[Any]]) -> Figure:
     frequencies (K,), power (C, K), share (C,), order (C,), cutoff (). A channel has one shade in both panels.
     """
     order, share, cutoff = example["order"], example["share"], float(example["cutoff"])
-    figure = Figure(figsize=(WIDTH, max(3.4, 0.9 + 0.27 * len(order))), layout="constrained")
+    figure = Figure(figsize=size(max(3.4, 0.9 + 0.27 * len(order))), layout="constrained")
     lines, bars = figure.subplots(1, 2, width_ratios=(3, 2))
     shades = _shades(len(order))
     for place, channel in enumerate(order):
@@ -138,7 +138,7 @@ def levels_used(counts: NDArray[np.int64]) -> Figure:
     """
     channels, levels = counts.shape
     times = levels * counts / counts.sum(1, keepdims=True)
-    figure = Figure(figsize=(WIDTH, max(2.4, 1.5 + 0.27 * channels)), layout="constrained")
+    figure = Figure(figsize=size(max(2.4, 1.5 + 0.27 * channels)), layout="constrained")
     axes = figure.subplots()
     colours = sns.color_palette("crest", as_cmap=True)
     bar = {"label": "times an even share", "orientation": "horizontal", "aspect": 40, "shrink": 0.6, "pad": 0.03}

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from analysis.look import WIDTH
+from analysis.look import size
 from analysis.stats import Estimate
 
 Place = tuple[float, float]
@@ -36,7 +36,7 @@ def heat_maps(panels: Sequence[Panel]) -> Figure:
     """Guidance upwards, temperature across; one scale of colour for all panels."""
     rows, columns = -(-len(panels) // COLUMNS), min(COLUMNS, len(panels))
     tall = max(len({place[0] for place in panel.values}) for panel in panels)
-    figure = Figure(figsize=(WIDTH, rows * (0.75 + 0.4 * tall) + 0.4), layout="constrained")
+    figure = Figure(figsize=size(rows * (0.75 + 0.4 * tall) + 0.4), layout="constrained")
     grid = list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
     means = [each.mean for panel in panels for each in panel.values.values()]
     norm = LogNorm(min(means), max(means)) if 0 < min(means) < max(means) else None
