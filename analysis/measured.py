@@ -10,6 +10,9 @@ from analysis.stats import Estimate
 from experiments.paper import EXTRAPOLATED, FD, Column
 from tokenbridge.config import UserError
 
+_EXTRAPOLATES = ("sample/images", FD.key, f"{FD.key}_floor_images", f"{FD.key}_at_floor_images")
+"""N, the distance at N, and the same for as many images as the floor has"""
+
 
 def measure(column: Column, label: str, ids: Sequence[str], source: Source, images: bool = True) -> Estimate | None:
     """The estimate of a row in the column's printed scale; None where no cell has the number.
@@ -19,7 +22,8 @@ def measure(column: Column, label: str, ids: Sequence[str], source: Source, imag
     """
     asked = _asked(column, ids, source)
     found = {id: value * column.scale for id in asked if (value := number(source, id, column)) is not None}
-    if not found or any(source.odd(id, column.key) for id in asked):
+    read = _EXTRAPOLATES if column == EXTRAPOLATED else (column.key,)
+    if not found or any(source.odd(id, key) for id in asked for key in read):
         return None  # no mean of the others: absence() says why
     if len(found) < len(asked):
         raise UserError(
@@ -34,9 +38,7 @@ def number(source: Source, cell: str, column: Column) -> float | None:
     """A metric of a cell as it is stored, or computed from those that are."""
     if column != EXTRAPOLATED:
         return source.number(cell, column.key)
-    # N, the distance at N, and the same for as many images as the floor has
-    keys = ("sample/images", FD.key, f"{FD.key}_floor_images", f"{FD.key}_at_floor_images")
-    images, value, few_images, few = (source.number(cell, key) for key in keys)
+    images, value, few_images, few = (source.number(cell, key) for key in _EXTRAPOLATES)
     if images is None or value is None or few_images is None or few is None or images <= few_images:
         return None
     return stats.extrapolated(value, images, few, few_images)
