@@ -98,9 +98,15 @@ def _save(file: Path, frame: pd.DataFrame, stamp: str) -> None:
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name)
     os.close(handle)
     try:
-        # a dictionary helps texts; numbers nearly all differ
-        text: Any = [field.name for field in table.schema if pa.types.is_large_string(field.type)]
-        parquet.write_table(table, name, compression="none", use_dictionary=text, write_page_checksum=True)
+        # a dictionary helps where texts repeat; ids and numbers nearly all differ
+        few: Any = [
+            field.name
+            for field in table.schema
+            if pa.types.is_large_string(field.type) and 20 * len(table[field.name].unique()) < table.num_rows
+        ]
+        parquet.write_table(
+            table, name, compression="none", use_dictionary=few, write_page_checksum=True, write_statistics=False
+        )
         Path(name).replace(file)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -126,7 +132,9 @@ def _load(file: Path, stamp: str) -> pd.DataFrame | None:
     # the types say what pandas' own notes would say, which take longer to read than the numbers
     frame = pa.table(columns, schema=once.schema).to_pandas(split_blocks=True, ignore_metadata=True)
     for name in notes["objects"]:
-        codes, texts = pd.factorize(frame[name])
+        codes, texts = (
+            (np.zeros(len(frame), int), once[name].to_pylist()) if name in same else pd.factorize(frame[name])
+        )
         seen = np.empty(len(texts), dtype=object)
         seen[:] = [json.loads(text) for text in texts]
         frame[name] = pd.Series(seen[codes], dtype=object)
