@@ -55,6 +55,14 @@ def call(monkeypatch, capsys) -> Callable[..., Any]:
     return run
 
 
+@pytest.fixture
+def one_figure(monkeypatch) -> None:
+    """Reports draw one figure, in a tenth of the time that all take; for tests whose matter is something else."""
+    from analysis import figures
+
+    monkeypatch.setattr(figures, "MAKERS", (("1a", figures.latents.levels_used),))
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory) -> Path:
     """A small runs folder with an empty MLflow file; tests copy it."""
