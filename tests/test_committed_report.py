@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from analysis.report import build
 from analysis.source import read
 from analysis.tables import fill
@@ -11,6 +13,7 @@ from experiments.paper import TABLES
 COMMITTED = Path(__file__).parents[1] / "reports" / "digits"
 
 
+@pytest.mark.slow
 def test_it_builds_again_byte_for_byte(tmp_path):
     shutil.copytree(COMMITTED / "source", tmp_path / "digits" / "source")
     build(tmp_path / "digits")
