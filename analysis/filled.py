@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from analysis.stats import Comparison, Estimate, Over
 from experiments.paper import Column, Table
@@ -86,6 +86,18 @@ class Filled:
         tokens = [row.label.partition(", ")[0] for row in self.rows]
         named = self.table.own and self.table.kind == "generation"
         return [named and i > 0 and token != tokens[i - 1] for i, token in enumerate(tokens)]
+
+    @property
+    def panels(self) -> list[Filled]:
+        """A table with many columns as two for a narrow page: the measured ones, and all others below them."""
+        if not (self.dense and self.measured and (self.chosen or self.published)):
+            return [self]
+        above = [replace(row, chosen=(), published=()) for row in self.rows]
+        below = [replace(row, measured=()) for row in self.rows]
+        return [
+            replace(self, rows=tuple(above), chosen=(), published=()),
+            replace(self, rows=tuple(below), measured=()),
+        ]
 
     @property
     def dense(self) -> bool:
