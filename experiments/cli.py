@@ -62,7 +62,7 @@ app.command()(tune)
 
 @app.command()
 def run(
-    preset: Annotated[str, typer.Argument(help="digits, imagenet256-B, imagenet256-L or imagenet256-H")],
+    preset: Annotated[str, typer.Argument(help="digits, imagenet256-B, -L or -H, or imagenet256-mar-B, -L or -H")],
     settings: Settings = None,
     only: Annotated[
         list[str] | None,

@@ -61,7 +61,7 @@ class Kind:
 
     name: str
     needs: tuple[str, ...]
-    """`tokenizer` for trained tokens only"""
+    """`tokenizer` for trained tokens only; `train` needs nothing where its weights are imported"""
     reads: Callable[[RunConfig], dict[str, Any]]
     version: int = 1
     resumable: bool = False
@@ -187,7 +187,8 @@ def _add(name: str, cell: Cell, found: dict[str, Stage]) -> None:
     kind, trained = KINDS[name], cell.config.quantizer.trained
     if name == "tokenizer" and not trained:
         raise UserError(f"tokenizer trains quantizer.kind=vq, fsq or lfq, not {cell.config.quantizer.kind}")
-    needs = [needed for needed in kind.needs if needed != "tokenizer" or trained]
+    imported = name == "train" and cell.config.train.released
+    needs = [needed for needed in kind.needs if not imported and (needed != "tokenizer" or trained)]
     for needed in needs:
         _add(needed, cell, found)
     inputs = tuple((needed, found[needed].id) for needed in needs)

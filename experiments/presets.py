@@ -2,11 +2,13 @@
 
 digits: about two minutes of training on one CPU core; measured results in reports/digits.
 imagenet256-*: the paper's (table 4 and text); published FID 1.76 (L), 1.55 (H). Not run here: no ImageNet, no GPU.
+imagenet256-mar-*: MAR with its released heads, in the same training; published FID 2.31 (B), 1.78 (L), 1.55 (H).
 """
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 
 from tokenbridge.config import (
     Autoencoder,
@@ -20,6 +22,7 @@ from tokenbridge.config import (
     Train,
     UserError,
 )
+from tokenbridge.overrides import override
 
 DIGITS = RunConfig(
     # 16 levels: with 1,438 training images, finer ones are each seen too seldom; of 16 positions, half masked or more
@@ -44,7 +47,14 @@ THREADS = {"digits": 1}
 so the commands of a report repeat its numbers. On an idle machine two train about 1.5 times as fast (--threads)."""
 
 
-def _imagenet(width: int, depth: int, heads: int, head: Head, temperature: float, guidance: float) -> RunConfig:
+_BACKBONES = {
+    "B": Backbone(width=768, encoder_depth=12, decoder_depth=12, heads=12),
+    "L": Backbone(width=1024, encoder_depth=16, decoder_depth=16, heads=16),
+    "H": Backbone(width=1280, encoder_depth=20, decoder_depth=20, heads=16),
+}
+
+
+def _imagenet(size: str, head: Head, temperature: float, guidance: float) -> RunConfig:
     return RunConfig(
         data=Data(
             source="folder",
@@ -56,7 +66,8 @@ def _imagenet(width: int, depth: int, heads: int, head: Head, temperature: float
         ),
         autoencoder=Autoencoder(source="diffusers", path="kl16", channels=16, stride=16),
         latents=Latents(scale=0.2325),
-        backbone=Backbone(width=width, encoder_depth=depth, decoder_depth=depth, heads=heads),
+        quantizer=Quantizer(kind="identity" if head.kind == "diffusion" else "gaussian"),
+        backbone=_BACKBONES[size],
         head=head,
         train=Train(),
         sample=Sample(temperature=temperature, guidance=guidance),
@@ -66,16 +77,40 @@ def _imagenet(width: int, depth: int, heads: int, head: Head, temperature: float
 PRESETS: dict[str, RunConfig] = {
     "digits": DIGITS,
     # the paper gives no temperature and guidance for B; those of L stand in
-    "imagenet256-B": _imagenet(768, 12, 12, Head(width=768, depth=4), 0.97, 3.1),
-    "imagenet256-L": _imagenet(1024, 16, 16, Head(width=1024, depth=4), 0.97, 3.1),
-    "imagenet256-H": _imagenet(1280, 20, 16, Head(width=1024, depth=6), 0.91, 3.45),
+    "imagenet256-B": _imagenet("B", Head(width=768, depth=4), 0.97, 3.1),
+    "imagenet256-L": _imagenet("L", Head(width=1024, depth=4), 0.97, 3.1),
+    "imagenet256-H": _imagenet("H", Head(width=1024, depth=6), 0.91, 3.45),
+    "imagenet256-mar-B": _imagenet("B", Head(kind="diffusion", width=1024, depth=6), 1.0, 2.9),
+    "imagenet256-mar-L": _imagenet("L", Head(kind="diffusion", width=1280, depth=8), 1.0, 3.0),
+    "imagenet256-mar-H": _imagenet("H", Head(kind="diffusion", width=1536, depth=12), 1.0, 3.2),
 }
+
+_FREQUENCY = (8, 1, 10, 9, 6, 12, 4, 0, 3, 11, 7, 14, 2, 15, 13, 5)  # channels of KL-16, as TokenBridge was released
+RELEASED: dict[str, RunConfig] = {
+    **{
+        f"tokenbridge-{size}": override(
+            PRESETS[f"imagenet256-{size}"], {"head.start": "released", "head.order": _FREQUENCY} | changes
+        )
+        for size, changes in (("B", {}), ("L", {"sample.temperature": 0.96}), ("H", {}))
+    },
+    **{f"mar-{size}": override(PRESETS[f"imagenet256-mar-{size}"], {"head.start": "released"}) for size in "BLH"},
+}
+"""Configurations of the released weights by name: sampled as their release samples them"""
 
 
 def preset(name: str) -> RunConfig:
     """A base configuration by name; UserError names the closest where there is none."""
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, 1, 0.3)
-        hint = f"did you mean {near[0]}?" if near else f"presets are {', '.join(PRESETS)}"
-        raise UserError(f"{name} is no preset; {hint}")
-    return PRESETS[name]
+    return _named(name, PRESETS, "preset")
+
+
+def released(name: str) -> RunConfig:
+    """The configuration of released weights by name; UserError names the closest where there is none."""
+    return _named(name, RELEASED, "released model")
+
+
+def _named(name: str, known: Mapping[str, RunConfig], what: str) -> RunConfig:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1, 0.3)
+        hint = f"did you mean {near[0]}?" if near else f"{what}s are {', '.join(known)}"
+        raise UserError(f"{name} is no {what}; {hint}")
+    return known[name]

@@ -63,11 +63,10 @@ def extractor(config: RunConfig) -> dict[str, Any]:
 
 
 def train(config: RunConfig) -> dict[str, Any]:
-    return {
-        "backbone": config.backbone.model_dump(),
-        "head": config.head.training_settings(),
-        "train": config.train.model_dump(),
-    }
+    """Imported weights are their file: no other setting of a training made them."""
+    model = {"backbone": config.backbone.model_dump(), "head": config.head.training_settings()}
+    released = config.train.released
+    return model | ({"released": released} if released else {"train": config.train.model_dump()})
 
 
 def likelihood(config: RunConfig) -> dict[str, Any]:

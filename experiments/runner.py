@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from experiments.pipeline import KINDS, Cell, Stage, graph, needing, record
+from experiments.trained import require_imported
 from experiments.work import run_stage
 from tokenbridge.artifacts import JOURNAL, Store, journal_end, read_json
 from tokenbridge.config import RunConfig, Runtime, UserError
@@ -58,6 +59,7 @@ def attempt_cells(
     sweep: that the cells are of.
     """
     stages = graph([*cells, *ahead])  # raises for a cell that cannot work, before anything runs
+    require_imported(store, stages.values())
     with joined() as here:
         if here.size > 1 and jobs > 1:
             raise UserError(f"--jobs={jobs} must be 1 where {here.size} processes share each training; leave it out")
@@ -236,6 +238,8 @@ def seconds_of_work(store: Store) -> dict[str, float]:
             config = build(RunConfig, about["config"])
         except UserError:
             continue  # of another version of the project
+        if about["kind"] == "train" and config.train.released:
+            continue  # imported
         seconds[about["kind"]] = about["wall_seconds"] / KINDS[about["kind"]].work(config)
     return seconds
 

@@ -1,4 +1,4 @@
-"""Commands beside the main flow: doctor, speed, and training what ships again."""
+"""Commands beside the main flow: doctor, speed, released weights, and training what ships again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.options import DEFAULT_RUNS, DEFAULT_TRAINED, Device, Runs, TrainedOut
+from experiments.options import DEFAULT_RUNS, DEFAULT_TRAINED, Device, Runs, Settings, TrainedOut
 from tokenbridge.artifacts import Store, writable
 from tokenbridge.config import Runtime
 from tokenbridge.overrides import build
@@ -49,6 +49,31 @@ def speed(
     print(bucketized_encoding(1_000_000 if quick else 3_000_000, rounds=1 if quick else 3).line())
     module.plan(store, rows)
     tracking.sync(store, [cell.id for cell in rows.values()])
+
+
+@tools.command("import")
+def import_released(
+    path: Annotated[Path, typer.Argument(help="checkpoint-last.pth of a release")],
+    model: Annotated[str, typer.Option("--as", help="tokenbridge-B, -L or -H, or mar-B, -L or -H")],
+    settings: Settings = None,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Make released weights of TokenBridge or MAR the finished training of their configuration."""
+    from experiments import pipeline, presets, trained
+    from tokenbridge.overrides import override
+    from tokenbridge.released import read_released, require_fit, write_released
+
+    config = override(presets.released(model), settings or ())
+    weights = read_released(path)
+    require_fit(weights, config)
+    config = override(config, {"train.released": weights.id})
+    store, cell = Store(runs), pipeline.Cell(model, config, ("train",))
+    (stage,) = cell.stages()
+    with store.writing(stage.id, stage.about()) as out:
+        if out is not None:
+            write_released(weights, config, out)
+    pipeline.record(store, [cell], pipeline.EXPERIMENT)
+    print(f"{model} is {stage.id} in {runs / 'stages'}; go on: {trained.command(config)} --name {model}")
 
 
 @tools.command("train-autoencoder")

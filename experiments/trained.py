@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from experiments.cells import Cell, read_cells
-from experiments.pipeline import JOINT, differing
+from experiments.pipeline import JOINT, Stage, differing
 from experiments.pipeline import Cell as Planned
 from experiments.presets import PRESETS
 from tokenbridge.artifacts import Store
@@ -40,6 +40,7 @@ def models(store: Store, what: str, assignments: Sequence[str] = ()) -> Models:
         raise UserError(f"{what} is not trained in {store.root}; run first: {command(config)} --only train")
     known = {id for cell in cells.values() if (id := cell.stages.get("train"))}
     seeds = {config.train.seed, *(cell.config.get("train", {}).get("seed", 0) for cell in cells.values())}
+    seeds = {0} if config.train.released else seeds
     same = {seed: override(config, {"train.seed": seed}) for seed in sorted(seeds)}
     untrained = [seed for seed, each in same.items() if not store.finished(training(each))]
     trained = tuple(each for seed, each in same.items() if seed not in untrained)
@@ -53,6 +54,17 @@ def training(config: RunConfig) -> str:
     """Id of the stage that trains a configuration. UserError for a pair that cannot work."""
     config.require_pair()
     return Planned("", config, ("train",)).stages()[-1].id
+
+
+def require_imported(store: Store, stages: Iterable[Stage]) -> None:
+    """Raise UserError where weights are to be imported first: before the stages they do not need take hours."""
+    for stage in stages:
+        released = stage.config.train.released
+        if stage.kind.name == "train" and released and not store.finished(stage.id):
+            raise UserError(
+                f"train.released={released} has no weights in {store.root} that fit {stage.label}; run first:"
+                " tokenbridge import PATH --as MODEL, with the same settings of backbone and head"
+            )
 
 
 def command(config: RunConfig) -> str:

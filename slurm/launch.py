@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from experiments.grid import Grid, Request
 from experiments.pipeline import KINDS
 from experiments.runner import seconds_of_work, time_text
+from experiments.trained import require_imported
 from slurm import plan, resources, rounds, submit
 from tokenbridge.artifacts import Store
 from tokenbridge.config import Runtime, UserError
@@ -32,6 +33,7 @@ class Cost:
 def cost(store: Store, grid: Grid, cluster_file: str) -> Cost:
     """Jobs, arrays and device-hours by kind of stage; of searched tables, the rows at the chosen points come later."""
     cluster, stages = resources.read(cluster_file), rounds.of(store, grid, 1).stages()
+    require_imported(store, stages.values())
     todo, rates = submit.unfinished(store, stages), seconds_of_work(store)
     lines, hours = [f"on Slurm, by {cluster.path}:"], 0.0
     for array in plan.arrays(todo.values(), len(todo) or 1):

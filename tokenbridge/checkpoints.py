@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import torch
@@ -51,27 +52,32 @@ _ROWS = {
     _MODULATION: "head.net.modulation.{of}",
 }
 _VECTORS = ("backbone.unconditional", "backbone.mask_token")  # released with leading 1s
-_BUFFERS = {"boundaries", "reconstruction_values", "channel_mask"}  # recomputed from the config
+BUFFERS = {"boundaries", "reconstruction_values", "channel_mask"}  # recomputed from the config
 
 
 def from_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A released TokenBridge or MAR state dict as the state dict of Generator.
 
     MAR's head becomes a diffusion head; with head.start=released it samples as released. UserError for a key that
-    it does not know.
+    it does not know, or that two keys are the same weight of ours.
     """
     ours: dict[str, Tensor] = {}
     rows: dict[str, dict[float, Tensor]] = {}
     for key, value in state.items():
-        if key in _BUFFERS:
+        if key in BUFFERS:
             continue
-        if row := _row(key):
-            rows.setdefault(row[0], {})[row[1]] = value
+        name, row = _row(key) or (_rename(key), None)
+        if name in ours or row in rows.get(name, {}):
+            raise UserError(f"{key} is there under another name too, and only one can be {name}; give a whole release")
+        if row is not None:
+            rows.setdefault(name, {})[row] = value
             continue
-        name = _rename(key)
         squeezed = value.squeeze(0) if value.dim() == 3 and len(value) == 1 else value
         ours[name] = squeezed.reshape(-1) if name in _VECTORS else squeezed
     for name, found in rows.items():
+        gaps = [row for row in range(len(found) - (math.inf in found)) if row not in found]
+        if gaps:
+            raise UserError(f"part {gaps[0]} of {name} is missing; give a whole release")
         tensors = [found[row] for row in sorted(found)]
         ours[name] = torch.stack(tensors) if name.startswith("head.out_") else torch.cat(tensors)
     return ours

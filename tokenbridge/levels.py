@@ -40,13 +40,17 @@ def _fixed_centers(config: Quantizer) -> Array:
 
 def gaussian_centers(levels: int, std_range: float, edges: str = "clamped") -> Array:
     """(levels,) means of N(0, 1) in equal-probability bins within ±std_range (equations 2 and 3)."""
-    if edges == "clamped":
-        bounds = np.clip(ndtri(np.linspace(0, 1, levels + 1)), -std_range, std_range)
-    else:
-        bounds = ndtri(np.linspace(ndtr(-std_range), ndtr(std_range), levels + 1))
+    bounds = gaussian_bounds(levels, std_range, edges)
     density = np.exp(-(bounds**2) / 2) / math.sqrt(2 * math.pi)
     means = -np.diff(density) / np.diff(ndtr(bounds))
     return (means - means[::-1]) / 2  # exactly symmetric
+
+
+def gaussian_bounds(levels: int, std_range: float, edges: str = "clamped") -> Array:
+    """(levels + 1,) edges of those bins."""
+    if edges == "clamped":
+        return np.clip(ndtri(np.linspace(0, 1, levels + 1)), -std_range, std_range)
+    return ndtri(np.linspace(ndtr(-std_range), ndtr(std_range), levels + 1))
 
 
 def quantile_centers(values: Array, levels: int) -> Array:

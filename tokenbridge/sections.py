@@ -215,6 +215,14 @@ class Train(Config):
     """share of masked positions: from a normal around 1, cut to [mask_ratio_min, 1]"""
     mask_ratio_deviation: float = Field(default=0.25, gt=0)
     seed: int = Field(default=0, ge=0)
+    released: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{12}$", exclude_if=lambda value: value is None)
+    """weights that are imported, not trained: their file, as `tokenbridge import` names it. Unset, it enters no id"""
+
+    @model_validator(mode="after")
+    def _seedless(self) -> Self:
+        if self.released and self.seed:
+            raise ValueError(f"train.seed={self.seed} must be 0 with train.released, whose weights have no other seed")
+        return self
 
     @model_validator(mode="after")
     def _warmup(self) -> Self:

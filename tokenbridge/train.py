@@ -57,6 +57,8 @@ def load_model(config: RunConfig, inputs: Mapping[str, Path], device: torch.devi
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
     """Train to the end, going on from the folder's checkpoint where there is one. Only rank 0 writes."""
+    if config.train.released:
+        raise UserError(f"train.released={config.train.released} is not trained; run first: tokenbridge import")
     here = world()
     device = here.device(pick_device(runtime))
     model = build_model(config, inputs).to(device).train()
