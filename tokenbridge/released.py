@@ -7,7 +7,6 @@ a model that holds no values.
 from __future__ import annotations
 
 import argparse
-import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -17,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from tokenbridge.artifacts import file_hash, write_json
+from tokenbridge.artifacts import file_hash, write_atomic, write_json
 from tokenbridge.checkpoints import BUFFERS, from_released
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.generator import Generator
@@ -154,10 +153,9 @@ def _equal(found: Tensor, expected: np.ndarray) -> bool:
 def write_released(weights: Released, config: RunConfig, out: Path) -> None:
     """What a finished training leaves: averaged and last weights, and what is known of them."""
     for name, state in (("model", weights.ema), ("model_raw", weights.model)):
+        # clones: of parts of one tensor, safetensors would take the whole
         ours = {key: value.float().contiguous().clone() for key, value in from_released(dict(state)).items()}
-        save_file(ours, out / f"{name}.safetensors")
-        with open(out / f"{name}.safetensors", "rb") as file:
-            os.fsync(file.fileno())
+        write_atomic(out / f"{name}.safetensors", save(ours))
     model = _empty(config)
     counts = {"parameters": model, "head_parameters": model.head}
     metrics = {name: sum(p.numel() for p in part.parameters()) for name, part in counts.items()}
