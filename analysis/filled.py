@@ -76,9 +76,9 @@ class Filled:
         return [any(row.measured[i].half for row in self.rows) for i in range(len(self.measured))]
 
     @property
-    def compares(self) -> bool:
-        """Whether any cell has a verdict."""
-        return any(entry.comparison for row in self.rows for entry in row.measured)
+    def compared(self) -> list[int]:
+        """Which of the measured columns have verdicts."""
+        return [i for i in range(len(self.measured)) if any(row.measured[i].comparison for row in self.rows)]
 
     @property
     def begins(self) -> list[bool]:

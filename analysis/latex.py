@@ -163,7 +163,7 @@ def _mark(entry: Entry) -> str:
 
 def _legend(filled: Filled) -> list[str]:
     """What the marks of verdicts mean, where there are any."""
-    if not filled.compares:
+    if not filled.compared:
         return []
     meanings = ", ".join(f"{mark} {verdict}" for verdict, mark in MARKS.items())
     base = "the axis's first value" if filled.table.kind == "effects" else f"the row {escape(filled.table.base_label)}"
