@@ -54,7 +54,7 @@ def _imagenet(width: int, depth: int, heads: int, head: Head, temperature: float
             image_channels=3,
             classes=1000,
         ),
-        autoencoder=Autoencoder(source="diffusers", path="kl16", channels=16, stride=16),
+        autoencoder=Autoencoder(source="ldm", path="kl16.ckpt", channels=16, stride=16),
         latents=Latents(scale=0.2325),
         backbone=Backbone(width=width, encoder_depth=depth, decoder_depth=depth, heads=heads),
         head=head,
