@@ -40,7 +40,7 @@ class Data(Config):
 class Autoencoder(Config):
     source: Literal["digits", "diffusers", "ldm"] = "digits"
     path: str | None = None
-    """folder of a diffusers AutoencoderKL, for source=diffusers; checkpoint of LDM or MAR (kl16.ckpt), for source=ldm"""
+    """source=diffusers: folder of an AutoencoderKL; source=ldm: checkpoint of LDM or MAR (kl16.ckpt)"""
     channels: int = Field(default=8, ge=1)
     """latent channels C; checked against the weights"""
     stride: int = Field(default=4, ge=1)
