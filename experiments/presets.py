@@ -64,7 +64,7 @@ def _imagenet(size: str, head: Head, temperature: float, guidance: float) -> Run
             image_channels=3,
             classes=1000,
         ),
-        autoencoder=Autoencoder(source="diffusers", path="kl16", channels=16, stride=16),
+        autoencoder=Autoencoder(source="ldm", path="kl16.ckpt", channels=16, stride=16),
         latents=Latents(scale=0.2325),
         quantizer=Quantizer(kind="identity" if head.kind == "diffusion" else "gaussian"),
         backbone=_BACKBONES[size],

@@ -94,6 +94,38 @@ def test_any_diffusers_folder_works(tiny):
     assert frozen.decode(moments[:, :5]).shape == images.shape
 
 
+STYLES = {  # what their configs say; sizes are small
+    "SD": {"latent_channels": 4, "scaling_factor": 0.18215},
+    "SDXL": {"latent_channels": 4, "scaling_factor": 0.13025, "force_upcast": True},
+    "SD3": {"latent_channels": 16, "scaling_factor": 1.5305, "shift_factor": 0.0609},
+    "FLUX": {"latent_channels": 16, "scaling_factor": 0.3611, "shift_factor": 0.1159, "force_upcast": True},
+}
+WITHOUT_QUANT_CONV = {"use_quant_conv": False, "use_post_quant_conv": False}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_styles_of_published_autoencoders(tmp_path, style):
+    """Scale and shift are kept, with and without the convolutions around the latents; latents stay in own units."""
+    from diffusers import AutoencoderKL
+
+    settings = {"mid_block_add_attention": True} | STYLES[style]
+    settings |= WITHOUT_QUANT_CONV if "shift_factor" in settings else {}
+    channels = settings["latent_channels"]
+    frozen = autoencoder.load_autoencoder(folder_config(save_tiny(tmp_path, **settings), channels=channels))
+    assert (frozen.channels, frozen.stride) == (channels, 2)
+    assert (frozen.scaling_factor, frozen.shift_factor) == (settings["scaling_factor"], settings.get("shift_factor"))
+    reference = AutoencoderKL.from_pretrained(tmp_path).eval()
+    assert (reference.quant_conv is None) == ("shift_factor" in settings)
+    images = torch.randint(0, 256, (2, 3, 6, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    moments = frozen.moments(images)
+    with torch.no_grad():
+        expected = reference.encode(images.float() / 127.5 - 1).latent_dist.parameters
+        decoded = reference.decode(expected[:, :channels]).sample
+    assert torch.allclose(moments, expected, atol=1e-5)
+    difference = frozen.decode(moments[:, :channels]).int() - autoencoder.to_bytes(decoded).int()
+    assert difference.abs().max() <= 1  # rounding to bytes may fall to either side
+
+
 def test_a_folder_without_scaling_factor_has_none(tiny):
     settings = json.loads((tiny / "config.json").read_text())
     del settings["scaling_factor"], settings["shift_factor"]

@@ -1,5 +1,5 @@
-"""Frozen autoencoders: the shipped KL autoencoder of the digits, any diffusers AutoencoderKL folder, and the same
-architectures trained with a quantizer (stage `tokenizer`).
+"""Frozen autoencoders: the shipped KL autoencoder of the digits, any diffusers AutoencoderKL folder, LDM's checkpoints,
+and the same architectures trained with a quantizer (stage `tokenizer`).
 
 Letters: B images, H height, W width, C latent channels, h = H / stride, w = W / stride.
 """
@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenbridge import ldm
 from tokenbridge.artifacts import file_hash
 from tokenbridge.config import Autoencoder, RunConfig, UserError
 from tokenbridge.tokenizers import BODY, TRAINED, rounded_from
-from tokenbridge.weight_files import DIGITS, autoencoder_folder, fingerprint
+from tokenbridge.weight_files import DIGITS, autoencoder_file, autoencoder_folder, fingerprint
 from tokenbridge.weights import RUN_AGAIN, fill, read, read_half
 
 DIGITS_ARCHITECTURE: dict[str, Any] = {
@@ -39,7 +40,7 @@ NO_DEVIATION = -30.0
 class FrozenAutoencoder(nn.Module):
     """Images to posterior moments and back, without gradients.
 
-    channels C, stride (pixels a position spans a side) and image_channels are read from the weights' config.
+    channels C, stride (pixels a position spans a side) and image_channels are those of the weights.
     scaling_factor, shift_factor: the config's own (unit = (latent − shift) · scaling); None where it has none, as for
     the shipped digits. Latents here are always in the autoencoder's own units: neither is applied.
     rounded_from: of one trained with a quantizer, from the encoder's output to what the quantizer takes the nearest of.
@@ -109,7 +110,12 @@ def weights_of(config: RunConfig, inputs: Mapping[str, Path]) -> str:
 
 def load_autoencoder(config: Autoencoder, device: torch.device | str = "cpu") -> FrozenAutoencoder:
     """The given autoencoder of a config, in float32; UserError where files are missing or do not match the config."""
-    frozen = load_digits_autoencoder(DIGITS) if config.source == "digits" else _load_folder(autoencoder_folder(config))
+    if config.source == "digits":
+        frozen = load_digits_autoencoder(DIGITS)
+    elif config.source == "ldm":
+        frozen = _load_ldm(autoencoder_file(config))
+    else:
+        frozen = _load_folder(autoencoder_folder(config))
     for name in ("channels", "stride"):
         wanted, found = getattr(config, name), getattr(frozen, name)
         if wanted != found:
@@ -127,6 +133,9 @@ def architecture(config: Autoencoder) -> dict[str, Any]:
     """Settings of diffusers' AutoencoderKL for an untrained one like the given one, but of config.channels channels."""
     if config.source == "digits":
         settings = DIGITS_ARCHITECTURE
+    elif config.source == "ldm":
+        path = autoencoder_file(config)
+        settings = ldm.settings_of(ldm.read_weights(path), path)
     else:
         read_settings = _settings(autoencoder_folder(config, weights=False))
         settings = {key: value for key, value in read_settings.items() if not key.startswith("_")}
@@ -138,9 +147,19 @@ def architecture(config: Autoencoder) -> dict[str, Any]:
 
 def build_body(config: Autoencoder) -> Any:
     """An untrained autoencoder of this architecture (a diffusers AutoencoderKL)."""
+    return _build(architecture(config))
+
+
+def _build(settings: Mapping[str, Any]) -> Any:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # takes seconds to import
 
-    return AutoencoderKL(**architecture(config)).to(memory_format=torch.channels_last)  # pyright: ignore  # three times faster on a CPU
+    return AutoencoderKL(**settings).to(memory_format=torch.channels_last)  # pyright: ignore  # three times faster on a CPU
+
+
+def _load_ldm(path: Path) -> FrozenAutoencoder:
+    state = ldm.read_weights(path)
+    model = _build(ldm.settings_of(state, path))
+    return FrozenAutoencoder(fill(model, ldm.converted(state, model.state_dict(), path), path))
 
 
 def _settings(folder: Path) -> dict[str, Any]:

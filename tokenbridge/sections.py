@@ -38,9 +38,9 @@ class Data(Config):
 
 
 class Autoencoder(Config):
-    source: Literal["digits", "diffusers"] = "digits"
+    source: Literal["digits", "diffusers", "ldm"] = "digits"
     path: str | None = None
-    """folder of a diffusers AutoencoderKL, for source=diffusers"""
+    """source=diffusers: folder of an AutoencoderKL; source=ldm: checkpoint of LDM or MAR (kl16.ckpt)"""
     channels: int = Field(default=8, ge=1)
     """latent channels C; checked against the weights"""
     stride: int = Field(default=4, ge=1)
@@ -49,7 +49,7 @@ class Autoencoder(Config):
     @model_validator(mode="after")
     def _path(self) -> Self:
         if self.source == "digits" and self.path is not None:
-            raise ValueError(f"autoencoder.path={self.path} needs autoencoder.source=diffusers")
+            raise ValueError(f"autoencoder.path={self.path} needs autoencoder.source=diffusers or ldm")
         return self
 
 

@@ -18,6 +18,8 @@ def fingerprint(config: Autoencoder) -> str:
     """SHA-256 of the weights, hex; for a folder, of its config and of each weights file with its name."""
     if config.source == "digits":
         return file_hash(DIGITS)
+    if config.source == "ldm":
+        return file_hash(autoencoder_file(config))
     folder = autoencoder_folder(config)
     text = "".join(f"{path.name}\0{file_hash(path)}\n" for path in [folder / "config.json", *weights_in(folder)])
     return hashlib.sha256(text.encode()).hexdigest()
@@ -33,6 +35,16 @@ def autoencoder_folder(config: Autoencoder, weights: bool = True) -> Path:
             f"autoencoder.path={folder} must hold {files} (AutoencoderKL.save_pretrained writes them); correct the path"
         )
     return folder
+
+
+def autoencoder_file(config: Autoencoder) -> Path:
+    """The checkpoint of autoencoder.source=ldm."""
+    if config.path is None or not Path(config.path).is_file():
+        raise UserError(
+            f"autoencoder.path={config.path} must be a file where autoencoder.source=ldm (kl16.ckpt of MAR or LDM);"
+            " correct the path"
+        )
+    return Path(config.path)
 
 
 def weights_in(folder: Path) -> list[Path]:
