@@ -32,6 +32,18 @@ def content(family: str = "tokenbridge") -> dict[str, Any]:
     return {"model": raw, "model_ema": ema, "optimizer": optimizer, "epoch": 799, "scaler": {}, "args": args}
 
 
+def write(folder: Path, family: str = "tokenbridge", **changes: Any) -> Path:
+    path = folder / "checkpoint-last.pth"
+    torch.save(content(family) | changes, path)
+    return path
+
+
+def change(family: str = "tokenbridge", key: str = "model", **changes: Any) -> dict[str, Any]:
+    """The checkpoint's weights under this key with tensors put in, or taken out where they are None."""
+    state = content(family)[key] | changes
+    return {key: {name: value for name, value in state.items() if value is not None}}
+
+
 def images(folder: Path, classes: int = 7, each: int = 3) -> Path:
     """A folder of noise with one sub-folder a class."""
     draws = np.random.default_rng(0)
