@@ -57,7 +57,12 @@ def test_both_sets_of_weights_are_kept_apart(call, tmp_path, family):
 def paths(tmp_path):
     """Settings of images and an autoencoder that go with the small weights."""
     data, folder = small_release.images(tmp_path / "images"), small_release.autoencoder(tmp_path / "kl")
-    return [f"data.path={data}", f"data.held_out_path={data}", f"autoencoder.path={folder}"]
+    return [
+        f"data.path={data}",
+        f"data.held_out_path={data}",
+        "autoencoder.source=diffusers",
+        f"autoencoder.path={folder}",
+    ]
 
 
 def go_on(call, path, family, paths, *stages):
