@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
-from analysis import facts, verdicts
+from analysis import facts, reading, verdicts
 from analysis.figures import Drawing
 from analysis.filled import Filled
-from analysis.notes import ONCE
+from analysis.notes import SEARCHED
+from analysis.reading import SAID
 from analysis.source import Source
 from analysis.verdicts import Verdict
 from experiments.paper import PAPER, PUBLISHED_ON, Column
@@ -32,9 +33,11 @@ class Contents:
     published_on: str
     """data set of the published numbers; empty where none is shown"""
     verdicts: list[Verdict]
+    reading: reading.Terms
+    """what words and marks mean"""
     sections: list[tuple[str, list[Filled]]]
     table_notes: dict[str, list[str]]
-    """table id -> its notes, without what a table before it has said for all"""
+    """table id -> its notes, without what is said of all tables before them or by another one"""
     glossary: dict[str, list[Column]]
     """table id -> those of its columns that no table before it explains"""
     drawings: list[Drawing]
@@ -66,19 +69,6 @@ class Contents:
         )
         return f"Measured on {self.measured_on}." + (published if self.published_on else "")
 
-    @property
-    def legend(self) -> str:
-        """What the words before the verdicts mean."""
-        if self.published_on:
-            return (
-                "Holds, does not hold, undecided: a claim of the paper, tested here. One seed: seen once, not tested."
-                " Measured: no claim to test."
-            )
-        return (
-            "Measured: the interval of a difference leaves out zero. Undecided: none does. One seed: seen once, without"
-            " an interval."
-        )
-
     def illustrating(self, table: str) -> list[Drawing]:
         return [drawing for drawing in self.drawings if drawing.table == table]
 
@@ -87,15 +77,19 @@ def contents(source: Source, filled: Sequence[Filled], drawings: Sequence[Drawin
     """mlflow: address of the server that has the runs; empty for a report without links to one."""
     shown = {table.table.id for table in filled}
     kinds = [kind for kind in SECTIONS if any(table.table.kind == kind for table in filled)]
+    published_on = PUBLISHED_ON if any(table.published for table in filled) or not source.axes else ""
+    found = verdicts.verdicts(source)
+    terms = reading.terms(filled, found, of_paper=bool(published_on))
     return Contents(
         title=source.plan["title"],
         notes=source.plan.get("notes") or [],
         measured_on=source.measured_on if kinds != ["speed"] else "this machine with random weights",
-        published_on=PUBLISHED_ON if any(table.published for table in filled) or not source.axes else "",
-        verdicts=verdicts.verdicts(source),
+        published_on=published_on,
+        verdicts=found,
+        reading=terms,
         sections=[(SECTIONS[kind], [table for table in filled if table.table.kind == kind]) for kind in kinds],
         table_notes=_table_notes(filled),
-        glossary=_glossary(filled),
+        glossary=_glossary(filled, {title for title, _ in terms}),
         drawings=list(drawings),
         missing=[table.id for table in PAPER if table.id not in shown],
         protocols=facts.protocols(source, filled),
@@ -120,16 +114,17 @@ def _in_page_order(filled: Iterable[Filled]) -> list[Filled]:
 
 
 def _table_notes(filled: Sequence[Filled]) -> dict[str, list[str]]:
-    said: set[str] = set()
+    said = set(SAID)
     found = {}
     for table in _in_page_order(filled):
         found[table.table.id] = [note for note in table.notes if note not in said]
-        said |= set(table.notes) & (set(table.notes) if table.table.kind == "effects" else set(ONCE))
+        said |= set(table.notes) if table.table.kind == "effects" else {SEARCHED}
     return found
 
 
-def _glossary(filled: Sequence[Filled]) -> dict[str, list[Column]]:
-    explained: set[str] = set()
+def _glossary(filled: Sequence[Filled], told: Container[str]) -> dict[str, list[Column]]:
+    """told: titles of those that are explained before all tables."""
+    explained = {column.key for column in reading.COLUMNS if column.title in told}
     found = {}
     for table in _in_page_order(filled):
         columns = [*table.measured, *table.chosen]

@@ -82,7 +82,7 @@ def _panel(axes: Axes, panel: Panel) -> None:
     means = [effect.mean for effect in panel.effects]
     axes.plot(range(len(means)), means, color="C0", linewidth=1.2, zorder=3)
     for x, effect in enumerate(panel.effects):
-        half = effect.difference.half if effect.difference else None
+        half = effect.comparison.corrected if effect.comparison else None
         face = "C0" if effect.settled else mpl.rcParams["axes.facecolor"]
         look = {"color": "C0", "marker": "o", "markersize": 6, "markerfacecolor": face, "markeredgewidth": 1.4}
         axes.errorbar(x, effect.mean, yerr=half or None, capsize=3, elinewidth=1.4, zorder=4, **look)
@@ -93,7 +93,7 @@ def _handles() -> list[Line2D]:
     grey, open_ = mpl.rcParams["ytick.color"], mpl.rcParams["axes.facecolor"]
     mark = {"color": "C0", "marker": "o", "markersize": 6, "markeredgewidth": 1.4, "linestyle": "none"}
     return [
-        Line2D([], [], label="mean, interval leaves out zero", **mark),
-        Line2D([], [], label="mean, not so, or first value", markerfacecolor=open_, **mark),
+        Line2D([], [], label="mean, difference shown", **mark),
+        Line2D([], [], label="mean, none shown, or first value", markerfacecolor=open_, **mark),
         Line2D([], [], label="cells equal in all else", color=grey, alpha=0.5, marker="o", markersize=2.5),
     ]

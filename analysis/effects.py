@@ -51,7 +51,7 @@ class Effect:
     @property
     def settled(self) -> bool:
         """Whether a difference is shown."""
-        return self.comparison is not None and self.comparison.verdict != "no difference shown"
+        return self.comparison is not None and self.comparison.shown
 
     def better(self, column: Column) -> bool:
         assert self.gap is not None
@@ -157,7 +157,7 @@ def _change(effect: Effect, column: Column) -> Entry:
     comparison = effect.comparison
     best = comparison is not None and comparison.verdict == "better"
     # the effect is the difference: beside the word only its other interval
-    other = f"± {number(comparison.corrected, column.decimals)}" if comparison else ""
+    other = f"corrected ± {number(comparison.corrected, column.decimals)}" if comparison else ""
     return Entry(signed(found.mean, column.decimals), "", found, half, best, comparison, other)
 
 
@@ -173,9 +173,9 @@ def _notes(source: Source) -> list[str]:
         " the same two trainings, which differ in sampling only, are one pair with their mean.",
         f"± is the half-width of the paired 95 % Student t interval over these pairs; {seeds}. It says how far the"
         " effect holds across the other axes. Better, worse, no difference shown: against the axis's first value, by"
-        " the t test over these pairs, corrected by Holm's method for all effects of the table, at 5 %. Beside it the"
-        " interval of the level at which Holm's method decided: it leaves out zero exactly where a difference is shown."
-        " Bold: better.",
+        " the t test over these pairs, corrected by Holm's method for all effects of the table, at 5 %. The"
+        " HTML and the CSV give the corrected interval, of the level at which Holm's method decided: it leaves out zero"
+        " exactly where a difference is shown. Bold: better.",
         f"{UNMOVED[0].upper()}{UNMOVED[1:]}: the numbers are the same with every value of the axis.",
         *_left_out(source),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from analysis.stats import Comparison, Estimate, Over
 from experiments.paper import Column, Table
@@ -76,9 +76,9 @@ class Filled:
         return [any(row.measured[i].half for row in self.rows) for i in range(len(self.measured))]
 
     @property
-    def compares(self) -> bool:
-        """Whether any cell has a verdict."""
-        return any(entry.comparison for row in self.rows for entry in row.measured)
+    def compared(self) -> list[int]:
+        """Which of the measured columns have verdicts."""
+        return [i for i in range(len(self.measured)) if any(row.measured[i].comparison for row in self.rows)]
 
     @property
     def begins(self) -> list[bool]:
@@ -86,6 +86,18 @@ class Filled:
         tokens = [row.label.partition(", ")[0] for row in self.rows]
         named = self.table.own and self.table.kind == "generation"
         return [named and i > 0 and token != tokens[i - 1] for i, token in enumerate(tokens)]
+
+    @property
+    def panels(self) -> list[Filled]:
+        """A table with many columns as two for a narrow page: the measured ones, and all others below them."""
+        if not (self.dense and self.measured and (self.chosen or self.published)):
+            return [self]
+        above = [replace(row, chosen=(), published=()) for row in self.rows]
+        below = [replace(row, measured=()) for row in self.rows]
+        return [
+            replace(self, rows=tuple(above), chosen=(), published=()),
+            replace(self, rows=tuple(below), measured=()),
+        ]
 
     @property
     def dense(self) -> bool:

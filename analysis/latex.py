@@ -29,7 +29,8 @@ def to_latex(filled: Filled, notes: Sequence[str] | None = None) -> str:
     """One table float, or several where the rows do not fit on one page. notes: in place of the table's own."""
     if notes is not None:
         filled = replace(filled, notes=tuple(notes))
-    parts = [filled.rows[i : i + ROWS] for i in range(0, max(1, len(filled.rows)), ROWS)]
+    most = ROWS // len(filled.panels)
+    parts = [filled.rows[i : i + most] for i in range(0, max(1, len(filled.rows)), most)]
     reasons = _reasons(filled)
     floats = [_float(filled, rows, reasons, i, last=i == len(parts) - 1) for i, rows in enumerate(parts)]
     return "\n".join(floats)
@@ -50,22 +51,10 @@ def _float(filled: Filled, rows: Sequence[Row], reasons: dict[str, str], part: i
     if part:
         head = [r"\addtocounter{table}{-1}", rf"\caption{{{caption(filled)} (continued)}}"]
     size = r"\centering\small" + (r"\setlength{\tabcolsep}{3.5pt}" if filled.dense else "")
-    panels = [_fitted(_tabular(panel, reasons)) for panel in _panels(replace(filled, rows=tuple(rows)))]
+    panels = [_fitted(_tabular(panel, reasons)) for panel in replace(filled, rows=tuple(rows)).panels]
     body = [r"\par\vspace{6pt}".join(panels)] if len(panels) > 1 else panels
     under = _notes(filled, reasons) if last else []
     return "\n".join([r"\begin{table}[htbp]", size, *head, *body, *under, r"\end{table}", ""])
-
-
-def _panels(filled: Filled) -> list[Filled]:
-    """A table with many columns has its published ones below: beside the others they would be too small to read."""
-    if not (filled.dense and filled.published):
-        return [filled]
-    above = [replace(row, chosen=(), published=()) for row in filled.rows]
-    below = [replace(row, measured=()) for row in filled.rows]
-    return [
-        replace(filled, rows=tuple(above), chosen=(), published=()),
-        replace(filled, rows=tuple(below), measured=()),
-    ]
 
 
 def _fitted(tabular: str) -> str:
@@ -79,7 +68,8 @@ def _fitted(tabular: str) -> str:
 def _tabular(filled: Filled, reasons: dict[str, str]) -> str:
     lines = []
     for row, begins in zip(filled.rows, filled.begins, strict=True):
-        lines += [r"\addlinespace"] if begins else []
+        # a setting's text may take several lines
+        lines += [r"\addlinespace"] if begins or (filled.table.kind == "settings" and lines) else []
         lines.append(_row(filled, row, reasons))
     head = [rf"\begin{{tabular}}{{{_columns(filled)}}}", r"\toprule", *_groups(filled), _titles(filled), r"\midrule"]
     return "\n".join([*head, *lines, r"\bottomrule", r"\end{tabular}"])
@@ -133,12 +123,12 @@ def _title(column: Column, align: str) -> str:
     return _stacked(lines, align, ARROWS[column.better], f"({column.unit})" if column.unit else "")
 
 
-def _stacked(lines: Sequence[str], align: str, mark: str = "", unit: str = "") -> str:
-    """Lines over one another, the last one on the row's baseline."""
+def _stacked(lines: Sequence[str], align: str, mark: str = "", unit: str = "", place: str = "b") -> str:
+    """Lines over one another; place: b has the last one on the row's baseline, t the first."""
     shown = [*map(escape, lines[:-1]), escape(lines[-1]) + mark, *([escape(unit)] if unit else [])]
     if len(shown) == 1:
         return shown[0]
-    return rf"\begin{{tabular}}[b]{{@{{}}{align}@{{}}}}" + r"\\".join(shown) + r"\end{tabular}"
+    return rf"\begin{{tabular}}[{place}]{{@{{}}{align}@{{}}}}" + r"\\".join(shown) + r"\end{tabular}"
 
 
 def _row(filled: Filled, row: Row, reasons: dict[str, str]) -> str:
@@ -164,7 +154,7 @@ def _entry(entry: Entry, interval: bool, reasons: dict[str, str]) -> str:
 
 
 def _text(entry: Entry, reasons: dict[str, str]) -> str:
-    return _entry(entry, False, reasons) if entry.reason else _stacked(wrap(entry.text, TEXT_WIDTH), "l")
+    return _entry(entry, False, reasons) if entry.reason else _stacked(wrap(entry.text, TEXT_WIDTH), "l", place="t")
 
 
 def _mark(entry: Entry) -> str:
@@ -173,10 +163,11 @@ def _mark(entry: Entry) -> str:
 
 def _legend(filled: Filled) -> list[str]:
     """What the marks of verdicts mean, where there are any."""
-    if not filled.compares:
+    if not filled.compared:
         return []
     meanings = ", ".join(f"{mark} {verdict}" for verdict, mark in MARKS.items())
-    return [f"Against the row {escape(filled.table.base_label)}: {meanings}."]
+    base = "the axis's first value" if filled.table.kind == "effects" else f"the row {escape(filled.table.base_label)}"
+    return [f"Against {base}: {meanings}."]
 
 
 def _reasons(filled: Filled) -> dict[str, str]:

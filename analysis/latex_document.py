@@ -35,6 +35,8 @@ def paper(contents: Contents) -> str:
     lines = [PREAMBLE.lstrip() + rf"\title{{{escape(contents.title)}}}", r"\begin{document}", r"\maketitle", ""]
     lines += [escape(contents.lead), "", r"\section*{Summary}", *_summary(contents), ""]
     lines += [f"{escape(note)}\n" for note in contents.notes]
+    if contents.reading:
+        lines += [r"\section*{How to read it}", *_meanings(contents.reading)]
     for heading, tables in contents.sections:
         lines += [rf"\section*{{{escape(heading)}}}", ""]
         for filled in tables:
@@ -61,7 +63,11 @@ def _table(filled: Filled, contents: Contents) -> list[str]:
 def _columns(contents: Contents) -> list[str]:
     """What the columns of all tables mean, as in their order no column is explained twice."""
     columns = [column for filled in contents.tables for column in contents.glossary[filled.table.id]]
-    return [rf"\textbf{{{escape(column.title)}}} {escape(column.meaning)}." + "\n" for column in columns]
+    return _meanings([(column.title, column.meaning) for column in columns])
+
+
+def _meanings(terms: Iterable[tuple[str, str]]) -> list[str]:
+    return [rf"\textbf{{{escape(term)}}} {escape(meaning)}." + "\n" for term, meaning in terms]
 
 
 def _figure(drawing: Drawing) -> list[str]:

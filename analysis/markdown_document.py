@@ -14,7 +14,9 @@ from analysis.table_files import to_markdown
 
 def report(contents: Contents) -> str:
     parts = [f"# {escape(contents.title)}", escape(contents.lead), *map(escape, contents.notes)]
-    parts += ["## Summary", _verdicts(contents), escape(contents.legend)]
+    parts += ["## Summary", _verdicts(contents)]
+    if contents.reading:
+        parts += ["## How to read it", _meanings(contents.reading)]
     for heading, tables in contents.sections:
         parts.append(f"## {heading}")
         for filled in tables:
@@ -57,11 +59,15 @@ def _table(filled: Filled, contents: Contents) -> list[str]:
     """The table as in its own file, without what a table before it has said or explained."""
     id = filled.table.id
     _, rows, *_ = to_markdown(filled).split("\n\n")
-    meanings = "\n".join(f"- {escape(each.title)}: {escape(each.meaning)}." for each in contents.glossary[id])
+    meanings = _meanings([(each.title, each.meaning) for each in contents.glossary[id]])
     notes = [escape(note) for note in contents.table_notes[id]]
     files = ", ".join(f"[{end}](tables/table-{id}.{end})" for end in ("csv", "tex", "html"))
     figures = [_figure(drawing) for drawing in contents.illustrating(id)]
     return [f"### {escape(filled.table.heading)}", rows, *notes, meanings, f"This table as {files}.", *figures]
+
+
+def _meanings(terms: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"- **{escape(term)}**: {escape(meaning)}." for term, meaning in terms)
 
 
 def _figure(drawing: Drawing) -> str:

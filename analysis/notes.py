@@ -21,8 +21,8 @@ BOLD = (
 VERDICTS = (
     "Better, worse, no difference shown: against the row marked base, corrected by Holm's method for all verdicts of"
     " the table, at 5 %. Over seeds it is the t test of differences between equal training seeds (Welch's where none"
-    " are equal). The difference to the base has the interval of the level at which Holm's method decided: it leaves"
-    " out zero exactly where a difference is shown."
+    " are equal). The HTML and the CSV give each difference to the base with the interval of the level at which Holm's"
+    " method decided: it leaves out zero exactly where a difference is shown."
 )
 IMAGES = (
     "† ± is 1.96 standard errors over images (jackknife for a Fréchet distance). Differences take two errors as"
@@ -30,8 +30,6 @@ IMAGES = (
 )
 UNREPEATED = "An interval over images says nothing of what another training would read: such a row has one seed."
 SEARCHED = "Guidance and temperature were searched for each row by itself, on images apart from these."
-ONCE = (BOLD, VERDICTS, IMAGES, UNREPEATED, SEARCHED)
-"""notes that a page with several tables gives with the first of them"""
 LISTED = 4
 """most rows that a note lists one by one"""
 

@@ -81,6 +81,10 @@ class Comparison:
     corrected: float
     """half-width at the level at which Holm's method decided: leaves out zero just where a difference is shown"""
 
+    @property
+    def shown(self) -> bool:
+        return self.verdict != "no difference shown"
+
 
 @lru_cache(maxsize=4096)
 def quantile(level: float, freedom: float) -> float:

@@ -99,13 +99,14 @@ class TrainingRecord:
 
 
 class ReportRecord:
-    """A report's page, tables and figures."""
+    """A report's pages, tables and figures."""
 
     kind, parent = "report", ""
 
     def __init__(self, name: str, folder: Path):
         self.id, self.name = name, f"report {name}"
-        parts = [folder / "index.html", *(folder / "tables").rglob("*"), *(folder / "figures").rglob("*")]
+        parts = [folder / name for name in ("index.html", "report.md", "paper.tex")]
+        parts += [*(folder / "tables").rglob("*"), *(folder / "figures").rglob("*")]
         self.paths = {str(path.relative_to(folder)): path for path in sorted(parts) if path.is_file()}
         self.signature = digest([FORMAT, {name: file_hash(path) for name, path in self.paths.items()}])
 

@@ -60,7 +60,7 @@ def send_curves(store: Store, cells: dict[str, Cell], trainings: Collection[str]
 
 
 def log_report(store: Store, name: str, folder: Path) -> Counts:
-    """Send a report's index.html, tables/ and figures/ as artifacts of its own run."""
+    """Send a report's index.html, report.md, paper.tex, tables/ and figures/ as artifacts of its own run."""
     with writable(store.root), store.lock("mlflow"):
         return _send(store, [ReportRecord(name, folder)])
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from experiments.pipeline import GENERATION, RECONSTRUCTION, Cell
 from experiments.presets import DIGITS
@@ -29,6 +30,10 @@ TINY = [
     "sample.iterations=5",
     "sample.guidance=2",
 ]  # fmt: skip
+
+
+SHORT = [*TINY, "train.epochs=1", "train.warmup_epochs=0", "train.batch=256"]
+"""five steps: each looks at the held-out images, which takes longer than the step"""
 
 
 @pytest.fixture(autouse=True)
@@ -55,12 +60,37 @@ def call(monkeypatch, capsys) -> Callable[..., Any]:
     return run
 
 
+@pytest.fixture
+def one_figure(monkeypatch) -> None:
+    """Reports draw one figure, in a tenth of the time that all take; for tests whose matter is something else."""
+    from analysis import figures
+
+    monkeypatch.setattr(figures, "MAKERS", (("1a", figures.latents.levels_used),))
+
+
 @pytest.fixture(scope="session")
-def template(tmp_path_factory) -> Path:
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """made_once(name, make): a copy of the folder that make(folder) fills for all test processes together."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        whole = shared / f"{name}-once"
+        with FileLock(f"{whole}.lock"):
+            if not whole.exists():
+                make(partial := shared / f"{name}-partial")
+                partial.rename(whole)
+        return shutil.copytree(whole, base / f"{name}-copy")
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def template(made_once) -> Path:
     """A small runs folder with an empty MLflow file; tests copy it."""
     from tests import small_runs
 
-    return small_runs.template(tmp_path_factory.mktemp("template"))
+    return made_once("template", small_runs.template)
 
 
 @pytest.fixture(scope="session")
@@ -70,11 +100,10 @@ def tiny() -> RunConfig:
 
 
 @pytest.fixture(scope="session")
-def finished(tiny, tmp_path_factory) -> tuple[Store, Cell]:
+def finished(tiny, made_once) -> tuple[Store, Cell]:
     """A store in which one tiny cell has run through every stage."""
-    store, cell = Store(tmp_path_factory.mktemp("runs")), Cell("tiny", tiny, RECONSTRUCTION + GENERATION)
-    run_cells(store, [cell], Runtime(threads=1), "tests")
-    return store, cell
+    cell = Cell("tiny", tiny, RECONSTRUCTION + GENERATION)
+    return Store(made_once("runs", lambda root: run_cells(Store(root), [cell], Runtime(threads=1), "tests"))), cell
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from typing import Any
 from tests.small_server import free_port
 
 WAIT_SECONDS = 600  # then a process hangs
+CHECKS = 4
+"""times that a training looks at the held-out images: each takes longer than a step"""
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tokenbridge.train", "experiments.presets"])
 
@@ -90,6 +92,7 @@ def _train(
             return super().update()
 
     torch.set_num_threads(1)
+    train.CHECKS = CHECKS
     if fails_at is not None:
         train.Trainer = Failing
     with joined():

@@ -9,7 +9,8 @@ from experiments import run_grid
 from experiments.axes import GRIDS, Axis, names, parse, points, text
 from experiments.grid import Request
 from experiments.pipeline import graph
-from tests.conftest import TINY
+from tests.conftest import SHORT
+from tests.small_runs import with_database
 from tests.test_grid import RUNTIME, small_search, stages_of  # noqa: F401 (a fixture)
 from tokenbridge.config import UserError
 from tokenbridge.overrides import build
@@ -137,9 +138,9 @@ def test_a_dry_run_counts_stages_and_hours(call, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_grid_tries_its_first_cell_runs_and_grows(call, tmp_path, with_latents, capsys):
-    store = with_latents(tmp_path / "runs")
-    sets = [word for setting in TINY for word in ("--set", setting)]
+def test_a_grid_tries_its_first_cell_runs_and_grows(call, tmp_path, with_latents, template, capsys):
+    store = with_database(with_latents(tmp_path / "runs"), template / "mlflow.db")
+    sets = [word for setting in SHORT for word in ("--set", setting)]
     arguments = ["--axis", "sample.temperature=0.9,1.1", *sets, "--name", "mine", "--threads", "1", "--jobs", "1"]
     done = call("grid", *arguments, "--try", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -148,7 +149,7 @@ def test_a_grid_tries_its_first_cell_runs_and_grows(call, tmp_path, with_latents
     assert not (tmp_path / "runs" / "plans").exists()
     assert len(stages_of(store, "score")) == 1
 
-    request = Request(name="mine", axes=("sample.temperature=0.9,1.1",), assignments=tuple(TINY))
+    request = Request(name="mine", axes=("sample.temperature=0.9,1.1",), assignments=tuple(SHORT))
     assert run_grid.run(store, request.grid(), RUNTIME, jobs=1) == []
     assert len(stages_of(store, "train")) == 1
     assert [json.loads(path.read_text())["sweeps"] for path in store.root.glob("cells/*.json")] == [["mine"]] * 2
@@ -196,7 +197,7 @@ def test_plans_of_two_grids_are_joined():
 
 def test_a_grid_of_tables_and_axes_is_searched_for_its_tables_alone(tmp_path, small_search):  # noqa: F811
     asked = Request(
-        name="mix", tables=("2a",), axes=("quantizer.levels=8",), seeds=1, images=80, assignments=tuple(TINY)
+        name="mix", tables=("2a",), axes=("quantizer.levels=8",), seeds=1, images=80, assignments=tuple(SHORT)
     ).grid()
     assert set(asked.search) == {"2a parallel", "2a autoregressive"}
     (trial,) = asked.trials

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.small_runs import with_database
 from tests.synthetic_source import edit_frame, write_source
 from tokenbridge.speed import bucketized_encoding, cached_head
 
@@ -142,8 +143,9 @@ def test_any_cells_as_a_table(call, tmp_path):
     assert not (tmp_path / "table.pdf").exists()
 
 
-def test_run_sync_report_and_resume(call, tmp_path):
+def test_run_sync_report_and_resume(call, tmp_path, with_latents, template):
     """A user's few commands on a real cell: run, run again, sync; a damaged file is named."""
+    with_database(with_latents(tmp_path / "runs"), template / "mlflow.db")
     wanted = ["--only", "reconstruct", "quantizer.kind=lloyd-max", "quantizer.levels=8"]
     done = process("run", "digits", *wanted, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from analysis.source import read
 from analysis.tables import fill
 from experiments.paper import TABLES
@@ -11,6 +13,7 @@ REPORTS = Path(__file__).parents[1] / "reports"
 COMMITTED = REPORTS / "digits"
 
 
+@pytest.mark.slow
 def test_report_all_builds_them_again_byte_for_byte(tmp_path, call):
     for name in ("digits", "ablation"):
         shutil.copytree(REPORTS / name / "source", tmp_path / "reports" / name / "source")

@@ -154,7 +154,7 @@ def test_a_better_value_is_bold_and_a_sentence(tmp_path):
         verdict for verdict in verdicts.verdicts(source) if "head.depth" in verdict.text and "agreement" in verdict.text
     ]
     assert verdict.status == "measured"
-    assert "3 is better by 20.0 ± 0.0 (corrected interval over 3 matched pairs, one seed)" in verdict.text
+    assert "; 3 is better by 20.0 ± 0.0 (corrected, over 3 matched pairs, one seed)" in verdict.text
 
 
 def test_the_figure_shows_every_cell_and_the_means(tmp_path):
@@ -169,6 +169,21 @@ def test_the_figure_shows_every_cell_and_the_means(tmp_path):
     rows = list(csv.DictReader(io.StringIO(drawing.data)))
     assert len(rows) == 3 * ((2 + 6) + (3 + 6))
     assert {row["metric"] for row in rows} == {FD.key, BITS.key, AGREEMENT.key}
+
+
+def test_a_marker_of_the_figure_is_filled_just_where_its_bar_leaves_out_zero(tmp_path):
+    source = source_of(tmp_path, LEVELS, DEPTH)
+    drawing = next(drawing for drawing in figures.draw(source) if drawing.name == "effects")
+    tested = [row for row in csv.DictReader(io.StringIO(drawing.data)) if row["verdict"]]
+    filled = [abs(float(row["effect"])) > float(row["corrected half-width"]) for row in tested]
+    assert filled == [row["verdict"] != "no difference shown" for row in tested]
+    bars = [bar for axes in drawing.figure.axes for bar in axes.containers if bar.has_yerr]
+    assert len(bars) == sum(float(row["corrected half-width"]) > 0 for row in tested)
+    wanted = [float(row["corrected half-width"]) for row in tested if float(row["corrected half-width"])]
+    drawn = [(ends[1][1] - ends[0][1]) / 2 for bar in bars for ends in bar.lines[2][0].get_segments()]
+    assert sorted(drawn) == pytest.approx(sorted(wanted))
+    colours = [bar.lines[0].get_markerfacecolor() == bar.lines[0].get_color() for bar in bars]
+    assert sum(colours) == sum(f for f, row in zip(filled, tested, strict=True) if float(row["corrected half-width"]))
 
 
 def test_the_report_holds_all_of_it_and_stays_the_same(tmp_path):

@@ -11,13 +11,11 @@ from experiments.grid import Request
 from experiments.pipeline import Cell, graph
 from experiments.presets import DIGITS
 from experiments.runner import attempt_cells
-from tests.conftest import TINY
-from tokenbridge.artifacts import Store
+from tests.conftest import SHORT
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import override, settings
 
 RUNTIME = Runtime(threads=1, bars=False)
-SHORT = [*TINY, "train.epochs=1", "train.warmup_epochs=0"]
 
 
 @pytest.fixture
@@ -130,8 +128,8 @@ def test_one_point_for_all_rows_needs_no_search_and_trains_the_same_models():
     assert one.rows[0].cell.name == "2c-b16-g2-t1"
 
 
-def test_a_table_at_one_point_says_so_in_its_plan(tmp_path, small_search):
-    store, plan = Store(tmp_path), tmp_path / "plans" / "mine.json"
+def test_a_table_at_one_point_says_so_in_its_plan(tmp_path, with_latents, small_search):
+    store, plan = with_latents(tmp_path), tmp_path / "plans" / "mine.json"
     asked = module.make("mine", "digits", DIGITS, ("2a",), 1, SHORT, points="1.2,0.9")
     assert run_grid.run(store, asked, RUNTIME, jobs=1) == []
     written = json.loads(plan.read_text())
@@ -214,7 +212,7 @@ def test_table_5_joins_a_grid(tmp_path, tiny, with_latents, monkeypatch):
     """The heads of the paper's sizes take minutes: here the tiny one stands in, measured all the same."""
     row = {"autoregressive 1024×4": {}}
     monkeypatch.setattr(speed, "preset_cells", lambda: speed.cells(tiny, row))
-    asked = module.make("mine", "digits", DIGITS, ("1b", "5"), 1, TINY)
+    asked = module.make("mine", "digits", DIGITS, ("1b", "5"), 1, SHORT)
     store = with_latents(tmp_path)
     run_grid.run(store, asked, RUNTIME, jobs=1)
     plan = json.loads((tmp_path / "plans" / "mine.json").read_text())

@@ -198,7 +198,7 @@ def test_each_measured_number_links_to_the_line_that_repeats_it(built: Path) -> 
     assert set(linked) == {cell}
 
 
-def test_mlflow_runs_are_linked_where_an_address_is_given_and_nowhere_else(one: Path) -> None:
+def test_mlflow_runs_are_linked_where_an_address_is_given_and_nowhere_else(one: Path, one_figure: None) -> None:
     edit_frame(one, "parallel", {"run_id": "0123abcd"})
     address = "http://mlflow.example:5000"
     assert "mlflow.example" not in report.build(one).read_text()

@@ -172,7 +172,7 @@ def test_a_base_that_has_not_run_is_said(tmp_path: Path) -> None:
     plan = json.loads(path.read_text())
     path.write_text(json.dumps(plan | {"rows": [row for row in plan["rows"] if row["label"] != "B=16"]}))
     filled = fill(TABLES["2c"], _source(folder))
-    assert not filled.compares
+    assert not filled.compared
     assert "No verdicts: the base row, B=16, has not run." in filled.notes
 
 

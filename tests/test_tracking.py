@@ -198,18 +198,22 @@ def test_damaged_examples_are_named(store, damage):
         tracking.sync(store)
 
 
-def test_a_report_is_kept_with_its_tables(store, tmp_path):
+def test_a_report_is_kept_in_all_its_forms_with_its_tables(store, tmp_path):
     report = tmp_path / "report"
     (report / "tables").mkdir(parents=True)
     (report / "source").mkdir()
     (report / "index.html").write_text("<h1>Levels</h1>")
+    (report / "report.md").write_text("# Levels")
+    (report / "paper.tex").write_text(r"\title{Levels}")
     (report / "tables" / "1a.md").write_text("| B | PSNR |")
     (report / "source" / "frame.csv").write_text("cell")
-    assert tracking.log_report(store, "small", report) == NOTHING | {"runs": 1, "artifacts": 2}
+    assert tracking.log_report(store, "small", report) == NOTHING | {"runs": 1, "artifacts": 4}
     assert tracking.log_report(store, "small", report) == NOTHING
     (report / "index.html").write_text("<h1>More levels</h1>")
-    assert tracking.log_report(store, "small", report) == NOTHING | {"artifacts": 2}
+    assert tracking.log_report(store, "small", report) == NOTHING | {"artifacts": 4}
     folder = Path(runs_of(store, "report")["report small"].info.artifact_uri.removeprefix("file://"))
+    held = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert held == {"index.html", "report.md", "paper.tex", "tables/1a.md"}
     assert (folder / "index.html").read_text() == "<h1>More levels</h1>"
 
 

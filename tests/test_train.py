@@ -13,7 +13,7 @@ from experiments.pipeline import Cell
 from experiments.runner import run_stage
 from tests.small import shake
 from tokenbridge import train
-from tokenbridge.artifacts import Store, read_journal
+from tokenbridge.artifacts import read_journal
 from tokenbridge.batches import Draws
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.flops import MASK_RATIOS, training_flops
@@ -41,14 +41,10 @@ def work(finished, tmp_path):
     return inputs_of(store, cell), tmp_path
 
 
-def test_a_killed_training_goes_on_bit_for_bit(finished, tmp_path):
+def test_a_killed_training_goes_on_bit_for_bit(finished, tmp_path, with_latents):
     """SIGTERM, then SIGKILL, at moments as they come; the weights and the curve equal the undisturbed run's."""
     reference, cell = finished
-    store = Store(tmp_path)
-    stages = cell.stages()[: [s.kind.name for s in cell.stages()].index("train") + 1]
-    for stage in stages:
-        if stage.kind.name in ("latents", "quantizer"):
-            run_stage(store, stage, Runtime(threads=1))
+    store = with_latents(tmp_path)
     spot = stage_of(cell, "train")
     script = (
         "import sys; from pathlib import Path; import torch; torch.set_num_threads(1);"

@@ -15,12 +15,12 @@ from experiments.pipeline import Cell, record
 from experiments.presets import DIGITS
 from experiments.trained import Models, command, models, training
 from experiments.tune import Scored, Search, images_drawn
-from tests.conftest import TINY
+from tests.conftest import SHORT
+from tests.small_runs import with_database
 from tokenbridge.artifacts import Store
 from tokenbridge.config import UserError
 from tokenbridge.overrides import override
 
-SHORT = [*TINY, "train.epochs=1", "train.warmup_epochs=0"]
 SEARCH = ("--guidance", "1,2", "--temperature", "0.5,1", "--images", "50,70", "--jobs", "1")
 
 
@@ -178,7 +178,8 @@ def test_a_wrong_search_is_one_line(call, tmp_path, arguments, message):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_search_from_its_models_to_its_record(call, tmp_path):
+def test_a_search_from_its_models_to_its_record(call, tmp_path, with_latents, template):
+    with_database(with_latents(tmp_path / "runs"), template / "mlflow.db")
     for seed in ([], ["train.seed=1"]):
         assert call("run", "digits", *SHORT, *seed, "--only", "train", cwd=tmp_path).returncode == 0
     dry = call("tune", "digits", *SHORT, *SEARCH, "--name", "mine", "--dry-run", cwd=tmp_path)

@@ -136,7 +136,9 @@ def test_discrete_and_continuous_tokens_by_their_best_rows(three: Path) -> None:
     best = "The best post-training quantized tokens"
     assert f"holds: {best} beat the best continuous tokens in fd_digits: 11.42 ± 0.20 (B=16, autoregressive)" in said
     assert re.search(
-        r"\(continuous, flow\); the difference is −1\.29 ± 0\.\d\d \(corrected\); lowest of 8 rows and of 4\.", said
+        r"\(continuous, flow\); the difference is −1\.29 ± 0\.\d\d \(corrected\); each is the lowest of its rows"
+        r" \(8 and 4\)\.",
+        said,
     )
     assert f"holds: {best} beat the best trained tokenizers in fd_digits" in said
     _set(three, "heads", "continuous, flow", "score/fd_digits", 11.3, 11.6, 11.2)

@@ -15,6 +15,10 @@ from experiments.paper import AGREEMENT, BITS, FD, Column
 from tokenbridge.overrides import plain
 
 SHOWN = (FD, BITS, AGREEMENT)
+HEADS = (
+    "metric", "axis", "value", "cell", "number", "effect", "half-width", "corrected half-width", "verdict",
+    "interval over",
+)  # fmt: skip
 
 
 def effects(source: Source) -> Drawing | None:
@@ -28,9 +32,10 @@ def effects(source: Source) -> Drawing | None:
     how = "one training seed, so not over seeds" if source.seeds < 2 else f"{source.seeds} training seeds"
     caption = (
         f"Mean of {', '.join(column.title for column in columns)} at each value of each axis, over the cells that are"
-        " balanced in all others. Bars: the 95 % paired Student t interval of the difference to the axis's first value,"
-        f" around the mean, over {' or '.join(map(str, pairs))} matched pairs ({how})."
-        " A filled marker: the interval leaves out zero. Faint lines join cells that are equal in everything else."
+        " balanced in all others. Bars: the paired Student t interval of the difference to the axis's first value,"
+        f" drawn around the mean, over {' or '.join(map(str, pairs))} matched pairs ({how}), corrected by Holm's"
+        " method for all effects on the metric. A filled marker: it leaves out zero, so a difference is shown. Faint"
+        " lines join cells that are equal in everything else."
     )
     alt = f"Main effects of {', '.join(axis.key for axis in axes)}"
     table = PREFIX + columns[0].key.rpartition("/")[2]
@@ -49,15 +54,17 @@ def _data(source: Source, rows: list[tuple[Column, list[Panel]]]) -> str:
     """One line a mean and one a cell, in printed units."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["metric", "axis", "value", "cell", "number", "effect", "half-width", "interval over"])
+    writer.writerow(HEADS)
     for column, panels in rows:
         for panel in panels:
             for effect in panel.effects:
                 first, gap = [column.key, panel.key, plain(effect.value)], effect.difference
-                told = ["", "", ""]
+                told = [""] * 5
                 if gap is not None:
                     half = "" if gap.half is None else f"{gap.half:.10g}"
-                    told = [f"{gap.mean:.10g}", half, over(source, effect)]
+                    each = effect.comparison
+                    verdict = [f"{each.corrected:.10g}", each.verdict] if each else ["", ""]
+                    told = [f"{gap.mean:.10g}", half, *verdict, over(source, effect)]
                 writer.writerow([*first, "mean", f"{effect.mean:.10g}", *told])
-                writer.writerows([*first, cell, f"{value:.10g}", "", "", ""] for cell, value in effect.cells)
+                writer.writerows([*first, cell, f"{value:.10g}", *[""] * 5] for cell, value in effect.cells)
     return out.getvalue()

@@ -26,8 +26,8 @@ def _verdict(source: Source, axis: Axis, column: Column) -> Verdict | None:
     parts = "; ".join(f"{plain(effect.value)} {_found(effect, column)}" for effect in found)
     first = plain(axis.values[0])
     intervals = [effect for effect in found if effect.difference and effect.difference.half is not None]
-    scope = f"corrected interval over {over(source, intervals[0])}" if intervals else over(source, found[0])
-    text = f"{axis.key} against {first}, in {TOLD[column]}: {parts} ({scope})."
+    scope = f"corrected, over {over(source, intervals[0])}" if intervals else over(source, found[0])
+    text = f"In {TOLD[column]}, {axis.key} against {first}: {parts} ({scope})."
     status = "one seed" if not intervals else "measured" if any(e.settled for e in found) else "undecided"
     return Verdict(status, text, PREFIX + column.key.rpartition("/")[2])
 
@@ -42,4 +42,4 @@ def _found(effect: Effect, column: Column) -> str:
     half = number(effect.comparison.corrected if effect.comparison else gap.half, column.decimals)
     if effect.settled:
         return f"is {word} by {number(abs(gap.mean), column.decimals)} ± {half}"
-    return f"shows no difference ({signed(gap.mean, column.decimals)} ± {half})"
+    return f"shows no difference, {signed(gap.mean, column.decimals)} ± {half}"

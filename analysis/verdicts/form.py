@@ -58,8 +58,7 @@ def difference(source: Source, table: Table, column: Column, first: str, second:
     """The first row minus the second; both have several seeds."""
     found = between(table, column, first, second, source)
     assert found is not None, (table.id, column.key, first, second)
-    shown = found.verdict != "no difference shown"
-    return Difference(replace(found.difference, half=found.corrected), shown)
+    return Difference(replace(found.difference, half=found.corrected), found.shown)
 
 
 def image_error(source: Source, table: Table, labels: Sequence[str], column: Column) -> float:

@@ -63,7 +63,7 @@ def _best_of(source: Source, ours: Group, others: Group, name: str) -> Verdict |
         return None
     a, b = _lowest(ours), _lowest(others)
     numbers = f"{FD.title}: {show(ours[a], FD)} ({a}) against {show(others[b], FD)} ({b})"
-    chosen = f"lowest of {len(ours)} rows and of {len(others)}"
+    chosen = f"each is the lowest of its rows ({len(ours)} and {len(others)})"
     subject = "The best post-training quantized tokens"
     if min(ours[a].seeds, others[b].seeds) < 2:
         status, word = _seen(source, (a, b), ours[a].mean - others[b].mean, FD)
