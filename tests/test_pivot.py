@@ -157,7 +157,7 @@ def test_each_form_has_the_numbers(tmp_path: Path) -> None:
     number, half = filled.rows[0].measured[0].text, filled.rows[0].measured[0].half
     assert f"**{number} ± {half}**" in text(filled)
     assert rf"\textbf{{{number}}} & \textbf{{$\pm$\,{half}}}" in text(filled, ".tex")
-    assert f'<td class="number first best">{number}</td>' in text(filled, ".html")
+    assert f'<td class="number measured first best">{number}</td>' in text(filled, ".html")
     assert "href" not in text(filled, ".html")
     lines = list(csv.DictReader(text(filled, ".csv").splitlines()))
     assert len(lines) == 4
