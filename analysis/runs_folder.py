@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenbridge.config import UserError
+from tokenbridge.overrides import flatten
 
 UNMEASURED = ("tokenizer", "latents", "train")
 """stages that may leave no metrics.json"""
@@ -56,13 +57,6 @@ def cell_values(root: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
         except (AttributeError, KeyError, TypeError, ValueError):
             raise UserError(f'{path} must hold numbers under "metrics"; {_REMEDY}') from None
     return row
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
 
 
 def curve(root: Path, stage: str) -> Iterator[tuple[str, str, int, float]]:

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from analysis.look import size
 from analysis.stats import Estimate
+from analysis.tuning import Place
 
-Place = tuple[float, float]
-"""guidance and temperature"""
 COLUMNS = 3
 OPEN = "≈"
 """beside a point that is not settled to be worse than the one in use"""

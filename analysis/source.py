@@ -22,7 +22,7 @@ from analysis.trials import Trial, axes_of, rows_of, table_of, trials_of
 from experiments.axes import Axis
 from experiments.paper import TABLES, Cell, Table, table
 from tokenbridge.config import UserError
-from tokenbridge.overrides import plain
+from tokenbridge.overrides import flatten, plain
 
 TUNED = ("sample.guidance", "sample.temperature")
 STANDING = ("3", "4")
@@ -47,7 +47,7 @@ class Source:
     @cached_property
     def base(self) -> dict[str, Any]:
         """Flat settings of the base config."""
-        return _flatten(self.plan["base"])
+        return flatten(self.plan["base"])
 
     @property
     def tables(self) -> list[Table]:
@@ -220,13 +220,6 @@ def planned(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [(f"table {row['table']}", row["cell"]) for row in plan["rows"]]
     rows += [("the axes", each["cell"]) for each in plan.get("cells") or []]
     return rows + [("confidence", each["cell"]) for each in plan.get("confidence") or []]
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def _typed(text: str, like: Any) -> Any:

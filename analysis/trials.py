@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.runs_folder import flatten
 from experiments.axes import Axis, names
 from experiments.paper import MSE, TABLE_2A, Cell, Table
-from tokenbridge.overrides import plain
+from tokenbridge.overrides import flatten, plain
 
 AXES = "axes"
 """id of the table of all points"""

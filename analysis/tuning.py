@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean
+from statistics import fmean
 from typing import Protocol
 
 import numpy as np
 
 from analysis import stats
 
-QUANTILE = NormalDist().inv_cdf((1 + stats.CONFIDENCE) / 2)
+QUANTILE = stats.quantile(stats.LEVEL, math.inf)
 Place = tuple[float, float]
 """guidance and temperature"""
 
@@ -44,9 +44,7 @@ class Point(Protocol):
 
 def half_width(point: Point) -> float | None:
     """Student t over training seeds, or normal over images where there is one seed."""
-    if len(point.values) > 1:
-        return stats.estimate(point.values).half
-    return None if point.errors[0] is None else QUANTILE * point.errors[0]
+    return stats.estimate(point.values, error=point.errors[0]).half
 
 
 def gap(first: Point, second: Point) -> Gap:

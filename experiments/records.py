@@ -9,11 +9,12 @@ from typing import Any
 
 from experiments.cells import Cell, Stages, read_cells, read_metrics
 from experiments.pictures import PICTURES
-from experiments.run_content import Content, Record, flatten, provenance, spell
+from experiments.run_content import Content, Record, provenance, spell
 from experiments.sweep_record import SweepRecord
 from experiments.views import MEMBER, main_metrics, member_tag
 from tokenbridge.artifacts import JOURNAL, MANIFEST, Store, digest, file_hash, read_journal, read_json
 from tokenbridge.config import UserError
+from tokenbridge.overrides import flatten
 
 FORMAT = 3
 """raise it when the content of the records changes: everything is then sent anew"""

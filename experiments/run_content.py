@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from tokenbridge.overrides import flatten
+
 Status = Literal["RUNNING", "FINISHED", "FAILED"]
 
 
@@ -48,13 +50,6 @@ class Record(Protocol):
 
 def key_of(record: Record) -> str:
     return f"{record.kind}/{record.id}"
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
 
 
 def spell(value: Any) -> str:

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.cells import Cell, Stages, read_metrics
-from experiments.run_content import Content, Status, flatten, spell
+from experiments.run_content import Content, Status, spell
 from experiments.views import MEMBER, direction, member_tag, of_sweep
 from tokenbridge.artifacts import Store, digest, read_json
+from tokenbridge.overrides import flatten
 
 FORMAT = 2
 """raise it when the content changes"""

@@ -210,7 +210,7 @@ class Code:
 def test_code_in_a_file_does_not_run(small, tmp_path, write):
     ran, path = tmp_path / "ran", tmp_path / "kl.ckpt"
     write({"model": small, "callback": Code(ran)}, path)
-    assert re.search(r"holds \S+, which was not run", refusal(path))
+    assert re.search(r"asks for \S+, which weights do not need; nothing of it was run", refusal(path))
     assert not ran.exists()
 
 

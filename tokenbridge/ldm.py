@@ -7,15 +7,14 @@ Both are the same function: the names differ, levels of the decoder are counted 
 from __future__ import annotations
 
 import re
-from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tokenbridge.config import UserError
+from tokenbridge.weights import read_checkpoint
 
 GROUPS = 32
 """of every normalisation; a constant of the LDM code, the one size that the weights do not tell"""
@@ -38,27 +37,9 @@ _PARTS = {
 }
 
 
-def read_checkpoint(path: Path) -> Any:
-    """What torch.save wrote, if it is tensors, plain containers and argparse.Namespace; UserError names anything else.
-
-    Namespace holds attributes only: released checkpoints store their command's arguments with it.
-    """
-    try:
-        with torch.serialization.safe_globals([Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken file ends in many kinds of error
-        if found := re.search(r"GLOBAL (\S+)", str(error)):
-            raise UserError(
-                f"{path} must hold weights and nothing to execute, and holds {found[1]}, which was not run;"
-                " save its state dict alone"
-            ) from error
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UserError(f"{path} must be a whole checkpoint of torch.save ({reason}); download it again") from error
-
-
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The autoencoder's tensors in a checkpoint, below `model` or `state_dict` or at the top; its loss left out."""
-    state = read_checkpoint(path)
+    state = read_checkpoint(path, "save its state dict alone")
     for key in ("model", "state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]

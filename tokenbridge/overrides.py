@@ -69,6 +69,14 @@ def settings(config: Config | type[Config], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The same dotted settings of a config that was read from JSON."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
 def _split(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:

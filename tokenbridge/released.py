@@ -6,9 +6,6 @@ a model that holds no values.
 
 from __future__ import annotations
 
-import argparse
-import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +22,7 @@ from tokenbridge.config import RunConfig, UserError
 from tokenbridge.generator import Generator
 from tokenbridge.levels import gaussian_bounds, gaussian_centers
 from tokenbridge.quantizers import IdentityQuantizer, ScalarQuantizer
+from tokenbridge.weights import read_checkpoint
 
 State = Mapping[str, Tensor]
 _SIZES = {768: "B", 1024: "L", 1280: "H"}  # by the width of the backbone
@@ -56,17 +54,7 @@ def read_released(path: Path) -> Released:
     """Map a checkpoint. UserError: missing, damaged, with another class or function in it, without both weights."""
     if not path.is_file():
         raise UserError(f"{path} is no file; give the path of a released checkpoint-last.pth")
-    try:
-        # the releases store their arguments; all else that is no tensor or plain value is refused
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"asks for {found[1]}, which weights do not need" if found else "is no pickle of weights alone"
-        raise UserError(f"{path} {reason}; nothing of it was run: get the file from its release again") from error
-    except Exception as error:  # torch raises many kinds for a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(f"{path} must be a whole checkpoint of torch.save ({reason}); download it again") from error
+    content = read_checkpoint(path, "get the file from its release again", mmap=True)
     return Released(path, _weights(path, content, "model"), _weights(path, content, "model_ema"))
 
 

@@ -1,10 +1,14 @@
-"""Weights as safetensors; those that ship are stored in float16. Nothing from a file is executed."""
+"""Files of weights: safetensors, of which those that ship are in float16, and checkpoints. Nothing of them is run."""
 
 from __future__ import annotations
 
+import re
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -33,6 +37,24 @@ def read_half(path: Path) -> dict[str, Tensor]:
     """The state of shipped weights in float32."""
     state = read(path, "reinstall tokenbridge")
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def read_checkpoint(path: Path, remedy: str, mmap: bool = False) -> Any:
+    """What torch.save wrote, if it is tensors, plain containers and argparse.Namespace; UserError names anything else.
+
+    Namespace holds attributes only: released checkpoints store their command's arguments with it. mmap: tensors stay in
+    the file until they are read.
+    """
+    try:
+        with torch.serialization.safe_globals([Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # a damaged file ends in many kinds of error
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            raise UserError(
+                f"{path} asks for {found[1]}, which weights do not need; nothing of it was run: {remedy}"
+            ) from error
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(f"{path} must be a whole checkpoint of torch.save ({reason}); download it again") from error
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], path: Path, remedy: str = "correct the path") -> nn.Module:

@@ -6,8 +6,9 @@ from analysis import facts, stats
 from analysis.facts import Chosen
 from analysis.figures.form import Drawing
 from analysis.look import table
-from analysis.search_charts import OPEN, Panel, Place, heat_maps
+from analysis.search_charts import OPEN, Panel, heat_maps
 from analysis.source import Source
+from analysis.tuning import Place
 from experiments.paper import TABLE_HEADS
 from tokenbridge.config import TRAINED_TOKENS
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import pytest
 
 from experiments import tracking
 from tests import small_runs
+from tests.missing import missing
 from tests.small_server import free_port, serving
 from tokenbridge.artifacts import Store, read_json, write_json
 
@@ -27,13 +27,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
-
-
-def missing(text: str) -> None:
-    """A machine without a browser passes over these tests; CI must not."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(text)
-    pytest.skip(text)
 
 
 @dataclass

@@ -12,6 +12,7 @@ import pytest
 
 import slurm
 from slurm import scheduler
+from tests.missing import missing
 
 SCRIPT = Path(slurm.__file__).parent / "cluster.sh"
 ONCE = dict(MIN_JOB_AGE="3600", KILL_INVALID_DEPEND="0")  # as on a cluster that does not cancel by itself
@@ -21,13 +22,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
-
-
-def missing(text: str) -> None:
-    """A machine without Slurm passes over these tests; CI must not."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(text)
-    pytest.skip(text)
 
 
 @contextmanager
