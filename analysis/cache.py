@@ -1,11 +1,10 @@
-"""The frame of a SQLite store, kept as parquet beside it until somebody writes to the store.
+"""The frame of a SQLite store, kept beside it as an Arrow stream until somebody writes to the store.
 
 A server cannot say cheaply whether anything changed, so its frames are not kept.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import json
@@ -23,10 +22,12 @@ from analysis.tracked import database
 from tokenbridge.config import RunConfig
 from tokenbridge.overrides import settings
 
-FORMAT = 1
+FORMAT = 2
 """raise it when the frame's columns, order or types change"""
 KEY = b"tokenbridge"
-"""of the parquet file's own notes: what the frame was made from, and which columns are JSON"""
+"""of the stream's own notes: what the frame was made from, and which columns are JSON"""
+WORD = 8
+"""bytes"""
 COUNTERS = slice(24, 28), slice(92, 96)
 """bytes of a SQLite file that every transaction changes: https://sqlite.org/fileformat.html"""
 
@@ -53,7 +54,7 @@ def cached(uri: str, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
 
 def file_of(database: Path) -> Path:
     name = hashlib.sha256(str(database.resolve()).encode()).hexdigest()[:12]
-    return database.parent / "cache" / f"frame-{name}.parquet"
+    return database.parent / "cache" / f"frame-{name}.arrow"
 
 
 def stamp_of(path: Path) -> str | None:
@@ -77,65 +78,57 @@ def stamp_of(path: Path) -> str | None:
 
 
 def _save(file: Path, frame: pd.DataFrame, stamp: str) -> None:
+    """An Arrow stream, which is read in place, and the sum of its 64-bit words, which shows damage."""
     import pyarrow as pa
-    from pyarrow import parquet
 
     objects = [str(name) for name in frame if frame[name].dtype == object]
-    texts = {name: frame[name].map(json.dumps) for name in objects}  # parquet has one type a column, and no None in it
-    table = pa.Table.from_pandas(frame.assign(**texts), preserve_index=False)
-    # most settings are the same in all runs; to read them again and again would take half of the time
-    same = [
-        name
-        for name in table.column_names
-        if not pa.types.is_floating(table[name].type) and len(table[name].unique()) == 1
-    ]
-    once = io.BytesIO()
-    with pa.ipc.new_stream(once, table.schema) as stream:
-        stream.write_table(table.slice(0, 1))
-    notes = {"stamp": stamp, "objects": objects, "same": same, "once": base64.b64encode(once.getvalue()).decode()}
-    table = table.drop_columns(same).replace_schema_metadata({KEY: json.dumps(notes).encode()})
+    columns = {str(name): _column(frame[name]) for name in frame}
+    table = pa.table(columns).replace_schema_metadata({KEY: json.dumps({"stamp": stamp, "objects": objects}).encode()})
+    stream = io.BytesIO()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    content = stream.getvalue()
+    words = np.frombuffer(content + bytes(-len(content) % WORD), np.uint64)
     file.parent.mkdir(exist_ok=True)
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name)
     os.close(handle)
     try:
-        # a dictionary helps where texts repeat; ids and numbers nearly all differ
-        few: Any = [
-            field.name
-            for field in table.schema
-            if pa.types.is_large_string(field.type) and 20 * len(table[field.name].unique()) < table.num_rows
-        ]
-        parquet.write_table(
-            table, name, compression="none", use_dictionary=few, write_page_checksum=True, write_statistics=False
-        )
+        np.append(words, words.sum()).tofile(name)
         Path(name).replace(file)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
 
 
+def _column(values: pd.Series) -> Any:
+    """NaN stays a number: a mask beside the numbers would cost a copy. Arrow has one type a column and no None in it,
+    so objects are JSON, each text once.
+    """
+    import pyarrow as pa
+
+    if values.dtype == object:
+        return pa.array(values.map(json.dumps)).dictionary_encode()
+    return pa.array(values, from_pandas=False if values.dtype == float else None)
+
+
 def _load(file: Path, stamp: str) -> pd.DataFrame | None:
-    """None where it is another state of the store."""
+    """None where it is another state of the store, or damaged."""
     if not file.exists():
         return None
     import pyarrow as pa
-    from pyarrow import parquet
 
-    with parquet.ParquetFile(file, memory_map=True, page_checksum_verification=True) as opened:
-        notes = json.loads(opened.schema_arrow.metadata[KEY])
+    words = np.memmap(file, np.uint64, "r")
+    if words[:-1].sum() != words[-1]:
+        return None
+    with pa.ipc.open_stream(words[:-1]) as stream:
+        notes = json.loads(stream.schema.metadata[KEY])
         if notes["stamp"] != stamp:
             return None
-        varying = opened.read()
-    once, same = pa.ipc.open_stream(base64.b64decode(notes["once"])).read_all(), set(notes["same"])
-    columns = [
-        pa.repeat(once[name][0], varying.num_rows) if name in same else varying[name] for name in once.column_names
-    ]
-    # the types say what pandas' own notes would say, which take longer to read than the numbers
-    frame = pa.table(columns, schema=once.schema).to_pandas(split_blocks=True, ignore_metadata=True)
+        table = stream.read_all()
+    frame = table.drop_columns(notes["objects"]).to_pandas(ignore_metadata=True)  # the types say what its notes would
     for name in notes["objects"]:
-        codes, texts = (
-            (np.zeros(len(frame), int), once[name].to_pylist()) if name in same else pd.factorize(frame[name])
-        )
-        seen = np.empty(len(texts), dtype=object)
-        seen[:] = [json.loads(text) for text in texts]
-        frame[name] = pd.Series(seen[codes], dtype=object)
+        column = table[name].combine_chunks()
+        seen = np.empty(len(column.dictionary), dtype=object)
+        seen[:] = [json.loads(text) for text in column.dictionary.to_pylist()]
+        frame.insert(table.column_names.index(name), name, pd.Series(seen[column.indices.to_numpy()], dtype=object))
     return frame
