@@ -87,7 +87,7 @@ KINDS: dict[str, Kind] = {
         Kind("tokenizer", (), reads.tokenizer, seconds=8, work=_tokenizer_epochs),
         Kind("latents", ("tokenizer",), reads.latents, sections=("data", "autoencoder", "latents", "quantizer")),
         Kind("quantizer", ("tokenizer", "latents"), reads.quantizer, sections=("quantizer",)),
-        Kind("reconstruct", ("tokenizer", "latents", "quantizer"), reads.extractor),
+        Kind("reconstruct", ("tokenizer", "latents", "quantizer"), reads.reconstruct),
         Kind(
             "train",
             ("latents", "quantizer"),

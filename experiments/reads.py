@@ -51,15 +51,24 @@ def quantizer(config: RunConfig) -> dict[str, Any]:
     return config.quantizer.model_dump(include={"kind", "levels", "range", "std_range", "edges", "per"})
 
 
-@cache
-def _extractor(name: str) -> str:
-    from tokenbridge.weight_files import weights_hash
-
-    return weights_hash(name)
-
-
 def extractor(config: RunConfig) -> dict[str, Any]:
-    return {"features": config.score.features, "weights": _extractor(config.score.features)}
+    """Raises UserError where weights are not to be had."""
+    from tokenbridge.metrics.scorers import weights_hash
+
+    found = [weights_hash(config.score, name) for name in config.score.scorers]
+    return {"features": config.score.features, "weights": found[0] if len(found) == 1 else found}
+
+
+def reconstruct(config: RunConfig) -> dict[str, Any]:
+    """A split as the reference enters no id: reconstructions are measured against the training split then."""
+    return extractor(config) | ({} if config.score.split else {"reference": _reference(config)})
+
+
+def _reference(config: RunConfig) -> str:
+    """Raises UserError for a file or folder that cannot be the reference of these scorers."""
+    from tokenbridge.metrics.reference_files import fingerprint
+
+    return config.score.split or fingerprint(config.score)
 
 
 def train(config: RunConfig) -> dict[str, Any]:
@@ -80,7 +89,7 @@ def sample(config: RunConfig) -> dict[str, Any]:
 
 
 def score(config: RunConfig) -> dict[str, Any]:
-    return config.score.model_dump() | extractor(config)
+    return extractor(config) | {"reference": _reference(config)}
 
 
 def speed(config: RunConfig) -> dict[str, Any]:

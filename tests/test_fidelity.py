@@ -13,7 +13,9 @@ from tokenbridge.config import Data, UserError
 from tokenbridge.metrics import extraction, fidelity
 from tokenbridge.metrics.features import load_extractor
 from tokenbridge.metrics.frechet import frechet_distance, from_features
-from tokenbridge.weight_files import weights_hash
+from tokenbridge.metrics.scorers import SCORERS
+
+DIGITS = SCORERS["digits"]
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +33,21 @@ def sets() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def extracted(extractor, sets) -> list[tuple[np.ndarray, np.ndarray]]:
+def extracted(extractor, sets) -> list[extraction.Found]:
     return [extraction.extract(extractor, images, 19) for images in sets]
 
 
 @pytest.fixture(scope="module")
 def features(extracted) -> tuple[np.ndarray, np.ndarray]:
-    first, second = (found[0].astype(np.float64) for found in extracted)
+    first, second = (found.features.astype(np.float64) for found in extracted)
     return first, second
 
 
 @pytest.fixture(scope="module")
 def found(extracted) -> dict[str, float]:
-    (features, logits), (reference, _) = extracted
-    return fidelity.inception_style_score("digits", logits) | fidelity.set_metrics("digits", features, reference)
+    images, reference = extracted
+    score = fidelity.inception_style_score("digits", images.logits)
+    return score | fidelity.set_metrics(DIGITS, images.features, reference.features)
 
 
 class Registered(FeatureExtractorBase):
@@ -127,7 +130,7 @@ def test_precision_and_recall_are_shares_within_third_neighbour_balls(found, fea
 
 
 def test_inception_style_score_is_its_definition(found, extractor, sets):
-    logits = extraction.extract(extractor, sets[0], 53)[1]
+    logits = extraction.extract(extractor, sets[0], 53).logits
     p = torch.from_numpy(logits).double().softmax(1).numpy()
     expected = np.exp(np.mean(np.sum(p * (np.log(p) - np.log(p.mean(0))), 1)))
     assert found["is_digits"] == pytest.approx(expected, rel=1e-6)
@@ -143,7 +146,7 @@ def test_score_is_cut_into_parts_only_where_they_are_large():
 
 def test_features_do_not_depend_on_the_batch(extractor, sets):
     one, many = (extraction.extract(extractor, sets[0], batch) for batch in (1, 53))
-    for a, b in zip(one, many, strict=True):
+    for a, b in zip(one.arrays().values(), many.arrays().values(), strict=True):
         assert a.dtype == np.float32
         np.testing.assert_allclose(a, b, atol=1e-4)
 
@@ -151,7 +154,7 @@ def test_features_do_not_depend_on_the_batch(extractor, sets):
 def test_frechet_metrics(features):
     x, y = features
     labels = np.arange(53) % 10
-    found = fidelity.frechet_metrics("digits", x, from_features(y), fidelity.left_out(x, labels, from_features(y)))
+    found = fidelity.frechet_metrics("fd_digits", x, from_features(y), fidelity.left_out(x, labels, from_features(y)))
     assert found["fd_digits"] == frechet_distance(x, y)
     assert 0 < found["fd_digits_se"] < found["fd_digits"]
 
@@ -163,10 +166,10 @@ def test_agreement_is_the_share_of_right_labels():
 
 @pytest.mark.parametrize("few", ["images", "reference"])
 def test_too_few_images_are_refused(extracted, few):
-    (features, _), (reference, _) = extracted
+    features, reference = (found.features for found in extracted)
     pair = (features[:3], reference) if few == "images" else (features, reference[:3])
     with pytest.raises(UserError, match="must each have over 3"):
-        fidelity.set_metrics("digits", *pair)
+        fidelity.set_metrics(DIGITS, *pair)
 
 
 def test_misfit_names_what_does_not_fit(extractor):
@@ -177,13 +180,12 @@ def test_misfit_names_what_does_not_fit(extractor):
     )
 
 
-def test_protocol_names_reference_weights_and_settings(extracted):
-    reference = extraction.Real(extracted[1][0], "abc")
-    protocol = fidelity.set_protocol("digits", Data(), 53, reference)
-    assert protocol["features_weights"] == weights_hash("digits")
+def test_protocol_names_reference_weights_and_settings():
+    protocol = fidelity.set_protocol(DIGITS, "w", 16, 53, 71, "abc")
+    assert (protocol["features"], protocol["features_weights"]) == ("digits", "w")
     assert (protocol["images"], protocol["reference_images"], protocol["image_size"]) == (53, 71, 16)
     assert protocol["reference_hash"] == "abc"
-    assert fidelity.kid_protocol(53, 71)["kid_subset_size"] == 53
+    assert fidelity.kid_protocol(DIGITS, 53, 71)["kid_subset_size"] == 53
 
 
 def test_pixel_hash_tells_sets_apart(sets):
@@ -200,14 +202,14 @@ def test_features_of_real_images_are_kept_by_what_changes_them(extractor, tmp_pa
 
     first = real()
     pixels, _ = data.stack(data.load(config, "held-out"))
-    np.testing.assert_array_equal(first.features, extraction.extract(extractor, pixels, 97)[0])
+    np.testing.assert_array_equal(first.found.features, extraction.extract(extractor, pixels, 97).features)
     assert first.pixel_hash == extraction.pixel_hash(pixels)
-    monkeypatch.setattr(extraction, "extract", None)  # not asked again
-    np.testing.assert_array_equal(real().features, first.features)
+    monkeypatch.setattr(extraction, "extract_set", None)  # not asked again
+    np.testing.assert_array_equal(real().found.features, first.found.features)
     for other in ({"split": "train"}, {"weights": "v"}, {"batch": 96}):
         with pytest.raises(TypeError):
             real(**other)
     (kept,) = (tmp_path / "features").iterdir()
     kept.write_bytes(kept.read_bytes()[:99])
-    with pytest.raises(UserError, match="must be a whole safetensors file"):
+    with pytest.raises(UserError, match="must be a whole file of features"):
         real()

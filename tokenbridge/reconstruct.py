@@ -25,9 +25,10 @@ from tokenbridge.latents import Latents, to_grid
 from tokenbridge.metrics import extraction, fidelity, frechet
 from tokenbridge.metrics.features import load_extractor
 from tokenbridge.metrics.images import psnr, ssim, ssim_window
+from tokenbridge.metrics.reference import Reference, References
+from tokenbridge.metrics.scorers import SCORERS, Scorer
 from tokenbridge.quantize import load_quantizer
 from tokenbridge.quantizers import Tokenizer
-from tokenbridge.weight_files import weights_hash
 
 EXAMPLES = 10  # classes shown
 
@@ -37,13 +38,14 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
 
     Features that do not fit leave their metrics out, and the protocol says why.
     """
-    device, name = pick_device(runtime), config.score.features
+    device = pick_device(runtime)
     held_out, latents = data.load(config.data, "held-out"), Latents(inputs["latents"])
     assert np.array_equal(latents.labels("held-out"), held_out.labels), "latents and images have one order"
-    extractor = load_extractor(name, device)
-    reason = extraction.misfit(extractor, config.data)
+    found = {name: load_extractor(name, device, config.score) for name in config.score.scorers}
+    reasons = [reason for extractor in found.values() if (reason := extraction.misfit(extractor, config.data))]
+    extractors = {name: each for name, each in found.items() if extraction.misfit(each, config.data) is None}
     quantizer = load_quantizer(inputs["quantizer"])
-    tally = _Tally(held_out.labels, quantizer, extractor if reason is None else None)
+    tally = _Tally(held_out.labels, quantizer, extractors)
     autoencoder = autoencoder_of(config, inputs, device)
     for batch in _pairs(autoencoder, latents, quantizer, held_out, device, runtime):
         tally.add(*batch)
@@ -57,13 +59,17 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         "psnr": "mean over images, peak 255",
         "ssim": f"mean over images, uniform window of {ssim_window(size, size)}",
     }
-    if reason is None:
-        store, weights = Store(out.parents[1]), weights_hash(name)
-        reference = extraction.real(store, config.data, "train", extractor, weights, runtime.batch)
-        metrics |= tally.feature_metrics(name, reference.features)
-        protocol |= fidelity.set_protocol(name, config.data, len(held_out), reference) | {"reference": "train"}
-    else:
-        protocol |= {"features": None, "features_left_out": reason}
+    for name, extractor in extractors.items():
+        known = References(Store(out.parents[1]), config.data, extractor, config.score, name, runtime.batch)
+        # a split as score.reference is of the samples: published rFIDs are against the training set
+        reference = known.split("train") if config.score.split else known.configured()
+        metrics |= tally.feature_metrics(SCORERS[name], reference)
+        own = fidelity.set_protocol(
+            SCORERS[name], known.weights, size, len(held_out), reference.images, reference.hash
+        ) | {"reference": reference.name}
+        protocol |= own if len(found) == 1 else {f"{SCORERS[name].suffix}.{key}": own[key] for key in own}
+    if reasons:
+        protocol |= {"features": None, "features_left_out": reasons[0]}
     write_json(out / "metrics.json", {"metrics": metrics, "protocol": protocol})
     original, reconstructed, labels = tally.examples()
     np.savez_compressed(out / "examples.npz", original=original, reconstructed=reconstructed, labels=labels)
@@ -96,8 +102,8 @@ def _pairs(
 class _Tally:
     """What is kept of the batches: numbers an image, features, counts of indices and the few images to show."""
 
-    def __init__(self, labels: np.ndarray, quantizer: Tokenizer, extractor: nn.Module | None):
-        self.labels, self.extractor = labels, extractor
+    def __init__(self, labels: np.ndarray, quantizer: Tokenizer, extractors: Mapping[str, nn.Module]):
+        self.labels, self.extractors = labels, extractors
         self.counts = torch.zeros(quantizer.channels, max(quantizer.levels, default=0), dtype=torch.int64)
         classes, first = np.unique(labels, return_index=True)
         self.shown = first[classes < EXAMPLES].tolist()
@@ -107,10 +113,10 @@ class _Tally:
 
     def add(self, originals: Tensor, reconstructed: Tensor, tokens: Tensor) -> None:
         found = {"psnr": psnr(reconstructed, originals).numpy(), "ssim": ssim(reconstructed, originals).numpy()}
-        if self.extractor is not None:
-            count = len(originals)
-            features, found["logits"] = extraction.extract(self.extractor, reconstructed.numpy(), count)
-            found |= {"features": features, "real": extraction.extract(self.extractor, originals.numpy(), count)[0]}
+        for name, extractor in self.extractors.items():
+            for what, images in (("made", reconstructed), ("real", originals)):
+                arrays = extraction.extract(extractor, images.numpy(), len(originals)).arrays()
+                found |= {f"{name} {what} {key}": values for key, values in arrays.items() if key != "spatial"}
         for key, values in found.items():
             self.columns.setdefault(key, []).append(values)
         if self.counts.shape[1]:
@@ -132,15 +138,20 @@ class _Tally:
             found["effective_bits"] = effective_bits(self.counts, positions)
         return found
 
-    def feature_metrics(self, name: str, reference: np.ndarray) -> dict[str, float]:
-        features, real, logits = (np.concatenate(self.columns[key]) for key in ("features", "real", "logits"))
-        statistics = frechet.from_features(reference)
-        left = fidelity.left_out(features, self.labels, statistics)
-        found = fidelity.frechet_metrics(name, features, statistics, left)
-        found[f"fd_{name}_floor"] = frechet.frechet_distance(real, statistics)
-        found[f"fd_{name}_held_out"] = frechet.frechet_distance(features, real)
-        found |= fidelity.inception_style_score(name, logits)
-        return found | {"agreement": fidelity.agreement(logits, self.labels)}
+    def feature_metrics(self, scorer: Scorer, reference: Reference) -> dict[str, float]:
+        """Fréchet distance to the reference and to the originals (held_out): rFID by a published scorer."""
+        columns = {key: np.concatenate(values) for key, values in self.columns.items()}
+        features, real = columns[f"{scorer.name} made features"], columns[f"{scorer.name} real features"]
+        fd = f"{'' if scorer.own else 'r'}{scorer.distance}_{scorer.suffix}"
+        left = fidelity.left_out(features, self.labels, reference.statistics)
+        found = fidelity.frechet_metrics(fd, features, reference.statistics, left)
+        found[f"{fd}_floor"] = frechet.frechet_distance(real, reference.statistics)
+        found[f"{fd}_held_out"] = frechet.frechet_distance(features, real)
+        logits = columns.get(f"{scorer.name} made logits")
+        if logits is not None:
+            found |= fidelity.inception_style_score(scorer.suffix, logits)
+            found |= {"agreement": fidelity.agreement(logits, self.labels)} if scorer.own else {}
+        return found
 
     def examples(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """First image of each of ten classes, in class order: original, reconstructed (10, ch, H, W), labels (10,)."""

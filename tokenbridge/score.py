@@ -5,6 +5,8 @@ N samples, ch channels, H and W sides.
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,41 +18,98 @@ from tokenbridge.artifacts import Store, read_json, write_json
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.devices import pick_device
 from tokenbridge.metrics import extraction, fidelity
+from tokenbridge.metrics.classes import by_class
+from tokenbridge.metrics.extraction import Images, Labels, Real
 from tokenbridge.metrics.features import load_extractor
 from tokenbridge.metrics.measures import MEASURES, Scored
-from tokenbridge.weight_files import weights_hash
+from tokenbridge.metrics.reference import References
+from tokenbridge.metrics.scorers import SCORERS
+
+NO_IMAGES = "a file of statistics has no features of images: KID, precision, recall, density and coverage are left out"
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
-    """Write fd, its error and floor, score, KID, precision, recall and class agreement of the samples.
+    """Write what each scorer says of the samples, scores by class, and the samples' features.
 
     Raises UserError where the features do not fit the data, and for samples that the sample stage did not finish.
     """
-    device, name = pick_device(runtime), config.score.features
-    extractor = load_extractor(name, device)
+    images, labels, settings = _samples(inputs["sample"])
+    metrics, protocol, left_out, classes = {}, {}, {}, {}
+    warnings = _duplicates(images)
+    for name in config.score.scorers:
+        scored, weights = _scored(config, name, images, labels, out, runtime)
+        metrics |= {key: value for measure in MEASURES for key, value in measure(scored).items()}
+        left_out[scored.fd] = scored.left_out
+        own = _protocol(config, scored, weights)
+        protocol |= own if len(config.score.scorers) == 1 else {f"{scored.name}.{key}": own[key] for key in own}
+        warnings += _warnings(scored, weights)
+        if scored.reference.real is not None:
+            classes[name] = by_class(scored.scorer, scored.found, labels, scored.reference.real)
+    protocol |= {f"sample.{key}": value for key, value in settings.items()}
+    content = {"metrics": metrics, "protocol": protocol, "left_out": left_out}
+    for line in warnings:
+        print(f"score: {line}", file=sys.stderr)
+    write_json(out / "classes.json", classes)
+    write_json(out / "metrics.json", content | ({"warnings": warnings} if warnings else {}))
+
+
+def _scored(
+    config: RunConfig, name: str, images: Images, labels: Labels, out: Path, runtime: Runtime
+) -> tuple[Scored, str]:
+    """The images as a scorer sees them, whose features stay in `out`; and the hash of its weights."""
+    extractor = load_extractor(name, pick_device(runtime), config.score)
     reason = extraction.misfit(extractor, config.data)
     if reason is not None:
         raise UserError(reason)
-    images, labels, settings = _samples(inputs["sample"])
-    other: data.Split = "held-out" if config.score.reference == "train" else "train"
-    store, weights = Store(out.parents[1]), weights_hash(name)
-    reference, real = (
-        extraction.real(store, config.data, split, extractor, weights, runtime.batch)
-        for split in (config.score.reference, other)
-    )
-    features, logits = extraction.extract(extractor, images, runtime.batch)
-    scored = Scored(name, images, labels, features, logits, reference.features, real.features)
-    metrics = {key: value for measure in MEASURES for key, value in measure(scored).items()}
-
-    protocol = fidelity.set_protocol(name, config.data, len(images), reference)
-    protocol |= fidelity.kid_protocol(len(images), len(reference.features))
-    protocol |= {"reference": config.score.reference, "floor": f"{other} against {config.score.reference}"}
-    protocol |= {f"sample.{key}": value for key, value in settings.items()}
-    content = {"metrics": metrics, "protocol": protocol, "left_out": {f"fd_{name}": scored.left_out}}
-    write_json(out / "metrics.json", content)
+    known = References(Store(out.parents[1]), config.data, extractor, config.score, name, runtime.batch)
+    reference, split = known.configured(), config.score.split
+    others: dict[str, data.Split] = {"train": "held-out", "held-out": "train"}
+    real = known.split(others[split]).real if split else None
+    found = extraction.extract(extractor, images, runtime.batch)
+    about = {"features": name, "weights": known.weights}
+    extraction.write(out / f"features-{name}.safetensors", Real(found, labels, extraction.pixel_hash(images)), about)
+    return Scored(SCORERS[name], images, labels, found, reference, None if real is None else real.found), known.weights
 
 
-def _samples(folder: Path) -> tuple[extraction.Images, extraction.Labels, dict[str, Any]]:
+def _protocol(config: RunConfig, scored: Scored, weights: str) -> dict[str, Any]:
+    scorer, reference, count = scored.scorer, scored.reference, len(scored.images)
+    found = fidelity.set_protocol(scorer, weights, config.data.image_size, count, reference.images, reference.hash)
+    if reference.real is None:
+        found["left_out"] = NO_IMAGES
+    else:
+        found |= fidelity.kid_protocol(scorer, count, len(reference.real))
+        if reference.file is not None:
+            found["prc_reference_images"] = len(reference.real)
+    found["reference"] = reference.name
+    if config.score.split:
+        found["floor"] = f"{'held-out' if reference.name == 'train' else 'train'} against {reference.name}"
+    return found
+
+
+def _warnings(scored: Scored, weights: str) -> list[str]:
+    """What a reader of the numbers must know beside their protocol."""
+    scorer, found = scored.scorer, []
+    for what, count in (("samples", len(scored.images)), ("reference images", scored.reference.images)):
+        if count is not None and count <= scorer.width:
+            found.append(
+                f"{count} {what} are too few for the {scorer.width} features of {scorer.name}: their covariance is"
+                f" singular and {scored.fd} reads high; it compares with others of as many images only"
+            )
+    if scorer.sha256 and not weights.startswith(scorer.sha256):
+        found.append(
+            f"weights {weights[:8]} are not the published {scorer.file} ({scorer.sha256}): no number of {scorer.name}"
+            " compares with published ones"
+        )
+    return found
+
+
+def _duplicates(images: Images) -> list[str]:
+    seen = {hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images}
+    again = len(images) - len(seen)
+    return [f"{again} of {len(images)} samples are duplicates of others, pixel by pixel"] if again else []
+
+
+def _samples(folder: Path) -> tuple[Images, Labels, dict[str, Any]]:
     """Samples (N, ch, H, W), labels (N,) and the protocol of their making."""
     try:
         images = np.load(folder / "samples.npy", mmap_mode="r")

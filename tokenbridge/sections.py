@@ -263,7 +263,33 @@ class Sample(Config):
     seed: int = Field(default=0, ge=0)
 
 
+SCORERS = ("digits", "inception", "clean", "dinov2")
+
+
+def _known_scorers(names: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """One name, or several, each once."""
+    several = tuple(names.split(",")) if isinstance(names, str) else names
+    wrong = [name for name in several if name not in SCORERS]
+    if wrong or len(set(several)) < len(several) or not several:
+        raise ValueError(f"score.features={','.join(several)} must be one or several of {', '.join(SCORERS)}")
+    return several[0] if len(several) == 1 else several
+
+
 class Score(Config):
-    features: Literal["digits"] = "digits"
-    """feature extractor; its name is part of each metric's name"""
-    reference: Literal["train", "held-out"] = "train"
+    features: Annotated[str | tuple[str, ...], AfterValidator(_known_scorers)] = "digits"
+    """scorers, one or several (inception,clean,dinov2): networks whose features measure; each names its metrics"""
+    weights: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """folder of the scorers' weights by their public names (such as torch.hub's), or the file of one; unset: that of
+    torch.hub, and what it lacks is downloaded"""
+    reference: str = Field(default="train", min_length=1)
+    """real images: train, held-out, a folder of images, or a file: statistics or images (.npz), kept features
+    (.safetensors)"""
+
+    @property
+    def scorers(self) -> tuple[str, ...]:
+        return (self.features,) if isinstance(self.features, str) else self.features
+
+    @property
+    def split(self) -> Literal["train", "held-out"] | None:
+        """The split that is the reference; None where it is a folder or a file."""
+        return self.reference if self.reference in ("train", "held-out") else None  # pyright: ignore[reportReturnType]

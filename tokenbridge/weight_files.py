@@ -10,8 +10,8 @@ from tokenbridge.config import Autoencoder, UserError
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 DIGITS = ASSETS / "digits_autoencoder.safetensors"
-WEIGHTS = {"digits": ASSETS / "digits_classifier.safetensors"}
-"""of extractors of features"""
+CLASSIFIER = ASSETS / "digits_classifier.safetensors"
+"""whose features score digits"""
 
 
 def fingerprint(config: Autoencoder) -> str:
@@ -49,14 +49,3 @@ def autoencoder_file(config: Autoencoder) -> Path:
 
 def weights_in(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
-
-
-def weights_hash(name: str) -> str:
-    """SHA-256 of the extractor's weights, hex."""
-    return file_hash(extractor_weights(name))
-
-
-def extractor_weights(name: str) -> Path:
-    if name not in WEIGHTS:
-        raise UserError(f"features={name} must be one of {', '.join(WEIGHTS)}; correct score.features")
-    return WEIGHTS[name]

@@ -1,23 +1,28 @@
 """Features of images, by a frozen extractor; those of real images are extracted once for all stages of a store.
 
-Letters: N images, ch channels, H and W sides, F features, K classes; images are uint8 (N, ch, H, W).
+Letters: N images, B of them at once, ch channels, H and W sides, F features, K classes, S spatial features; images are
+uint8 (N, ch, H, W).
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import nn
+from torch.utils.data import DataLoader
 
 from tokenbridge import data
-from tokenbridge.artifacts import Store, digest
+from tokenbridge.artifacts import Store, digest, write_atomic
 from tokenbridge.config import Data, UserError
 
 Images = NDArray[np.uint8]
@@ -26,10 +31,45 @@ Array = NDArray[np.float32]
 
 FOLDER = "features"
 """of the store, beside its stages"""
+FEW = 5000
+"""images that one process reads as fast as it takes to start others"""
+READERS = 8
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an extractor says of images; None where it gives no such thing."""
+
+    features: Array
+    """float32 (N, F)"""
+    logits: Array | None = None
+    """float32 (N, K)"""
+    spatial: Array | None = None
+    """float32 (N, S)"""
+
+    def arrays(self) -> dict[str, Array]:
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+
+
+@dataclass(frozen=True)
+class Real:
+    """Real images: what an extractor says of them, their classes (N,) where they are known, the hash of their pixels.
+
+    The hash is pixel_hash's, or another that tells files apart.
+    """
+
+    found: Found
+    labels: Labels | None
+    pixel_hash: str
+
+    def __len__(self) -> int:
+        return len(self.found.features)
 
 
 def misfit(extractor: nn.Module, config: Data) -> str | None:
     """Why an extractor's features do not measure such images, or None where they do."""
+    if not getattr(extractor, "in_domain", False):
+        return None
     device = next(extractor.parameters()).device
     shape = (1, config.image_channels, config.image_size, config.image_size)
     try:
@@ -42,15 +82,40 @@ def misfit(extractor: nn.Module, config: Data) -> str | None:
     return None
 
 
+def extract(extractor: nn.Module, images: Images, batch: int) -> Found:
+    """What it says of images, `batch` of them at once, where the extractor is.
+
+    Extractors: uint8 (B, ch, H, W) -> the float32 arrays that their attribute `gives` names.
+    """
+    return _extract(extractor, (images[start : start + batch] for start in range(0, len(images), batch)))
+
+
 @torch.inference_mode()
-def extract(extractor: nn.Module, images: Images, batch: int) -> tuple[Array, Array]:
-    """Features (N, F) and logits (N, K) of images, float32, `batch` images at once, where the extractor is."""
+def _extract(extractor: nn.Module, batches: Iterable[Images]) -> Found:
     device = next(extractor.parameters()).device
-    found = []
-    for start in range(0, len(images), batch):
-        part = torch.from_numpy(np.array(images[start : start + batch]))
-        found.append([value.cpu().numpy() for value in extractor(part.to(device))])
-    return np.concatenate([f for f, _ in found]), np.concatenate([g for _, g in found])
+    columns: dict[str, list[Array]] = {}
+    for part in batches:
+        given = extractor(torch.from_numpy(np.array(part)).to(device))
+        for name, values in zip(extractor.gives, given, strict=True):  # pyright: ignore[reportArgumentType]
+            columns.setdefault(name, []).append(values.cpu().numpy())
+    return Found(**{name: np.concatenate(values) for name, values in columns.items()})
+
+
+def extract_set(extractor: nn.Module, images: data.Images, batch: int) -> Real:
+    """The same of a set that need not fit in memory, with its labels and pixel_hash."""
+    hasher = hashlib.sha256()
+
+    def batches() -> Iterator[Images]:
+        readers = 0 if len(images) < FEW else min(READERS, os.cpu_count() or 1)
+        for start, (part, _) in enumerate(DataLoader(images, batch, num_workers=readers)):
+            if start == 0:
+                hasher.update(str((len(images), *part.shape[1:])).encode())
+            for image in part.numpy():
+                hasher.update(np.ascontiguousarray(image).data)
+            yield part.numpy()
+
+    found = _extract(extractor, batches())
+    return Real(found, images.labels, hasher.hexdigest()[:12])
 
 
 def pixel_hash(images: Images) -> str:
@@ -61,42 +126,41 @@ def pixel_hash(images: Images) -> str:
     return hasher.hexdigest()[:12]
 
 
-@dataclass(frozen=True)
-class Real:
-    """What an extractor says of real images: features (N, F), and the hash of their pixels."""
-
-    features: Array
-    pixel_hash: str
-
-
 def real(store: Store, config: Data, split: data.Split, extractor: nn.Module, weights: str, batch: int) -> Real:
-    """Features of a split's images. weights: hash of the extractor's.
+    """A split's images. weights: hash of the extractor's.
 
-    They are kept by what changes them, down to their last bit: the images, the weights, the device, the threads and how
-    many images it saw at once. So no number depends on whether they were there.
+    Their features are kept by what changes them, down to the last bit: the images, the weights, the device, the threads
+    and how many images it sees at once. So no number depends on whether they were there.
     """
-    device = next(extractor.parameters()).device.type
     images = {"data": config.model_dump(exclude={"path", "held_out_path"}), "images": data.fingerprint(config)}
-    id = digest([images, split, weights, batch, device, torch.get_num_threads()])
+    return kept(store, [images, split], extractor, weights, batch, lambda: data.load(config, split))
+
+
+def kept(store: Store, what: Any, extractor: nn.Module, weights: str, batch: int, load: Any) -> Real:
+    """What extract_set says of load(), images that `what` tells from all others; extracted at the first call."""
+    device = next(extractor.parameters()).device.type
+    id = digest([what, weights, batch, device, torch.get_num_threads()])
     path = store.root / FOLDER / f"{id}.safetensors"
     with store.lock(f"{FOLDER}-{id}"):
         if not path.exists():
-            _extract(path, config, split, extractor, batch)
-    return _read(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, extract_set(extractor, load(), batch), {"weights": weights})
+    return read(path)[0]
 
 
-def _extract(path: Path, config: Data, split: data.Split, extractor: nn.Module, batch: int) -> None:
-    pixels, _ = data.stack(data.load(config, split))
-    features = extract(extractor, pixels, batch)[0]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({"features": features}, partial, {"pixel_hash": pixel_hash(pixels)})
-    partial.rename(path)
+def write(path: Path, images: Real, about: dict[str, str]) -> None:
+    """A file of features: its arrays as float32, and what it is about as text."""
+    labels = {} if images.labels is None else {"labels": images.labels}
+    write_atomic(path, save(images.found.arrays() | labels, about | {"pixel_hash": images.pixel_hash}))
 
 
-def _read(path: Path) -> Real:
+def read(path: Path) -> tuple[Real, dict[str, str]]:
+    """What write wrote. UserError where it is none or cut."""
     try:
         with safe_open(path, framework="numpy") as file:
-            return Real(file.get_tensor("features"), file.metadata()["pixel_hash"])
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} must be a whole safetensors file ({error}); delete it and run again") from error
+            about = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+        labels, pixels = arrays.pop("labels", None), about.pop("pixel_hash")
+        return Real(Found(**arrays), labels, pixels), about
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise UserError(f"{path} must be a whole file of features ({error}); delete it and run again") from error

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tokenbridge.config import UserError
-from tokenbridge.weight_files import extractor_weights
+from tokenbridge.config import Score, UserError
+from tokenbridge.metrics.scorers import weights_of
 from tokenbridge.weights import fill, read_half
 
 FEATURES = 64
@@ -25,6 +25,8 @@ class DigitsClassifier(nn.Module):
     """
 
     size = 16
+    gives = ("features", "logits")
+    in_domain = True
 
     def __init__(self, width: int = 32, classes: int = 10):
         super().__init__()
@@ -54,10 +56,17 @@ class DigitsClassifier(nn.Module):
         return features, self.logits(self.dropout(nn.functional.silu(features)))
 
 
-def load_extractor(name: str, device: torch.device | str = "cpu") -> nn.Module:
-    """A frozen extractor: uint8 (B, channels, H, W) -> (features float32 (B, F), logits float32 (B, K))."""
-    path = extractor_weights(name)
-    return fill(DigitsClassifier(), read_half(path), path).to(device)
+def load_extractor(name: str, device: torch.device | str = "cpu", score: Score | None = None) -> nn.Module:
+    """A frozen extractor: uint8 (B, channels, H, W) -> float32 arrays, those that its attribute `gives` names.
+
+    score: says where its weights are, for those that do not ship.
+    """
+    path = weights_of(score or Score(), name)
+    if name == "digits":
+        return fill(DigitsClassifier(), read_half(path), path).to(device)
+    from tokenbridge.metrics import networks  # torch-fidelity, clean-fid: only where they are asked for
+
+    return networks.NETWORKS[name](path).eval().requires_grad_(False).to(device)
 
 
 def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

@@ -1,7 +1,8 @@
 """Measures of a set of images against a reference set, by their features.
 
 Inception-style score, KID, precision and recall are torch-fidelity's, on features that are at hand; the Fréchet
-distance is frechet.py. Each name carries the extractor (fd_digits): none of them is a FID or an Inception score.
+distance is frechet.py. Each name carries the scorer (fd_digits, fid_tf): by the digits' classifier, none of them is a
+FID or an Inception score.
 
 Letters: N images, M reference images, F features, K classes.
 """
@@ -16,8 +17,8 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from tokenbridge.config import Data, UserError
-from tokenbridge.metrics.extraction import Array, Labels, Real
+from tokenbridge.config import UserError
+from tokenbridge.metrics.extraction import Array, Labels
 from tokenbridge.metrics.frechet import (
     Statistics,
     frechet_distance,
@@ -25,7 +26,8 @@ from tokenbridge.metrics.frechet import (
     jackknife_error,
     jackknife_groups,
 )
-from tokenbridge.weight_files import weights_hash
+from tokenbridge.metrics.neighbours import density_coverage
+from tokenbridge.metrics.scorers import Scorer
 
 SEED = 0
 KID_SUBSETS = 20
@@ -45,9 +47,9 @@ def left_out(features: Array, labels: Labels, reference: Statistics) -> list[flo
     return frechet_left_out(features, reference, jackknife_groups(labels, groups)).tolist()
 
 
-def frechet_metrics(name: str, features: Array, reference: Statistics, left: list[float]) -> dict[str, float]:
-    """fd_<name> and its standard error over draws of the images, by the distances of left_out."""
-    return {f"fd_{name}": frechet_distance(features, reference), f"fd_{name}_se": jackknife_error(left)}
+def frechet_metrics(fd: str, features: Array, reference: Statistics, left: list[float]) -> dict[str, float]:
+    """The distance by its name fd, and its standard error over draws of the images, by the distances of left_out."""
+    return {fd: frechet_distance(features, reference), f"{fd}_se": jackknife_error(left)}
 
 
 def inception_style_score(name: str, logits: Array) -> dict[str, float]:
@@ -59,27 +61,31 @@ def inception_style_score(name: str, logits: Array) -> dict[str, float]:
     return {f"is_{name}": found["inception_score_mean"]}
 
 
-def set_metrics(name: str, features: Array, reference: Array) -> dict[str, float]:
-    """kid_<name>_x1e3 (arXiv 1801.01401, mean of subsets), precision_<name>, recall_<name> (1904.06991).
+def set_metrics(scorer: Scorer, features: Array, reference: Array) -> dict[str, float]:
+    """kid_x1e3 (arXiv 1801.01401, mean of subsets), precision, recall (1904.06991), with the scorer's name.
 
-    features (N, F), reference (M, F). Raises UserError where a set has too few images for the nearest neighbours of
-    precision and recall.
+    Published scorers also give density and coverage (2002.09797). features (N, F), reference (M, F). Raises UserError
+    where a set has too few images for the nearest neighbours.
     """
-    fewest = min(len(features), len(reference))
+    fewest, name = min(len(features), len(reference)), scorer.suffix
     if fewest <= NEIGHBORHOOD:
         raise UserError(
             f"sets of {len(features)} and {len(reference)} images must each have over {NEIGHBORHOOD}; take more images"
         )
-    pair = torch.from_numpy(features), torch.from_numpy(reference)
+    pair, subsets = (torch.from_numpy(features), torch.from_numpy(reference)), kid_subsets(scorer)
     size = min(KID_SUBSET_SIZE, fewest)
     # torch-fidelity ignores unknown names; save_cpu_ram: distances in pieces
-    kid = kid_features_to_metric(*pair, kid_subsets=KID_SUBSETS, kid_subset_size=size, rng_seed=SEED, verbose=False)
+    kid = kid_features_to_metric(*pair, kid_subsets=subsets, kid_subset_size=size, rng_seed=SEED, verbose=False)
     near = prc_features_to_metric(*pair, prc_neighborhood=NEIGHBORHOOD, save_cpu_ram=True, verbose=False)
-    return {
+    found = {
         f"kid_{name}_x1e3": 1000 * kid["kernel_inception_distance_mean"],
         f"precision_{name}": near["precision"],
         f"recall_{name}": near["recall"],
     }
+    if scorer.own:
+        return found
+    density, coverage = density_coverage(features, reference, NEIGHBORHOOD)
+    return found | {f"density_{name}": density, f"coverage_{name}": coverage}
 
 
 def is_splits(count: int) -> int:
@@ -90,25 +96,32 @@ def is_splits(count: int) -> int:
     return 10 if count >= 1000 else 1
 
 
-def set_protocol(name: str, data: Data, images: int, reference: Real) -> dict[str, Any]:
-    """What the numbers above depend on beside the images."""
+def kid_subsets(scorer: Scorer) -> int:
+    """torch-fidelity's 100, and fewer for the digits."""
+    return KID_SUBSETS if scorer.own else 100
+
+
+def set_protocol(
+    scorer: Scorer, weights: str, image_size: int, images: int, reference: int | None, hash: str
+) -> dict[str, Any]:
+    """What the numbers above depend on beside the images. reference: number of its images, where it is known."""
     return {
-        "features": name,
-        "features_weights": weights_hash(name),
-        "reference_images": len(reference.features),
-        "reference_hash": reference.pixel_hash,
+        "features": scorer.name,
+        "features_weights": weights,
+        "reference_images": reference,
+        "reference_hash": hash,
         "images": images,
-        "image_size": data.image_size,
-        "resize": "none",
+        "image_size": image_size,
+        "resize": scorer.resize,
         "is_splits": is_splits(images),
         "fd_se": f"jackknife over {min(JACKKNIFE_GROUPS, images // 2)} groups of images, stratified by label",
     }
 
 
-def kid_protocol(images: int, reference: int) -> dict[str, Any]:
-    """The same for kid, precision and recall."""
+def kid_protocol(scorer: Scorer, images: int, reference: int) -> dict[str, Any]:
+    """The same for kid, precision and recall; reference: number of the images whose features are there."""
     return {
-        "kid_subsets": KID_SUBSETS,
+        "kid_subsets": kid_subsets(scorer),
         "kid_subset_size": min(KID_SUBSET_SIZE, images, reference),
         "prc_neighborhood": NEIGHBORHOOD,
         "metric_seed": SEED,

@@ -4,11 +4,15 @@
 of A₁A₂ᵀ. No root is taken of a zero's rounding, so the value is exact where Σ is singular (fewer images than features,
 dead features); libraries that take roots of the eigenvalues of Σ₁Σ₂ read about 4e-8 low there and sometimes below 0.
 
+With many features (2,048 of Inception) and a regular Σ, A is Cholesky's root, and the singular values come from the
+eigenvalues of A₁A₂ᵀ(A₁A₂ᵀ)ᵀ: several times as fast, and the roots of well conditioned eigenvalues lose nothing.
+
 Letters: N images, F features, R rank of a covariance (at most min(N, F)).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +23,13 @@ from tokenbridge.config import UserError
 Array = NDArray[np.float64]
 Groups = NDArray[np.int64]
 
+LARGE = 512
+"""features from which on time and memory count"""
+CHUNK = 10_000
+"""images at once"""
+REGULAR = 1e-9
+"""smallest of Cholesky's pivots over the largest, of a covariance that is well conditioned"""
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -26,6 +37,8 @@ class Statistics:
 
     mean: Array
     root: Array
+    regular: bool = False
+    """whether root is triangular and well conditioned"""
 
 
 def from_features(features: ArrayLike, name: str = "features") -> Statistics:
@@ -39,6 +52,12 @@ def from_features(features: ArrayLike, name: str = "features") -> Statistics:
     if len(x) < 2:
         raise UserError(f"{name} of {len(x)} images must have at least 2, or there is no covariance; take more images")
     _require_finite(x, name)
+    if x.shape[1] >= LARGE and len(x) > x.shape[1]:
+        mean, scatter = x.mean(0), np.zeros(2 * x.shape[1:])
+        for start in range(0, len(x), CHUNK):
+            part = x[start : start + CHUNK] - mean
+            scatter += part.T @ part
+        return _statistics(mean, scatter / (len(x) - 1))
     mean = x.mean(0)
     root = (x - mean) / np.sqrt(len(x) - 1)
     return Statistics(mean, root if len(x) <= x.shape[1] else _root(root.T @ root))
@@ -59,12 +78,14 @@ def from_moments(mu: ArrayLike, sigma: ArrayLike, name: str = "statistics") -> S
     _require_finite(covariance, f"sigma of {name}")
     # a file may be float32: its rounding breaks symmetry and puts eigenvalues of 0 slightly below 0
     scale = max(float(np.abs(covariance).max()), np.finfo(np.float64).tiny)
-    least = np.linalg.eigvalsh(covariance)[0]
-    if np.abs(covariance - covariance.T).max() > 1e-4 * scale or least < -1e-4 * scale:
+    symmetric = np.abs(covariance - covariance.T).max() <= 1e-4 * scale
+    found = _statistics(mean, (covariance + covariance.T) / 2)
+    least = 0.0 if found.regular else np.linalg.eigvalsh(covariance)[0]
+    if not symmetric or least < -1e-4 * scale:
         raise UserError(
             f"sigma of {name} must be symmetric with eigenvalues >= 0 (least {least:.3g}); correct the file"
         )
-    return Statistics(mean, _root((covariance + covariance.T) / 2))
+    return found
 
 
 def frechet_distance(first: ArrayLike | Statistics, second: ArrayLike | Statistics) -> float:
@@ -81,7 +102,10 @@ def frechet_distance(first: ArrayLike | Statistics, second: ArrayLike | Statisti
     difference = a.mean - b.mean
     shift, spread = float(difference @ difference), float(np.sum(a.root**2) + np.sum(b.root**2))
     product = a.root @ b.root.T
-    common = float(np.linalg.svd(product, compute_uv=False).sum()) if product.size else 0.0
+    if a.regular and b.regular:
+        common = float(np.sqrt(np.linalg.eigvalsh(product @ product.T).clip(0)).sum())
+    else:
+        common = float(np.linalg.svd(product, compute_uv=False).sum()) if product.size else 0.0
     distance = shift + spread - 2 * common
     assert distance >= -1e-12 * (shift + spread) * len(difference), distance
     return max(distance, 0.0)  # what is below 0 is rounding
@@ -124,7 +148,54 @@ def frechet_left_out(features: ArrayLike, reference: ArrayLike | Statistics, gro
     if len(names) < 2 or len(x) - np.bincount(group).max() < 2:
         raise UserError(f"{len(x)} images in {len(names)} groups are too few for a standard error; take more images")
     fixed = reference if isinstance(reference, Statistics) else from_features(reference, "reference features")
+    if x.shape[1] >= LARGE and len(x) - np.bincount(group).max() > x.shape[1]:
+        return np.array([frechet_distance(rest, fixed) for rest in _without_each(x, group)])
     return np.array([frechet_distance(x[group != name], fixed) for name in names])
+
+
+def extrapolated(features: ArrayLike, reference: ArrayLike | Statistics, points: int = 15) -> float:
+    """FD∞ (arXiv 1911.07023): what a line through distances of N images against 1/N reads for infinitely many.
+
+    features (N, F), in random order of images or in one in which every part is like the whole (classes in turn). Needs
+    N >= 2 max(F, 10): of fewer, the line is a curve.
+    """
+    x = np.asarray(features, np.float64)
+    least = max(x.shape[1], 10)
+    if len(x) < 2 * least:
+        raise UserError(f"{len(x)} images must be at least {2 * least} to extrapolate from; take more images")
+    fixed = reference if isinstance(reference, Statistics) else from_features(reference, "reference features")
+    sizes = np.linspace(max(least, len(x) // 10), len(x), points).astype(int)
+    distances = [frechet_distance(x[:size], fixed) for size in sizes]
+    return float(np.polyfit(1 / sizes, distances, 1)[1])
+
+
+def _without_each(x: Array, group: Groups) -> Iterator[Statistics]:
+    """Statistics of x (N, F) without each group in turn: the sums of the groups are taken off those of all."""
+    mean = x.mean(0)
+    sums, scatters = [], []
+    for name in np.unique(group):
+        part = x[group == name] - mean
+        sums.append((len(part), part.sum(0)))
+        scatters.append(part.T @ part)
+    whole = np.sum(scatters, 0)
+    for (count, total), scatter in zip(sums, scatters, strict=True):
+        left = len(x) - count
+        shift = -total / left  # all of x sums to 0
+        covariance = (whole - scatter - left * np.outer(shift, shift)) / (left - 1)
+        yield _statistics(mean + shift, covariance)
+
+
+def _statistics(mean: Array, covariance: Array) -> Statistics:
+    """By Cholesky's root where the covariance is large and regular, else by its eigenvectors."""
+    if len(mean) >= LARGE:
+        try:
+            root: Array = np.linalg.cholesky(covariance).T  # pyright: ignore[reportAssignmentType] (stubs lose float64)
+        except np.linalg.LinAlgError:
+            return Statistics(mean, _root(covariance))
+        pivots = np.diag(root) ** 2
+        if pivots.min() > REGULAR * pivots.max():
+            return Statistics(mean, root, regular=True)
+    return Statistics(mean, _root(covariance))
 
 
 def _root(covariance: Array) -> Array:

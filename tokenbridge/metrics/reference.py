@@ -1,0 +1,123 @@
+"""What images are measured against: a split of the data, a folder, or a file of statistics, images or features.
+
+M real images, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from tokenbridge import data
+from tokenbridge.artifacts import Store
+from tokenbridge.config import Data, Score, UserError
+from tokenbridge.metrics import extraction, frechet, reference_files
+from tokenbridge.metrics.extraction import Real
+from tokenbridge.metrics.frechet import Statistics
+from tokenbridge.metrics.reference_files import StatisticsFile
+from tokenbridge.metrics.scorers import SCORERS, weights_hash
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real images, the moments of their features, or both."""
+
+    name: str
+    real: Real | None
+    file: StatisticsFile | None = None
+    hash: str = ""
+    """of the file or folder; of the pixels where they are all that there is"""
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Of the file, where there is one: published numbers were measured against it."""
+        if self.file is not None:
+            return frechet.from_moments(*self.file.pool, self.name)
+        assert self.real is not None
+        return frechet.from_features(self.real.found.features)
+
+    @cached_property
+    def spatial(self) -> Statistics | None:
+        if self.file is not None and self.file.spatial is not None:
+            return frechet.from_moments(*self.file.spatial, self.name)
+        if self.real is None or self.real.found.spatial is None or self.file is not None:
+            return None
+        return frechet.from_features(self.real.found.spatial)
+
+    @property
+    def images(self) -> int | None:
+        """How many, as far as is known."""
+        if self.file is not None:
+            return self.file.about.get("images")
+        return None if self.real is None else len(self.real)
+
+
+class References:
+    """Finds and reads them for one extractor, whose features of images are kept in the store."""
+
+    def __init__(self, store: Store, config: Data, extractor: nn.Module, score: Score, name: str, batch: int):
+        self.store, self.config, self.extractor = store, config, extractor
+        self.score, self.scorer, self.batch = score, SCORERS[name], batch
+        self.weights = weights_hash(score, name)
+
+    def split(self, split: data.Split) -> Reference:
+        found = extraction.real(self.store, self.config, split, self.extractor, self.weights, self.batch)
+        return Reference(split, found, hash=found.pixel_hash)
+
+    def configured(self) -> Reference:
+        """That of score.reference."""
+        if self.score.split:
+            return self.split(self.score.split)
+        path = Path(self.score.reference)
+        hash = reference_files.fingerprint(self.score)
+        if path.is_dir():
+            return Reference(path.name, self._kept(hash, lambda: folder(path, self.config)), hash=hash)
+        if path.suffix == ".safetensors":
+            return Reference(path.name, self._features(path), hash=hash)
+        keys = reference_files.holds(path)
+        real = self._kept(hash, lambda: _array(path)) if reference_files.IMAGES in keys else None
+        file = reference_files.read_statistics(path, self.scorer) if real is None or "mu" in keys else None
+        return Reference(path.name, real, file, hash)
+
+    def _kept(self, hash: str, load: Any) -> Real:
+        what = [hash, self.config.image_size, self.config.image_channels]
+        found = extraction.kept(self.store, what, self.extractor, self.weights, self.batch, load)
+        return replace(found, labels=None)  # nobody has said them
+
+    def _features(self, path: Path) -> Real:
+        found, about = extraction.read(path)
+        if about.get("weights") != self.weights or found.found.features.shape[1] != self.scorer.width:
+            raise UserError(
+                f"{path} holds features of other weights than score.features={self.scorer.name} has here; extract them"
+                " again, or give score.weights as they were"
+            )
+        return found
+
+
+def folder(path: Path, config: Data) -> data.Images:
+    """All images in a folder and below, cropped to the data's size, their classes unknown."""
+    paths = reference_files.files_in(path)
+    return data.FileImages(paths, np.zeros(len(paths), np.int64), config.image_size, config.image_channels)
+
+
+def write_statistics(path: Path, found: Real, about: Mapping[str, Any]) -> None:
+    """A statistics file of images, from their features."""
+    pool, spatial = _moments(found.found.features), found.found.spatial
+    facts = dict(about) | {"images": len(found), "pixel_hash": found.pixel_hash}
+    reference_files.write_statistics(path, pool, None if spatial is None else _moments(spatial), facts)
+
+
+def _array(path: Path) -> data.Images:
+    pixels = reference_files.images_of(path)
+    return data.ArrayImages(pixels, np.zeros(len(pixels), np.int64))
+
+
+def _moments(features: extraction.Array) -> reference_files.Moments:
+    x = features.astype(np.float64)
+    return x.mean(0), np.atleast_2d(np.cov(x, rowvar=False))

@@ -1,0 +1,149 @@
+"""Scorers: networks whose features score images, and the files that their weights are in. Needs no torch.
+
+Each has a name of its own, which ends the names of its metrics: numbers by two of them never meet.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from tokenbridge.artifacts import file_hash
+from tokenbridge.config import Score, UserError
+from tokenbridge.weight_files import CLASSIFIER
+
+DINOV2_CODE = "facebookresearch_dinov2_main"
+DINOV2_REPOSITORY = "facebookresearch/dinov2:main"
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A network: its features, and its weights with their public source."""
+
+    name: str
+    """in score.features"""
+    suffix: str
+    """of the names of its metrics"""
+    distance: str
+    """fid where the literature calls its Fréchet distance FID, else fd"""
+    width: int
+    """F, of its features"""
+    resize: str
+    file: str = ""
+    source: str = ""
+    sha256: str = ""
+    """its first digits, where its publisher names them"""
+    spatial: int = 0
+    """width of its spatial features, of which sFID is made"""
+    code: str = ""
+    """a folder beside the weights that it needs too"""
+
+    @property
+    def own(self) -> bool:
+        """Whether it ships, is made for this data alone and knows its classes."""
+        return not self.source
+
+
+SCORERS = {
+    scorer.name: scorer
+    for scorer in (
+        Scorer("digits", "digits", "fd", 64, "none"),
+        Scorer(
+            "inception",
+            "tf",
+            "fid",
+            2048,
+            "bilinear to 299 as TensorFlow 1 does it, by torch-fidelity",
+            "weights-inception-2015-12-05-6726825d.pth",
+            "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+            "6726825d",  # of the file's name, as torch.hub reads it
+            spatial=2023,
+        ),
+        Scorer(
+            "clean",
+            "clean",
+            "fid",
+            2048,
+            "bicubic with antialiasing to 299 by PIL, not rounded, by clean-fid",
+            "inception-2015-12-05.pt",
+            "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
+        ),
+        Scorer(
+            "dinov2",
+            "dinov2",
+            "fd",
+            1024,
+            "bilinear to 224 as TensorFlow 1 does it, by torch-fidelity",
+            "dinov2_vitl14_pretrain.pth",
+            "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+            code=DINOV2_CODE,
+        ),
+    )
+}
+
+
+def weights_of(score: Score, name: str) -> Path:
+    """The file of a scorer's weights; where score.weights is unset and torch.hub's folder lacks it, it is downloaded.
+
+    Raises UserError naming the file, its source and its hash where it is not to be had.
+    """
+    scorer = SCORERS[name]
+    if scorer.own:
+        return CLASSIFIER
+    place = Path(score.weights) if score.weights else hub()
+    if place.is_file() and place.name == scorer.file and not scorer.code:
+        return place
+    # code that comes with weights looks for them in torch.hub's order only
+    candidates = [place / "checkpoints" / scorer.file, *(() if scorer.code else [place / scorer.file])]
+    found = next((path for path in candidates if path.is_file()), None)
+    if found and (not scorer.code or (place / scorer.code / "hubconf.py").is_file()):
+        return found
+    if score.weights is None:
+        return _download(scorer, place)
+    raise UserError(f"score.weights={score.weights} {_must_hold(scorer)}")
+
+
+def weights_hash(score: Score, name: str) -> str:
+    """SHA-256 of a scorer's weights, hex."""
+    path = weights_of(score, name)
+    return _hash(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _hash(path: Path, changed: int) -> str:
+    return file_hash(path)
+
+
+def hub() -> Path:
+    """torch.hub's own folder."""
+    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
+    return Path(os.environ.get("TORCH_HOME", home)).expanduser() / "hub"
+
+
+def _download(scorer: Scorer, place: Path) -> Path:
+    import torch.hub  # torch: only where there is something to download
+
+    path = place / "checkpoints" / scorer.file
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            torch.hub.download_url_to_file(scorer.source, str(path), scorer.sha256 or None, progress=False)
+        if scorer.code and not (place / scorer.code / "hubconf.py").is_file():
+            torch.hub.list(DINOV2_REPOSITORY, trust_repo="check", verbose=False)
+    except (OSError, RuntimeError) as error:  # no internet; another hash
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{place} {_must_hold(scorer)}; downloading it failed ({reason})") from error
+    return path
+
+
+def _must_hold(scorer: Scorer) -> str:
+    file = f"checkpoints/{scorer.file}" if scorer.code else scorer.file
+    repository = f"https://github.com/{DINOV2_REPOSITORY.partition(':')[0]}"
+    beside = f" and {scorer.code} (a clone of {repository})" if scorer.code else ""
+    known = f"its SHA-256 begins with {scorer.sha256}" if scorer.sha256 else "its publisher names no hash"
+    return (
+        f"must hold {file}{beside} for score.features={scorer.name}; get it from {scorer.source} ({known}) and name its"
+        " folder in score.weights"
+    )
