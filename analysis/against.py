@@ -9,6 +9,7 @@ from analysis.measured import measure
 from analysis.source import Source
 from analysis.stats import Comparison, Estimate, Gap
 from experiments.paper import Cell, Column, Table
+from experiments.paper.scored import table_by
 
 Rows = Sequence[tuple[Cell, Sequence[str]]]
 """each row with the ids of the cells that fill it"""
@@ -32,7 +33,7 @@ def between(table: Table, column: Column, first: str, second: str, source: Sourc
 
     Other two rows are one test more among those of the table. None where there is no test.
     """
-    rows = source.rows(table)
+    table, rows = table_by(table, source.scorers), source.rows(table)
     estimates = {c.key: [measure(c, cell.label, ids, source) for cell, ids in rows] for c in table.measured}
     gaps = _gaps(table, table.measured, rows, estimates, source)
     labels = [cell.label for cell, _ in rows]

@@ -76,7 +76,7 @@ def front(points: Sequence[Point], key: str = "ms") -> list[Point]:
     return found
 
 
-def comparison(points: Sequence[Point]) -> Figure:
+def comparison(points: Sequence[Point], fd: str) -> Figure:
     """One panel by token; a second one against time where at least two points have one."""
     timed = [point for point in points if point.ms is not None]
     count = 1 if len(timed) < 2 else 2
@@ -85,7 +85,7 @@ def comparison(points: Sequence[Point]) -> Figure:
     _by_token(panels[0], points)
     spread(panels[0], "y", [point.fd.mean for point in points])
     for axes in panels:
-        axes.set_ylabel("fd_digits (lower is better)")
+        axes.set_ylabel(f"{fd} (lower is better)")
     if len(panels) == 2:
         _by_time(panels[1], timed)
     heads = [head for head in MARKERS if any(point.head == head for point in points)]
@@ -94,7 +94,7 @@ def comparison(points: Sequence[Point]) -> Figure:
     return figure
 
 
-def costs(points: Sequence[Point], keys: Sequence[str]) -> Figure:
+def costs(points: Sequence[Point], keys: Sequence[str], fd: str) -> Figure:
     """A panel a cost: discrete rows and continuous ones, each with its front."""
     figure = Figure(figsize=size(4.2), layout="constrained")
     panels = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
@@ -121,7 +121,7 @@ def costs(points: Sequence[Point], keys: Sequence[str]) -> Figure:
         axes.locator_params(axis="x", nbins=4)
         spread(axes, "x", known, most=4)
     spread(panels[0], "y", [point.fd.mean for point in points])
-    panels[0].set_ylabel("fd_digits (lower is better)")
+    panels[0].set_ylabel(f"{fd} (lower is better)")
     present = [group for group in GROUPS if any(point.group == group for point in points)]
     handles = [Line2D([], [], label=group, **_marker(*looks[group])) for group in present]
     handles += [Line2D([], [], color=c, linewidth=1.4, linestyle=line, label=name) for line, c, name in lines.values()]

@@ -7,6 +7,7 @@ from functools import cache
 import pandas as pd
 
 from experiments.paper import TABLES, Column
+from experiments.paper.scored import every
 
 FIELDS = ("title", "unit", "scale", "better", "meaning", "stage", "protocol")
 OURS = "_digits"
@@ -60,4 +61,4 @@ def _column(key: str) -> Column:
 
 @cache
 def _known() -> dict[str, Column]:
-    return {column.key: column for table in TABLES.values() for column in table.measured}
+    return {column.key: column for table in TABLES.values() for column in every(table.measured)}

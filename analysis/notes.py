@@ -12,8 +12,8 @@ from analysis.stats import Estimate, number
 from experiments.paper import FD, RECONSTRUCTION_FD, Table
 from tokenbridge.overrides import plain
 
-STAGE = {"generation": "score", "axes": "score", "reconstruction": "reconstruct"}
-"""kind of table -> stage that measures the Fréchet distance"""
+DISTANCES = {"generation": FD, "axes": FD, "reconstruction": RECONSTRUCTION_FD}
+"""kind of table -> its Fréchet distance"""
 BOLD = (
     "± is the half-width of the 95 % Student t interval over seeds. Bold: better than every other row, with a 95 %"
     " interval of the difference that leaves out zero, and against the base by the verdict."
@@ -118,13 +118,16 @@ def _image_errors(table: Table, cells: Sequence[str], source: Source) -> list[st
 
 def _floor(table: Table, rows: Sequence[tuple[str, Sequence[str]]], source: Source) -> list[str]:
     """How real images fare against the same reference: nothing can be expected to do better."""
-    key = f"{STAGE.get(table.kind, '')}/fd_digits"
+    if table.kind not in DISTANCES:
+        return []
+    fd = source.by_scorer(DISTANCES[table.kind])
+    key = fd.key
     cells = [id for _, ids in rows for id in ids]
     floor, images = _values(source, cells, f"{key}_floor"), _values(source, cells, f"{key}_floor_images")
     if not floor:
         return []
     which = f"{images[0]:.0f} real images" if images else "the original images"
-    note = f"Floor: {which} read fd_digits {number(floor[0], RECONSTRUCTION_FD.decimals)} against the reference"
+    note = f"Floor: {which} read {fd.title} {number(floor[0], RECONSTRUCTION_FD.decimals)} against the reference"
     measured = [(label, _values(source, ids, f"{key}_at_floor_images")) for label, ids in rows]
     if not any(values for _, values in measured):
         return [f"{note}."]
@@ -138,8 +141,8 @@ def _extrapolated(filled: Filled) -> list[str]:
     if not values:
         return []
     return [
-        f"Extrapolated to infinitely many generated images (FD∞ + a/N, arXiv 1911.07023), fd_digits reads"
-        f" {_listed(values)}."
+        f"Extrapolated to infinitely many generated images (FD∞ + a/N, arXiv 1911.07023),"
+        f" {filled.further[0].title.partition(',')[0]} reads {_listed(values)}."
     ]
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.source import Source
-from experiments.paper import TABLES, Column
+from experiments.paper import FD, TABLES, Column
+from experiments.paper.scored import every
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.overrides import plain, require_key, value_of
 
@@ -45,7 +46,8 @@ class Place:
 
 
 def metric(name: str, source: Source) -> Column:
-    """The column of a metric by its full name (score/fd_digits) or its last part (fd_digits)."""
+    """The column of a metric by its full name (score/fd_digits) or its last part (fd_digits); unnamed, the distance."""
+    name = name or source.by_scorer(FD).title
     keys = [str(key) for key in source.frame.columns if "/" in str(key)]
     known = [key for key in keys if any(source.frame[key])]
     if not known:
@@ -60,7 +62,7 @@ def metric(name: str, source: Source) -> Column:
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
         raise UserError(f"--metric {name} is no number of these cells; {hint}")
     key = (first or found)[0]
-    columns = {column.key: column for table in TABLES.values() for column in table.measured}
+    columns = {column.key: column for table in TABLES.values() for column in every(table.measured)}
     return columns.get(key) or Column(key, key.partition("/")[2], decimals=_decimals(key, source))
 
 

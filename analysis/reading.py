@@ -8,6 +8,7 @@ from analysis.filled import SAME_RUN, Entry, Filled
 from analysis.notes import BOLD, IMAGES, UNREPEATED, VERDICTS
 from analysis.verdicts import Verdict
 from experiments.paper import BITS, FD
+from experiments.paper.scored import every
 
 Terms = list[tuple[str, str]]
 """word or mark -> a sentence without its full stop"""
@@ -40,7 +41,8 @@ def terms(filled: Sequence[Filled], verdicts: Sequence[Verdict], of_paper: bool)
     used = {verdict.status for verdict in verdicts}
     found = [(word, meaning) for word, meaning in (CLAIMS if of_paper else AXES) if word in used]
     columns = {column.key: column for table in filled for column in table.measured}
-    found += [(columns[key].title, columns[key].meaning) for key in (c.key for c in COLUMNS) if used and key in columns]
+    told = [columns[column.key] for column in every(COLUMNS) if used and column.key in columns]
+    found += [(column.title, column.meaning) for column in told]
     if any(column.better for column in columns.values()):
         found.append(("↓, ↑", "lower is better, higher is better"))
     return found + _intervals(filled) + _comparisons(filled, entries)

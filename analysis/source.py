@@ -20,7 +20,8 @@ import pandas as pd
 from analysis.source_files import AGAIN, read_arrays, read_csv, read_object, read_plan
 from analysis.trials import Trial, axes_of, rows_of, table_of, trials_of
 from experiments.axes import Axis
-from experiments.paper import TABLES, Cell, Table, table
+from experiments.paper import TABLES, Cell, Column, Table, table
+from experiments.paper.scored import scored, scorers_of, table_by
 from tokenbridge.config import UserError
 from tokenbridge.overrides import flatten, plain
 
@@ -59,9 +60,19 @@ class Source:
         return [*found, *filter(None, [self.table_of_axes])]
 
     @cached_property
+    def scorers(self) -> tuple[str, ...]:
+        """Whose features measure images here, the first above all."""
+        return scorers_of(self.base)
+
+    def by_scorer(self, column: Column) -> Column:
+        """A column of the shipped classifier as that of the report's first scorer; others as they are."""
+        return scored(column, self.scorers[0]) or column
+
+    @cached_property
     def table_of_axes(self) -> Table | None:
         """Every point of the axes; None without axes."""
-        return table_of(self.plan)
+        found = table_of(self.plan)
+        return None if found is None else table_by(found, self.scorers)
 
     @cached_property
     def axes(self) -> tuple[Axis, ...]:

@@ -17,6 +17,7 @@ from analysis.notes import notes
 from analysis.source import Source
 from analysis.stats import Comparison, Estimate, number, signed
 from experiments.paper import EXTRAPOLATED, FD, PUBLISHED_ON, Cell, Column, Table
+from experiments.paper.scored import table_by
 from tokenbridge.overrides import plain
 
 MEANINGS = {
@@ -29,11 +30,11 @@ def fill(table: Table, source: Source) -> Filled:
     """Fill a table; UserError where a column would mix two protocols."""
     if table.kind == "settings":
         return _settings(table, source)
-    rows = source.rows(table)
+    table, rows = table_by(table, source.scorers), source.rows(table)
     ran = any(ids for _, ids in rows)
     # where nothing ran, one column says why
     measured = table.measured if ran else table.measured[:1]
-    further = (EXTRAPOLATED,) if FD in measured and ran else ()
+    further = (source.by_scorer(EXTRAPOLATED),) if source.by_scorer(FD) in measured and ran else ()
     estimates = _estimates(table, (*measured, *further), rows, source)
     compared = compare(table, measured, rows, estimates, source)
     columns = {column.key: _column(table, column, rows, estimates, compared, source) for column in measured}

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from analysis.source import Source
 
 EVERY = "all"
-METRIC = "fd_digits"
 
 
 def report(
@@ -32,7 +31,9 @@ def report(
         str, typer.Option("--rows", help="print a table instead: the setting down, such as quantizer.levels")
     ] = "",
     columns: Annotated[str, typer.Option("--columns", help="with --rows: the setting across, such as head.kind")] = "",
-    metric: Annotated[str, typer.Option("--metric", help="with --rows: its number (default: fd_digits)")] = "",
+    metric: Annotated[
+        str, typer.Option("--metric", help="with --rows: its number (default: fd_digits or the like)")
+    ] = "",
     where: Annotated[
         list[str] | None, typer.Option("--where", help="with --rows: only cells with this KEY=VALUE; repeatable")
     ] = None,
@@ -52,7 +53,7 @@ def report(
             raise UserError(f"{' '.join(words)} must be one report's name where --rows is given")
         from analysis.pivot_cells import Request
 
-        request = Request(rows, columns, metric or METRIC, tuple(where or ()))
+        request = Request(rows, columns, metric, tuple(where or ()))
         _pivot(words[0] if words else name, request, out, runs, reports)
         return
     for option, value in (("--columns", columns), ("--metric", metric), ("--where", where), ("--out", out)):

@@ -14,7 +14,7 @@ from experiments.grid import FIGURE_8, SPEED, Grid, Row, confidence, timed
 from experiments.pipeline import EXPERIMENT, Cell, differing
 from experiments.presets import preset
 from experiments.runner import Failure, attempt_cells
-from experiments.search import METRIC, SEARCH, SEARCH_SEED, Point, score_of
+from experiments.search import SEARCH, SEARCH_SEED, Point, metric_of, score_of
 from tokenbridge.artifacts import Store, read_json, write_json
 from tokenbridge.config import Runtime
 from tokenbridge.overrides import plain
@@ -129,7 +129,7 @@ def _search(store: Store, grid: Grid, chosen: Mapping[str, Mapping[str, Any]]) -
         "images": "a point and training seed: " + _images(grid),
         "seed": SEARCH_SEED,
         "models": "all training seeds of the row, mean over them",
-        "metric": METRIC,
+        "metric": metric_of(grid.base),
         "chosen": {key: dict(values) for key, values in chosen.items()},
         "points": [point for key in chosen for point in _points(store, key, grid.search[key])],
     }
@@ -139,7 +139,9 @@ def _points(store: Store, key: str, points: Sequence[Point]) -> list[dict[str, A
     found = []
     for point in points:
         place = {"row": key} | {setting.rpartition(".")[2]: value for setting, value in point.values.items()}
-        found += [place | {"train_seed": cell.config.train.seed, METRIC: score_of(store, cell)} for cell in point.cells]
+        for cell in point.cells:
+            score = {metric_of(cell.config): score_of(store, cell)}
+            found.append(place | {"train_seed": cell.config.train.seed} | score)
     return found
 
 

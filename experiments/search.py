@@ -9,6 +9,7 @@ from itertools import product
 from statistics import fmean
 from typing import Any
 
+from experiments.paper.scored import distance
 from experiments.pipeline import Cell
 from tokenbridge.artifacts import Store, read_json
 from tokenbridge.config import RunConfig, UserError
@@ -19,7 +20,6 @@ SEARCH = {GUIDANCE: (1.0, 1.5, 2.0), TEMPERATURE: (0.8, 0.9, 1.0)}
 SEARCH_SEED = 1  # of the images, which no final number uses
 SEARCH_IMAGES = 900  # a point, all training seeds together
 MOST_SEARCH_IMAGES = 500  # of one training seed
-METRIC = "fd_digits"
 OWN, BASE = "own", "base"  # of Request.points
 
 
@@ -87,6 +87,13 @@ def point_name(values: Mapping[str, Any]) -> str:
     return f"g{guidance}-t{temperature}"
 
 
-def score_of(store: Store, cell: Cell, metric: str = METRIC) -> float:
+def metric_of(config: RunConfig) -> str:
+    """What a search goes by: the Fréchet distance of the first scorer."""
+    return distance(config.score.scorers[0])
+
+
+def score_of(store: Store, cell: Cell, metric: str = "") -> float:
+    """A metric of the score stage, by default the one that searches go by."""
+    metric = metric or metric_of(cell.config)
     score = cell.stages()[-1]
     return read_json(store.folder(score.id) / "metrics.json")["metrics"][metric]

@@ -18,11 +18,13 @@ from statistics import fmean
 
 from experiments import paper, runner
 from experiments.cells import read_cells
+from experiments.paper.scored import OWN, distance, every
 from experiments.pipeline import EXPERIMENT, JOINT, Cell, graph
-from experiments.search import GUIDANCE, METRIC, SEARCH, SEARCH_SEED, TEMPERATURE, point_name
+from experiments.search import GUIDANCE, SEARCH, SEARCH_SEED, TEMPERATURE, point_name
 from experiments.trained import Models
 from tokenbridge.artifacts import Store, read_json
 from tokenbridge.config import RunConfig, Runtime, UserError
+from tokenbridge.metrics.scorers import SCORERS
 from tokenbridge.overrides import override
 
 IMAGES = (100, 300, 900)
@@ -30,10 +32,10 @@ IMAGES = (100, 300, 900)
 FEWEST_IMAGES = 50
 KEPT = 3
 """one of so many points goes on to the next rung, and two at least: the last rung compares"""
-DIRECTIONS: dict[str, str] = {"kid_digits_x1e3": "lower"} | {
+DIRECTIONS: dict[str, str] = {f"kid_{scorer.suffix}_x1e3": "lower" for scorer in SCORERS.values()} | {
     column.key.removeprefix("score/"): column.better
     for table in paper.TABLES.values()
-    for column in table.measured
+    for column in every(table.measured)
     if column.key.startswith("score/") and column.better
 }
 """metrics of the score stage that can be searched, and which way is better"""
@@ -86,7 +88,7 @@ class Search:
     guidance: tuple[float, ...] = SEARCH[GUIDANCE]
     temperature: tuple[float, ...] = SEARCH[TEMPERATURE]
     images: tuple[int, ...] = IMAGES
-    metric: str = METRIC
+    metric: str = distance(OWN)
 
     def __post_init__(self) -> None:
         if self.metric not in DIRECTIONS:

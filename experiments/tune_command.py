@@ -32,7 +32,7 @@ def tune(
     images: Annotated[
         str, typer.Option("--images", help="images of a point and training seed, for each rung of the search")
     ] = "100,300,900",
-    metric: Annotated[str, typer.Option("--metric", help="of the score stage, such as agreement")] = "fd_digits",
+    metric: Annotated[str, typer.Option("--metric", help="of the score stage (default: fd_digits or the like)")] = "",
     name: Annotated[str, typer.Option("--name", help="of the record in runs/tunes (default: the cell's name)")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run, and run nothing")] = False,
     jobs: Jobs = DEMO_JOBS,
@@ -46,15 +46,17 @@ def tune(
     """
     from experiments import presets, trained
     from experiments import tune as module
+    from experiments.search import metric_of
 
     require_one("tune")
     store = Store(runs)
+    models = trained.models(store, cell, settings or ())
     search = module.Search(
-        trained.models(store, cell, settings or ()),
+        models,
         _numbers("guidance", guidance),
         _numbers("temperature", temperature),
         tuple(map(int, _numbers("images", images, whole=True))),
-        metric,
+        metric or metric_of(models.configs[0]),
     )
     path = module.record_path(store, name or search.models.name)
     print("\n".join(_heading(search)), flush=True)

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from experiments.paper.columns import GENERATION, MSE, ORIGINALS_FD, PSNR, RECONSTRUCTION_FD, SSIM
+from experiments.paper.scored import every
 from tokenbridge.artifacts import digest
 
 ALL = "tokenbridge"
@@ -82,27 +83,18 @@ def varying(settings: Iterable[Mapping[str, str]]) -> list[str]:
 def main_metrics(measured: Collection[str]) -> list[str]:
     """Those of the paper's tables that say better or worse, the most telling first."""
     order = list(_directions())
-    found = [(order.index(name), key) for key in measured if (name := _named(key))]
-    return [key for _, key in sorted(found)]
+    return sorted((key for key in measured if key in order), key=order.index)
 
 
 def direction(metric: str) -> int:
     """1 where lower is better, -1 where higher is, 0 where the paper's tables do not say."""
-    return _directions().get(_named(metric), 0)
-
-
-def _named(metric: str) -> str:
-    """A metric by its name in the tables: features of another network are as good (fd_inception for fd_digits)."""
-    if metric in _directions():
-        return metric
-    same = f"{metric.rpartition('_')[0]}_digits"
-    return same if same in _directions() else ""
+    return _directions().get(metric, 0)
 
 
 @cache
 def _directions() -> dict[str, int]:
     signs = {"lower": 1, "higher": -1}
-    return {column.key: signs[column.better] for column in COMPARED if column.better}
+    return {column.key: signs[column.better] for column in every(COMPARED) if column.better}
 
 
 def _columns(columns: Sequence[str]) -> View:
@@ -118,12 +110,12 @@ def _charts(varying: Sequence[str], metrics: Sequence[str]) -> View:
     """What the chart view opens with: settings against the main metric, and a bar chart a metric."""
     if not metrics:
         return {}
-    every = {"metricSectionId": "main", "deleted": False, "isGenerated": False, "runsCountToCompare": 20}
+    common = {"metricSectionId": "main", "deleted": False, "isGenerated": False, "runsCountToCompare": 20}
     charts: list[dict[str, Any]] = [{"type": "BAR", "uuid": f"bar-{key}", "metricKey": key} for key in metrics[:CHARTS]]
     if varying:
         paths = {"type": "PARALLEL", "uuid": "settings", "selectedParams": [*varying], "selectedMetrics": [metrics[0]]}
         charts.insert(0, paths)
     section = {"uuid": "main", "name": "main results", "display": True, "isReordered": False}
-    cards = [every | chart for chart in charts]
+    cards = [common | chart for chart in charts]
     # the page adds a section for each prefix of a metric, before ours unless it is told that the order is meant
     return {"compareRunCharts": cards, "compareRunSections": [section], "isAccordionReordered": True}

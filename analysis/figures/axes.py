@@ -14,7 +14,6 @@ from experiments.axes import Axis
 from experiments.paper import AGREEMENT, BITS, FD, Column
 from tokenbridge.overrides import plain
 
-SHOWN = (FD, BITS, AGREEMENT)
 HEADS = (
     "metric", "axis", "value", "cell", "number", "effect", "half-width", "corrected half-width", "verdict",
     "interval over",
@@ -23,7 +22,7 @@ HEADS = (
 
 def effects(source: Source) -> Drawing | None:
     axes = [axis for axis in source.axes if len(axis.values) > 1]
-    columns = [column for column in SHOWN if column in metrics(source)]
+    columns = [column for column in (source.by_scorer(FD), BITS, AGREEMENT) if column in metrics(source)]
     if not axes or not columns:
         return None
     rows = [(column, [_panel(source, axis, column) for axis in axes]) for column in columns]

@@ -58,7 +58,7 @@ def confidence(source: Source) -> Drawing | None:
     )
     alt = "Generated digits in blocks, from a random order of positions to one by the model's confidence"
     cells = {("random order" if strength == 0 else f"strength {strength:g}"): id for strength, id in sampled}
-    titles = [name + _scores(source, id, (FD, AGREEMENT)) for name, id in cells.items()]
+    titles = [name + _scores(source, id, (source.by_scorer(FD), AGREEMENT)) for name, id in cells.items()]
     return Drawing("figure-8-confidence", "Confidence-guided generation", caption, alt, _blocks(titles, grids), "2a",
                    _data(source, cells))  # fmt: skip
 
@@ -120,7 +120,7 @@ def _sample_figure(grid: Mapping[str, np.ndarray], real: Pixels | None) -> Figur
 def _scores_of_row(source: Source, label: str) -> str:
     """What the table says of the model whose samples are shown; nothing where the table has a mean over seeds."""
     ids = source.cells(TABLE_2A.id, label)
-    return _scores(source, ids[0], (FD, BITS)) if len(ids) == 1 else ""
+    return _scores(source, ids[0], (source.by_scorer(FD), BITS)) if len(ids) == 1 else ""
 
 
 def _scores(source: Source, cell: str, columns: Sequence[Column]) -> str:
@@ -149,8 +149,9 @@ def _models(source: Source, cells: Mapping[str, str]) -> str:
 
 def _data(source: Source, cells: Mapping[str, str]) -> str:
     """Which cell each block shows, with its settings and scores: the images themselves are in the picture."""
+    fd = source.by_scorer(FD)
     rows = [
-        [name, cell, *(plain(source.setting(cell, key)) for key in SETTINGS), source.number(cell, FD.key)]
+        [name, cell, *(plain(source.setting(cell, key)) for key in SETTINGS), source.number(cell, fd.key)]
         for name, cell in cells.items()
     ]
-    return table(["images", "cell", *SETTINGS, FD.title], rows)
+    return table(["images", "cell", *SETTINGS, fd.title], rows)

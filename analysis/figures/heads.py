@@ -17,9 +17,9 @@ from tokenbridge.config import TRAINED_TOKENS
 
 def points(source: Source) -> list[Point]:
     """The rows that have a Fréchet distance, in the table's order. A label is `token, head`."""
-    found = []
+    found, key = [], source.by_scorer(FD).key
     for cell, ids in source.rows(TABLE_HEADS):
-        distances = [value for id in ids if (value := source.number(id, FD.key)) is not None]
+        distances = [value for id in ids if (value := source.number(id, key)) is not None]
         if not distances:
             continue
         token, _, head = cell.label.partition(", ")
@@ -37,7 +37,7 @@ def _mean(source: Source, ids: list[str], key: str) -> float | None:
 
 
 def heads(source: Source) -> Drawing | None:
-    found = points(source)
+    found, fd = points(source), source.by_scorer(FD).title
     if len(found) < 2:
         return None
     caption = (
@@ -53,19 +53,19 @@ def heads(source: Source) -> Drawing | None:
         )
     alt = "Fréchet distance of every head on every token, by token and against the time an image takes"
     rows = [(p.token, p.head, p.group, p.fd.mean, p.fd.half, p.fd.seeds, p.ms, _yes(p in best)) for p in found]
-    data = table(["token", "head", "group", FD.title, "half-width", "seeds", "ms an image", "on the front"], rows)
+    data = table(["token", "head", "group", fd, "half-width", "seeds", "ms an image", "on the front"], rows)
     title = "Every head on every token"
-    return Drawing("heads", title, caption, alt, comparison.comparison(found), TABLE_HEADS.id, data)
+    return Drawing("heads", title, caption, alt, comparison.comparison(found, fd), TABLE_HEADS.id, data)
 
 
 def costs(source: Source) -> Drawing | None:
     """Discrete against continuous at equal cost: training, weights and time an image."""
-    found = points(source)
+    found, fd = points(source), source.by_scorer(FD).title
     keys = [key for key in COSTS if len({p.continuous for p in found if p.cost(key) is not None}) == 2]
     if not keys:
         return None
     best = min((point for point in found if point.continuous), key=lambda point: point.fd.mean)
-    told = "; ".join(filter(None, (_told(best, found, key) for key in keys)))
+    told = "; ".join(filter(None, (_told(best, found, key, fd) for key in keys)))
     caption = (
         "Discrete tokens beside continuous ones at what they cost: floating-point operations of the generator's"
         " training (all rows train for the same steps; training a tokenizer is not counted), weights of the generator,"
@@ -78,7 +78,7 @@ def costs(source: Source) -> Drawing | None:
         )
     )
     alt = f"Fréchet distance of discrete and continuous rows against {', '.join(COSTS[key] for key in keys)}"
-    header = ["row", "group", *(COSTS[key] for key in keys), FD.title, "half-width"]
+    header = ["row", "group", *(COSTS[key] for key in keys), fd, "half-width"]
     header += [
         f"{word} ({key})" for key in keys for word in ("best of the other kind at no more", "difference", "half")
     ]
@@ -94,7 +94,7 @@ def costs(source: Source) -> Drawing | None:
         for p in found
     ]
     title = "Discrete against continuous at equal cost"
-    return Drawing("cost", title, caption, alt, comparison.costs(found, keys), TABLE_HEADS.id, table(header, rows))
+    return Drawing("cost", title, caption, alt, comparison.costs(found, keys, fd), TABLE_HEADS.id, table(header, rows))
 
 
 def _against(point: Point, found: list[Point], key: str) -> tuple[str | None, float | None, float | None]:
@@ -106,13 +106,13 @@ def _against(point: Point, found: list[Point], key: str) -> tuple[str | None, fl
     return other.name, gap.mean, gap.half
 
 
-def _told(point: Point, found: list[Point], key: str) -> str:
+def _told(point: Point, found: list[Point], key: str, fd: str) -> str:
     name, gap, half = _against(point, found, key)
     if name is None or gap is None:
         return f"{COSTS[key]}: none"
     sign = "+" if gap > 0 else ""
     spread = "" if half is None else f" ± {number(half, FD.decimals)}"
-    return f"{COSTS[key]}: {name}, {FD.title} {sign}{number(gap, FD.decimals)}{spread}"
+    return f"{COSTS[key]}: {name}, {fd} {sign}{number(gap, FD.decimals)}{spread}"
 
 
 def _yes(is_so: bool) -> str:

@@ -8,11 +8,10 @@ from analysis.figures.form import Drawing
 from analysis.look import Z, table
 from analysis.source import Source
 from analysis.trials import AXES
-from experiments.paper import TABLE_1A, TABLE_HEADS
+from experiments.paper import PSNR, RECONSTRUCTION_FD, TABLE_1A, TABLE_HEADS
 from tokenbridge.config import TRAINED_TOKENS
 
 KINDS = {"gaussian": "Gaussian (paper)", "uniform": "uniform", "quantile": "quantile", "lloyd-max": "Lloyd–Max"}
-QUALITY = {"reconstruct/fd_digits": "fd_digits (lower is better)", "reconstruct/psnr": "PSNR, dB (higher is better)"}
 
 
 def quantized(source: Source) -> list[Quantized]:
@@ -62,6 +61,12 @@ def _coded(entropy: float | None) -> tuple[float | None, float | None]:
     return (None, None) if entropy is None else (charts.ENTROPY_CODED * 4**-entropy, 4**-entropy)
 
 
+def measures(source: Source) -> dict[str, str]:
+    """What a reconstruction is measured by -> the name of its axis."""
+    fd = source.by_scorer(RECONSTRUCTION_FD)
+    return {fd.key: f"{fd.title} (lower is better)", PSNR.key: "PSNR, dB (higher is better)"}
+
+
 def rebuilt(source: Source) -> list[Rebuilt]:
     """Tokenizers with reconstructed images: of table 1a, then the trained ones of table heads."""
     found: dict[str, Rebuilt] = {}
@@ -71,7 +76,7 @@ def rebuilt(source: Source) -> list[Rebuilt]:
             kind = source.setting(ids[0], "quantizer.kind") if ids else ""
             if not id or (kind in TRAINED_TOKENS) != trained:
                 continue
-            values = tuple(_value(source, ids[0], key) for key in QUALITY)
+            values = tuple(_value(source, ids[0], key) for key in measures(source))
             bits = source.number(ids[0], "reconstruct/effective_bits")
             if (bits is None and kind != "identity") or not any(values):
                 continue
@@ -88,15 +93,16 @@ def _value(source: Source, cell: str, key: str) -> tuple[float, float | None] | 
 def quality(source: Source) -> Drawing | None:
     """Reconstructed images against bits: post-training levels, trained tokenizers, continuous latents."""
     points = rebuilt(source)
-    shown = [i for i in range(len(QUALITY)) if any(p.values[i] for p in points)]
+    shown = [i for i in range(len(measures(source))) if any(p.values[i] for p in points)]
     points = [Rebuilt(p.series, p.name, p.bits, tuple(p.values[i] for i in shown)) for p in points]
     if sum(point.bits is not None for point in points) < 2:
         return None
-    names = [list(QUALITY.values())[i] for i in shown]
+    names = [list(measures(source).values())[i] for i in shown]
     caption = (
         f"Reconstructed {source.measured_on} held-out images against the bits that an image takes: the entropies of its"
         " tokens' channels, summed. Bars and band: 95 % over images (1.96 standard errors); all tokenizers see the same"
-        " images, so differences between them are surer than the bars suggest. fd_digits compares the images"
+        " images, so differences between them are surer than the bars suggest."
+        f" {source.by_scorer(RECONSTRUCTION_FD).title} compares the images"
         " with the training set, so it does not reach zero even for originals. B: levels a channel."
     )
     if any(point.series.endswith(", trained") for point in points):

@@ -5,17 +5,17 @@ from __future__ import annotations
 from analysis.effects import PREFIX, Effect, effects_on, metrics, over
 from analysis.source import Source
 from analysis.stats import number, signed
-from analysis.verdicts.form import Verdict
+from analysis.verdicts.form import NAMES, Verdict
 from experiments.axes import Axis
 from experiments.paper import AGREEMENT, BITS, FD, Column
 from tokenbridge.overrides import plain
 
-TOLD = {FD: FD.title, BITS: "bits per dimension", AGREEMENT: "agreement with the class asked for"}
+WORDS = NAMES | {AGREEMENT: "agreement with the class asked for"}
 
 
 def effects(source: Source) -> list[Verdict | None]:
     """A sentence for each axis and metric; none where the metric does not depend on the axis."""
-    columns = [column for column in TOLD if column in metrics(source)]
+    columns = [column for column in (source.by_scorer(FD), BITS, AGREEMENT) if column in metrics(source)]
     return [_verdict(source, axis, column) for column in columns for axis in source.axes]
 
 
@@ -27,7 +27,7 @@ def _verdict(source: Source, axis: Axis, column: Column) -> Verdict | None:
     first = plain(axis.values[0])
     intervals = [effect for effect in found if effect.difference and effect.difference.half is not None]
     scope = f"corrected, over {over(source, intervals[0])}" if intervals else over(source, found[0])
-    text = f"In {TOLD[column]}, {axis.key} against {first}: {parts} ({scope})."
+    text = f"In {WORDS.get(column, column.title)}, {axis.key} against {first}: {parts} ({scope})."
     status = "one seed" if not intervals else "measured" if any(e.settled for e in found) else "undecided"
     return Verdict(status, text, PREFIX + column.key.rpartition("/")[2])
 

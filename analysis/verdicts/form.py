@@ -13,10 +13,11 @@ from analysis.against import between
 from analysis.measured import measure
 from analysis.source import Source
 from analysis.stats import Estimate, number
-from experiments.paper import BITS, FD, Column, Table
+from experiments.paper import BITS, Column, Table
 
 Status = Literal["holds", "does not hold", "undecided", "one seed", "measured"]
-NAMES = {BITS: "bits per dimension", FD: FD.title}
+NAMES = {BITS: "bits per dimension"}
+"""in words; others are called by their titles"""
 ONE_SEED = "one seed each"
 
 
@@ -76,7 +77,7 @@ def claim(
         return None
     (ours, rival), (first, second) = (values[row] for row in rows), names or rows
     subject = first[0].upper() + first[1:]
-    numbers = f"{NAMES[column]}: {show(ours, column)} against {show(rival, column)}"
+    numbers = f"{NAMES.get(column, column.title)}: {show(ours, column)} against {show(rival, column)}"
     if min(ours.seeds, rival.seeds) < 2:
         error = image_error(source, table, rows, column)
         if abs(ours.mean - rival.mean) <= 2 * error:
@@ -104,7 +105,7 @@ def trend(
     if len(values) < 2:
         return None
     (first, start), *_, (last, end) = values.items()
-    name, change = NAMES[column], end.mean - start.mean
+    name, change = NAMES.get(column, column.title), end.mean - start.mean
     chain = ", ".join(f"{label} {show(value, column)}" for label, value in values.items())
     way = "better" if change < 0 else "worse"
     steps = [b.mean < a.mean for a, b in pairwise(values.values())]

@@ -27,7 +27,7 @@ class Rows:
 
 
 def heads(source: Source) -> list[Verdict | None]:
-    rows, fd = _rows(source), estimates(source, TABLE_HEADS, FD)
+    rows, fd = _rows(source), estimates(source, TABLE_HEADS, source.by_scorer(FD))
     return [
         _best_of(source, _among(fd, rows.post_training), _among(fd, rows.continuous), "continuous tokens"),
         _best_of(source, _among(fd, rows.post_training), _among(fd, rows.trained), "trained tokenizers"),
@@ -61,16 +61,16 @@ def _best_of(source: Source, ours: Group, others: Group, name: str) -> Verdict |
     """The best post-training row against the best of other rows, both chosen by the numbers that are compared."""
     if not ours or not others:
         return None
-    a, b = _lowest(ours), _lowest(others)
-    numbers = f"{FD.title}: {show(ours[a], FD)} ({a}) against {show(others[b], FD)} ({b})"
+    a, b, fd = _lowest(ours), _lowest(others), source.by_scorer(FD)
+    numbers = f"{fd.title}: {show(ours[a], fd)} ({a}) against {show(others[b], fd)} ({b})"
     chosen = f"each is the lowest of its rows ({len(ours)} and {len(others)})"
     subject = "The best post-training quantized tokens"
     if min(ours[a].seeds, others[b].seeds) < 2:
-        status, word = _seen(source, (a, b), ours[a].mean - others[b].mean, FD)
+        status, word = _seen(source, (a, b), ours[a].mean - others[b].mean, fd)
         return Verdict(status, f"{subject} {word} the best {name} in {numbers}; {chosen}, {ONE_SEED}.", TABLE_HEADS.id)
-    gap = difference(source, TABLE_HEADS, FD, a, b)
+    gap = difference(source, TABLE_HEADS, fd, a, b)
     status, word = _settled(gap)
-    text = f"{subject} {word} the best {name} in {numbers}; the difference is {gap.text(FD)}; {chosen}."
+    text = f"{subject} {word} the best {name} in {numbers}; the difference is {gap.text(fd)}; {chosen}."
     return Verdict(status, text, TABLE_HEADS.id)
 
 
@@ -89,7 +89,7 @@ def _seen(source: Source, labels: Sequence[str], gap: float, column: Column) -> 
 def _against_each(source: Source, rows: Rows) -> Verdict | None:
     """The best autoregressive model of post-training tokens beside each head of continuous ones."""
     parts, once = [], False
-    for column in (FD, BITS):
+    for column in (source.by_scorer(FD), BITS):
         values = estimates(source, TABLE_HEADS, column)
         ours, others = _among(values, rows.autoregressive), _among(values, rows.continuous)
         if not ours or not others:

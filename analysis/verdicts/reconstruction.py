@@ -12,7 +12,8 @@ from experiments.paper import MSE, ORIGINALS_FD, PSNR, TABLE_1A, TABLE_1B, Colum
 
 
 def levels(source: Source) -> list[Verdict | None]:
-    return [_falls_with_levels(source), _panter_dite(source), _cost(source, PSNR), _cost(source, ORIGINALS_FD)]
+    costs = [_cost(source, column) for column in (PSNR, source.by_scorer(ORIGINALS_FD))]
+    return [_falls_with_levels(source), _panter_dite(source), *costs]
 
 
 def _falls_with_levels(source: Source) -> Verdict | None:

@@ -23,7 +23,7 @@ from slurm import sweep
 from tests.cluster.grids import daemon, end_of, events, grid, journal, on_slurm, stages, tokenbridge
 from tokenbridge.artifacts import Store
 
-WORDS = grid("faults", "quantizer.levels=4,8,16", seeds=2, settings=("train.epochs=50",))
+WORDS = grid("faults", "quantizer.levels=4,8,16", seeds=2, settings=("train.epochs=30",))
 TRAININGS = 6
 SEEDS = range(int(os.environ.get("SEED", "0")), int(os.environ.get("SEED", "0")) + int(os.environ.get("ROUNDS", "1")))
 
