@@ -5,6 +5,7 @@ B image, L position, C channel, D width, U unmasked positions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +15,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenbridge.autoencoder import build
+from tokenbridge.backbone import Backbone
 from tokenbridge.config import RunConfig
 from tokenbridge.flops import MASK_RATIOS
 from tokenbridge.generator import Generator
+from tokenbridge.heads.contract import Head
 from tokenbridge.masking import masked_after, masked_count
 from tokenbridge.quantizers import IdentityQuantizer, ScalarQuantizer, Tokenizer
 from tokenbridge.tokenizers import CODEBOOK, finish
@@ -50,13 +53,14 @@ def training_step_flops(config: RunConfig) -> float:
 
     Attention counts as its two products, forward and backward.
     """
-    model, total = empty_generator(config).train(), 0
-    model.backbone.gradient_checkpointing = config.train.gradient_checkpointing
-    for i in range(MASK_RATIOS):
-        with FlopCounterMode(display=False) as counter:
-            _loss(model, 1, _masked(config, (i + 0.5) / MASK_RATIOS), META).sum().backward()
-        total += counter.get_total_flops()
-    return total / MASK_RATIOS * config.train.batch
+    masked = [_masked(config, (i + 0.5) / MASK_RATIOS) for i in range(MASK_RATIOS)]
+    backbone = _backbone_flops(config, [config.positions - count for count in masked], training=True)
+    head = empty_generator(config).head
+    z = torch.zeros(1, config.backbone.width, device=META, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        _head_loss(head, z, _tokenizer(config)).sum().backward()
+    an_image = sum(backbone) + sum(masked) * counter.get_total_flops()
+    return an_image / MASK_RATIOS * config.train.batch
 
 
 def activation_bytes(config: RunConfig, images: int) -> int:
@@ -99,7 +103,7 @@ def saved_bytes(model: Generator, config: RunConfig, images: int) -> int:
             hooks += [block.register_forward_pre_hook(enter), block.register_forward_hook(leave)]
     low = config.train.precision == "bfloat16"
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", enabled=low):
-        _loss(model.train(), images, _masked(config, 0.5), torch.device("cpu"))
+        _loss(model.train(), images, _masked(config, 0.5))
     for hook in hooks:
         hook.remove()
     return held() - sum(blocks) + sum(inputs) + max(blocks, default=0)
@@ -109,57 +113,77 @@ def _masked(config: RunConfig, uniform: float) -> int:
     return masked_count(uniform, config.positions, config.train.mask_ratio_min, config.train.mask_ratio_deviation)
 
 
-def _loss(model: Generator, images: int, masked: int, device: torch.device) -> Tensor:
+def _loss(model: Generator, images: int, masked: int) -> Tensor:
     """Generator.forward behind the tokenizer, with as many masked positions in each image."""
-    positions, tokenizer, head = model.positions, model.tokenizer, model.head
-    embedded = torch.zeros(images, positions, tokenizer.embedding_width, device=device)
-    seen = torch.arange(positions - masked, device=device).expand(images, -1)
-    z = model.backbone.at(embedded, seen, torch.zeros(images, dtype=torch.int64, device=device))
-    rows = images * masked
-    target = torch.zeros(rows, tokenizer.channels, dtype=tokenizer.dtype, device=device)
-    return head.loss(z.flatten(0, 1)[:rows], target, torch.zeros(rows, *(head.loss_noise_shape or (0,)), device=device))
+    positions, tokenizer = model.positions, model.tokenizer
+    embedded = torch.zeros(images, positions, tokenizer.embedding_width)
+    seen = torch.arange(positions - masked).expand(images, -1)
+    z = model.backbone.at(embedded, seen, torch.zeros(images, dtype=torch.int64))
+    return _head_loss(model.head, z.flatten(0, 1)[: images * masked], tokenizer)
+
+
+def _head_loss(head: Head, z: Tensor, tokenizer: Tokenizer) -> Tensor:
+    target = torch.zeros(len(z), tokenizer.channels, dtype=tokenizer.dtype, device=z.device)
+    return head.loss(z, target, torch.zeros(len(z), *(head.loss_noise_shape or (0,)), device=z.device))
 
 
 @torch.no_grad()
 def sampling_flops(config: RunConfig) -> float:
     """Operations of one image's tokens: the backbone in each iteration, the head for each token that it draws."""
-    model, how = empty_generator(config).eval(), config.sample
+    head, how, tokenizer = empty_generator(config).head.eval(), config.sample, _tokenizer(config)
     guided, left = how.guidance != 1, masked_after(config.positions, how.iterations)
     masked = [config.positions, *left[:-1]]
-    total = (1 + guided) * sum(_backbone_flops(model, [config.positions - count for count in masked]))
+    backbone = _backbone_flops(config, [config.positions - count for count in masked], training=False)
     z = torch.zeros(1, config.backbone.width, device=META)
-    noise = torch.zeros(1, *model.head.noise_shape(how), device=META)
-    target = torch.zeros(1, model.tokenizer.channels, dtype=model.tokenizer.dtype, device=META)
+    noise = torch.zeros(1, *head.noise_shape(how), device=META)
     with FlopCounterMode(display=False) as counter:
-        model.head.sample(z, noise, how, z if guided else None, how.guidance)
+        head.sample(z, noise, how, z if guided else None, how.guidance)
         if how.confidence > 0:
-            model.head.log_prob(z, target)
-    return total + counter.get_total_flops() * (sum(masked) if how.confidence > 0 else config.positions)
+            head.log_prob(z, torch.zeros(1, tokenizer.channels, dtype=tokenizer.dtype, device=META))
+    tokens = sum(masked) if how.confidence > 0 else config.positions
+    return (1 + guided) * sum(backbone) + tokens * counter.get_total_flops()
 
 
-def _backbone_flops(model: Generator, seen: list[int]) -> list[float]:
-    """Of one image with so many unmasked positions each: a polynomial of second degree, so three are counted."""
+def _backbone_flops(config: RunConfig, seen: list[int], training: bool) -> list[float]:
+    """Of one image with so many unmasked positions each, with the backward pass in training.
 
-    def counted(count: int) -> int:
-        embedded = torch.zeros(1, model.positions, model.tokenizer.embedding_width, device=META)
-        index = torch.zeros(1, count, dtype=torch.int64, device=META)
-        with FlopCounterMode(display=False) as counter:
-            model.backbone.at(embedded, index, torch.zeros(1, dtype=torch.int64, device=META))
-        return counter.get_total_flops()
+    Linear in both depths and quadratic in the positions, so that few small backbones are counted.
+    """
+    encoder, decoder = config.backbone.encoder_depth - 1, config.backbone.decoder_depth - 1
+    weights = {(1, 1): 1 - encoder - decoder, (2, 1): encoder, (1, 2): decoder}
+    thin = {depths: _thin(config, *depths) for depths, weight in weights.items() if weight}
 
-    if len(seen) <= 3:
-        return [counted(count) for count in seen]
-    a, b, c = 0, model.positions // 2, model.positions
-    at_a, at_b, at_c = (counted(count) for count in (a, b, c))
+    def counted(count: int) -> float:
+        return sum(weights[depths] * _count(config, backbone, count, training) for depths, backbone in thin.items())
 
-    def between(u: int) -> float:
-        return (
-            at_a * (u - b) * (u - c) / ((a - b) * (a - c))
-            + at_b * (u - a) * (u - c) / ((b - a) * (b - c))
-            + at_c * (u - a) * (u - b) / ((c - a) * (c - b))
+    points = sorted(set(seen) if len(set(seen)) <= 3 else {0, config.positions // 2, config.positions})
+    known = {point: counted(point) for point in points}
+
+    def at(u: int) -> float:
+        return sum(
+            value * math.prod((u - other) / (point - other) for other in points if other != point)
+            for point, value in known.items()
         )
 
-    return [between(count) for count in seen]
+    return [known[u] if u in known else at(u) for u in seen]
+
+
+def _thin(config: RunConfig, encoder_depth: int, decoder_depth: int) -> Backbone:
+    depths = {"encoder_depth": encoder_depth, "decoder_depth": decoder_depth}
+    with META:
+        settings = config.backbone.model_copy(update=depths)
+        return Backbone(settings, config.positions, config.autoencoder.channels, config.data.classes)
+
+
+def _count(config: RunConfig, backbone: Backbone, seen: int, training: bool) -> int:
+    backbone.gradient_checkpointing = config.train.gradient_checkpointing
+    embedded = torch.zeros(1, config.positions, backbone.embed.in_features, device=META)
+    index = torch.zeros(1, seen, dtype=torch.int64, device=META)
+    with FlopCounterMode(display=False) as counter:
+        z = backbone.train(training).at(embedded, index, torch.zeros(1, dtype=torch.int64, device=META))
+        if training:
+            z.sum().backward()
+    return counter.get_total_flops()
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ N image, C channel, h and w latent grid, L = h·w positions (row-major).
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -124,6 +125,13 @@ def moments_shape(config: RunConfig, split: Split, images: int) -> tuple[int, ..
     """Shape of a split's stored array."""
     both = (2,) if config.latents.flip and split == "train" else ()
     return (images, *both, 2 * config.autoencoder.channels, config.grid_size, config.grid_size)
+
+
+def stored_bytes(config: RunConfig, images: Mapping[Split, int]) -> int:
+    """Of the arrays of a store of so many images: moments and labels, each with numpy's header of 128 bytes."""
+    size = np.dtype(STORED[config.latents.dtype]).itemsize
+    numbers = sum(math.prod(moments_shape(config, split, count)) for split, count in images.items())
+    return size * numbers + 8 * sum(images.values()) + 2 * 128 * len(images)
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
