@@ -113,18 +113,14 @@ def memory(config: RunConfig, machine: Machine, parameters: int) -> list[str]:
 
 def _autoencoder(config: RunConfig) -> tuple[dict[str, int], str]:
     """What costs.autoencoder_costs says, and in words; nothing where the architecture is not known here."""
-    try:
-        settings, note = weight_files.settings_of(config.autoencoder), ""
-        weight_files.require_sizes(config.autoencoder, weight_files.sizes_of(settings))
-    except UserError:
-        if config.autoencoder.path is not None and Path(config.autoencoder.path).exists():
-            raise
-        if config.autoencoder.source != "ldm" or weight_files.sizes_of(ldm.KL16)[:2] != (
-            config.autoencoder.channels,
-            config.autoencoder.stride,
-        ):
-            return {}, f"unknown, for {config.autoencoder.path} is not here"
-        settings, note = ldm.KL16, f" as published, for {config.autoencoder.path} is not here"
+    own, note = config.autoencoder, ""
+    if own.path is None or Path(own.path).exists():
+        settings = weight_files.settings_of(own)
+    elif own.source == "ldm" and weight_files.sizes_of(ldm.KL16)[:2] == (own.channels, own.stride):
+        settings, note = ldm.KL16, f" as published, for {own.path} is not here"
+    else:
+        return {}, f"unknown, for {own.path} is not here"
+    weight_files.require_sizes(own, weight_files.sizes_of(settings))
     found = costs.autoencoder_costs(settings, config.data.image_size)
     total = found["encoder"] + found["decoder"]
     return found, f"{total:,} (encoder {found['encoder']:,}, decoder {found['decoder']:,}){note}"

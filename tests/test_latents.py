@@ -1,14 +1,13 @@
 """The store of latents: its types, mirror images, shards that survive a kill, processes that share it, checksums."""
 
 import json
-import time
 
 import numpy as np
 import pytest
 import torch
 
 from experiments.pipeline import Cell
-from tests.small_store import SHARD, config_of, make_images, start
+from tests.small_store import SHARD, config_of, make_images
 from tests.test_autoencoder import save_tiny
 from tokenbridge import data, latents
 from tokenbridge.artifacts import Store
@@ -139,41 +138,6 @@ def test_an_error_before_the_first_shard_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="cannot be read"), store.writing("latents-1", {}, resumable=True) as out:
         encode(out, images)
     assert list((tmp_path / "runs" / "stages").iterdir()) == []
-
-
-def rows(out):
-    return [line for path in sorted(out.parent.glob(f"{out.name}-*.rows")) for line in path.read_text().splitlines()]
-
-
-SHARDS = ["held-out 0", "held-out 4", "train 0", "train 4", "train 8"]
-
-
-def test_two_processes_share_the_shards(plain, images, tmp_path):
-    (out := tmp_path / "out").mkdir()
-    group = start(images, out, 2)
-    assert group.end() == [0, 0], group.complained(0) + group.complained(1)
-    assert sorted(rows(out)) == SHARDS
-    assert all((tmp_path / f"out-{rank}.rows").read_text() for rank in (0, 1))
-    for name in ("train_moments.npy", "held_out_moments.npy", "stats.json", "checksums.json"):
-        assert (out / name).read_bytes() == (plain.folder / name).read_bytes(), name
-
-
-@pytest.mark.slow
-def test_a_killed_encoding_goes_on(plain, images, tmp_path):
-    (out := tmp_path / "out").mkdir()
-    group = start(images, out, 1, seconds=0.3)
-    notes = out / "shards" / "train_moments"
-    while not (notes / "1.json").exists() and group.running():
-        time.sleep(0.01)
-    group.processes[0].kill()
-    assert group.end() == [-9]
-    done = {f"train {SHARD * int(path.stem)}" for path in notes.glob("*.json")}
-    assert {"train 0", "train 4"} <= done
-    for path in tmp_path.glob("out-*.rows"):
-        path.unlink()
-    assert start(images, out, 2).end() == [0, 0]
-    assert sorted(rows(out)) == sorted(set(SHARDS) - done)
-    assert (out / "checksums.json").read_bytes() == (plain.folder / "checksums.json").read_bytes()
 
 
 @pytest.fixture

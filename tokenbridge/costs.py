@@ -6,12 +6,14 @@ B image, L position, C channel, D width, U unmasked positions.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenbridge.autoencoder import build
@@ -19,6 +21,7 @@ from tokenbridge.backbone import Backbone
 from tokenbridge.config import RunConfig
 from tokenbridge.flops import MASK_RATIOS
 from tokenbridge.generator import Generator
+from tokenbridge.heads import build_head
 from tokenbridge.heads.contract import Head
 from tokenbridge.masking import masked_after, masked_count
 from tokenbridge.quantizers import IdentityQuantizer, ScalarQuantizer, Tokenizer
@@ -55,10 +58,10 @@ def training_step_flops(config: RunConfig) -> float:
     """
     masked = [_masked(config, (i + 0.5) / MASK_RATIOS) for i in range(MASK_RATIOS)]
     backbone = _backbone_flops(config, [config.positions - count for count in masked], training=True)
-    head = empty_generator(config).head
-    z = torch.zeros(1, config.backbone.width, device=META, requires_grad=True)
-    with FlopCounterMode(display=False) as counter:
-        _head_loss(head, z, _tokenizer(config)).sum().backward()
+    tokenizer = _tokenizer(config)
+    with _without_values(), FlopCounterMode(display=False) as counter:
+        z = torch.zeros(1, config.backbone.width, requires_grad=True)
+        _head_loss(_head(config, tokenizer), z, tokenizer).sum().backward()
     an_image = sum(backbone) + sum(masked) * counter.get_total_flops()
     return an_image / MASK_RATIOS * config.train.batch
 
@@ -129,19 +132,35 @@ def _head_loss(head: Head, z: Tensor, tokenizer: Tokenizer) -> Tensor:
 
 @torch.no_grad()
 def sampling_flops(config: RunConfig) -> float:
-    """Operations of one image's tokens: the backbone in each iteration, the head for each token that it draws."""
-    head, how, tokenizer = empty_generator(config).head.eval(), config.sample, _tokenizer(config)
+    """Operations of one more image in a batch: the backbone in each iteration, the head for each token drawn."""
+    how, tokenizer = config.sample, _tokenizer(config)
     guided, left = how.guidance != 1, masked_after(config.positions, how.iterations)
     masked = [config.positions, *left[:-1]]
     backbone = _backbone_flops(config, [config.positions - count for count in masked], training=False)
-    z = torch.zeros(1, config.backbone.width, device=META)
-    noise = torch.zeros(1, *head.noise_shape(how), device=META)
-    with FlopCounterMode(display=False) as counter:
-        head.sample(z, noise, how, z if guided else None, how.guidance)
-        if how.confidence > 0:
-            head.log_prob(z, torch.zeros(1, tokenizer.channels, dtype=tokenizer.dtype, device=META))
+
+    def drawn(tokens: int) -> int:
+        with _without_values(), FlopCounterMode(display=False) as counter:
+            head, z = _head(config, tokenizer).eval(), torch.zeros(tokens, config.backbone.width)
+            head.sample(z, torch.zeros(tokens, *head.noise_shape(how)), how, z if guided else None, how.guidance)
+            if how.confidence > 0:
+                head.log_prob(z, torch.zeros(tokens, tokenizer.channels, dtype=tokenizer.dtype))
+        return counter.get_total_flops()
+
+    # the difference: what all tokens of a batch share, such as embeddings of time, counts for none
     tokens = sum(masked) if how.confidence > 0 else config.positions
-    return (1 + guided) * sum(backbone) + tokens * counter.get_total_flops()
+    return (1 + guided) * sum(backbone) + tokens * (drawn(2) - drawn(1))
+
+
+def _head(config: RunConfig, tokenizer: Tokenizer) -> Head:
+    channels = tokenizer.channels
+    return build_head(config.head, config.backbone.width, channels, tokenizer.levels, tuple(range(channels)))
+
+
+@contextmanager
+def _without_values() -> Iterator[None]:
+    """Where a module asks for autocast, which the meta device has not; attention as products, which are counted."""
+    with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 def _backbone_flops(config: RunConfig, seen: list[int], training: bool) -> list[float]:
