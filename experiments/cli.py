@@ -62,7 +62,9 @@ app.command()(tune)
 
 @app.command()
 def run(
-    preset: Annotated[str, typer.Argument(help="digits, imagenet256-B, -L or -H, or imagenet256-mar-B, -L or -H")],
+    preset: Annotated[
+        str, typer.Argument(help="digits, imagenet256-B, -L or -H, each also -released, or imagenet256-mar-B, -L or -H")
+    ],
     settings: Settings = None,
     only: Annotated[
         list[str] | None,

@@ -1,4 +1,4 @@
-"""Commands beside the main flow: doctor, speed, released weights, and training what ships again."""
+"""Commands beside the main flow: doctor, plan, speed, released weights, and training what ships again."""
 
 from __future__ import annotations
 
@@ -49,6 +49,38 @@ def speed(
     print(bucketized_encoding(1_000_000 if quick else 3_000_000, rounds=1 if quick else 3).line())
     module.plan(store, rows)
     tracking.sync(store, [cell.id for cell in rows.values()])
+
+
+@tools.command()
+def plan(
+    preset: Annotated[str, typer.Argument(help="as for run")],
+    settings: Settings = None,
+    devices: Annotated[int, typer.Option("--devices", min=1, help="that train together")] = 8,
+    accumulate: Annotated[int, typer.Option("--accumulate", min=1, help="micro-batches of a step")] = 1,
+    tflops: Annotated[float, typer.Option("--tflops", min=0.001, help="a device's peak in bfloat16 (A100)")] = 312.0,
+    tflops_float32: Annotated[float, typer.Option("--tflops-float32", min=0.001, help="in float32")] = 19.5,
+    utilization: Annotated[float, typer.Option("--utilization", min=0.001, max=1, help="share of the peak")] = 0.4,
+    train_images: Annotated[int | None, typer.Option("--train-images", min=1, help="of a folder not here")] = None,
+    held_out_images: Annotated[int | None, typer.Option("--held-out-images", min=1)] = None,
+) -> None:
+    """What a configuration takes before anything runs: parameters, latents, memory, operations, device-hours."""
+    from experiments import plan as module
+    from experiments import presets
+    from tokenbridge.overrides import override
+
+    config = override(presets.preset(preset), settings or ())
+    machine = module.Machine(devices, tflops, tflops_float32, utilization, accumulate)
+    images: dict[Any, int | None] = {"train": train_images, "held-out": held_out_images}
+    print("\n".join(module.lines(config, machine, images)))
+
+
+@tools.command("verify-latents")
+def verify_latents(runs: Runs = DEFAULT_RUNS) -> None:
+    """Compare all finished latents with the checksums that were written with them."""
+    from tokenbridge.latents import verify
+
+    for folder in sorted(path.parent for path in runs.glob("stages/latents-*/manifest.json")):
+        print(f"{folder}: {verify(folder):,} images as they were written")
 
 
 @tools.command("import")
