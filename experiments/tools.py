@@ -1,4 +1,4 @@
-"""Commands beside the main flow: doctor, speed, released weights, and training what ships again."""
+"""Commands beside the main flow: doctor, speed, released weights, exported samples, training what ships again."""
 
 from __future__ import annotations
 
@@ -74,6 +74,19 @@ def import_released(
             write_released(weights, config, out)
     pipeline.record(store, [cell], pipeline.EXPERIMENT)
     print(f"{model} is {stage.id} in {runs / 'stages'}; go on: {trained.command(config)} --name {model}")
+
+
+@tools.command()
+def export(
+    what: Annotated[str, typer.Argument(help="cell (id or name) or stage (sample-…)", metavar="CELL|STAGE")],
+    png: Annotated[Path | None, typer.Option("--png", help="new folder of PNG files")] = None,
+    npz: Annotated[Path | None, typer.Option("--npz", help="new file in the layout of ADM's evaluator")] = None,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Write samples as other evaluators read them: uint8 RGB, in order; arr_0 of the .npz is (N, H, W, 3)."""
+    from experiments import exported
+
+    print("\n".join(exported.export(Store(runs), what, png, npz)))
 
 
 @tools.command("train-autoencoder")
