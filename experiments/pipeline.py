@@ -85,7 +85,14 @@ KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("tokenizer", (), reads.tokenizer, seconds=8, work=_tokenizer_epochs),
-        Kind("latents", ("tokenizer",), reads.latents, sections=("data", "autoencoder", "latents", "quantizer")),
+        Kind(
+            "latents",
+            ("tokenizer",),
+            reads.latents,
+            resumable=True,
+            shared=True,
+            sections=("data", "autoencoder", "latents", "quantizer"),
+        ),
         Kind("quantizer", ("tokenizer", "latents"), reads.quantizer, sections=("quantizer",)),
         Kind("reconstruct", ("tokenizer", "latents", "quantizer"), reads.extractor),
         Kind(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from tokenbridge.config import Autoencoder, Data, RunConfig
+from tokenbridge.config import Autoencoder, Data, RunConfig, UserError
 
 
 @cache
@@ -22,9 +22,16 @@ def _weights(autoencoder: Autoencoder) -> str:
     return fingerprint(autoencoder)
 
 
+@cache
+def _architecture(autoencoder: Autoencoder) -> dict[str, Any]:
+    from tokenbridge.weight_files import settings_of
+
+    return settings_of(autoencoder)
+
+
 def _pictures(config: RunConfig) -> dict[str, Any]:
     return {
-        "data": config.data.model_dump(exclude={"path", "held_out_path"}),
+        "data": config.data.model_dump(exclude={"path", "held_out_path", "class_list"}),
         "images": _images(config.data),  # pyright: ignore[reportArgumentType] (frozen models hash)
     }
 
@@ -39,9 +46,18 @@ def tokenizer(config: RunConfig) -> dict[str, Any]:
 
 
 def latents(config: RunConfig) -> dict[str, Any]:
-    reads = _pictures(config) | {"scale": config.latents.scale}
+    """Raises UserError for an autoencoder that does not fit the settings: the id holds no more than its weights."""
+    from tokenbridge.weight_files import require_fit
+
+    reads = _pictures(config) | config.latents.model_dump()
     if config.quantizer.trained:
+        if config.latents.scale == "autoencoder":
+            raise UserError(
+                f"latents.scale=autoencoder has no meaning with quantizer.kind={config.quantizer.kind}, whose"
+                " autoencoder is trained anew; take latents.scale=auto"
+            )
         return reads
+    require_fit(config, _architecture(config.autoencoder))  # pyright: ignore[reportArgumentType]
     return reads | {"autoencoder": _weights(config.autoencoder)}  # pyright: ignore[reportArgumentType]
 
 

@@ -68,7 +68,7 @@ class Store:
         """Yield the folder to write into, or None where another process has finished the stage meanwhile.
 
         about: what goes into the manifest beside versions, host and wall time. resumable: what an interrupted run
-        left (its checkpoint) is kept and handed over; otherwise nothing half-written stays.
+        left (its checkpoint, its shards) is kept and handed over; otherwise nothing half-written stays.
         """
         final = self.folder(id)
         work = final.with_name(f"{id}.partial")
@@ -87,7 +87,7 @@ class Store:
             except BaseException as error:
                 full = _disk_full(error, self.root)
                 (work / MANIFEST).unlink(missing_ok=True)
-                if not resumable:
+                if not resumable or not any(work.iterdir()):
                     shutil.rmtree(work, ignore_errors=True)
                 if full:
                     raise UserError(f"{self.root}: disk full while writing {id}; {_REMEDY}") from error

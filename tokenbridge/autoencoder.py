@@ -6,10 +6,9 @@ Letters: B images, H height, W width, C latent channels, h = H / stride, w = W /
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,21 +17,19 @@ from tokenbridge import ldm
 from tokenbridge.artifacts import file_hash
 from tokenbridge.config import Autoencoder, RunConfig, UserError
 from tokenbridge.tokenizers import BODY, TRAINED, rounded_from
-from tokenbridge.weight_files import DIGITS, autoencoder_file, autoencoder_folder, fingerprint
+from tokenbridge.weight_files import (
+    DIGITS,
+    Sizes,
+    autoencoder_file,
+    autoencoder_folder,
+    fingerprint,
+    folder_settings,
+    require_sizes,
+    settings_of,
+    sizes_of,
+)
 from tokenbridge.weights import RUN_AGAIN, fill, read, read_half
 
-DIGITS_ARCHITECTURE: dict[str, Any] = {
-    "in_channels": 1,
-    "out_channels": 1,
-    "down_block_types": ("DownEncoderBlock2D",) * 3,
-    "up_block_types": ("UpDecoderBlock2D",) * 3,
-    "block_out_channels": (32, 48, 64),
-    "layers_per_block": 1,
-    "latent_channels": 8,
-    "norm_num_groups": 8,
-    "sample_size": 16,
-    "mid_block_add_attention": False,  # 16 positions: the convolutions see all of them
-}
 NO_DEVIATION = -30.0
 """log-variance of latents that are trained with a quantizer: a draw from their posterior is its mean"""
 
@@ -42,7 +39,8 @@ class FrozenAutoencoder(nn.Module):
 
     channels C, stride (pixels a position spans a side) and image_channels are those of the weights.
     scaling_factor, shift_factor: the config's own (unit = (latent − shift) · scaling); None where it has none, as for
-    the shipped digits. Latents here are always in the autoencoder's own units: neither is applied.
+    the shipped digits. Latents here are in the autoencoder's own units, less `shift`: 0 unless a run asks for the own
+    factors. The scale is never applied.
     rounded_from: of one trained with a quantizer, from the encoder's output to what the quantizer takes the nearest of.
     """
 
@@ -55,11 +53,8 @@ class FrozenAutoencoder(nn.Module):
     ):
         super().__init__()
         self.model, self.rounded_from = model, rounded_from
-        self.scaling_factor, self.shift_factor = scaling_factor, shift_factor
-        settings: Any = model.config
-        self.channels: int = settings.latent_channels
-        self.image_channels: int = settings.in_channels
-        self.stride: int = 2 ** (len(settings.block_out_channels) - 1)
+        self.scaling_factor, self.shift_factor, self.shift = scaling_factor, shift_factor, 0.0
+        self.channels, self.stride, self.image_channels = sizes_of(cast(Mapping[str, Any], model.config))
 
     @torch.inference_mode()
     def moments(self, images: Tensor) -> Tensor:
@@ -73,14 +68,14 @@ class FrozenAutoencoder(nn.Module):
             )
         posterior = self.model.encode(to_signed(images)).latent_dist  # pyright: ignore
         if self.rounded_from is None:
-            return torch.cat([posterior.mean, posterior.logvar], 1).float()
+            return torch.cat([posterior.mean - self.shift, posterior.logvar], 1).float()
         mean = self.rounded_from(posterior.mean.float())
         return torch.cat([mean, torch.full_like(mean, NO_DEVIATION)], 1)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """float (B, C, h, w) in the autoencoder's own units -> uint8 (B, image channels, H, W), rounded and clamped."""
-        return to_bytes(self.model.decode(latents.float()).sample)  # pyright: ignore
+        """float (B, C, h, w) as moments gives them -> uint8 (B, image channels, H, W), rounded and clamped."""
+        return to_bytes(self.model.decode(latents.float() + self.shift).sample)  # pyright: ignore
 
 
 def to_signed(images: Tensor) -> Tensor:
@@ -96,7 +91,10 @@ def to_bytes(images: Tensor) -> Tensor:
 def autoencoder_of(config: RunConfig, inputs: Mapping[str, Path], device: torch.device | str) -> FrozenAutoencoder:
     """The autoencoder whose latents a run's tokens are of: the given one, or the one trained with its quantizer."""
     if not config.quantizer.trained:
-        return load_autoencoder(config.autoencoder, device)
+        frozen = load_autoencoder(config.autoencoder, device)
+        if config.latents.scale == "autoencoder":
+            frozen.shift = frozen.shift_factor or 0.0
+        return frozen
     path = inputs["tokenizer"] / TRAINED
     state = {key.removeprefix(BODY): value for key, value in read(path).items() if key.startswith(BODY)}
     model = fill(build_body(config.autoencoder), state, path, RUN_AGAIN)
@@ -116,11 +114,7 @@ def load_autoencoder(config: Autoencoder, device: torch.device | str = "cpu") ->
         frozen = _load_ldm(autoencoder_file(config))
     else:
         frozen = _load_folder(autoencoder_folder(config))
-    for name in ("channels", "stride"):
-        wanted, found = getattr(config, name), getattr(frozen, name)
-        if wanted != found:
-            where = config.path or "the shipped digits autoencoder"
-            raise UserError(f"autoencoder.{name}={wanted} must be {found}, that of {where}; correct autoencoder.{name}")
+    require_sizes(config, Sizes(frozen.channels, frozen.stride, frozen.image_channels))
     return frozen.to(device)
 
 
@@ -131,15 +125,8 @@ def load_digits_autoencoder(path: Path) -> FrozenAutoencoder:
 
 def architecture(config: Autoencoder) -> dict[str, Any]:
     """Settings of diffusers' AutoencoderKL for an untrained one like the given one, but of config.channels channels."""
-    if config.source == "digits":
-        settings = DIGITS_ARCHITECTURE
-    elif config.source == "ldm":
-        path = autoencoder_file(config)
-        settings = ldm.settings_of(ldm.read_weights(path), path)
-    else:
-        read_settings = _settings(autoencoder_folder(config, weights=False))
-        settings = {key: value for key, value in read_settings.items() if not key.startswith("_")}
-    stride = 2 ** (len(settings["block_out_channels"]) - 1)
+    settings = {key: value for key, value in settings_of(config).items() if not key.startswith("_")}
+    stride = sizes_of(settings).stride
     if stride != config.stride:
         raise UserError(f"autoencoder.stride={config.stride} must be {stride}, that of the architecture; correct it")
     return settings | {"latent_channels": config.channels}
@@ -147,10 +134,10 @@ def architecture(config: Autoencoder) -> dict[str, Any]:
 
 def build_body(config: Autoencoder) -> Any:
     """An untrained autoencoder of this architecture (a diffusers AutoencoderKL)."""
-    return _build(architecture(config))
+    return build(architecture(config))
 
 
-def _build(settings: Mapping[str, Any]) -> Any:
+def build(settings: Mapping[str, Any]) -> Any:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # takes seconds to import
 
     return AutoencoderKL(**settings).to(memory_format=torch.channels_last)  # pyright: ignore  # three times faster on a CPU
@@ -158,25 +145,12 @@ def _build(settings: Mapping[str, Any]) -> Any:
 
 def _load_ldm(path: Path) -> FrozenAutoencoder:
     state = ldm.read_weights(path)
-    model = _build(ldm.settings_of(state, path))
+    model = build(ldm.settings_of(state, path))
     return FrozenAutoencoder(fill(model, ldm.converted(state, model.state_dict(), path), path))
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads((folder / "config.json").read_text())
-    except ValueError as error:
-        raise UserError(f"{folder / 'config.json'} must be JSON, and is not ({error}); save the model again") from error
-    if settings.get("_class_name") != "AutoencoderKL":
-        raise UserError(
-            f"{folder / 'config.json'} is of class {settings.get('_class_name')} and must be of AutoencoderKL;"
-            " save one there"
-        )
-    return settings
-
-
 def _load_folder(folder: Path) -> FrozenAutoencoder:
-    settings = _settings(folder)
+    settings = folder_settings(folder)
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     loaded: Any

@@ -87,8 +87,11 @@ class Backbone(nn.Module):
         unmasked = mask.logical_not()
         seen = int(unmasked[0].sum())
         assert bool((unmasked.sum(1) == seen).all()), "each image must have as many masked positions"
-        index = unmasked.int().argsort(dim=1, descending=True, stable=True)[:, :seen, None]  # (B, U, 1)
+        return self.at(x, unmasked.int().argsort(dim=1, descending=True, stable=True)[:, :seen], labels)
 
+    def at(self, x: Tensor, seen: Tensor, labels: Tensor) -> Tensor:
+        """The same from the indices (B, U) of the unmasked positions. Reads no value, so it runs without any."""
+        index = seen[..., None]
         known = self.class_embedding(labels.clamp(min=0))
         condition = torch.where((labels == UNCONDITIONAL)[:, None], self.unconditional, known)
         front = condition[:, None].expand(-1, self.class_tokens, -1) + self.encoder_position[: self.class_tokens]
@@ -98,7 +101,7 @@ class Backbone(nn.Module):
 
         h = self.decoder_embed(h)
         front, inner = h[:, : self.class_tokens], h[:, self.class_tokens :]
-        full = self.mask_token.to(h.dtype).expand(*mask.shape, -1).scatter(1, index.expand_as(inner), inner)
+        full = self.mask_token.to(h.dtype).expand(*x.shape[:2], -1).scatter(1, index.expand_as(inner), inner)
         h = torch.cat([front, full], dim=1) + self.decoder_position
         h = self.decoder_norm(self._run(self.decoder, h))
         return h[:, self.class_tokens :] + self.output_position

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenbridge.backbone import UNCONDITIONAL
@@ -48,7 +50,8 @@ class Draws:
         epoch, place = divmod(step, self.epoch_steps)
         shuffled = torch.randperm(self.images, generator=generator(seed, "epoch", epoch))
         index = shuffled[place * self.train.batch + torch.tensor(images)]
-        mean, deviation = self.latents.posterior("train", index.numpy())
+        mirrored = self._mirrored(step, images) if self.latents.flips else None
+        mean, deviation = self.latents.posterior("train", index.numpy(), mirrored)
         positions = mean.shape[1]
         own = [generator(seed, "train", step, i) for i in images]
         noise = torch.stack([torch.randn(mean.shape[1:], generator=g) for g in own])
@@ -58,6 +61,11 @@ class Draws:
         mask = self.mask(order, uniform)
         labels = self.labels[index].masked_fill(dropped, UNCONDITIONAL)
         return Batch(mean + deviation * noise, labels, mask, torch.stack([self._noise(positions, g) for g in own]))
+
+    def _mirrored(self, step: int, images: range) -> NDArray[np.int64]:
+        """(B,) 1 where the mirror image is taken, else 0: by a generator of its own, so that the other draws stay."""
+        draws = [torch.randint(2, (), generator=generator(self.train.seed, "flip", step, i)) for i in images]
+        return torch.stack(draws).numpy()
 
     def _noise(self, positions: int, own: torch.Generator) -> Tensor:
         """What the head's loss reads of one image: nothing (L, 0) for most."""

@@ -101,8 +101,18 @@ def _members(config: Data, labels: np.ndarray, split: Split) -> np.ndarray:
 
 
 def _read(path: Path, mode: str) -> Image.Image:
+    """In 8 bits a channel, as ADM (and torchvision's loader) reads it: alpha is dropped, EXIF rotation is ignored.
+
+    Of 16 bits, the high byte counts: Pillow does so for colours by itself, but cuts greys off at 255.
+    """
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+                return Image.fromarray((np.array(image).astype(np.uint16) >> 8).astype(np.uint8)).convert(mode)
+            if image.mode in ("I", "F"):
+                raise ValueError("its pixels have 32 bits, and must have 8 or 16")
+            if "transparency" in image.info:  # bytes of it in a palette are a warning otherwise
+                return image.convert("RGBA").convert(mode)
             return image.convert(mode)
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read as an image ({error}); replace or delete the file") from error

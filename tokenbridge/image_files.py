@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,13 +73,16 @@ def _digits_table() -> np.ndarray:
 
 
 def files(config: Data, split: Split) -> tuple[list[Path], np.ndarray]:
-    """Image files and labels of a split's folder, in torchvision's ImageFolder order (sorted classes, sorted paths)."""
+    """Image files and labels of a split's folder, in torchvision's ImageFolder order (sorted classes, sorted paths).
+
+    With data.class_list, its order of classes.
+    """
     assert config.path is not None
     root = Path(config.path)
-    classes = _classes(root, "data.path", config.classes)
+    classes = _classes(root, "data.path", config)
     if split == "held-out" and config.held_out_path is not None:
         root = Path(config.held_out_path)
-        found = _classes(root, "data.held_out_path", config.classes)
+        found = _classes(root, "data.held_out_path", config)
         if found != classes:
             name = sorted(set(found) ^ set(classes))[0]
             raise UserError(f"data.held_out_path={root} must have the classes of data.path, but {name} is in one only")
@@ -95,17 +99,34 @@ def files(config: Data, split: Split) -> tuple[list[Path], np.ndarray]:
     return paths, np.array(labels, np.int64)
 
 
-def _classes(root: Path, key: str, expected: int) -> list[str]:
+def _classes(root: Path, key: str, config: Data) -> list[str]:
     if not root.is_dir():
         raise UserError(f"{key}={root} must be a folder with one sub-folder a class, and is none; correct the path")
     found = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    where = f"sub-folders of {root}"
+    if config.class_list is not None:
+        listed, where = _listed(Path(config.class_list)), f"classes of data.class_list={config.class_list}"
+        if lacking := sorted(set(listed) - set(found)):
+            raise UserError(
+                f"data.class_list={config.class_list} names {lacking[0]}, which is no sub-folder of {root}; correct it"
+            )
+        found = listed
     if len(found) < 2:
         raise UserError(
             f"{key}={root} must hold one sub-folder a class, at least 2, and holds {len(found)}; sort the images into"
             " such folders"
         )
-    if len(found) != expected:
-        raise UserError(
-            f"data.classes={expected} must be {len(found)}, the number of sub-folders of {root}; correct it"
-        )
+    if len(found) != config.classes:
+        raise UserError(f"data.classes={config.classes} must be {len(found)}, the number of {where}; correct it")
     return found
+
+
+def _listed(path: Path) -> list[str]:
+    """Names of class folders, one a line; empty lines are skipped."""
+    try:
+        names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"data.class_list={path} must be a text file with one class folder a line ({error})") from error
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"data.class_list={path} names {twice[0]} twice; a class has one label")
+    return names

@@ -19,9 +19,8 @@ from torch import Tensor
 from tokenbridge.artifacts import file_hash, write_atomic, write_json
 from tokenbridge.checkpoints import BUFFERS, from_released
 from tokenbridge.config import RunConfig, UserError
-from tokenbridge.generator import Generator
+from tokenbridge.costs import empty_generator
 from tokenbridge.levels import gaussian_bounds, gaussian_centers
-from tokenbridge.quantizers import IdentityQuantizer, ScalarQuantizer
 from tokenbridge.weights import read_checkpoint
 
 State = Mapping[str, Tensor]
@@ -74,7 +73,7 @@ def _weights(path: Path, content: Any, key: str) -> State:
 def require_fit(weights: Released, config: RunConfig) -> None:
     """Raise UserError unless both sets of weights are exactly those of the config's generator."""
     config.require_pair()
-    wanted = {name: tuple(value.shape) for name, value in _empty(config).named_parameters()}
+    wanted = {name: tuple(value.shape) for name, value in empty_generator(config).named_parameters()}
     for key, state in (("model", weights.model), ("model_ema", weights.ema)):
         there = f"{weights.path}, {key!r}"
         try:
@@ -100,15 +99,6 @@ def _remedy(weights: Released) -> str:
     if not weights.name:
         return f"correct --as or {settings}"
     return f"its backbone is that of --as {weights.name}: correct that or {settings}"
-
-
-def _empty(config: RunConfig) -> Generator:
-    """The config's generator without values."""
-    levels, channels = config.token_levels, config.autoencoder.channels
-    extremes = torch.zeros(2, channels)
-    tokenizer = ScalarQuantizer(torch.arange(levels[0])[None].float(), extremes) if levels else None
-    with torch.device("meta"):
-        return Generator(config, tokenizer or IdentityQuantizer(extremes), tuple(range(channels)))
 
 
 def _require_buffers(weights: Released, config: RunConfig) -> None:
@@ -144,7 +134,7 @@ def write_released(weights: Released, config: RunConfig, out: Path) -> None:
         # clones: of parts of one tensor, safetensors would take the whole
         ours = {key: value.float().contiguous().clone() for key, value in from_released(dict(state)).items()}
         write_atomic(out / f"{name}.safetensors", save(ours))
-    model = _empty(config)
+    model = empty_generator(config)
     counts = {"parameters": model, "head_parameters": model.head}
     metrics = {name: sum(p.numel() for p in part.parameters()) for name, part in counts.items()}
     write_json(out / "metrics.json", {"metrics": metrics, "protocol": {"weights": config.train.released}})

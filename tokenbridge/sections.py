@@ -24,6 +24,9 @@ class Data(Config):
     """folder with one sub-folder a class (torchvision ImageFolder), for source=folder"""
     held_out_path: str | None = None
     """the same for held-out images; without it test_fraction of each class is held out"""
+    class_list: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """text file that names the class folders, one a line in the order of their labels; others are left out. Without it,
+    all folders by name"""
     image_size: int = Field(default=16, ge=4)
     image_channels: Literal[1, 3] = 1
     classes: int = Field(default=10, ge=2)
@@ -34,6 +37,8 @@ class Data(Config):
     def _path(self) -> Self:
         if (self.path is not None) != (self.source == "folder"):
             raise ValueError(f"data.path={self.path} goes with data.source=folder only; give both or neither")
+        if self.class_list is not None and self.source != "folder":
+            raise ValueError(f"data.class_list={self.class_list} goes with data.source=folder only; leave it out")
         return self
 
 
@@ -54,8 +59,15 @@ class Autoencoder(Config):
 
 
 class Latents(Config):
-    scale: Literal["auto"] | float = "auto"
-    """factor to unit standard deviation: auto measures it on the training split, KL-16 of MAR uses 0.2325"""
+    scale: Literal["auto", "autoencoder"] | float = "auto"
+    """factor to unit standard deviation: auto measures it on the training split, KL-16 of MAR uses 0.2325; autoencoder:
+    scaling_factor and, where there is one, shift_factor of a diffusers config (SD, SDXL, SD3, FLUX)"""
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        default="float32", exclude_if=lambda value: value == "float32"
+    )
+    """of the stored moments"""
+    flip: bool = Field(default=False, exclude_if=lambda value: not value)
+    """store mirrored training images as well; training then draws one of both, with equal probability"""
 
 
 Levels = Annotated[int, Field(ge=2, le=65536)]
