@@ -17,16 +17,17 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from tokenbridge import data
-from tokenbridge.artifacts import write_json
+from tokenbridge.artifacts import Store, write_json
 from tokenbridge.autoencoder import FrozenAutoencoder, autoencoder_of, weights_of
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.devices import pick_device
 from tokenbridge.latents import Latents, to_grid
-from tokenbridge.metrics import fidelity, frechet
+from tokenbridge.metrics import extraction, fidelity, frechet
 from tokenbridge.metrics.features import load_extractor
 from tokenbridge.metrics.images import psnr, ssim, ssim_window
 from tokenbridge.quantize import load_quantizer
 from tokenbridge.quantizers import Tokenizer
+from tokenbridge.weight_files import weights_hash
 
 EXAMPLES = 10  # classes shown
 
@@ -40,7 +41,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     held_out, latents = data.load(config.data, "held-out"), Latents(inputs["latents"])
     assert np.array_equal(latents.labels("held-out"), held_out.labels), "latents and images have one order"
     extractor = load_extractor(name, device)
-    reason = fidelity.misfit(extractor, config.data)
+    reason = extraction.misfit(extractor, config.data)
     quantizer = load_quantizer(inputs["quantizer"])
     tally = _Tally(held_out.labels, quantizer, extractor if reason is None else None)
     autoencoder = autoencoder_of(config, inputs, device)
@@ -57,9 +58,10 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         "ssim": f"mean over images, uniform window of {ssim_window(size, size)}",
     }
     if reason is None:
-        reference, _ = data.stack(data.load(config.data, "train"))
-        metrics |= tally.feature_metrics(name, fidelity.extract(extractor, reference, runtime.batch)[0])
-        protocol |= fidelity.set_protocol(name, len(held_out), reference) | {"reference": "train"}
+        store, weights = Store(out.parents[1]), weights_hash(name)
+        reference = extraction.real(store, config.data, "train", extractor, weights, runtime.batch)
+        metrics |= tally.feature_metrics(name, reference.features)
+        protocol |= fidelity.set_protocol(name, config.data, len(held_out), reference) | {"reference": "train"}
     else:
         protocol |= {"features": None, "features_left_out": reason}
     write_json(out / "metrics.json", {"metrics": metrics, "protocol": protocol})
@@ -107,8 +109,8 @@ class _Tally:
         found = {"psnr": psnr(reconstructed, originals).numpy(), "ssim": ssim(reconstructed, originals).numpy()}
         if self.extractor is not None:
             count = len(originals)
-            features, found["logits"] = fidelity.extract(self.extractor, reconstructed.numpy(), count)
-            found |= {"features": features, "real": fidelity.extract(self.extractor, originals.numpy(), count)[0]}
+            features, found["logits"] = extraction.extract(self.extractor, reconstructed.numpy(), count)
+            found |= {"features": features, "real": extraction.extract(self.extractor, originals.numpy(), count)[0]}
         for key, values in found.items():
             self.columns.setdefault(key, []).append(values)
         if self.counts.shape[1]:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from tokenbridge import data
-from tokenbridge.artifacts import read_json, write_json
+from tokenbridge.artifacts import Store, read_json, write_json
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.devices import pick_device
-from tokenbridge.metrics import fidelity
+from tokenbridge.metrics import extraction, fidelity
 from tokenbridge.metrics.features import load_extractor
 from tokenbridge.metrics.measures import MEASURES, Scored
+from tokenbridge.weight_files import weights_hash
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
@@ -27,31 +28,29 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     """
     device, name = pick_device(runtime), config.score.features
     extractor = load_extractor(name, device)
-    reason = fidelity.misfit(extractor, config.data)
+    reason = extraction.misfit(extractor, config.data)
     if reason is not None:
         raise UserError(reason)
     images, labels, settings = _samples(inputs["sample"])
-    reference, _ = data.stack(data.load(config.data, config.score.reference))
     other: data.Split = "held-out" if config.score.reference == "train" else "train"
-    real, _ = data.stack(data.load(config.data, other))
-
-    features, logits = fidelity.extract(extractor, images, runtime.batch)
-    reference_features, real_features = (
-        fidelity.extract(extractor, some, runtime.batch)[0] for some in (reference, real)
+    store, weights = Store(out.parents[1]), weights_hash(name)
+    reference, real = (
+        extraction.real(store, config.data, split, extractor, weights, runtime.batch)
+        for split in (config.score.reference, other)
     )
-    scored = Scored(
-        name, images, labels, features, logits, reference, reference_features, real_features, device, runtime.batch
-    )
+    features, logits = extraction.extract(extractor, images, runtime.batch)
+    scored = Scored(name, images, labels, features, logits, reference.features, real.features)
     metrics = {key: value for measure in MEASURES for key, value in measure(scored).items()}
 
-    protocol = fidelity.set_protocol(name, len(images), reference) | fidelity.kid_protocol(len(images), len(reference))
+    protocol = fidelity.set_protocol(name, config.data, len(images), reference)
+    protocol |= fidelity.kid_protocol(len(images), len(reference.features))
     protocol |= {"reference": config.score.reference, "floor": f"{other} against {config.score.reference}"}
     protocol |= {f"sample.{key}": value for key, value in settings.items()}
     content = {"metrics": metrics, "protocol": protocol, "left_out": {f"fd_{name}": scored.left_out}}
     write_json(out / "metrics.json", content)
 
 
-def _samples(folder: Path) -> tuple[fidelity.Images, fidelity.Labels, dict[str, Any]]:
+def _samples(folder: Path) -> tuple[extraction.Images, extraction.Labels, dict[str, Any]]:
     """Samples (N, ch, H, W), labels (N,) and the protocol of their making."""
     try:
         images = np.load(folder / "samples.npy", mmap_mode="r")

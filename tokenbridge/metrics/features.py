@@ -5,13 +5,11 @@ Letters: B images, H = W = 16, F = 64 features, K = 10 classes.
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from torch import Tensor, nn
 
 from tokenbridge.config import UserError
-from tokenbridge.weight_files import extractor_weights, weights_hash
+from tokenbridge.weight_files import extractor_weights
 from tokenbridge.weights import fill, read_half
 
 FEATURES = 64
@@ -60,48 +58,6 @@ def load_extractor(name: str, device: torch.device | str = "cpu") -> nn.Module:
     """A frozen extractor: uint8 (B, channels, H, W) -> (features float32 (B, F), logits float32 (B, K))."""
     path = extractor_weights(name)
     return fill(DigitsClassifier(), read_half(path), path).to(device)
-
-
-@cache
-def register_fidelity(name: str) -> str:
-    """Make the extractor known to torch-fidelity, once, and return the name it has there.
-
-    The name contains the weights' hash, because torch-fidelity's feature cache knows an extractor by its name only.
-    Layers: "64" (features; fid, kid, prc) and "logits" (isc).
-    """
-    from torch_fidelity import register_feature_extractor
-    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-
-    class Registered(FeatureExtractorBase):
-        def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path=None, **kwargs):
-            super().__init__(name, features_list)
-            if feature_extractor_weights_path is not None:
-                raise UserError(
-                    f"feature_extractor_weights_path={feature_extractor_weights_path} must be None; {name} has its own"
-                )
-            self.extractor = load_extractor(source)
-
-        @staticmethod
-        def get_provided_features_list() -> tuple[str, ...]:
-            return (str(FEATURES), "logits")
-
-        @staticmethod
-        def get_default_feature_layer_for_metric(metric: str) -> str:
-            return "logits" if metric == "isc" else str(FEATURES)
-
-        @staticmethod
-        def can_be_compiled() -> bool:
-            return False
-
-        def forward(self, input: Tensor) -> tuple[Tensor, ...]:
-            features, logits = self.extractor(input)
-            found = {str(FEATURES): features, "logits": logits}
-            return tuple(found[layer] for layer in self.features_list)
-
-    source = name
-    registered = f"{name}-{weights_hash(name)[:12]}"
-    register_feature_extractor(registered, Registered)
-    return registered
 
 
 def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

@@ -9,10 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-
 from tokenbridge.metrics import fidelity, frechet
-from tokenbridge.metrics.fidelity import Array, Images, Labels
+from tokenbridge.metrics.extraction import Array, Images, Labels
 from tokenbridge.metrics.frechet import Statistics
 
 
@@ -30,14 +28,10 @@ class Scored:
     """float32 (N, F)"""
     logits: Array
     """float32 (N, K)"""
-    reference: Images
-    """uint8 (M, ch, H, W)"""
     reference_features: Array
     """float32 (M, F)"""
     real_features: Array
     """float32 (R, F), of real images that the reference does not hold"""
-    device: torch.device
-    batch: int
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -63,7 +57,8 @@ def distance(s: Scored) -> dict[str, float]:
 
 
 def sets(s: Scored) -> dict[str, float]:
-    return fidelity.set_metrics(s.name, s.images, s.reference, s.device, s.batch)
+    found = fidelity.inception_style_score(s.name, s.logits)
+    return found | fidelity.set_metrics(s.name, s.features, s.reference_features)
 
 
 def agreement(s: Scored) -> dict[str, float]:
