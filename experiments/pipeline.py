@@ -94,7 +94,7 @@ KINDS: dict[str, Kind] = {
             sections=("data", "autoencoder", "latents", "quantizer"),
         ),
         Kind("quantizer", ("tokenizer", "latents"), reads.quantizer, sections=("quantizer",)),
-        Kind("reconstruct", ("tokenizer", "latents", "quantizer"), reads.extractor),
+        Kind("reconstruct", ("tokenizer", "latents", "quantizer"), reads.reconstruct),
         Kind(
             "train",
             ("latents", "quantizer"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from tokenbridge.config import Autoencoder, Data, RunConfig, UserError
@@ -78,6 +79,17 @@ def extractor(config: RunConfig) -> dict[str, Any]:
     return {"features": config.score.features, "weights": _extractor(config.score.features)}
 
 
+def reconstruct(config: RunConfig) -> dict[str, Any]:
+    if config.score.lpips is None:
+        return extractor(config)
+    from tokenbridge.artifacts import file_hash
+
+    try:
+        return extractor(config) | {"lpips": file_hash(Path(config.score.lpips))}
+    except OSError as error:
+        raise UserError(f"score.lpips={config.score.lpips} must be a file ({error}); correct the path") from None
+
+
 def train(config: RunConfig) -> dict[str, Any]:
     """Imported weights are their file: no other setting of a training made them."""
     model = {"backbone": config.backbone.model_dump(), "head": config.head.training_settings()}
@@ -96,7 +108,7 @@ def sample(config: RunConfig) -> dict[str, Any]:
 
 
 def score(config: RunConfig) -> dict[str, Any]:
-    return config.score.model_dump() | extractor(config)
+    return config.score.model_dump(exclude={"lpips"}) | extractor(config)
 
 
 def speed(config: RunConfig) -> dict[str, Any]:

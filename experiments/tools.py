@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.options import DEFAULT_RUNS, DEFAULT_TRAINED, Device, Runs, Settings, TrainedOut
+from experiments.options import DEFAULT_RUNS, DEFAULT_TRAINED, Device, Jobs, Runs, Settings, Threads, TrainedOut
 from tokenbridge.artifacts import Store, writable
 from tokenbridge.config import Runtime
 from tokenbridge.overrides import build
@@ -87,6 +87,39 @@ def export(
     from experiments import exported
 
     print("\n".join(exported.export(Store(runs), what, png, npz)))
+
+
+@tools.command()
+def reconstruct(
+    images: Annotated[str, typer.Argument(help="folder with one sub-folder a class, or digits")],
+    settings: Settings = None,
+    autoencoder: Annotated[
+        str, typer.Option("--autoencoder", help="digits, a diffusers folder or an LDM checkpoint (kl16.ckpt)")
+    ] = "digits",
+    levels: Annotated[str, typer.Option("--levels", help="decision levels, such as 8,16,32")] = "8,16,32,64",
+    range: Annotated[str, typer.Option("--range", help="ranges, such as 3,5")] = "5",
+    train: Annotated[
+        str | None, typer.Option("--train", help="folder that scale and reference are of (default: IMAGES)")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder for the table, as Markdown and CSV")] = None,
+    runs: Runs = DEFAULT_RUNS,
+    jobs: Jobs = 1,
+    threads: Threads = None,
+    device: Device = "auto",
+) -> None:
+    """Tables 1a and 1b on any images and autoencoder: what quantizing costs, for each number of levels and range."""
+    from experiments import pipeline, reconstructions, runner
+    from tokenbridge.overrides import value_of
+
+    grid = {"levels": [value_of(each) for each in levels.split(",")], "range": [value_of(e) for e in range.split(",")]}
+    cells = reconstructions.cells(images, train, autoencoder, grid, settings or ())
+    store, runtime = Store(runs), build(Runtime, {"device": device, "threads": threads})
+    runner.run_cells(store, cells, runtime, pipeline.EXPERIMENT, jobs)
+    rows = reconstructions.rows(store, cells)
+    lines = [*reconstructions.markdown(rows), "", *reconstructions.remarks(store, cells)]
+    print("\n".join(lines))
+    if out is not None:
+        reconstructions.write(out, lines, rows)
 
 
 @tools.command("train-autoencoder")

@@ -163,7 +163,7 @@ def test_dropout_is_drawn_by_rank(inputs, tmp_path):
 
 def test_what_processes_share():
     """A stage that rank 0 began alone would wait for the others, who wait for its end."""
-    assert [kind.name for kind in KINDS.values() if kind.shared] == ["train", "sample"]
+    assert [kind.name for kind in KINDS.values() if kind.shared] == ["latents", "train", "sample"]
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from tokenbridge.latents import Latents, to_grid
 from tokenbridge.metrics import extraction, fidelity, frechet
 from tokenbridge.metrics.features import load_extractor
 from tokenbridge.metrics.images import psnr, ssim, ssim_window
+from tokenbridge.metrics.lpips import Lpips
 from tokenbridge.quantize import load_quantizer
 from tokenbridge.quantizers import Tokenizer
 from tokenbridge.weight_files import weights_hash
@@ -43,12 +44,14 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     extractor = load_extractor(name, device)
     reason = extraction.misfit(extractor, config.data)
     quantizer = load_quantizer(inputs["quantizer"])
-    tally = _Tally(held_out.labels, quantizer, extractor if reason is None else None)
+    size = config.data.image_size
+    lpips = Lpips(Path(config.score.lpips), size, device) if config.score.lpips else None
+    tally = _Tally(held_out.labels, quantizer, extractor if reason is None else None, lpips)
     autoencoder = autoencoder_of(config, inputs, device)
     for batch in _pairs(autoencoder, latents, quantizer, held_out, device, runtime):
         tally.add(*batch)
 
-    metrics, size = tally.pixel_metrics(config.positions), config.data.image_size
+    metrics = tally.pixel_metrics(config.positions)
     protocol: dict[str, Any] = {
         "latents": "posterior mean of held-out images",
         "autoencoder": weights_of(config, inputs)[:12],
@@ -60,7 +63,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     if reason is None:
         store, weights = Store(out.parents[1]), weights_hash(name)
         reference = extraction.real(store, config.data, "train", extractor, weights, runtime.batch)
-        metrics |= tally.feature_metrics(name, reference.features)
+        originals = extraction.real(store, config.data, "held-out", extractor, weights, runtime.batch)
+        metrics |= tally.feature_metrics(name, reference.features, originals.features)
         protocol |= fidelity.set_protocol(name, config.data, len(held_out), reference) | {"reference": "train"}
     else:
         protocol |= {"features": None, "features_left_out": reason}
@@ -96,8 +100,8 @@ def _pairs(
 class _Tally:
     """What is kept of the batches: numbers an image, features, counts of indices and the few images to show."""
 
-    def __init__(self, labels: np.ndarray, quantizer: Tokenizer, extractor: nn.Module | None):
-        self.labels, self.extractor = labels, extractor
+    def __init__(self, labels: np.ndarray, quantizer: Tokenizer, extractor: nn.Module | None, lpips: Lpips | None):
+        self.labels, self.extractor, self.lpips = labels, extractor, lpips
         self.counts = torch.zeros(quantizer.channels, max(quantizer.levels, default=0), dtype=torch.int64)
         classes, first = np.unique(labels, return_index=True)
         self.shown = first[classes < EXAMPLES].tolist()
@@ -107,10 +111,11 @@ class _Tally:
 
     def add(self, originals: Tensor, reconstructed: Tensor, tokens: Tensor) -> None:
         found = {"psnr": psnr(reconstructed, originals).numpy(), "ssim": ssim(reconstructed, originals).numpy()}
+        if self.lpips is not None:
+            found[self.lpips.name] = self.lpips(reconstructed, originals).numpy()
         if self.extractor is not None:
-            count = len(originals)
-            features, found["logits"] = extraction.extract(self.extractor, reconstructed.numpy(), count)
-            found |= {"features": features, "real": extraction.extract(self.extractor, originals.numpy(), count)[0]}
+            made = extraction.extract(self.extractor, reconstructed.numpy(), len(originals))
+            found["features"], found["logits"] = made
         for key, values in found.items():
             self.columns.setdefault(key, []).append(values)
         if self.counts.shape[1]:
@@ -123,7 +128,7 @@ class _Tally:
 
     def pixel_metrics(self, positions: int) -> dict[str, float]:
         found: dict[str, float] = {}
-        for key in ("psnr", "ssim"):
+        for key in ("psnr", "ssim", *([self.lpips.name] if self.lpips else [])):
             values = np.concatenate(self.columns[key])
             found[key] = float(values.mean())
             if np.isfinite(values).all():  # the PSNR of an image that is its original is infinite
@@ -132,8 +137,8 @@ class _Tally:
             found["effective_bits"] = effective_bits(self.counts, positions)
         return found
 
-    def feature_metrics(self, name: str, reference: np.ndarray) -> dict[str, float]:
-        features, real, logits = (np.concatenate(self.columns[key]) for key in ("features", "real", "logits"))
+    def feature_metrics(self, name: str, reference: np.ndarray, real: np.ndarray) -> dict[str, float]:
+        features, logits = (np.concatenate(self.columns[key]) for key in ("features", "logits"))
         statistics = frechet.from_features(reference)
         left = fidelity.left_out(features, self.labels, statistics)
         found = fidelity.frechet_metrics(name, features, statistics, left)
