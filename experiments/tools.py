@@ -9,9 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.options import DEFAULT_RUNS, DEFAULT_TRAINED, Device, Jobs, Runs, Settings, Threads, TrainedOut
+from experiments.options import (
+    DEFAULT_BATCH,
+    DEFAULT_RUNS,
+    DEFAULT_TRAINED,
+    Batch,
+    Device,
+    Jobs,
+    Runs,
+    Settings,
+    Threads,
+    TrainedOut,
+)
 from tokenbridge.artifacts import Store, writable
 from tokenbridge.config import Runtime
+from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
 
 tools = typer.Typer()
@@ -86,6 +98,7 @@ def export(
     """Write samples as other evaluators read them: uint8 RGB, in order; arr_0 of the .npz is (N, H, W, 3)."""
     from experiments import exported
 
+    require_one("export")
     print("\n".join(exported.export(Store(runs), what, png, npz)))
 
 
@@ -105,15 +118,18 @@ def reconstruct(
     runs: Runs = DEFAULT_RUNS,
     jobs: Jobs = 1,
     threads: Threads = None,
+    batch: Batch = DEFAULT_BATCH,
     device: Device = "auto",
 ) -> None:
     """Tables 1a and 1b on any images and autoencoder: what quantizing costs, for each number of levels and range."""
-    from experiments import pipeline, reconstructions, runner
+    from experiments import pipeline, presets, reconstructions, runner
     from tokenbridge.overrides import value_of
 
+    require_one("reconstruct")
+    threads = threads or presets.THREADS.get(images)
     grid = {"levels": [value_of(each) for each in levels.split(",")], "range": [value_of(e) for e in range.split(",")]}
     cells = reconstructions.cells(images, train, autoencoder, grid, settings or ())
-    store, runtime = Store(runs), build(Runtime, {"device": device, "threads": threads})
+    store, runtime = Store(runs), build(Runtime, {"device": device, "threads": threads, "batch": batch})
     runner.run_cells(store, cells, runtime, pipeline.EXPERIMENT, jobs)
     rows = reconstructions.rows(store, cells)
     lines = [*reconstructions.markdown(rows), "", *reconstructions.remarks(store, cells)]

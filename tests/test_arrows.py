@@ -40,6 +40,7 @@ KNOWS_PROCESSES = {
     "tokenbridge.train",
     "tokenbridge.trainer",
     "experiments.runner",
+    "experiments.tools",
     "experiments.work",
     *COMMANDS,
 }
