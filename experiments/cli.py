@@ -10,9 +10,11 @@ import typer
 
 from experiments.grid_command import end_with, grid, print_metrics
 from experiments.options import (
+    DEFAULT_BATCH,
     DEFAULT_REPORTS,
     DEFAULT_RUNS,
     DEMO_JOBS,
+    Batch,
     Device,
     Jobs,
     Reports,
@@ -74,11 +76,12 @@ def run(
     runs: Runs = DEFAULT_RUNS,
     jobs: Jobs = 1,
     threads: Threads = None,
+    batch: Batch = DEFAULT_BATCH,
     device: Device = "auto",
 ) -> None:
     """Run one configuration through its stages, skipping what is finished, and log it to MLflow.
 
-    Several processes share each training: torchrun --nproc-per-node 2 -m experiments.cli run digits
+    Several processes share encoding, training and sampling: torchrun --nproc-per-node 2 -m experiments.cli run digits
     """
     from experiments import pipeline, presets, runner, tracking
     from tokenbridge.overrides import override
@@ -89,7 +92,8 @@ def run(
     changes = "-".join(f"{key.rsplit('.', 1)[-1]}{value}" for key, value in pipeline.differing(config, base).items())
     cell = pipeline.Cell(name or "-".join(filter(None, (preset, changes))), config, wanted)
     store = Store(runs)
-    runtime = build(Runtime, {"device": device, "threads": threads or presets.THREADS.get(preset)})
+    threads = threads or presets.THREADS.get(preset)
+    runtime = build(Runtime, {"device": device, "threads": threads, "batch": batch})
     with joined() as world:
         runner.run_cells(store, [cell], runtime, pipeline.EXPERIMENT, jobs)
     if not world.main:

@@ -16,10 +16,12 @@ Seeds = Annotated[int, typer.Option("--seeds", min=1, help="training seeds a row
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads of a stage (default: the preset's, else its share)")
 ]
+Batch = Annotated[int, typer.Option("--batch", min=1, help="images at once when encoding, sampling and scoring")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
 Settings = Annotated[
     list[str] | None, typer.Argument(help="settings such as quantizer.levels=32", metavar="[KEY=VALUE]...")
 ]
 
 DEFAULT_RUNS, DEFAULT_REPORTS, DEFAULT_TRAINED = Path("runs"), Path("reports"), Path("trained")
+DEFAULT_BATCH = 256
 DEMO_JOBS = min(4, os.cpu_count() or 1)

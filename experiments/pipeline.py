@@ -106,7 +106,15 @@ KINDS: dict[str, Kind] = {
             sections=("backbone", "head", "train"),
         ),
         Kind("likelihood", ("latents", "quantizer", "train"), reads.likelihood),
-        Kind("sample", ("tokenizer", "latents", "quantizer", "train"), reads.sample, seconds=0.012, work=_images_drawn),
+        Kind(
+            "sample",
+            ("tokenizer", "latents", "quantizer", "train"),
+            reads.sample,
+            resumable=True,
+            shared=True,
+            seconds=0.012,
+            work=_images_drawn,
+        ),
         Kind("score", ("sample",), reads.score),
         Kind("speed", (), reads.speed, work=_head_width),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from tokenbridge.config import Autoencoder, Data, RunConfig, UserError
@@ -77,7 +78,15 @@ def extractor(config: RunConfig) -> dict[str, Any]:
 
 def reconstruct(config: RunConfig) -> dict[str, Any]:
     """A split as the reference enters no id: reconstructions are measured against the training split then."""
-    return extractor(config) | ({} if config.score.split else {"reference": _reference(config)})
+    found = extractor(config) | ({} if config.score.split else {"reference": _reference(config)})
+    if config.score.lpips is None:
+        return found
+    from tokenbridge.artifacts import file_hash
+
+    try:
+        return found | {"lpips": file_hash(Path(config.score.lpips))}
+    except OSError as error:
+        raise UserError(f"score.lpips={config.score.lpips} must be a file ({error}); correct the path") from None
 
 
 def _reference(config: RunConfig) -> str:

@@ -62,7 +62,7 @@ def attempt_cells(
     require_imported(store, stages.values())
     with joined() as here:
         if here.size > 1 and jobs > 1:
-            raise UserError(f"--jobs={jobs} must be 1 where {here.size} processes share each training; leave it out")
+            raise UserError(f"--jobs={jobs} must be 1 where {here.size} processes share each stage; leave it out")
         if here.main:
             record(store, cells, experiment, sweep)
         missing = here.first([id for id in stages if not store.finished(id)])

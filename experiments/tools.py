@@ -1,4 +1,4 @@
-"""Commands beside the main flow: doctor, plan, speed, released weights, and training what ships again."""
+"""Commands beside the main flow: doctor, plan, speed, imports, exports, references, training what ships again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.options import DEFAULT_RUNS, DEFAULT_TRAINED, Device, Runs, Settings, TrainedOut
+from experiments.options import (
+    DEFAULT_BATCH,
+    DEFAULT_RUNS,
+    DEFAULT_TRAINED,
+    Batch,
+    Device,
+    Jobs,
+    Runs,
+    Settings,
+    Threads,
+    TrainedOut,
+)
 from tokenbridge.artifacts import Store, writable
 from tokenbridge.config import Runtime
+from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
 
 tools = typer.Typer()
@@ -106,6 +118,56 @@ def import_released(
             write_released(weights, config, out)
     pipeline.record(store, [cell], pipeline.EXPERIMENT)
     print(f"{model} is {stage.id} in {runs / 'stages'}; go on: {trained.command(config)} --name {model}")
+
+
+@tools.command()
+def export(
+    what: Annotated[str, typer.Argument(help="cell (id or name) or stage (sample-…)", metavar="CELL|STAGE")],
+    png: Annotated[Path | None, typer.Option("--png", help="new folder of PNG files")] = None,
+    npz: Annotated[Path | None, typer.Option("--npz", help="new file in the layout of ADM's evaluator")] = None,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Write samples as other evaluators read them: uint8 RGB, in order; arr_0 of the .npz is (N, H, W, 3)."""
+    from experiments import exported
+
+    require_one("export")
+    print("\n".join(exported.export(Store(runs), what, png, npz)))
+
+
+@tools.command()
+def reconstruct(
+    images: Annotated[str, typer.Argument(help="folder with one sub-folder a class, or digits")],
+    settings: Settings = None,
+    autoencoder: Annotated[
+        str, typer.Option("--autoencoder", help="digits, a diffusers folder or an LDM checkpoint (kl16.ckpt)")
+    ] = "digits",
+    levels: Annotated[str, typer.Option("--levels", help="decision levels, such as 8,16,32")] = "8,16,32,64",
+    range: Annotated[str, typer.Option("--range", help="ranges, such as 3,5")] = "5",
+    train: Annotated[
+        str | None, typer.Option("--train", help="folder that scale and reference are of (default: IMAGES)")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder for the table, as Markdown and CSV")] = None,
+    runs: Runs = DEFAULT_RUNS,
+    jobs: Jobs = 1,
+    threads: Threads = None,
+    batch: Batch = DEFAULT_BATCH,
+    device: Device = "auto",
+) -> None:
+    """Tables 1a and 1b on any images and autoencoder: what quantizing costs, for each number of levels and range."""
+    from experiments import pipeline, presets, reconstructions, runner
+    from tokenbridge.overrides import value_of
+
+    require_one("reconstruct")
+    threads = threads or presets.THREADS.get(images)
+    grid = {"levels": [value_of(each) for each in levels.split(",")], "range": [value_of(e) for e in range.split(",")]}
+    cells = reconstructions.cells(images, train, autoencoder, grid, settings or ())
+    store, runtime = Store(runs), build(Runtime, {"device": device, "threads": threads, "batch": batch})
+    runner.run_cells(store, cells, runtime, pipeline.EXPERIMENT, jobs)
+    rows = reconstructions.rows(store, cells)
+    lines = [*reconstructions.markdown(rows), "", *reconstructions.remarks(store, cells)]
+    print("\n".join(lines))
+    if out is not None:
+        reconstructions.write(out, lines, rows)
 
 
 @tools.command("train-autoencoder")

@@ -1,9 +1,9 @@
 """What runs on a node: one stage. submitit starts it, and requeues it on a signal.
 
 A training is told by USR2 (preemption, time limit) to stop: it writes a checkpoint, and only then does submitit
-requeue the job. Other stages are short: submitit requeues them at once and they begin anew. On TERM a checkpoint is
-written too and the job waits: Slurm kills it a moment later, and requeues it if it was preempted or requeued by hand,
-which it would not do with a job that had ended by itself.
+requeue the job. Other stages are requeued at once: sampling goes on after the last images drawn, short ones begin anew.
+On TERM a checkpoint is written too and the job waits: Slurm kills it a moment later, and requeues it if it was
+preempted or requeued by hand, which it would not do with a job that had ended by itself.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ class Resources(Config):
     """features that a node must have, such as a100|h100"""
     nodes: int = Field(default=1, ge=1)
     processes: int = Field(default=1, ge=1)
-    """on each node; with GPUs, one a GPU. More than one in all: training shares its batch among them"""
+    """on each node; with GPUs, one a GPU. More than one in all: training shares its batch among them, sampling its
+    images"""
     gpus: int = Field(default=0, ge=0)
     """on each node"""
     cpus: int = Field(default=1, ge=1)

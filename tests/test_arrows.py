@@ -34,9 +34,13 @@ ORDER = ["sections", "config", "levels", "quantizers", "backbone", "heads", "gen
 COMMANDS = {"experiments.cli", "experiments.grid_command", "experiments.report_command", "experiments.tune_command"}
 READS_MLFLOW = {"analysis.tracked"}
 KNOWS_PROCESSES = {
+    "tokenbridge.latents",
+    "tokenbridge.sample",
+    "tokenbridge.shards",
     "tokenbridge.train",
     "tokenbridge.trainer",
     "experiments.runner",
+    "experiments.tools",
     "experiments.work",
     *COMMANDS,
 }

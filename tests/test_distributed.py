@@ -161,9 +161,9 @@ def test_dropout_is_drawn_by_rank(inputs, tmp_path):
     assert abs(curve(alone)[0][1] / curve(first)[0][1] - 1) > LOSS
 
 
-def test_latents_and_trainings_are_what_processes_share():
+def test_what_processes_share():
     """A stage that rank 0 began alone would wait for the others, who wait for its end."""
-    assert [kind.name for kind in KINDS.values() if kind.shared] == ["latents", "train"]
+    assert [kind.name for kind in KINDS.values() if kind.shared] == ["latents", "train", "sample"]
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from tokenbridge.latents import Latents, to_grid
 from tokenbridge.metrics import extraction, fidelity, frechet
 from tokenbridge.metrics.features import load_extractor
 from tokenbridge.metrics.images import psnr, ssim, ssim_window
+from tokenbridge.metrics.lpips import Lpips
 from tokenbridge.metrics.reference import Reference, References
 from tokenbridge.metrics.scorers import SCORERS, Scorer
 from tokenbridge.quantize import load_quantizer
@@ -45,12 +46,14 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     reasons = [reason for extractor in found.values() if (reason := extraction.misfit(extractor, config.data))]
     extractors = {name: each for name, each in found.items() if extraction.misfit(each, config.data) is None}
     quantizer = load_quantizer(inputs["quantizer"])
-    tally = _Tally(held_out.labels, quantizer, extractors)
+    size = config.data.image_size
+    lpips = Lpips(Path(config.score.lpips), size, device) if config.score.lpips else None
+    tally = _Tally(held_out.labels, quantizer, extractors, lpips)
     autoencoder = autoencoder_of(config, inputs, device)
     for batch in _pairs(autoencoder, latents, quantizer, held_out, device, runtime):
         tally.add(*batch)
 
-    metrics, size = tally.pixel_metrics(config.positions), config.data.image_size
+    metrics = tally.pixel_metrics(config.positions)
     protocol: dict[str, Any] = {
         "latents": "posterior mean of held-out images",
         "autoencoder": weights_of(config, inputs)[:12],
@@ -63,7 +66,9 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         known = References(Store(out.parents[1]), config.data, extractor, config.score, name, runtime.batch)
         # a split as score.reference is of the samples: published rFIDs are against the training set
         reference = known.split("train") if config.score.split else known.configured()
-        metrics |= tally.feature_metrics(SCORERS[name], reference)
+        originals = known.split("held-out").real
+        assert originals is not None
+        metrics |= tally.feature_metrics(SCORERS[name], reference, originals.found.features)
         own = fidelity.set_protocol(
             SCORERS[name], known.weights, size, len(held_out), reference.images, reference.hash
         ) | {"reference": reference.name}
@@ -102,8 +107,10 @@ def _pairs(
 class _Tally:
     """What is kept of the batches: numbers an image, features, counts of indices and the few images to show."""
 
-    def __init__(self, labels: np.ndarray, quantizer: Tokenizer, extractors: Mapping[str, nn.Module]):
-        self.labels, self.extractors = labels, extractors
+    def __init__(
+        self, labels: np.ndarray, quantizer: Tokenizer, extractors: Mapping[str, nn.Module], lpips: Lpips | None
+    ):
+        self.labels, self.extractors, self.lpips = labels, extractors, lpips
         self.counts = torch.zeros(quantizer.channels, max(quantizer.levels, default=0), dtype=torch.int64)
         classes, first = np.unique(labels, return_index=True)
         self.shown = first[classes < EXAMPLES].tolist()
@@ -113,10 +120,11 @@ class _Tally:
 
     def add(self, originals: Tensor, reconstructed: Tensor, tokens: Tensor) -> None:
         found = {"psnr": psnr(reconstructed, originals).numpy(), "ssim": ssim(reconstructed, originals).numpy()}
+        if self.lpips is not None:
+            found[self.lpips.name] = self.lpips(reconstructed, originals).numpy()
         for name, extractor in self.extractors.items():
-            for what, images in (("made", reconstructed), ("real", originals)):
-                arrays = extraction.extract(extractor, images.numpy(), len(originals)).arrays()
-                found |= {f"{name} {what} {key}": values for key, values in arrays.items() if key != "spatial"}
+            arrays = extraction.extract(extractor, reconstructed.numpy(), len(originals)).arrays()
+            found |= {f"{name} {key}": values for key, values in arrays.items() if key != "spatial"}
         for key, values in found.items():
             self.columns.setdefault(key, []).append(values)
         if self.counts.shape[1]:
@@ -129,7 +137,7 @@ class _Tally:
 
     def pixel_metrics(self, positions: int) -> dict[str, float]:
         found: dict[str, float] = {}
-        for key in ("psnr", "ssim"):
+        for key in ("psnr", "ssim", *([self.lpips.name] if self.lpips else [])):
             values = np.concatenate(self.columns[key])
             found[key] = float(values.mean())
             if np.isfinite(values).all():  # the PSNR of an image that is its original is infinite
@@ -138,17 +146,19 @@ class _Tally:
             found["effective_bits"] = effective_bits(self.counts, positions)
         return found
 
-    def feature_metrics(self, scorer: Scorer, reference: Reference) -> dict[str, float]:
-        """Fréchet distance to the reference and to the originals (held_out): rFID by a published scorer."""
-        columns = {key: np.concatenate(values) for key, values in self.columns.items()}
-        features, real = columns[f"{scorer.name} made features"], columns[f"{scorer.name} real features"]
+    def feature_metrics(self, scorer: Scorer, reference: Reference, real: np.ndarray) -> dict[str, float]:
+        """Fréchet distance to the reference and to the originals (held_out): rFID by a published scorer.
+
+        real: features of the originals (N, F).
+        """
+        features = np.concatenate(self.columns[f"{scorer.name} features"])
         fd = f"{'' if scorer.own else 'r'}{scorer.distance}_{scorer.suffix}"
         left = fidelity.left_out(features, self.labels, reference.statistics)
         found = fidelity.frechet_metrics(fd, features, reference.statistics, left)
         found[f"{fd}_floor"] = frechet.frechet_distance(real, reference.statistics)
         found[f"{fd}_held_out"] = frechet.frechet_distance(features, real)
-        logits = columns.get(f"{scorer.name} made logits")
-        if logits is not None:
+        if f"{scorer.name} logits" in self.columns:
+            logits = np.concatenate(self.columns[f"{scorer.name} logits"])
             found |= fidelity.inception_style_score(scorer.suffix, logits)
             found |= {"agreement": fidelity.agreement(logits, self.labels)} if scorer.own else {}
         return found

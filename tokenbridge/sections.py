@@ -222,6 +222,8 @@ class Train(Config):
     """largest gradient norm"""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     gradient_checkpointing: bool = False
+    compile: bool = Field(default=False, exclude_if=lambda value: not value)
+    """torch.compile of the loss: other draws of dropout, and other rounding. Unset, it enters no id"""
     label_drop: float = Field(default=0.1, ge=0, lt=1)
     mask_ratio_min: float = Field(default=0.7, gt=0, lt=1)
     """share of masked positions: from a normal around 1, cut to [mask_ratio_min, 1]"""
@@ -296,6 +298,8 @@ class Score(Config):
     reference: str = Field(default="train", min_length=1)
     """real images: train, held-out, a folder of images, or a file: statistics or images (.npz), kept features
     (.safetensors)"""
+    lpips: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """weights of the network that LPIPS of reconstructions is by: torchvision's file of VGG-16 or AlexNet"""
 
     @property
     def scorers(self) -> tuple[str, ...]:

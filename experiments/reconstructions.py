@@ -1,0 +1,131 @@
+"""Tables 1a and 1b on any images and autoencoder: a cell for each quantizer, the images encoded once."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.cells import read_metrics
+from experiments.pipeline import RECONSTRUCTION, Cell
+from tokenbridge.artifacts import Store, writable, write_atomic
+from tokenbridge.config import Autoencoder, RunConfig, Sample, UserError
+from tokenbridge.overrides import build, override, plain
+from tokenbridge.weight_files import settings_of, sizes_of
+
+DIGITS = "digits"
+SIZE = 256
+"""of images, unless data.image_size says otherwise"""
+HIDDEN = ("_floor", "agreement")
+"""endings of metrics that only the CSV file has"""
+
+
+def cells(
+    images: str, train: str | None, autoencoder: str, grid: Mapping[str, Sequence[Any]], assignments: Sequence[str]
+) -> list[Cell]:
+    """Continuous latents, then each pair of range and levels; settings may change all else.
+
+    images, train: folders with one sub-folder a class, or digits. Of `images` each is reconstructed; scale, data-fitted
+    levels and the reference of rFID are of `train`, or of the same images without it. UserError for what cannot work.
+    """
+    base = _base(images, train, autoencoder, assignments)
+    found = [Cell("continuous", override(base, {"quantizer.kind": "identity"}), RECONSTRUCTION)]
+    for wide in grid["range"]:
+        for levels in grid["levels"]:
+            name = f"{base.quantizer.kind}-b{plain(levels)}" + (f"-r{plain(wide)}" if len(grid["range"]) > 1 else "")
+            own = {"quantizer.levels": levels, "quantizer.range": wide}
+            found.append(Cell(name, override(base, own), RECONSTRUCTION))
+    return found
+
+
+def _base(images: str, train: str | None, autoencoder: str, assignments: Sequence[str]) -> RunConfig:
+    source = {"source": DIGITS} if autoencoder == DIGITS else _source(Path(autoencoder))
+    sizes = sizes_of(settings_of(build(Autoencoder, source)))
+    own = {**source, "channels": sizes.channels, "stride": sizes.stride}
+    data: dict[str, Any] = {"image_channels": sizes.image_channels, "image_size": SIZE}
+    if autoencoder == DIGITS:
+        data["image_size"] = 16
+    if images == DIGITS:
+        if train is not None:
+            raise UserError(f"--train {train} goes with a folder of images; the shipped digits have a training split")
+    else:
+        folder = Path(images)
+        if not folder.is_dir():
+            raise UserError(f"{images} must be a folder with one sub-folder a class, or {DIGITS}; correct the path")
+        classes = sum(entry.is_dir() for entry in folder.iterdir())
+        if classes < 2:
+            raise UserError(f"{images} must hold one sub-folder a class, at least 2; sort the images into such folders")
+        data |= {"source": "folder", "path": train or images, "held_out_path": images, "classes": classes}
+    # nothing is generated, and 1 iteration fits every number of positions
+    whole = {"data": data, "autoencoder": own, "sample": Sample(iterations=1).model_dump()}
+    return override(build(RunConfig, whole), assignments)
+
+
+def _source(path: Path) -> dict[str, str]:
+    if not path.exists():
+        raise UserError(f"--autoencoder {path} must be {DIGITS}, a diffusers folder or an LDM checkpoint; correct it")
+    return {"source": "diffusers" if path.is_dir() else "ldm", "path": str(path)}
+
+
+def rows(store: Store, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """What the finished cells measured: settings, bits an image, metrics."""
+    found = []
+    for cell in cells:
+        how, levels = cell.config.quantizer, cell.config.token_levels
+        settings: dict[str, Any] = {"quantizer": "none" if how.kind == "identity" else how.kind}
+        settings |= {"levels": plain(how.levels) if levels else "", "range": how.range if levels else ""}
+        metrics, _ = read_metrics(store.folder(cell.stages()[-1].id) / "metrics.json")
+        bits = {"bits": cell.config.positions * sum(map(math.log2, levels))} if levels else {}
+        found.append(settings | bits | metrics)
+    return found
+
+
+def remarks(store: Store, cells: Sequence[Cell]) -> Iterator[str]:
+    """What was left out, and why; what the reference is."""
+    _, protocol = read_metrics(store.folder(cells[0].stages()[-1].id) / "metrics.json")
+    data, score = cells[0].config.data, cells[0].config.score
+    if reason := protocol.get("features_left_out"):
+        yield f"No Fréchet distance and no inception-style score: {reason}."
+    else:
+        same = data.path is not None and data.path == data.held_out_path
+        yield "Fréchet distances are to " + ("the images themselves." if same else "the training images.")
+    if score.lpips is None:
+        yield "No LPIPS: score.lpips names no weights (torchvision's VGG-16 or AlexNet)."
+    yield f"{protocol['images']} images of {protocol['image_size']} pixels; autoencoder {protocol['autoencoder']}."
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines of a table: a metric with its standard error in one column."""
+    keys = [key for key in _keys(rows) if not key.endswith(("_se", *HIDDEN))]
+    lines = ["| " + " | ".join(keys) + " |", "|" + "---|" * len(keys)]
+    return lines + ["| " + " | ".join(_cell(row, key) for key in keys) + " |" for row in rows]
+
+
+def table_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _keys(rows), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write(folder: Path, lines: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """reconstruction.md and reconstruction.csv."""
+    with writable(folder, "--out"):
+        write_atomic(folder / "reconstruction.md", ("\n".join(lines) + "\n").encode())
+        write_atomic(folder / "reconstruction.csv", table_csv(rows).encode())
+
+
+def _keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row))
+
+
+def _cell(row: Mapping[str, Any], key: str) -> str:
+    value = row.get(key, "")
+    if not isinstance(value, float):
+        return str(value)
+    error = row.get(f"{key}_se")
+    return f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
