@@ -23,6 +23,8 @@ from tokenbridge.metrics.scorers import SCORERS, weights_of
 from tokenbridge.overrides import override
 
 RUNTIME = Runtime(device="cpu", threads=1, batch=4)
+SAMPLES, REAL = 6, 4
+"""images: as few as neighbours allow, because each costs Inception a fifth of a second"""
 ALL = ("inception", "clean", "dinov2")
 
 
@@ -38,12 +40,12 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """A folder of 6 real images, and 9 samples of which one is there twice."""
+    """A folder of real images, and samples of which one is there twice."""
     root = tmp_path_factory.mktemp("images")
-    made = pictures(9, seed=1)
-    made[8] = made[3]
-    samples = write_samples(root / "sample", made, np.arange(9) % 10)
-    return write_pictures(root / "real" / "deep", pictures(6)).parent, samples
+    made = pictures(SAMPLES, seed=1)
+    made[-1] = made[0]
+    samples = write_samples(root / "sample", made, np.arange(SAMPLES))
+    return write_pictures(root / "real" / "deep", pictures(REAL)).parent, samples
 
 
 def config(weights, features, reference) -> RunConfig:
@@ -77,7 +79,7 @@ def test_each_scorer_names_its_metrics(scored):
     assert all(np.isfinite(value) for value in metrics.values())
     for name, suffix in (("inception", "tf"), ("clean", "clean"), ("dinov2", "dinov2")):
         assert protocol[f"{suffix}.features"] == name
-        assert (protocol[f"{suffix}.images"], protocol[f"{suffix}.reference_images"]) == (9, 6)
+        assert (protocol[f"{suffix}.images"], protocol[f"{suffix}.reference_images"]) == (SAMPLES, REAL)
         assert protocol[f"{suffix}.reference"] == "real"
         assert protocol[f"{suffix}.prc_neighborhood"] == 3
         assert protocol[f"{suffix}.kid_subsets"] == 100
@@ -85,23 +87,23 @@ def test_each_scorer_names_its_metrics(scored):
 
 def test_what_a_reader_must_know_is_said(scored):
     warnings = "\n".join(scored[1]["warnings"])
-    assert "1 of 9 samples are duplicates" in warnings
-    assert "9 samples are too few for the 2048 features of inception" in warnings
-    assert "6 reference images are too few for the 1024 features of dinov2" in warnings
+    assert f"1 of {SAMPLES} samples are duplicates" in warnings
+    assert f"{SAMPLES} samples are too few for the 2048 features of inception" in warnings
+    assert f"{REAL} reference images are too few for the 1024 features of dinov2" in warnings
     assert "are not the published weights-inception-2015-12-05-6726825d.pth" in warnings
-    assert scored[1]["warnings"][0].startswith("1 of 9")
+    assert scored[1]["warnings"][0].startswith("1 of")
 
 
 def test_kept_features_give_the_numbers_again(scored, weights, images):
     found = kept(scored, "inception")
     assert {name: array.shape for name, array in found.items()} == {
-        "features": (9, 2048),
-        "logits": (9, 1008),
-        "spatial": (9, 2023),
+        "features": (SAMPLES, 2048),
+        "logits": (SAMPLES, 1008),
+        "spatial": (SAMPLES, 2023),
     }
     for name, fd in (("clean", "fid_clean"), ("dinov2", "fd_dinov2")):
         real = load_extractor(name, score=Score(features=name, weights=str(weights)))
-        features = extraction.extract(real, pictures(6), 4).features
+        features = extraction.extract(real, pictures(REAL), 4).features
         assert frechet_distance(kept(scored, name)["features"], features) == scored[1]["metrics"][fd]
 
 
@@ -112,7 +114,7 @@ def test_inception_is_torch_fidelitys_and_its_spatial_features_those_of_adm(scor
     network = FeatureExtractorInceptionV3("inception", layers, feature_extractor_weights_path=path)
     seen = []
     network.Mixed_6d.register_forward_hook(lambda _, __, output: seen.append(output))
-    _, features, logits = network(torch.from_numpy(pictures(9, seed=1)[:2]))
+    _, features, logits = network(torch.from_numpy(pictures(SAMPLES, seed=1)[:2]))
     found = kept(scored, "inception")
     np.testing.assert_allclose(found["features"][:2], features, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(found["logits"][:2], logits, rtol=1e-3, atol=1e-3)
@@ -133,7 +135,7 @@ def test_clean_equals_clean_fid_from_files(weights, images):
     cpu = torch.device("cpu")
     theirs = get_files_features(files, model, num_workers=0, batch_size=4, device=cpu, mode="clean", verbose=False)
     ours = load_extractor("clean", score=Score(features="clean", weights=str(weights)))
-    np.testing.assert_array_equal(extraction.extract(ours, pictures(6), 4).features, theirs)
+    np.testing.assert_array_equal(extraction.extract(ours, pictures(REAL), 4).features, theirs)
 
 
 @pytest.mark.parametrize("name", ["clean", "dinov2"])
@@ -147,43 +149,43 @@ def test_grey_images_are_read_as_coloured(weights, name):
 def test_statistics_of_images_are_a_reference(scored, weights, images, tmp_path):
     """Fréchet distances as against the images; what needs the images is left out and the protocol says so."""
     path = tmp_path / "real.npz"
-    only = Score(features="clean", weights=str(weights))
-    about = write_statistics(path, images[0], only, None, RUNTIME)
+    about = write_statistics(path, images[0], Score(features="dinov2", weights=str(weights)), None, RUNTIME)
     assert about == json.loads(str(np.load(path)["about"]))
-    assert (about["features"], about["images"], about["image_size"]) == ("clean", 6, 16)
+    assert (about["features"], about["images"], about["image_size"]) == ("dinov2", REAL, 16)
     (out := tmp_path / "stages" / "score").mkdir(parents=True)
-    score.run(config(weights, "clean", path), {"sample": images[1]}, out, RUNTIME)
+    score.run(config(weights, "dinov2", path), {"sample": images[1]}, out, RUNTIME)
     found = json.loads((out / "metrics.json").read_text())
-    assert found["metrics"].keys() == {"fid_clean", "fid_clean_se"}
-    assert found["metrics"]["fid_clean"] == pytest.approx(scored[1]["metrics"]["fid_clean"], rel=1e-6)
+    assert found["metrics"].keys() == {"fd_dinov2", "fd_dinov2_se"}
+    assert found["metrics"]["fd_dinov2"] == pytest.approx(scored[1]["metrics"]["fd_dinov2"], rel=1e-6)
     assert found["protocol"]["left_out"].startswith("a file of statistics has no features")
-    assert found["protocol"]["reference_images"] == 6
-    other = override(DIGITS, {"score.features": "dinov2", "score.weights": str(weights), "score.reference": str(path)})
-    with pytest.raises(UserError, match=r"holds statistics of clean features, not of score\.features=dinov2"):
+    assert found["protocol"]["reference_images"] == REAL
+    other = override(DIGITS, {"score.features": "clean", "score.weights": str(weights), "score.reference": str(path)})
+    with pytest.raises(UserError, match=r"holds statistics of dinov2 features, not of score\.features=clean"):
         Cell("x", other, ("score",)).stages()
 
 
-def test_files_of_adm_and_of_features_are_references(scored, weights, images, tmp_path):
-    """Images with statistics in one file: distances by the statistics, neighbours by the images."""
-    real = pictures(6)
-    mu, sigma = np.full(2048, 0.1), np.eye(2048)
-    np.savez(tmp_path / "adm.npz", arr_0=real.transpose(0, 2, 3, 1), mu=mu, sigma=sigma)
-    np.savez(tmp_path / "images.npz", arr_0=real.transpose(0, 2, 3, 1))
+def test_files_of_images_and_of_features_are_references(scored, weights, images, tmp_path):
+    """ADM's files hold images with their statistics: distances are by these, neighbours by the images."""
+    real, moments = pictures(REAL).transpose(0, 2, 3, 1), {"mu": np.full(1024, 0.1), "sigma": np.eye(1024)}
+    np.savez(tmp_path / "adm.npz", arr_0=real, about=np.array('{"features": "dinov2"}'), **moments)
+    np.savez(tmp_path / "images.npz", arr_0=real)
     found = {}
-    for reference in (tmp_path / "adm.npz", tmp_path / "images.npz", scored[0] / "features-inception.safetensors"):
+    for reference in (tmp_path / "adm.npz", tmp_path / "images.npz", scored[0] / "features-dinov2.safetensors"):
         (out := tmp_path / "stages" / reference.stem).mkdir(parents=True)
-        score.run(config(weights, "inception", reference), {"sample": images[1]}, out, RUNTIME)
+        score.run(config(weights, "dinov2", reference), {"sample": images[1]}, out, RUNTIME)
         found[reference.stem] = json.loads((out / "metrics.json").read_text())["metrics"]
-    whole, metrics = scored[1]["metrics"], found["adm"]
-    features = kept(scored, "inception")["features"]
-    assert metrics["fid_tf"] == pytest.approx(frechet_distance(features, from_moments(mu, sigma)))
-    assert "sfid_tf" not in metrics
-    for key in ("kid_tf_x1e3", "precision_tf", "recall_tf", "density_tf", "coverage_tf"):
-        assert metrics[key] == pytest.approx(whole[key], rel=1e-4)
-    for key in ("fid_tf", "sfid_tf", "is_tf"):
-        assert found["images"][key] == pytest.approx(whole[key], rel=1e-4)
-    assert found["features-inception"]["fid_tf"] < 1e-6
-    assert found["features-inception"]["precision_tf"] == 1
+    whole, features = scored[1]["metrics"], kept(scored, "dinov2")["features"]
+    expected = frechet_distance(features, from_moments(*moments.values()))
+    assert found["adm"]["fd_dinov2"] == pytest.approx(expected)
+    assert found["images"]["fd_dinov2"] == pytest.approx(whole["fd_dinov2"])
+    for key in ("kid_dinov2_x1e3", "precision_dinov2", "recall_dinov2", "density_dinov2", "coverage_dinov2"):
+        assert found["adm"][key] == found["images"][key] == pytest.approx(whole[key], rel=1e-4)
+    assert found["features-dinov2"]["fd_dinov2"] < 1e-6
+    assert found["features-dinov2"]["precision_dinov2"] == 1
+    with pytest.raises(UserError, match=r"holds features of other weights than score\.features=clean"):
+        score.run(
+            config(weights, "clean", scored[0] / "features-dinov2.safetensors"), {"sample": images[1]}, out, RUNTIME
+        )
 
 
 @pytest.mark.parametrize("name", ALL)
