@@ -91,7 +91,8 @@ def stats(
     from tokenbridge.metrics.reference import write_statistics
 
     score = build(Score, {"features": features} | ({"weights": weights} if weights else {}))
-    about = write_statistics(out, images, score, size, build(Runtime, {"device": device, "batch": batch}))
+    with writable(out.parent, "--out"):
+        about = write_statistics(out, images, score, size, build(Runtime, {"device": device, "batch": batch}))
     print(f"{out}: {about['images']} images by {about['features']} {about['weights'][:12]}; score.reference={out}")
 
 
