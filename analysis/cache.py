@@ -82,7 +82,7 @@ def _save(file: Path, frame: pd.DataFrame, stamp: str) -> None:
     import pyarrow as pa
 
     objects = [str(name) for name in frame if frame[name].dtype == object]
-    columns = {str(name): _column(frame[name]) for name in frame}
+    columns = {str(name): _column(values) for name, values in frame.items()}
     table = pa.table(columns).replace_schema_metadata({KEY: json.dumps({"stamp": stamp, "objects": objects}).encode()})
     stream = io.BytesIO()
     with pa.ipc.new_stream(stream, table.schema) as writer:

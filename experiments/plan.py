@@ -80,7 +80,7 @@ def image_counts(config: RunConfig, given: Mapping[Split, int | None]) -> tuple[
         members = [int((labels == label).sum()) for label in range(data.classes)]
         held_out = sum(max(1, round(count * data.test_fraction)) for count in members)
         return {"train": len(labels) - held_out, "held-out": held_out}, "counted"
-    known = IMAGENET if data.classes == IMAGENET_CLASSES else {}
+    known: Mapping[Split, int] = IMAGENET if data.classes == IMAGENET_CLASSES else {}
     found = {split: given[split] or known.get(split) for split in IMAGENET}
     if lacking := [split for split, count in found.items() if count is None]:
         raise UserError(

@@ -170,6 +170,26 @@ def reconstruct(
         reconstructions.write(out, lines, rows)
 
 
+@tools.command()
+def stats(
+    images: Annotated[Path, typer.Argument(help="folder of images, with or without sub-folders, or .npz with arr_0")],
+    out: Annotated[Path, typer.Option("--out", help="FILE.npz, for score.reference")],
+    features: Annotated[str, typer.Option("--features", help="scorer: inception, clean, dinov2")] = "inception",
+    weights: Annotated[str, typer.Option("--weights", help="as score.weights")] = "",
+    size: Annotated[int | None, typer.Option("--size", min=4, help="crop to it (ADM's centre crop)")] = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="images at once")] = 64,
+    device: Device = "auto",
+) -> None:
+    """Make a file of reference statistics (mu, sigma; Inception's also mu_s, sigma_s) of images."""
+    from tokenbridge.config import Score
+    from tokenbridge.metrics.reference import write_statistics
+
+    score = build(Score, {"features": features} | ({"weights": weights} if weights else {}))
+    with writable(out.parent, "--out"):
+        about = write_statistics(out, images, score, size, build(Runtime, {"device": device, "batch": batch}))
+    print(f"{out}: {about['images']} images by {about['features']} {about['weights'][:12]}; score.reference={out}")
+
+
 @tools.command("train-autoencoder")
 def train_autoencoder(epochs: int = 30, seed: int = 0, out: TrainedOut = DEFAULT_TRAINED) -> None:
     """Train the shipped autoencoder of the digits again."""

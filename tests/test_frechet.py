@@ -6,8 +6,12 @@ import scipy.linalg
 import torch
 
 from tokenbridge.config import UserError
+from tokenbridge.metrics import frechet
 from tokenbridge.metrics.frechet import (
+    LARGE,
+    extrapolated,
     frechet_distance,
+    frechet_left_out,
     frechet_standard_error,
     from_features,
     from_moments,
@@ -60,6 +64,56 @@ def test_equals_clean_fid():
     from cleanfid.fid import fid_from_feats
 
     assert frechet_distance(*FULL) == pytest.approx(fid_from_feats(*FULL), rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def many_features() -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of LARGE features, with spreads over two decades as those of a network have them."""
+    rng = np.random.default_rng(7)
+    spread = np.geomspace(0.02, 2, LARGE)
+    return rng.normal(size=(LARGE + 103, LARGE)) * spread, rng.normal(size=(LARGE + 211, LARGE)) * spread[::-1] + 0.1
+
+
+@pytest.mark.filterwarnings("ignore:The `disp` argument is deprecated:DeprecationWarning")
+def test_libraries_agree_on_many_features(many_features):
+    """clean-fid, torch-fidelity and Cholesky's way, on the same features."""
+    from cleanfid.fid import fid_from_feats
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    ours = frechet_distance(*many_features)
+    assert from_features(many_features[0]).regular
+    pair = [fid_features_to_statistics(torch.from_numpy(x)) for x in many_features]
+    assert ours == pytest.approx(fid_statistics_to_metric(*pair, False)["frechet_inception_distance"], rel=1e-6)
+    assert ours == pytest.approx(fid_from_feats(*many_features), rel=1e-6)
+
+
+def test_cholesky_way_equals_the_singular_values(many_features, monkeypatch):
+    """Distances, those without each group of a jackknife, statistics of a file, and with covariances of low rank."""
+    x, y = many_features
+    low = x.copy()
+    low[:, :200] = 0  # dead features
+    group = np.arange(len(x)) % 3
+
+    def numbers() -> list[float]:
+        file = from_moments(*moments(y))
+        pairs = ((x, y), (low, file), (x[:50], file))
+        return [*(frechet_distance(*pair) for pair in pairs), *frechet_left_out(x, file, group)]
+
+    fast = numbers()
+    monkeypatch.setattr(frechet, "LARGE", 10 * LARGE)
+    assert fast == pytest.approx(numbers(), rel=1e-9)
+
+
+def test_extrapolation_takes_off_the_bias_of_few_images():
+    """Of samples from the reference's own distribution, whose distance falls as 1/N, it is nearly 0."""
+    rng = np.random.default_rng(8)
+    reference = from_moments(np.zeros(F), np.eye(F))
+    for n in (400, 800):
+        found = [rng.normal(size=(n, F)) for _ in range(20)]
+        plain = np.mean([frechet_distance(x, reference) for x in found])
+        assert abs(np.mean([extrapolated(x, reference) for x in found])) < plain / 5
+    with pytest.raises(UserError, match="51 images must be at least 52"):
+        extrapolated(np.zeros((51, F)), reference)
 
 
 @pytest.mark.parametrize(("n", "m"), [(5, 7), (5, 101), (101, 5)])

@@ -9,10 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.small_scorers import write_dinov2
 from tokenbridge import data, latents, quantize, reconstruct
-from tokenbridge.config import Data, Quantizer, RunConfig, Runtime, Sample
+from tokenbridge.config import Data, Quantizer, RunConfig, Runtime, Sample, Score
 from tokenbridge.latents import Latents
+from tokenbridge.metrics import extraction
+from tokenbridge.metrics.features import load_extractor
 from tokenbridge.metrics.images import psnr
+from tokenbridge.metrics.reference import Reference
+from tokenbridge.metrics.scorers import SCORERS
 
 CONFIG = RunConfig(sample=Sample(iterations=1))
 RUNTIME = Runtime(device="cpu", threads=1, batch=128)
@@ -137,3 +142,26 @@ def test_data_that_the_features_do_not_measure_keep_their_pixel_metrics(tmp_path
     assert protocol["features"] is None
     assert "data.classes=3 must be 10" in protocol["features_left_out"]
     assert np.load(out / "examples.npz")["labels"].tolist() == [0, 1, 2]
+
+
+def test_published_scorers_name_their_rfid_and_what_it_is_against(encoded, tmp_path):
+    """rFID to the reference (the paper's 1.11) and to the originals (0.53), of one pass with two scorers."""
+    write_dinov2(tmp_path)
+    how = Score(features=("digits", "dinov2"), weights=str(tmp_path))
+    (tmp_path / "quantizer").mkdir()
+    quantize.run(with_quantizer(kind="identity"), {"latents": encoded}, tmp_path / "quantizer", RUNTIME)
+    quantizer = quantize.load_quantizer(tmp_path / "quantizer")
+    images, labels = data.stack(data.load(CONFIG.data, "held-out"))
+    images, labels = torch.from_numpy(images[:7]), labels[:7]
+    extractors = {name: load_extractor(name, score=how) for name in how.scorers}
+    tally = reconstruct._Tally(labels, quantizer, extractors)
+    for part in (slice(0, 4), slice(4, 7)):
+        tally.add(images[part], 255 - images[part], torch.zeros(len(labels[part]), 16, 8, dtype=torch.long))
+    reference = Reference(
+        "train", extraction.Real(extraction.extract(extractors["dinov2"], images.numpy(), 7), None, "")
+    )
+    found = tally.feature_metrics(SCORERS["dinov2"], reference)
+    assert found.keys() == {"rfd_dinov2", "rfd_dinov2_se", "rfd_dinov2_floor", "rfd_dinov2_held_out"}
+    assert found["rfd_dinov2"] > 0
+    assert found["rfd_dinov2"] == pytest.approx(found["rfd_dinov2_held_out"])
+    assert found["rfd_dinov2_floor"] == pytest.approx(0, abs=1e-6)

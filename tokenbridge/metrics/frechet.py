@@ -157,10 +157,10 @@ def extrapolated(features: ArrayLike, reference: ArrayLike | Statistics, points:
     """FD∞ (arXiv 1911.07023): what a line through distances of N images against 1/N reads for infinitely many.
 
     features (N, F), in random order of images or in one in which every part is like the whole (classes in turn). Needs
-    N >= 2 max(F, 10): of fewer, the line is a curve.
+    N >= 2 max(2F, 10): of fewer, the line is a curve.
     """
     x = np.asarray(features, np.float64)
-    least = max(x.shape[1], 10)
+    least = max(2 * x.shape[1], 10)
     if len(x) < 2 * least:
         raise UserError(f"{len(x)} images must be at least {2 * least} to extrapolate from; take more images")
     fixed = reference if isinstance(reference, Statistics) else from_features(reference, "reference features")

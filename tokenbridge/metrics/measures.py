@@ -99,7 +99,7 @@ def agreement(s: Scored) -> dict[str, float]:
 
 def infinity(s: Scored) -> dict[str, float]:
     """fd_infinity, of published scorers with images enough."""
-    if s.scorer.own or len(s.images) < 2 * s.scorer.width:
+    if s.scorer.own or len(s.images) < 4 * s.scorer.width:
         return {}
     return {f"{s.fd}_infinity": frechet.extrapolated(s.features, s.statistics)}
 

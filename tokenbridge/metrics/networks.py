@@ -76,7 +76,9 @@ class Clean(nn.Module):
 
         super().__init__()
         try:
-            self.network = InceptionV3W(str(path.parent), download=False, resize_inside=False)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
+                self.network = InceptionV3W(str(path.parent), download=False, resize_inside=False)
         except (RuntimeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path} must be clean-fid's Inception as TorchScript ({reason}); get it again") from error

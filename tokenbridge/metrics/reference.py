@@ -5,20 +5,22 @@ M real images, F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import nn
 
 from tokenbridge import data
 from tokenbridge.artifacts import Store
-from tokenbridge.config import Data, Score, UserError
+from tokenbridge.config import Data, Runtime, Score, UserError
+from tokenbridge.devices import pick_device
 from tokenbridge.metrics import extraction, frechet, reference_files
 from tokenbridge.metrics.extraction import Real
+from tokenbridge.metrics.features import load_extractor
 from tokenbridge.metrics.frechet import Statistics
 from tokenbridge.metrics.reference_files import StatisticsFile
 from tokenbridge.metrics.scorers import SCORERS, weights_hash
@@ -77,7 +79,7 @@ class References:
         path = Path(self.score.reference)
         hash = reference_files.fingerprint(self.score)
         if path.is_dir():
-            return Reference(path.name, self._kept(hash, lambda: folder(path, self.config)), hash=hash)
+            return Reference(path.name, self._kept(hash, lambda: folder(path, self.config.image_size)), hash=hash)
         if path.suffix == ".safetensors":
             return Reference(path.name, self._features(path), hash=hash)
         keys = reference_files.holds(path)
@@ -86,7 +88,7 @@ class References:
         return Reference(path.name, real, file, hash)
 
     def _kept(self, hash: str, load: Any) -> Real:
-        what = [hash, self.config.image_size, self.config.image_channels]
+        what = [hash, self.config.image_size]
         found = extraction.kept(self.store, what, self.extractor, self.weights, self.batch, load)
         return replace(found, labels=None)  # nobody has said them
 
@@ -100,17 +102,40 @@ class References:
         return found
 
 
-def folder(path: Path, config: Data) -> data.Images:
-    """All images in a folder and below, cropped to the data's size, their classes unknown."""
+def folder(path: Path, size: int | None) -> data.Images:
+    """All images in a folder and below, as RGB, cropped to a size (None: the shorter side of the first)."""
     paths = reference_files.files_in(path)
-    return data.FileImages(paths, np.zeros(len(paths), np.int64), config.image_size, config.image_channels)
+    if size is None:
+        with Image.open(paths[0]) as image:
+            size = min(image.size)
+    return data.FileImages(paths, np.zeros(len(paths), np.int64), size, 3)
 
 
-def write_statistics(path: Path, found: Real, about: Mapping[str, Any]) -> None:
-    """A statistics file of images, from their features."""
-    pool, spatial = _moments(found.found.features), found.found.spatial
-    facts = dict(about) | {"images": len(found), "pixel_hash": found.pixel_hash}
-    reference_files.write_statistics(path, pool, None if spatial is None else _moments(spatial), facts)
+def write_statistics(path: Path, images: Path, score: Score, size: int | None, runtime: Runtime) -> dict[str, Any]:
+    """Statistics of the images in a folder or .npz file by the one scorer of `score`; returns what they are about.
+
+    size: side that the images of a folder are cropped to, by default the shorter one of the first.
+    """
+    (name,) = score.scorers
+    if path.suffix != ".npz":
+        raise UserError(f"--out={path} must end in .npz; correct it")
+    extractor = load_extractor(name, pick_device(runtime), score)
+    shown = _array(images) if images.is_file() else folder(images, size)
+    found = extraction.extract_set(extractor, shown, runtime.batch)
+    if len(found) < 2:
+        raise UserError(f"{images} holds {len(found)} image and must hold 2 at least, or there is no covariance")
+    about = {
+        "features": name,
+        "weights": weights_hash(score, name),
+        "resize": SCORERS[name].resize,
+        "images": len(found),
+        "image_size": shown[0][0].shape[-1],
+        "pixel_hash": found.pixel_hash,
+    }
+    spatial = found.found.spatial
+    moments = None if spatial is None else _moments(spatial)
+    reference_files.write_statistics(path, _moments(found.found.features), moments, about)
+    return about
 
 
 def _array(path: Path) -> data.Images:

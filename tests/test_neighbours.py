@@ -1,0 +1,66 @@
+"""Density, coverage and scores by class against their definitions."""
+
+import numpy as np
+import pytest
+
+from tokenbridge.metrics import neighbours
+from tokenbridge.metrics.classes import FEWEST, by_class, kernel_distance
+from tokenbridge.metrics.extraction import Found, Real
+from tokenbridge.metrics.frechet import frechet_distance
+from tokenbridge.metrics.neighbours import density_coverage
+from tokenbridge.metrics.scorers import SCORERS, Scorer
+
+K = 3
+SMALL = Scorer("digits", "digits", "fd", 5, "none")
+
+
+def normal(n: int, seed: int, shift: float = 0.0, f: int = 5) -> np.ndarray:
+    return (np.random.default_rng(seed).normal(size=(n, f)) + shift).astype(np.float32)
+
+
+def definition(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Equations 2 and 3 of arXiv 2002.09797, image by image; x generated, y real."""
+    radius = [np.sort(np.linalg.norm(y - centre, axis=1))[K] for centre in y]
+    inside = np.array([[np.linalg.norm(a - b) < r for b, r in zip(y, radius, strict=True)] for a in x])
+    return inside.sum() / (K * len(x)), inside.any(0).mean()
+
+
+@pytest.mark.parametrize("batch", [7, 1000])
+def test_density_and_coverage_are_their_definition(batch, monkeypatch):
+    monkeypatch.setattr(neighbours, "BATCH", batch)
+    x, y = normal(37, 1, 0.5), normal(53, 2)
+    assert density_coverage(x, y, K) == pytest.approx(definition(x, y))
+    assert density_coverage(x, y, K) != density_coverage(y, x, K)
+
+
+def test_real_images_cover_themselves_and_far_ones_nothing():
+    y = normal(53, 2)
+    density, coverage = density_coverage(y, y, K)
+    assert (density, coverage) == (1, 1)  # an image's ball holds K others and not the K-th, but itself
+    assert density_coverage(y + 100, y, K) == (0, 0)
+
+
+def test_scores_by_class_are_those_of_the_class_alone():
+    x, y = normal(60, 3), normal(80, 4, 0.2)
+    labels, real = np.arange(60) % 3, np.repeat([0, 1, 2], [30, 41, FEWEST - 1])
+    logits = np.eye(3, dtype=np.float32)[labels]
+    logits[0] = [0, 1, 0]  # a mistake in class 0
+    rows = by_class(SMALL, Found(x, logits), labels, Real(Found(y), real, ""))
+    assert [row["class"] for row in rows] == [0, 1]  # the last has too few real images
+    assert (rows[0]["images"], rows[0]["reference_images"], rows[0]["agreement"]) == (20, 30, 0.95)
+    assert rows[0]["fd_digits"] == frechet_distance(x[labels == 0], y[real == 0])
+    assert rows[1]["kid_digits_x1e3"] == 1000 * kernel_distance(x[labels == 1], y[real == 1])
+    assert by_class(SMALL, Found(x, logits), labels, Real(Found(y), None, "")) == []
+
+
+def test_classes_with_fewer_images_than_features_have_no_frechet_distance():
+    x, labels = normal(30, 3), np.zeros(30, int)
+    (row,) = by_class(SCORERS["dinov2"], Found(x), labels, Real(Found(x), labels, ""))
+    assert row.keys() == {"class", "images", "reference_images", "kid_dinov2_x1e3"}
+
+
+def test_kernel_distance_has_no_bias():
+    """Of two sets from one distribution it is 0 on average, few images or many."""
+    for n in (10, 40):
+        found = [kernel_distance(normal(n, 2 * s), normal(n, 2 * s + 1)) for s in range(200)]
+        assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(200)
