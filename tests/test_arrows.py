@@ -34,6 +34,8 @@ ORDER = ["sections", "config", "levels", "quantizers", "backbone", "heads", "gen
 COMMANDS = {"experiments.cli", "experiments.grid_command", "experiments.report_command", "experiments.tune_command"}
 READS_MLFLOW = {"analysis.tracked"}
 KNOWS_PROCESSES = {
+    "tokenbridge.latents",
+    "tokenbridge.shards",
     "tokenbridge.train",
     "tokenbridge.trainer",
     "experiments.runner",
