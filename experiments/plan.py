@@ -10,7 +10,7 @@ from experiments.runner import time_text
 from tokenbridge import costs, ldm, weight_files
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.image_files import digits, files
-from tokenbridge.latents import Split, stored_bytes
+from tokenbridge.latents import SPLITS, Split, stored_bytes
 
 SAMPLES = 50_000
 IMAGENET: Mapping[Split, int] = {"train": 1_281_167, "held-out": 50_000}
@@ -81,15 +81,13 @@ def image_counts(config: RunConfig, given: Mapping[Split, int | None]) -> tuple[
         held_out = sum(max(1, round(count * data.test_fraction)) for count in members)
         return {"train": len(labels) - held_out, "held-out": held_out}, "counted"
     known: Mapping[Split, int] = IMAGENET if data.classes == IMAGENET_CLASSES else {}
-    found = {split: given[split] or known.get(split) for split in IMAGENET}
-    if lacking := [split for split, count in found.items() if count is None]:
+    found: dict[Split, int] = {split: given[split] or known.get(split, 0) for split in SPLITS}
+    if lacking := [split for split, count in found.items() if not count]:
         raise UserError(
             f"data.path={data.path} is not here, and data.classes={data.classes} is not ImageNet's; say how many images"
             f" it has with --{lacking[0]}-images"
         )
-    assumed = "given" if any(given.values()) else f"ImageNet's, for {data.path} is not here"
-    counts: dict[Split, int] = {split: count for split, count in found.items() if count is not None}
-    return counts, assumed
+    return found, "given" if any(given.values()) else f"ImageNet's, for {data.path} is not here"
 
 
 def memory(config: RunConfig, machine: Machine, parameters: int) -> list[str]:

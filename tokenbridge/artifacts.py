@@ -87,7 +87,7 @@ class Store:
             except BaseException as error:
                 full = _disk_full(error, self.root)
                 (work / MANIFEST).unlink(missing_ok=True)
-                if not resumable or not any(work.iterdir()):
+                if not resumable or not any(work.glob("*")):
                     shutil.rmtree(work, ignore_errors=True)
                 if full:
                     raise UserError(f"{self.root}: disk full while writing {id}; {_REMEDY}") from error
