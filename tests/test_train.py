@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from tokenbridge import train
 from tokenbridge.artifacts import read_journal
 from tokenbridge.batches import Draws
 from tokenbridge.config import Runtime, UserError
+from tokenbridge.distributed import World
 from tokenbridge.flops import MASK_RATIOS, training_flops
 from tokenbridge.latents import Latents
 from tokenbridge.masking import masked_count
@@ -66,6 +68,7 @@ def test_a_killed_training_goes_on_bit_for_bit(finished, tmp_path, with_latents)
         if number == signal.SIGTERM:
             assert process.returncode == 128 + signal.SIGTERM
             assert "the same command goes on from there" in said
+            assert said.startswith("train: batch 64, learning rate 0.004, 44 steps in 2 epochs, ")
         else:
             assert process.returncode == -signal.SIGKILL
         assert not store.finished(spot.id)
@@ -198,6 +201,38 @@ def test_bfloat16_trains(work, tiny):
     losses = [trainer.update() for _ in range(12)]
     assert losses[-1] < losses[0]
     assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # of the compiler's own look at z
+def test_compiled_training_has_the_same_losses(work, tiny, monkeypatch):
+    """To float32 rounding, without dropout; at masks of several sizes. The compiler's graphs are run as they are: its
+    machine code takes one and a half minutes to make (and gave the same losses within 1e-5)."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+
+    def losses(compiled):
+        config = override(tiny, {"train.compile": compiled, "backbone.attention_dropout": 0})
+        draws = Draws(config.train, Latents(work[0]["latents"]))
+        trainer = Trainer(config.train, draws, build_model(config, work[0]).train(), torch.device("cpu"))
+        return torch.tensor([trainer.update() for _ in range(3)])
+
+    torch.testing.assert_close(losses(True), losses(False), rtol=1e-5, atol=0)
+
+
+def test_compiling_enters_an_id_only_where_it_is_asked_for(tiny):
+    off, on = (stage_of(Cell("x", override(tiny, {"train.compile": each})), "train").id for each in (False, True))
+    assert off == stage_of(Cell("x", tiny), "train").id != on
+
+
+def test_a_training_says_what_it_is(work, tiny):
+    """Its first line; the killed training's test sees it printed."""
+    draws, model = Draws(tiny.train, Latents(work[0]["latents"])), build_model(tiny, work[0])
+    trainer = Trainer(tiny.train, draws, model, torch.device("cpu"), step=7, world=World(0, 2), accumulate=3)
+    count = sum(p.numel() for p in model.parameters())
+    assert train._opening(trainer) == (
+        "train: batch 64 (in 2 processes × 3 micro-batches), learning rate 0.004, 44 steps in 2 epochs, from step 7,"
+        f" {count:,} parameters, float32"
+    )
 
 
 def test_a_batch_larger_than_the_data_is_refused(work, tiny):

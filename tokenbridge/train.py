@@ -72,10 +72,25 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     assert here.first(trainer.step) == trainer.step, "processes read different checkpoints"
     journal = Journal(out / JOURNAL, before=trainer.step + 1 if here.main else None)
     if here.main:
+        print(_opening(trainer), flush=True)
         write_json(out / PROGRESS, {"steps": draws.steps})
     _loop(trainer, journal, checkpoint, of, runtime)
     if here.main:
         _finish(trainer, out)
+
+
+def _opening(trainer: Trainer) -> str:
+    """What is about to be trained, in a line."""
+    config, shares = trainer.config, trainer.world.size * trainer.accumulate
+    parts = [f"train: batch {config.batch:,}"]
+    if shares > 1:
+        parts[0] += f" (in {trainer.world.size} processes × {trainer.accumulate} micro-batches)"
+    parts += [f"learning rate {config.learning_rate:g}", f"{trainer.draws.steps:,} steps in {config.epochs} epochs"]
+    if trainer.step:
+        parts[-1] += f", from step {trainer.step:,}"
+    parts += [f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters"]
+    parts += [config.precision + (", compiled" if config.compile else "")]
+    return ", ".join(parts)
 
 
 def _finish(trainer: Trainer, out: Path) -> None:

@@ -44,6 +44,7 @@ class Trainer:
                 f"train.batch={self.config.batch} must be at least {self.world.size}, the number of processes; start"
                 " fewer"
             )
+        self.forward = torch.compile(self.model) if self.config.compile else self.model
         self.ema = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         decayed = [p for p in self.model.parameters() if p.dim() > 1]
         others = [p for p in self.model.parameters() if p.dim() <= 1]
@@ -114,7 +115,7 @@ class Trainer:
         arguments = tuple(each.to(self.device) for each in inputs)
         low = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            losses = functional_call(self.model, weights, arguments) if weights else self.model(*arguments)
+            losses = functional_call(self.model, weights, arguments) if weights else self.forward(*arguments)
         return losses.float().sum() / (len(losses) * self.model.tokenizer.channels)
 
     def save(self, path: Path, of: str) -> None:
