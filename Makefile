@@ -13,13 +13,13 @@ test: install  ## the tests, at most 4 minutes on two cores
 	$(BIN)/pytest -m "not slow and not cluster and not browser" -n 2 --dist loadfile
 
 test-slow: install  ## the longer ones, such as training the shipped weights again; CI runs them too
-	$(BIN)/pytest -m "slow and not cluster"
+	$(BIN)/pytest -m "slow and not cluster" -n 2 --dist worksteal
 
 browser-test: install  ## MLflow's page and the reports in a real Chromium, without a window
 	$(BIN)/pytest -m browser tests/browser
 
 cluster-test: install  ## on a real Slurm that it starts on this machine and stops again
-	$(BIN)/pytest -m cluster tests/cluster
+	$(BIN)/pytest -m cluster tests/cluster -n 2 --dist loadfile
 
 cluster-soak: install  ## faults at random moments of a sweep: ROUNDS=20 of them, from a random SEED unless told
 	seed=$${SEED:-$$(shuf -i 0-999999 -n 1)}; echo "SEED=$$seed ROUNDS=$(or $(ROUNDS),1)"; \

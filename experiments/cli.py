@@ -14,6 +14,7 @@ from experiments.options import (
     DEFAULT_REPORTS,
     DEFAULT_RUNS,
     DEMO_JOBS,
+    Accumulate,
     Batch,
     Device,
     Jobs,
@@ -77,6 +78,7 @@ def run(
     jobs: Jobs = 1,
     threads: Threads = None,
     batch: Batch = DEFAULT_BATCH,
+    accumulate: Accumulate = 1,
     device: Device = "auto",
 ) -> None:
     """Run one configuration through its stages, skipping what is finished, and log it to MLflow.
@@ -93,7 +95,7 @@ def run(
     cell = pipeline.Cell(name or "-".join(filter(None, (preset, changes))), config, wanted)
     store = Store(runs)
     threads = threads or presets.THREADS.get(preset)
-    runtime = build(Runtime, {"device": device, "threads": threads, "batch": batch})
+    runtime = build(Runtime, {"device": device, "threads": threads, "batch": batch, "accumulate": accumulate})
     with joined() as world:
         runner.run_cells(store, [cell], runtime, pipeline.EXPERIMENT, jobs)
     if not world.main:

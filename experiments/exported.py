@@ -46,6 +46,7 @@ def sample_stage(store: Store, what: str) -> str:
         near = difflib.get_close_matches(what, names, SHOWN, 0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else "tokenbridge run makes one"
         raise UserError(f"{what} is no cell of {store.root / 'cells'}; {hint}")
+    found = [cell for cell in found if "sample" in cell.stages] or found  # imported weights are a cell without samples
     stages = {cell.stages.get("sample"): cell for cell in found}
     if len(stages) > 1:
         ids = ", ".join(cell.id for cell in found[:SHOWN]) + (", …" if len(found) > SHOWN else "")

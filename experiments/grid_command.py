@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experiments.options import DEFAULT_RUNS, DEMO_JOBS, Device, Jobs, Runs, Threads
+from experiments.options import (
+    DEFAULT_BATCH,
+    DEFAULT_RUNS,
+    DEMO_JOBS,
+    Accumulate,
+    Batch,
+    Device,
+    Jobs,
+    Runs,
+    Threads,
+)
 from tokenbridge.artifacts import Store
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.distributed import require_one
@@ -58,6 +68,8 @@ def grid(
     jobs: Jobs = DEMO_JOBS,
     threads: Threads = None,
     device: Device = "auto",
+    batch: Batch = DEFAULT_BATCH,
+    accumulate: Accumulate = 1,
     search_images: Annotated[
         int | None,
         typer.Option("--search-images", min=50, help="images of a point and training seed, where guidance is searched"),
@@ -108,7 +120,8 @@ def grid(
     if dry_run:
         _forecast(store, asked, jobs, cluster if on == "slurm" else None)
         return
-    runtime = build(Runtime, {"device": device, "threads": threads or presets.THREADS.get(preset)})
+    threads = threads or presets.THREADS.get(preset)
+    runtime = build(Runtime, {"device": device, "threads": threads, "batch": batch, "accumulate": accumulate})
     if first:
         _try(store, asked, jobs, runtime)
         return

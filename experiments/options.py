@@ -17,6 +17,9 @@ Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads of a stage (default: the preset's, else its share)")
 ]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="images at once when encoding, sampling and scoring")]
+Accumulate = Annotated[
+    int, typer.Option("--accumulate", min=1, help="micro-batches of a training step: less memory, the same losses")
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
 Settings = Annotated[
     list[str] | None, typer.Argument(help="settings such as quantizer.levels=32", metavar="[KEY=VALUE]...")

@@ -56,9 +56,9 @@ def lines(config: RunConfig, machine: Machine, images: Mapping[Split, int | None
         f"latents     {stored_bytes(config, counts) / 1e9:.2f} GB of {config.latents.dtype}"
         f"{', mirror images as well' if config.latents.flip else ''}: {counts['train']:,} and {counts['held-out']:,}"
         f" images ({source}) of {config.positions} positions × {config.autoencoder.channels} channels",
-        f"training    {steps:,} steps of {config.train.batch:,} images, {step / 1e12:,.3g} TFLOP a step",
+        f"training    {steps:,} steps of {config.train.batch:,} images, {_tera(step)} a step",
         *memory(config, machine, costs.parameters(model)),
-        f"sampling    {drawn / 1e12:,.3g} TFLOP an image: {config.sample.iterations} iterations, guidance"
+        f"sampling    {_tera(drawn)} an image: {config.sample.iterations} iterations, guidance"
         f" {config.sample.guidance:g}, the autoencoder's decoder {'included' if autoencoder else 'left out'}",
         f"time        at {machine.utilization:.0%} of {machine.tflops:g} TFLOP/s in bfloat16 and"
         f" {machine.tflops_float32:g} in float32 a device:",
@@ -88,6 +88,10 @@ def image_counts(config: RunConfig, given: Mapping[Split, int | None]) -> tuple[
             f" it has with --{lacking[0]}-images"
         )
     return found, "given" if any(given.values()) else f"ImageNet's, for {data.path} is not here"
+
+
+def _tera(operations: float) -> str:
+    return f"{operations / 1e12:,.{0 if operations >= 1e14 else 3}f} TFLOP"
 
 
 def memory(config: RunConfig, machine: Machine, parameters: int) -> list[str]:

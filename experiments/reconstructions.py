@@ -91,7 +91,8 @@ def remarks(store: Store, cells: Sequence[Cell]) -> Iterator[str]:
         yield f"No Fréchet distance and no inception-style score: {reason}."
     else:
         same = data.path is not None and data.path == data.held_out_path
-        yield "Fréchet distances are to " + ("the images themselves." if same else "the training images.")
+        reference = ("the images themselves" if same else "the training images") if score.split else score.reference
+        yield f"Fréchet distances are to {reference}; those with held_out in their name to the originals."
     if score.lpips is None:
         yield "No LPIPS: score.lpips names no weights (torchvision's VGG-16 or AlexNet)."
     yield f"{protocol['images']} images of {protocol['image_size']} pixels; autoencoder {protocol['autoencoder']}."

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from experiments.paper.columns import GENERATION, MSE, ORIGINALS_FD, PSNR, RECONSTRUCTION_FD, SSIM
-from experiments.paper.scored import every
+from experiments.paper.scored import OWN, every
 from tokenbridge.artifacts import digest
 
 ALL = "tokenbridge"
@@ -83,12 +83,21 @@ def varying(settings: Iterable[Mapping[str, str]]) -> list[str]:
 def main_metrics(measured: Collection[str]) -> list[str]:
     """Those of the paper's tables that say better or worse, the most telling first."""
     order = list(_directions())
-    return sorted((key for key in measured if key in order), key=order.index)
+    found = [(order.index(name), key) for key in measured if (name := _named(key))]
+    return [key for _, key in sorted(found)]
 
 
 def direction(metric: str) -> int:
     """1 where lower is better, -1 where higher is, 0 where the paper's tables do not say."""
-    return _directions().get(metric, 0)
+    return _directions().get(_named(metric), 0)
+
+
+def _named(metric: str) -> str:
+    """A metric by its name in the tables: features of a network that they do not know are as good as ours."""
+    if metric in _directions():
+        return metric
+    same = f"{metric.rpartition('_')[0]}_{OWN}"
+    return same if same in _directions() else ""
 
 
 @cache

@@ -161,7 +161,7 @@ def test_a_dry_run_says_what_is_to_run_and_leaves_nothing(call, tmp_path):
     [
         (["2f"], "table '2f' is none of ours; choose one of 1a"),
         (["2a", "--on", "moon"], "--on=moon must be one of local, slurm, debug"),
-        (["2d", "--set", "autoencoder.channels=6"], "head.group=4 must divide 6"),
+        (["2d", "--set", "autoencoder.channels=6"], "autoencoder.channels=6 must be 8, that of the shipped"),
         (["2a", "--set", "train.epoch=3"], "did you mean train.epochs?"),
         (["2a", "--preset", "digit"], "did you mean digits?"),
         (["2a", "--points", "best"], "--points=best must be own, base, or one guidance and temperature for all rows"),

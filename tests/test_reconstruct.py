@@ -154,13 +154,11 @@ def test_published_scorers_name_their_rfid_and_what_it_is_against(encoded, tmp_p
     images, labels = data.stack(data.load(CONFIG.data, "held-out"))
     images, labels = torch.from_numpy(images[:7]), labels[:7]
     extractors = {name: load_extractor(name, score=how) for name in how.scorers}
-    tally = reconstruct._Tally(labels, quantizer, extractors)
+    tally = reconstruct._Tally(labels, quantizer, extractors, None)
     for part in (slice(0, 4), slice(4, 7)):
         tally.add(images[part], 255 - images[part], torch.zeros(len(labels[part]), 16, 8, dtype=torch.long))
-    reference = Reference(
-        "train", extraction.Real(extraction.extract(extractors["dinov2"], images.numpy(), 7), None, "")
-    )
-    found = tally.feature_metrics(SCORERS["dinov2"], reference)
+    real = extraction.extract(extractors["dinov2"], images.numpy(), 7)
+    found = tally.feature_metrics(SCORERS["dinov2"], Reference("train", extraction.Real(real, None, "")), real.features)
     assert found.keys() == {"rfd_dinov2", "rfd_dinov2_se", "rfd_dinov2_floor", "rfd_dinov2_held_out"}
     assert found["rfd_dinov2"] > 0
     assert found["rfd_dinov2"] == pytest.approx(found["rfd_dinov2_held_out"])
