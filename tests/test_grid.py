@@ -128,6 +128,7 @@ def test_one_point_for_all_rows_needs_no_search_and_trains_the_same_models():
     assert one.rows[0].cell.name == "2c-b16-g2-t1"
 
 
+@pytest.mark.slow
 def test_a_table_at_one_point_says_so_in_its_plan(tmp_path, with_latents, small_search):
     store, plan = with_latents(tmp_path), tmp_path / "plans" / "mine.json"
     asked = module.make("mine", "digits", DIGITS, ("2a",), 1, SHORT, points="1.2,0.9")
@@ -208,6 +209,7 @@ def test_base_settings_reach_every_row():
     assert {settings(row.cell.config)["train.epochs"] for row in asked.rows} == {7}
 
 
+@pytest.mark.slow
 def test_table_5_joins_a_grid(tmp_path, tiny, with_latents, monkeypatch):
     """The heads of the paper's sizes take minutes: here the tiny one stands in, measured all the same."""
     row = {"autoregressive 1024×4": {}}

@@ -67,6 +67,7 @@ def test_without_a_server_nothing_starts(store, monkeypatch):
         pass
 
 
+@pytest.mark.slow
 def test_curves_show_while_the_job_runs_and_its_end_too(store, server):
     with serving(*server):
         with live.beside(store, [ID], every=0.3):

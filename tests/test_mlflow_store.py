@@ -89,7 +89,8 @@ tracking.sync(store)
 """
 
 
-@pytest.mark.parametrize("number", [3, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [3, 8])
 def test_processes_at_once_on_an_empty_store(tmp_path, number):
     """Each makes the store and sends everything; MLflow alone leaves a broken file behind in this case."""
     store = small_runs.make_runs(tmp_path / "runs", levels=(4, 8))

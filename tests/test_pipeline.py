@@ -93,6 +93,7 @@ def test_an_impossible_cell_is_refused_before_anything_runs(tiny, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_at_a_time_and_a_failure_stops_only_what_needs_it(tiny, tmp_path, capfd):
     store = Store(tmp_path)
     # 65,000 levels a channel are more than the 23,008 values of one

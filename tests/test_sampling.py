@@ -55,6 +55,7 @@ def recorded(folder):
     return np.flatnonzero(np.load(folder / "record.npy"))
 
 
+@pytest.mark.slow
 def test_three_processes_finish_what_a_killed_one_of_two_left(inputs, undisturbed, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

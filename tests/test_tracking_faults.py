@@ -77,6 +77,7 @@ def killed(store: Store, call: int, when: str) -> None:
     assert done.returncode in (-signal.SIGKILL, 0), done.stderr.decode()
 
 
+@pytest.mark.slow
 def test_a_sender_that_is_killed_after_a_batch(training):
     killed(training, 3, "after")
     requeue(training, 300, STEPS)

@@ -178,6 +178,7 @@ def test_a_wrong_search_is_one_line(call, tmp_path, arguments, message):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_search_from_its_models_to_its_record(call, tmp_path, with_latents, template):
     with_database(with_latents(tmp_path / "runs"), template / "mlflow.db")
     for seed in ([], ["train.seed=1"]):
