@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "slurm" / "clusters" / "local-slurm.toml"
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
 SECONDS = 1200
+LOOK = 10
+"""seconds between two looks at a sweep that has jobs"""
 
 
 def environment(code: Path = ROOT) -> dict[str, str]:
@@ -46,14 +48,26 @@ def on_slurm(cluster: Path = CLUSTER) -> list[str]:
 
 
 def end_of(cwd: Path, name: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
-    """Waits until nothing of a sweep is under way; its status then."""
-    until = time.monotonic() + seconds
+    """Waits until nothing of a sweep is under way; its status then.
+
+    Asking for it takes a second of a processor that the jobs need too: while there are jobs, seldom.
+    """
+    until, asked = time.monotonic() + seconds, 0.0
     while time.monotonic() < until:
-        shown = tokenbridge("status", name, cwd=cwd, code=None)
-        if shown.returncode != 3:
-            return shown
-        time.sleep(2)
+        if time.monotonic() - asked > LOOK or not _jobs():
+            shown = tokenbridge("status", name, cwd=cwd, code=None)
+            if shown.returncode != 3:
+                return shown
+            asked = time.monotonic()
+        time.sleep(1)
+    shown = tokenbridge("status", name, cwd=cwd, code=None)
     raise AssertionError(f"{name} is still under way after {seconds} s:\n{shown.stdout}{shown.stderr}")
+
+
+def _jobs() -> bool:
+    """Whether Slurm has any job left, or cannot say."""
+    queue = subprocess.run(["squeue", "--noheader"], capture_output=True, text=True)
+    return queue.returncode != 0 or bool(queue.stdout.strip())
 
 
 def jobs_by_stage(cwd: Path) -> dict[str, int]:
