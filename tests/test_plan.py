@@ -49,7 +49,8 @@ def test_operations_of_a_step(kind):
     assert costs.training_step_flops(config) == pytest.approx(counted, rel=1e-3)
 
 
-@pytest.mark.parametrize("kind", SOME)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", HEADS)
 def test_operations_of_an_image(kind):
     assert_sampling(config_of(kind, "sample.head_steps=3", "sample.guidance=3"))
 
@@ -74,10 +75,8 @@ def assert_sampling(config):
     assert costs.sampling_flops(config) == pytest.approx(counted(2) - counted(1), rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("kind", "precision"),
-    [("autoregressive", "bfloat16"), pytest.param("diffusion", "float32", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "precision"), [("autoregressive", "bfloat16"), ("diffusion", "float32")])
 def test_memory_of_the_backward_pass(kind, precision):
     """As counted on the model with values; checkpointing keeps less."""
     config = config_of(kind, f"train.precision={precision}", "backbone.encoder_depth=4")

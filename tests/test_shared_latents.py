@@ -43,6 +43,7 @@ def test_two_processes_share_the_shards(one, images, tmp_path):
     assert_same(out, one)
 
 
+@pytest.mark.slow
 def test_a_killed_encoding_goes_on(one, images, tmp_path):
     (out := tmp_path / "out").mkdir()
     group = start(images, out, 1, seconds=0.3)
