@@ -29,7 +29,7 @@ ALLOWED = {
     "analysis": {"analysis", "experiments.axes", "experiments.paper", "tokenbridge.config", "tokenbridge.overrides"},
 }
 # each may import those before it
-ORDER = ["sections", "config", "levels", "quantizers", "backbone", "heads", "generator"]
+ORDER = ["sections", "evaluation", "config", "levels", "quantizers", "backbone", "heads", "generator"]
 # of experiments, only they may call analysis and slurm
 COMMANDS = {"experiments.cli", "experiments.grid_command", "experiments.report_command", "experiments.tune_command"}
 READS_MLFLOW = {"analysis.tracked"}

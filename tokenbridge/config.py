@@ -10,6 +10,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from tokenbridge.evaluation import Sample, Score
 from tokenbridge.sections import (
     CATEGORICAL,
     CONTINUOUS,
@@ -23,8 +24,6 @@ from tokenbridge.sections import (
     Head,
     Latents,
     Quantizer,
-    Sample,
-    Score,
     Train,
     UserError,
 )
