@@ -61,11 +61,11 @@ def call(monkeypatch, capsys) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def one_figure(monkeypatch) -> None:
-    """Reports draw one figure, in a tenth of the time that all take; for tests whose matter is something else."""
+def no_figures(monkeypatch) -> None:
+    """Reports without figures, which take most of their time; for tests whose matter is something else."""
     from analysis import figures
 
-    monkeypatch.setattr(figures, "MAKERS", (("1a", figures.latents.levels_used),))
+    monkeypatch.setattr(figures, "MAKERS", ())
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,6 @@
 """The command as a user meets it: bad input is one line (value, rule, remedy), exit code 2, nothing half-written."""
 
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,13 +9,6 @@ from PIL import Image
 from tests.small_runs import with_database
 from tests.synthetic_source import edit_frame, write_source
 from tokenbridge.speed import bucketized_encoding, cached_head
-
-TOKENBRIDGE = Path(sys.executable).with_name("tokenbridge")
-
-
-def process(*arguments, cwd):
-    """As a process of its own."""
-    return subprocess.run([TOKENBRIDGE, *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
 
 
 def folder_of_images(path, classes, per_class=3, size=16):
@@ -147,7 +137,7 @@ def test_run_sync_report_and_resume(call, tmp_path, with_latents, template):
     """A user's few commands on a real cell: run, run again, sync; a damaged file is named."""
     with_database(with_latents(tmp_path / "runs"), template / "mlflow.db")
     wanted = ["--only", "reconstruct", "quantizer.kind=lloyd-max", "quantizer.levels=8"]
-    done = process("run", "digits", *wanted, cwd=tmp_path)
+    done = call("run", "digits", *wanted, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "reconstruct/psnr" in done.stdout
     again = call("run", "digits", *wanted, cwd=tmp_path)

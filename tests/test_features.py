@@ -61,6 +61,7 @@ def test_augmentation_keeps_form_and_depends_on_its_generator_alone(held_out):
     assert torch.corrcoef(torch.stack([first.flatten(), images.flatten()]).float())[0, 1] > 0.5
 
 
+@pytest.mark.slow
 def test_training_repeats_itself(tmp_path):
     cards = [train_classifier(tmp_path / name, epochs=1, seed=3, batch=256) for name in ("a", "b")]
     assert cards[0] == cards[1]

@@ -34,7 +34,7 @@ def one_line(done, *parts: str) -> str:
     return line
 
 
-def test_a_report_of_one_run(call, tmp_path, one_figure):
+def test_a_report_of_one_run(call, tmp_path, no_figures):
     source = write_source(tmp_path / "reports" / "odd", tables=("1a",)) / "source"
     plan = json.loads((source / "plan.json").read_text())
     (source / "plan.json").write_text(json.dumps(plan | {"rows": plan["rows"][:1]}))
@@ -58,7 +58,7 @@ def filled(source: Path, column: str, table: str = "2a") -> dict[str, tables.Ent
 
 
 @pytest.mark.parametrize(("value", "reason"), [("nan", "not a number"), ("inf", "infinite"), ("-inf", "infinite")])
-def test_a_cell_says_that_its_metric_is_no_number(call, source, tmp_path, one_figure, value, reason):
+def test_a_cell_says_that_its_metric_is_no_number(call, source, tmp_path, no_figures, value, reason):
     before = filled(source, "score/fd_digits")
     edit_frame(source.parent, "parallel", {"score/fd_digits": value}, seed=1)
     after = filled(source, "score/fd_digits")
@@ -68,7 +68,7 @@ def test_a_cell_says_that_its_metric_is_no_number(call, source, tmp_path, one_fi
     assert reason in (tmp_path / "reports" / "odd" / "index.html").read_text()
 
 
-def test_a_metric_that_is_missing(call, source, tmp_path, one_figure):
+def test_a_metric_that_is_missing(call, source, tmp_path, no_figures):
     edit_frame(source.parent, "parallel", {"score/fd_digits": None})
     assert filled(source, "score/fd_digits")["parallel"].reason == "not reported"
     assert call("report", "odd", cwd=tmp_path).returncode == 0
@@ -142,6 +142,6 @@ def test_an_example_without_its_array(source):
         report.build(source.parent)
 
 
-def test_no_manifests_are_no_environment(call, source, tmp_path, one_figure):
+def test_no_manifests_are_no_environment(call, source, tmp_path, no_figures):
     shutil.rmtree(source / "manifests")
     assert call("report", "odd", cwd=tmp_path).returncode == 0

@@ -189,7 +189,9 @@ def test_differing_settings_are_named(tiny):
     assert differing(override(tiny, ["quantizer.levels=8"]), tiny) == {"quantizer.levels": 8}
 
 
-@pytest.mark.parametrize("kind", CONTINUOUS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "diffusion" else pytest.param(kind, marks=pytest.mark.slow) for kind in CONTINUOUS]
+)
 def test_continuous_heads_from_latents_to_scores(tiny, tmp_path, with_latents, kind):
     store = with_latents(tmp_path)
     cell = Cell(kind, override(tiny, {"head.kind": kind, "quantizer.kind": "identity", "sample.head_steps": 3}))

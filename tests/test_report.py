@@ -137,6 +137,7 @@ def test_a_chosen_point_that_was_never_searched_is_refused(one: Path) -> None:
         facts.chosen(read(one / "source"))
 
 
+@pytest.mark.slow
 def test_the_same_source_gives_the_same_bytes_anywhere(built: Path, tmp_path: Path) -> None:
     other = tmp_path / "elsewhere" / "copy"
     shutil.copytree(built / "source", other / "source")
@@ -198,7 +199,7 @@ def test_each_measured_number_links_to_the_line_that_repeats_it(built: Path) -> 
     assert set(linked) == {cell}
 
 
-def test_mlflow_runs_are_linked_where_an_address_is_given_and_nowhere_else(one: Path, one_figure: None) -> None:
+def test_mlflow_runs_are_linked_where_an_address_is_given_and_nowhere_else(one: Path, no_figures: None) -> None:
     edit_frame(one, "parallel", {"run_id": "0123abcd"})
     address = "http://mlflow.example:5000"
     assert "mlflow.example" not in report.build(one).read_text()

@@ -118,6 +118,7 @@ def whole_cell(config, inputs, root, _):
     run_stage(Store(root), Cell("tiny", config, ("sample",)).stages()[-1], Runtime(threads=1))
 
 
+@pytest.mark.slow
 def test_a_second_process_waits_and_draws_nothing(finished, stage, inputs, tiny, tmp_path):
     store = Store(shutil.copytree(finished[0].root, tmp_path / "runs"))
     shutil.rmtree(store.folder(stage.id))

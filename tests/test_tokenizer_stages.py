@@ -37,7 +37,9 @@ def folders(tmp_path_factory):
     return [f"data.path={root / 'train'}", f"data.held_out_path={root / 'held-out'}", "data.source=folder"]
 
 
-@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "vq" else pytest.param(kind, marks=pytest.mark.slow) for kind in SETTINGS]
+)
 def test_from_images_to_samples(kind, folders, tmp_path):
     config = config_of(kind, *folders, "sample.images=13", "sample.iterations=3", "train.batch=16")
     store, cell = Store(tmp_path), Cell(kind, config, wanted_of(config))

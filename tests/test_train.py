@@ -1,8 +1,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 
@@ -12,9 +10,11 @@ from safetensors.torch import load_file
 
 from experiments.pipeline import Cell
 from experiments.runner import run_stage
+from tests.conftest import TINY
 from tests.small import shake
+from tests.small_processes import start
 from tokenbridge import train
-from tokenbridge.artifacts import read_journal
+from tokenbridge.artifacts import Store, read_journal
 from tokenbridge.batches import Draws
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.distributed import World
@@ -43,34 +43,30 @@ def work(finished, tmp_path):
     return inputs_of(store, cell), tmp_path
 
 
+def stages_of_training(config, _, root, __):
+    for stage in Cell("tiny", config, ("train",)).stages():
+        run_stage(Store(root), stage, RUNTIME)
+
+
 def test_a_killed_training_goes_on_bit_for_bit(finished, tmp_path, with_latents):
     """SIGTERM, then SIGKILL, at moments as they come; the weights and the curve equal the undisturbed run's."""
     reference, cell = finished
-    store = with_latents(tmp_path)
+    store = with_latents(tmp_path / "runs")
     spot = stage_of(cell, "train")
-    script = (
-        "import sys; from pathlib import Path; import torch; torch.set_num_threads(1);"
-        "from tests.conftest import TINY; from experiments.presets import DIGITS;"
-        "from experiments.pipeline import Cell;"
-        "from experiments.runner import run_stage; from tokenbridge.artifacts import Store;"
-        "from tokenbridge.config import Runtime; from tokenbridge.overrides import override;"
-        "cell = Cell('tiny', override(DIGITS, TINY), ('train',));"
-        "[run_stage(Store(Path(sys.argv[1])), s, Runtime(threads=1, checkpoint_seconds=0)) for s in cell.stages()]"
-    )
     partial = store.folder(spot.id).with_name(spot.id + ".partial")
     for number in (signal.SIGTERM, signal.SIGKILL):
-        process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        process = start({}, store.root, 1, TINY, work=stages_of_training)
         target = saved_step(partial) + 3
-        while saved_step(partial) < target and process.poll() is None:
+        while saved_step(partial) < target and process.running():
             time.sleep(0.02)
-        process.send_signal(number)
-        said = process.communicate()[0]
+        process.signal(0, number)
+        (code,) = process.end()
         if number == signal.SIGTERM:
-            assert process.returncode == 128 + signal.SIGTERM
-            assert "the same command goes on from there" in said
-            assert said.startswith("train: batch 64, learning rate 0.004, 44 steps in 2 epochs, ")
+            assert code == 128 + signal.SIGTERM
+            assert "the same command goes on from there" in process.said(0)
+            assert process.said(0).startswith("train: batch 64, learning rate 0.004, 44 steps in 2 epochs, ")
         else:
-            assert process.returncode == -signal.SIGKILL
+            assert code == -signal.SIGKILL
         assert not store.finished(spot.id)
         assert 0 < saved_step(partial) < 44
     run_stage(store, spot, Runtime(threads=1))
