@@ -13,6 +13,7 @@ from experiments.cells import read_metrics
 from experiments.pipeline import RECONSTRUCTION, Cell
 from tokenbridge.artifacts import Store, writable, write_atomic
 from tokenbridge.config import Autoencoder, RunConfig, Sample, UserError
+from tokenbridge.image_files import class_count
 from tokenbridge.overrides import build, override, plain
 from tokenbridge.weight_files import settings_of, sizes_of
 
@@ -52,12 +53,7 @@ def _base(images: str, train: str | None, autoencoder: str, assignments: Sequenc
         if train is not None:
             raise UserError(f"--train {train} goes with a folder of images; the shipped digits have a training split")
     else:
-        folder = Path(images)
-        if not folder.is_dir():
-            raise UserError(f"{images} must be a folder with one sub-folder a class, or {DIGITS}; correct the path")
-        classes = sum(entry.is_dir() for entry in folder.iterdir())
-        if classes < 2:
-            raise UserError(f"{images} must hold one sub-folder a class, at least 2; sort the images into such folders")
+        classes = class_count(Path(images), f", or {DIGITS}")
         data |= {"source": "folder", "path": train or images, "held_out_path": images, "classes": classes}
     # nothing is generated, and 1 iteration fits every number of positions
     whole = {"data": data, "autoencoder": own, "sample": Sample(iterations=1).model_dump()}

@@ -192,11 +192,39 @@ def stats(
 
 
 @tools.command("train-autoencoder")
-def train_autoencoder(epochs: int = 30, seed: int = 0, out: TrainedOut = DEFAULT_TRAINED) -> None:
-    """Train the shipped autoencoder of the digits again."""
-    from tokenbridge.train_autoencoder import train_autoencoder as train
+def train_autoencoder(
+    images: Annotated[
+        Path | None, typer.Argument(help="folder with one sub-folder a class; without it, the shipped one again")
+    ] = None,
+    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 30,
+    seed: int = 0,
+    size: Annotated[int, typer.Option("--size", min=4, help="pixels a side")] = 32,
+    grey: Annotated[bool, typer.Option("--grey", help="one channel instead of three")] = False,
+    channels: Annotated[int, typer.Option("--channels", min=1, help="latent channels")] = 4,
+    stride: Annotated[int, typer.Option("--stride", help="pixels a latent position spans")] = 8,
+    out: TrainedOut = DEFAULT_TRAINED,
+    device: Device = "auto",
+) -> None:
+    """Train a small autoencoder of your images, as a diffusers folder; or the shipped one of the digits again."""
+    from tokenbridge import train_autoencoder as module
 
-    _train_again(train, out, epochs, seed)
+    if images is None:
+        _train_again(module.train_autoencoder, out, epochs, seed)
+        return
+    from tokenbridge.config import Data
+    from tokenbridge.devices import pick_device
+    from tokenbridge.image_files import class_count
+
+    shape = {"image_size": size, "image_channels": 1 if grey else 3, "classes": class_count(images)}
+    data = build(Data, {"source": "folder", "path": str(images)} | shape)
+    where = pick_device(build(Runtime, {"device": device}))
+    with writable(out):
+        card = module.train_own_autoencoder(out, data, channels, stride, epochs, seed, where)
+    print(json.dumps(card["quality"]))
+    print(
+        f"{out}: autoencoder.source=diffusers autoencoder.path={out} autoencoder.channels={channels}"
+        f" autoencoder.stride={stride} data.image_size={size} data.image_channels={data.image_channels}"
+    )
 
 
 @tools.command("train-classifier")

@@ -99,6 +99,16 @@ def files(config: Data, split: Split) -> tuple[list[Path], np.ndarray]:
     return paths, np.array(labels, np.int64)
 
 
+def class_count(folder: Path, other: str = "") -> int:
+    """How many class folders there are. UserError for none and for one; other: what else could have been given."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} must be a folder with one sub-folder a class{other}; correct the path")
+    found = sum(entry.is_dir() for entry in folder.iterdir())
+    if found < 2:
+        raise UserError(f"{folder} must hold one sub-folder a class, at least 2; sort the images into such folders")
+    return found
+
+
 def _classes(root: Path, key: str, config: Data) -> list[str]:
     if not root.is_dir():
         raise UserError(f"{key}={root} must be a folder with one sub-folder a class, and is none; correct the path")

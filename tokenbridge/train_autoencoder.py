@@ -1,6 +1,8 @@
-"""Trains the small KL autoencoder of the digits that the package ships; the loop serves trained tokenizers too.
+"""Trains small KL autoencoders: the one of the digits that the package ships, and one of any images.
 
-Letters: B images, C latent channels, h = w = 4 latent positions a side.
+The loop serves trained tokenizers too.
+
+Letters: B images, C latent channels, h = w latent positions a side.
 """
 
 from __future__ import annotations
@@ -18,13 +20,18 @@ from tqdm import tqdm
 
 from tokenbridge import rng
 from tokenbridge.artifacts import file_hash, write_json
-from tokenbridge.autoencoder import build_body, load_digits_autoencoder, to_signed
+from tokenbridge.autoencoder import FrozenAutoencoder, build, build_body, load_digits_autoencoder, to_signed
 from tokenbridge.config import Autoencoder, Data, UserError
 from tokenbridge.data import Images, load, stack
 from tokenbridge.provenance import environment
 from tokenbridge.weights import write_half
 
 NAME = "digits_autoencoder"
+CARD = "card.json"
+WIDTHS = (32, 48, 64, 64, 64, 64)
+"""of an own autoencoder's body, from the full resolution down, a level for each halving"""
+MEASURED = 1000
+"""held-out images, at most, that the quality is of"""
 NOISE = 0.05
 """deviation of the decoder's normal, images in [−1, 1]: sets the weight of the Kullback–Leibler term"""
 FREE_NATS = 1.5
@@ -78,6 +85,60 @@ def train_autoencoder(out: Path, epochs: int = 30, seed: int = 0) -> dict[str, A
     return card
 
 
+def train_own_autoencoder(
+    out: Path,
+    images: Data,
+    channels: int,
+    stride: int,
+    epochs: int = 30,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """Train on a folder of images and make `out` a diffusers folder with card.json, which is returned.
+
+    Squared error and nothing else: for small images and for trying things. Of photographs such a model is blurred;
+    there, a published one serves better. UserError: a stride that is no power of two or does not divide the images.
+    """
+    levels = stride.bit_length()
+    if stride & (stride - 1) or not 2 <= levels <= len(WIDTHS) or images.image_size % stride:
+        raise UserError(
+            f"--stride {stride} must be a power of two from 2 to {2 ** (len(WIDTHS) - 1)} that divides the image size,"
+            f" {images.image_size}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.seed_of(seed, "autoencoder", "weights"))
+        model = build({
+            "in_channels": images.image_channels,
+            "out_channels": images.image_channels,
+            "down_block_types": ("DownEncoderBlock2D",) * levels,
+            "up_block_types": ("UpDecoderBlock2D",) * levels,
+            "block_out_channels": WIDTHS[:levels],
+            "layers_per_block": 1,
+            "latent_channels": channels,
+            "norm_num_groups": 8,
+            "sample_size": images.image_size,
+            "mid_block_add_attention": False,
+        }).to(device)  # fmt: skip
+    draws = rng.generator(seed, "autoencoder", "data")
+    budget = Budget(epochs)
+    minimize(lambda batch: _loss(model, batch, draws), model, load(images, "train"), budget, draws, augment=mirror)
+    held_out = load(images, "held-out")
+    pixels = torch.stack([held_out[i][0] for i in range(min(MEASURED, len(held_out)))])
+    card = {
+        "images": images.path,
+        "image_size": images.image_size,
+        "epochs": epochs,
+        "seed": seed,
+        "versions": environment()["versions"],
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "quality": quality(FrozenAutoencoder(model.eval().requires_grad_(False)), pixels),
+        "definitions": DEFINITIONS,
+    }
+    model.to(memory_format=torch.contiguous_format).save_pretrained(out)
+    write_json(out / CARD, card)
+    return card
+
+
 def minimize(
     loss: Callable[[Tensor], Tensor],
     model: nn.Module,
@@ -85,8 +146,9 @@ def minimize(
     budget: Budget,
     draws: torch.Generator,
     no_bar: bool | None = None,
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
 ) -> None:
-    """Train a model in place on images that are shifted by chance; loss of a batch (B, ch, H, W) in [−1, 1]."""
+    """Train a model in place on shifted or otherwise augmented images; loss of a batch (B, ch, H, W) in [−1, 1]."""
     if len(images) < budget.batch:
         raise UserError(f"data holds {len(images)} training images and must hold {budget.batch}, a batch; add some")
     optimizer = torch.optim.AdamW(model.parameters(), budget.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
@@ -99,7 +161,8 @@ def minimize(
         order = torch.randperm(len(images), generator=draws)
         for chosen in order[: len(order) // budget.batch * budget.batch].split(budget.batch):
             batch = torch.stack([images[i][0] for i in chosen.tolist()])
-            value = loss(to_signed(shift(batch, draws)).to(device).contiguous(memory_format=torch.channels_last))
+            batch = to_signed((augment or shift)(batch, draws)).to(device)
+            value = loss(batch.contiguous(memory_format=torch.channels_last))
             optimizer.zero_grad(set_to_none=True)
             value.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -118,7 +181,7 @@ def reconstruction_loss(decoded: Tensor, images: Tensor) -> Tensor:
 def _loss(model: Any, images: Tensor, draws: torch.Generator) -> Tensor:
     """Negative evidence bound a pixel (arXiv 1312.6114) with a normal decoder of fixed deviation and free bits."""
     posterior = model.encode(images).latent_dist
-    noise = torch.randn(posterior.mean.shape, generator=draws)
+    noise = torch.randn(posterior.mean.shape, generator=draws).to(images.device)
     error = reconstruction_loss(model.decode(posterior.mean + posterior.std * noise).sample, images)
     divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar)
     channels = divergence.mean((0, 2, 3)).clamp(min=FREE_NATS)
@@ -139,10 +202,20 @@ def shift(images: Tensor, draws: torch.Generator) -> Tensor:
     )
 
 
+def mirror(images: Tensor, draws: torch.Generator) -> Tensor:
+    """Mirror half of the images; uint8 (B, ch, H, W)."""
+    chosen = torch.rand(len(images), generator=draws) < 0.5
+    return torch.where(chosen[:, None, None, None], images.flip(-1), images)
+
+
 def evaluate(path: Path) -> dict[str, Any]:
     """Measures of stored weights on the held-out digits, as DEFINITIONS says."""
-    frozen = load_digits_autoencoder(path)
-    images = torch.from_numpy(stack(load(Data(), "held-out"))[0].copy())
+    return quality(load_digits_autoencoder(path), torch.from_numpy(stack(load(Data(), "held-out"))[0].copy()))
+
+
+def quality(frozen: FrozenAutoencoder, images: Tensor) -> dict[str, Any]:
+    """The same of any autoencoder and images, uint8 (N, ch, H, W)."""
+    images = images.to(next(frozen.model.parameters()).device)
     mean, logvar = frozen.moments(images).chunk(2, 1)
     error = (frozen.decode(mean).double() - images.double()).square()
     flat = mean.double().movedim(1, 0).flatten(1)  # (C, N·h·w)
@@ -150,7 +223,7 @@ def evaluate(path: Path) -> dict[str, Any]:
     aggregate = (flat.var(1) + posterior.square().mean(1)).sqrt()
     ratio = posterior.mean(1) / aggregate
     standard = (flat - flat.mean(1, keepdim=True)) / flat.std(1, keepdim=True)
-    noise = 0.1 * aggregate.float()[:, None, None] * torch.randn(mean.shape, generator=rng.generator(0))
+    noise = 0.1 * aggregate.float()[:, None, None] * torch.randn(mean.shape, generator=rng.generator(0)).to(mean.device)
     noisy = frozen.decode(mean + noise)
     return {
         "psnr_db": _psnr(error.mean()),
