@@ -1,5 +1,6 @@
-"""A small generator with trained-like weights, in prime sizes, and its tokenizer."""
+"""A small generator with trained-like weights, in prime sizes, and its tokenizer; arrays of a file."""
 
+import numpy as np
 import torch
 
 from tokenbridge.config import Autoencoder, Backbone, Data, Head, Quantizer, RunConfig, Sample, Train
@@ -21,6 +22,12 @@ def config(kind="autoregressive", **head):
         train=Train(epochs=3, warmup_epochs=1, batch=8, precision="float32"),
         sample=Sample(images=11, iterations=4),
     )
+
+
+def arrays_of(path):
+    """All of an .npz file, which is closed again."""
+    with np.load(path) as arrays:
+        return dict(arrays)
 
 
 def shake(module, seed=0, scale=0.3):

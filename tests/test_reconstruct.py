@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.small import arrays_of
 from tests.small_scorers import write_dinov2
 from tokenbridge import data, latents, quantize, reconstruct
 from tokenbridge.config import Data, Quantizer, RunConfig, Runtime, Sample, Score
@@ -97,7 +98,7 @@ def test_effective_bits_are_those_of_the_tokens(cells, encoded):
 def test_examples_are_the_first_image_of_each_class(cells):
     images, labels = data.stack(data.load(CONFIG.data, "held-out"))
     first = [int(np.flatnonzero(labels == label)[0]) for label in range(10)]
-    found = np.load(cells["b64"] / "examples.npz")
+    found = arrays_of(cells["b64"] / "examples.npz")
     assert found["labels"].tolist() == list(range(10))
     np.testing.assert_array_equal(found["original"], images[first])
     assert found["reconstructed"].dtype == np.uint8
@@ -106,12 +107,12 @@ def test_examples_are_the_first_image_of_each_class(cells):
 
 
 def test_latents_and_quantizer_leave_what_figures_count(cells, encoded):
-    spectra, found = np.load(encoded / "examples.npz"), Latents(encoded)
+    spectra, found = arrays_of(encoded / "examples.npz"), Latents(encoded)
     assert tuple(spectra["order"]) == found.frequency_order
     assert spectra["share"].tolist() == found.stats["low_frequency_share"]
     assert spectra["power"].shape == (8, len(spectra["frequencies"])) == (8, 6)
     folder = cells["b64"].with_name("quantizer")
-    share = np.load(folder / "examples.npz")["counts"] / (16 * len(found.labels("held-out")))
+    share = arrays_of(folder / "examples.npz")["counts"] / (16 * len(found.labels("held-out")))
     np.testing.assert_allclose(share.sum(1), 1)
     bits = -np.sum(share * np.log2(share, where=share > 0, out=np.zeros_like(share))) / 8
     metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
@@ -141,7 +142,7 @@ def test_data_that_the_features_do_not_measure_keep_their_pixel_metrics(tmp_path
     assert metrics["psnr"] > 28
     assert protocol["features"] is None
     assert "data.classes=3 must be 10" in protocol["features_left_out"]
-    assert np.load(out / "examples.npz")["labels"].tolist() == [0, 1, 2]
+    assert arrays_of(out / "examples.npz")["labels"].tolist() == [0, 1, 2]
 
 
 def test_published_scorers_name_their_rfid_and_what_it_is_against(encoded, tmp_path):

@@ -1,8 +1,8 @@
 """tokenbridge stats: a reference file from a folder of images, and what it refuses."""
 
-import numpy as np
 import pytest
 
+from tests.small import arrays_of
 from tests.small_scorers import pictures, write_dinov2, write_pictures
 
 
@@ -13,7 +13,7 @@ def test_a_folder_becomes_a_reference_file(call, tmp_path):
     done = call(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "ref.npz: 5 images by dinov2" in done.stdout
-    found = np.load(tmp_path / "ref.npz")
+    found = arrays_of(tmp_path / "ref.npz")
     assert (found["mu"].shape, found["sigma"].shape) == ((1024,), (1024, 1024))
     assert '"image_size": 16' in str(found["about"])
 

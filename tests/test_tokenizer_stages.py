@@ -11,6 +11,7 @@ from PIL import Image
 from experiments.pipeline import Cell, graph, wanted_of
 from experiments.presets import DIGITS
 from experiments.runner import run_cells
+from tests.small import arrays_of
 from tests.test_autoencoder import save_tiny
 from tests.test_tokenizers import CPU, SETTINGS, config_of, few
 from tokenbridge import data
@@ -59,7 +60,7 @@ def test_from_images_to_samples(kind, folders, tmp_path):
     assert 0 < measured["reconstruct"]["effective_bits"] <= 16 * math.log2(math.prod(config.token_levels))
     assert 0 < measured["tokenizer"]["used_codes"] <= 1
     assert measured["quantizer"]["calibration_used_codes"] == pytest.approx(measured["tokenizer"]["used_codes"])
-    example = np.load(folder["quantizer"] / "examples.npz")
+    example = arrays_of(folder["quantizer"] / "examples.npz")
     assert set(example) == {"edges", "centers", "before", "after"}
     assert example["before"].shape == example["after"].shape == (config.autoencoder.channels, 120)
     assert store.manifest(stages["train"].id)["inputs"].keys() == {"latents", "quantizer"}
