@@ -117,6 +117,25 @@ def test_fingerprint_follows_the_images(folder):
     assert data.fingerprint(config) != before
 
 
+def test_batches_are_the_same_whoever_reads_them(folder, monkeypatch):
+    images = data.load(folder_config(folder), "train")
+    state, order = torch.get_rng_state(), [5, 0, 3, 1]
+    alone = [[torch.cat(parts) for parts in zip(*data.batches(images, 3, o), strict=True)] for o in (None, order)]
+    monkeypatch.setattr(data, "FEW", 2)
+    monkeypatch.setattr(data, "_readers", lambda: 2)
+    for (pixels, labels), o in zip(alone, (None, order), strict=True):
+        found = list(data.batches(images, 3, o))
+        assert [len(part) for part, _ in found] == ([3, 3] if o is None else [3, 1])
+        assert torch.equal(torch.cat([part for part, _ in found]), pixels)
+        assert torch.equal(torch.cat([part for _, part in found]), labels)
+    assert torch.equal(alone[1][0], alone[0][0][order])
+    assert torch.equal(torch.get_rng_state(), state)
+    broken = images.paths[4]
+    broken.write_bytes(broken.read_bytes()[:100])
+    with pytest.raises(UserError, match=rf"^{broken} cannot be read as an image [^\n]*$"):
+        list(data.batches(images, 3))
+
+
 def test_truncated_image_is_named(folder):
     broken = folder / "dog" / "2.png"
     broken.write_bytes(broken.read_bytes()[:200])

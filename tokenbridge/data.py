@@ -5,16 +5,22 @@ Letters: N images, H height, W width; images are uint8 (channels, H, W).
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from tokenbridge.config import Data, UserError
 from tokenbridge.image_files import Split, digits, files, fingerprint
+
+FEW = 500
+"""files that one process reads as fast as it takes to start others"""
+READERS = 8
 
 
 class Images(Dataset[tuple[Tensor, int]]):
@@ -64,11 +70,34 @@ def load(config: Data, split: Split) -> Images:
     return FileImages(paths, labels, config.image_size, config.image_channels)
 
 
+def batches(images: Images, size: int, order: Sequence[int] | range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """All images, or those of an order: uint8 (B, channels, H, W) and labels int64 (B,), B = size but for the last.
+
+    Many files are read by several processes, ahead of what is asked for. UserError: a file that cannot be read.
+    """
+    chosen = range(len(images)) if order is None else order
+    readers = _readers() if isinstance(images, FileImages) and len(chosen) >= FEW else 0
+    own = torch.Generator()  # the loader seeds its processes from it, and else from torch's global state
+    try:
+        yield from DataLoader(Subset(images, chosen), size, num_workers=readers, generator=own)
+    except UserError as error:
+        # what a reader sends has its whole traceback before the line
+        line = str(error).strip().splitlines()[-1]
+        raise UserError(line.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")) from error
+
+
+def _readers() -> int:
+    """As many as there are processors for this process, beside others that torchrun started here."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = processors // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return min(READERS, share) if share > 1 else 0
+
+
 def stack(dataset: Images) -> tuple[np.ndarray, np.ndarray]:
     """A small set in memory: (uint8 (N, channels, H, W), int64 (N,))."""
     if isinstance(dataset, ArrayImages):
         return dataset.pixels, dataset.labels
-    return torch.stack([dataset[i][0] for i in range(len(dataset))]).numpy(), dataset.labels
+    return torch.cat([part for part, _ in batches(dataset, 256)]).numpy(), dataset.labels
 
 
 def adm_crop(image: Image.Image, size: int) -> Image.Image:
@@ -118,4 +147,4 @@ def _read(path: Path, mode: str) -> Image.Image:
         raise UserError(f"{path} cannot be read as an image ({error}); replace or delete the file") from error
 
 
-__all__ = ["ArrayImages", "FileImages", "Images", "Split", "adm_crop", "fingerprint", "load", "stack"]
+__all__ = ["ArrayImages", "FileImages", "Images", "Split", "adm_crop", "batches", "fingerprint", "load", "stack"]

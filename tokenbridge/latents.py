@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from tokenbridge import data
@@ -177,9 +176,10 @@ class _Encoder:
         self.runtime = runtime
 
     def __call__(self, rows: range) -> NDArray[Any]:
-        loader = DataLoader(Subset(self.images, rows), self.runtime.batch)
         what, encoded = f"encode {self.split} {rows.start}–{rows.stop - 1} of {len(self.images)}", list[Tensor]()
-        for batch, _ in tqdm(loader, what, leave=False, disable=self.runtime.no_bar):
+        steps = math.ceil(len(rows) / self.runtime.batch)
+        batches = data.batches(self.images, self.runtime.batch, rows)
+        for batch, _ in tqdm(batches, what, steps, leave=False, disable=self.runtime.no_bar):
             each = self._moments(batch, rows.start + sum(map(len, encoded)))
             encoded.append(torch.stack([each, self._moments(batch.flip(-1), rows.start)], 1) if self.flip else each)
         moments = torch.cat(encoded)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from tokenbridge import data
@@ -96,8 +95,9 @@ def _pairs(
     runtime: Runtime,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches of originals, reconstructions, both uint8 (B, ch, H, W), and tokens (B, L, C), in the images' order."""
-    start = 0
-    for originals, _ in tqdm(DataLoader(held_out, runtime.batch), "reconstruct", leave=False, disable=runtime.no_bar):
+    start, steps = 0, math.ceil(len(held_out) / runtime.batch)
+    batches = data.batches(held_out, runtime.batch)
+    for originals, _ in tqdm(batches, "reconstruct", steps, leave=False, disable=runtime.no_bar):
         tokens = quantizer.encode(latents.posterior_mean("held-out", slice(start, start + len(originals))))
         start += len(originals)
         grid = to_grid(quantizer.decode(tokens), latents.scale)

@@ -22,7 +22,7 @@ from tokenbridge import rng
 from tokenbridge.artifacts import file_hash, write_json
 from tokenbridge.autoencoder import FrozenAutoencoder, build, build_body, load_digits_autoencoder, to_signed
 from tokenbridge.config import Autoencoder, Data, UserError
-from tokenbridge.data import Images, load, stack
+from tokenbridge.data import Images, batches, load, stack
 from tokenbridge.provenance import environment
 from tokenbridge.weights import write_half
 
@@ -123,7 +123,7 @@ def train_own_autoencoder(
     budget = Budget(epochs)
     minimize(lambda batch: _loss(model, batch, draws), model, load(images, "train"), budget, draws, augment=mirror)
     held_out = load(images, "held-out")
-    pixels = torch.stack([held_out[i][0] for i in range(min(MEASURED, len(held_out)))])
+    pixels = torch.cat([part for part, _ in batches(held_out, MEASURED, range(min(MEASURED, len(held_out))))])
     card = {
         "images": images.path,
         "image_size": images.image_size,
@@ -159,9 +159,8 @@ def minimize(
     model.train()
     for _ in range(budget.epochs):
         order = torch.randperm(len(images), generator=draws)
-        for chosen in order[: len(order) // budget.batch * budget.batch].split(budget.batch):
-            batch = torch.stack([images[i][0] for i in chosen.tolist()])
-            batch = to_signed((augment or shift)(batch, draws)).to(device)
+        for pixels, _ in batches(images, budget.batch, order[: len(order) // budget.batch * budget.batch].tolist()):
+            batch = to_signed((augment or shift)(pixels, draws)).to(device)
             value = loss(batch.contiguous(memory_format=torch.channels_last))
             optimizer.zero_grad(set_to_none=True)
             value.backward()

@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from tokenbridge import data, rng
 from tokenbridge.artifacts import write_atomic, write_json
@@ -133,7 +132,7 @@ def measure(
 def _outputs(model: QuantizedAutoencoder, images: data.Images, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Images uint8, reconstructions in [−1, 1], code numbers; by batches."""
     device = next(model.parameters()).device
-    for originals, _ in DataLoader(images, batch):
+    for originals, _ in data.batches(images, batch):
         decoded, numbers, _ = model(to_signed(originals).to(device).contiguous(memory_format=torch.channels_last))
         yield originals, decoded, numbers
 

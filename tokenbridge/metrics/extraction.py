@@ -7,7 +7,6 @@ uint8 (N, ch, H, W).
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import nn
-from torch.utils.data import DataLoader
 
 from tokenbridge import data
 from tokenbridge.artifacts import Store, digest, write_atomic
@@ -31,9 +29,6 @@ Array = NDArray[np.float32]
 
 FOLDER = "features"
 """of the store, beside its stages"""
-FEW = 5000
-"""images that one process reads as fast as it takes to start others"""
-READERS = 8
 
 
 @dataclass(frozen=True)
@@ -106,9 +101,8 @@ def extract_set(extractor: nn.Module, images: data.Images, batch: int) -> Real:
     hasher = hashlib.sha256()
 
     def batches() -> Iterator[Images]:
-        readers = 0 if len(images) < FEW else min(READERS, os.cpu_count() or 1)
-        for start, (part, _) in enumerate(DataLoader(images, batch, num_workers=readers)):
-            if start == 0:
+        for number, (part, _) in enumerate(data.batches(images, batch)):
+            if number == 0:
                 hasher.update(str((len(images), *part.shape[1:])).encode())
             for image in part.numpy():
                 hasher.update(np.ascontiguousarray(image).data)
