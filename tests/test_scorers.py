@@ -17,8 +17,9 @@ from tokenbridge import score
 from tokenbridge.artifacts import file_hash
 from tokenbridge.config import Data, RunConfig, Runtime, Sample, Score, UserError
 from tokenbridge.metrics import extraction, scorers
-from tokenbridge.metrics.features import load_extractor
+from tokenbridge.metrics.features import DigitsClassifier, load_extractor
 from tokenbridge.metrics.frechet import frechet_distance, from_moments
+from tokenbridge.metrics.networks import NETWORKS
 from tokenbridge.metrics.reference import write_statistics
 from tokenbridge.metrics.scorers import SCORERS, weights_of
 from tokenbridge.overrides import override
@@ -68,6 +69,13 @@ def scored(weights, images):
 
 def kept(scored, name) -> dict[str, np.ndarray]:
     return extraction.read(scored[0] / f"features-{name}.safetensors")[0].found.arrays()
+
+
+def test_what_is_said_of_each_scorer_is_what_its_network_gives():
+    """Said where torch is not imported: by tables and plans."""
+    for name, network in {"digits": DigitsClassifier, **NETWORKS}.items():
+        assert SCORERS[name].classifies == ("logits" in network.gives)
+        assert bool(SCORERS[name].spatial) == ("spatial" in network.gives)
 
 
 def test_each_scorer_names_its_metrics(scored):

@@ -12,8 +12,6 @@ from experiments.paper.form import Column, Table
 from tokenbridge.metrics.scorers import SCORERS
 
 OWN = "digits"
-CLASSIFIES = ("digits", "inception")
-"""scorers whose networks have logits"""
 SEEN_BY = {
     "inception": "torch-fidelity's Inception",
     "clean": "clean-fid's Inception and resize",
@@ -39,7 +37,7 @@ def scored(column: Column, scorer: str) -> Column | None:
     stage, _, metric = column.key.partition("/")
     if scorer == OWN or not (f"_{OWN}" in metric or column == AGREEMENT):
         return column
-    if column == AGREEMENT or (metric.startswith("is_") and scorer not in CLASSIFIES):
+    if column == AGREEMENT or (metric.startswith("is_") and not SCORERS[scorer].classifies):
         return None
     fd = ("r" if stage == "reconstruct" else "") + distance(scorer)
     if column == EXTRAPOLATED:

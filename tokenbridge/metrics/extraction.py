@@ -98,26 +98,36 @@ def _extract(extractor: nn.Module, batches: Iterable[Images]) -> Found:
 
 def extract_set(extractor: nn.Module, images: data.Images, batch: int) -> Real:
     """The same of a set that need not fit in memory, with its labels and pixel_hash."""
-    hasher = hashlib.sha256()
+    seen = _PixelHash(len(images))
 
     def batches() -> Iterator[Images]:
-        for number, (part, _) in enumerate(data.batches(images, batch)):
-            if number == 0:
-                hasher.update(str((len(images), *part.shape[1:])).encode())
-            for image in part.numpy():
-                hasher.update(np.ascontiguousarray(image).data)
+        for part, _ in data.batches(images, batch):
+            seen.add(part.numpy())
             yield part.numpy()
 
-    found = _extract(extractor, batches())
-    return Real(found, images.labels, hasher.hexdigest()[:12])
+    return Real(_extract(extractor, batches()), images.labels, str(seen))
 
 
 def pixel_hash(images: Images) -> str:
     """SHA-256 of shape and pixels, 12 hex digits."""
-    hasher = hashlib.sha256(str(images.shape).encode())
-    for image in images:
-        hasher.update(np.ascontiguousarray(image).data)
-    return hasher.hexdigest()[:12]
+    seen = _PixelHash(len(images))
+    seen.add(images)
+    return str(seen)
+
+
+class _PixelHash:
+    """The same of N images that come in parts."""
+
+    def __init__(self, images: int):
+        self.images, self.hasher = images, None
+
+    def add(self, part: Images) -> None:
+        self.hasher = self.hasher or hashlib.sha256(str((self.images, *part.shape[1:])).encode())
+        for image in part:
+            self.hasher.update(np.ascontiguousarray(image).data)
+
+    def __str__(self) -> str:
+        return "" if self.hasher is None else self.hasher.hexdigest()[:12]
 
 
 def real(store: Store, config: Data, split: data.Split, extractor: nn.Module, weights: str, batch: int) -> Real:

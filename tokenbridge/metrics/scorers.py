@@ -37,6 +37,8 @@ class Scorer:
     """its first digits, where its publisher names them"""
     spatial: int = 0
     """width of its spatial features, of which sFID is made"""
+    classifies: bool = False
+    """whether it gives logits too, of which the Inception score is made"""
     code: str = ""
     """a folder beside the weights that it needs too"""
 
@@ -49,7 +51,7 @@ class Scorer:
 SCORERS = {
     scorer.name: scorer
     for scorer in (
-        Scorer("digits", "digits", "fd", 64, "none"),
+        Scorer("digits", "digits", "fd", 64, "none", classifies=True),
         Scorer(
             "inception",
             "tf",
@@ -60,6 +62,7 @@ SCORERS = {
             "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
             "6726825d",  # of the file's name, as torch.hub reads it
             spatial=2023,
+            classifies=True,
         ),
         Scorer(
             "clean",
