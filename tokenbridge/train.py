@@ -85,7 +85,8 @@ def _opening(trainer: Trainer) -> str:
     parts = [f"train: batch {config.batch:,}"]
     if shares > 1:
         parts[0] += f" (in {trainer.world.size} processes × {trainer.accumulate} micro-batches)"
-    parts += [f"learning rate {config.learning_rate:g}", f"{trainer.draws.steps:,} steps in {config.epochs} epochs"]
+    epochs = f"{config.epochs} epoch{'s' if config.epochs != 1 else ''}"
+    parts += [f"learning rate {config.learning_rate:g}", f"{trainer.draws.steps:,} steps in {epochs}"]
     if trainer.step:
         parts[-1] += f", from step {trainer.step:,}"
     parts += [f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters"]
