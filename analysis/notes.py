@@ -10,8 +10,12 @@ from analysis.filled import Filled
 from analysis.source import Source
 from analysis.stats import Estimate, number
 from experiments.paper import FD, RECONSTRUCTION_FD, Table
+from experiments.paper.scored import scored
+from tokenbridge.metrics.scorers import SCORERS, cautions
 from tokenbridge.overrides import plain
 
+SCORED = {"generation": ("score", "samples"), "axes": ("score", "samples"), "reconstruction": ("reconstruct", "images")}
+"""kind of table -> the stage of its Fréchet distances, and what they compare with the reference"""
 DISTANCES = {"generation": FD, "axes": FD, "reconstruction": RECONSTRUCTION_FD}
 """kind of table -> its Fréchet distance"""
 BOLD = (
@@ -45,6 +49,7 @@ def notes(filled: Filled, source: Source) -> list[str]:
         found.append(SEARCHED)
     cells = [id for _, ids in rows for id in ids]
     found += [*_timing(table, cells, source), *_image_errors(table, cells, source), *_floor(table, rows, source)]
+    found += _cautions(table, cells, source)
     return found + _extrapolated(filled)
 
 
@@ -133,6 +138,20 @@ def _floor(table: Table, rows: Sequence[tuple[str, Sequence[str]]], source: Sour
         return [f"{note}."]
     read = _listed([(label, stats.estimate(v)) for label, v in measured if v])
     return [f"{note}; as many generated ones read {read} (fewer images read higher)."]
+
+
+def _cautions(table: Table, cells: Sequence[str], source: Source) -> list[str]:
+    """What makes a Fréchet distance compare with few others: too few images, other weights."""
+    stage, what = SCORED.get(table.kind, ("", ""))
+    found = list[str]()
+    for protocol in (source.protocol(cell, stage) for cell in cells if stage):
+        for name in source.scorers:
+            about = {key.removeprefix(f"{name}."): value for key, value in protocol.items()}
+            if about.get("features") == name:
+                fd = scored(DISTANCES[table.kind], name) or DISTANCES[table.kind]
+                counts = {what: about["images"], "reference images": about["reference_images"]}
+                found += cautions(SCORERS[name], fd.title, about["features_weights"], counts)
+    return [f"{line}." for line in dict.fromkeys(found)]
 
 
 def _extrapolated(filled: Filled) -> list[str]:

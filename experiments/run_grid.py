@@ -114,11 +114,11 @@ def _title(grid: Grid) -> str:
 
 
 def _plan_notes(grid: Grid) -> list[str]:
-    if grid.tables or not grid.axes:
-        return [NOTES[grid.preset]] if grid.preset in NOTES else []
-    changes = differing(grid.base, preset(grid.preset))
+    by_table, changes = bool(grid.tables or not grid.axes), differing(grid.base, preset(grid.preset))
+    if by_table and not changes and grid.preset in NOTES:
+        return [NOTES[grid.preset]]
     own = f" with {', '.join(f'{key}={plain(value)}' for key, value in changes.items())}" if changes else ""
-    return [f"Settings that no axis varies are those of the preset {grid.preset}{own}."]
+    return [f"Settings that no {'row' if by_table else 'axis'} varies are those of the preset {grid.preset}{own}."]
 
 
 def _search(store: Store, grid: Grid, chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

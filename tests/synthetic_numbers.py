@@ -63,7 +63,8 @@ def has_density(config: RunConfig) -> bool:
 def of_generation(config: RunConfig, seed: int) -> dict[str, Any]:
     shift = SHIFTS[config.head.kind] + TRAINED.get(config.quantizer.kind, 0) + _of_head(config)
     jitter = 0.01 * math.sin(1 + 3 * seed + shift)
-    protocol = {"features": "digits", "features_weights": "0a1b2c3d4e5f", "images": 2000, "reference": "train"}
+    protocol = {"features": "digits", "features_weights": "0a1b2c3d4e5f", "images": 2000}
+    protocol |= {"reference": "train", "reference_images": 1438}
     protocol |= {f"sample.{key}": value for key, value in config.sample.model_dump().items()}
     protocol |= {"sample.head": config.head.kind, "sample.quantizer": config.quantizer.kind}
     numbers: dict[str, Any] = {

@@ -12,6 +12,7 @@ from experiments.pipeline import Cell, graph
 from experiments.presets import DIGITS
 from experiments.runner import attempt_cells
 from tests.conftest import SHORT
+from tokenbridge.artifacts import Store
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import override, settings
 
@@ -67,6 +68,21 @@ def test_the_heads_of_table_2e_keep_the_paper_s_ratios():
 def test_what_is_no_table_of_runs_is_refused(tables, message):
     with pytest.raises(UserError, match=message):
         module.make("x", "digits", DIGITS, tables, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "axes", "note"),
+    [
+        ([], (), "Generation is at 16 levels a channel where a table does not say otherwise"),
+        (["train.epochs=9"], (), "Settings that no row varies are those of the preset digits with train.epochs=9."),
+        ([], ("quantizer.levels=8,16",), "Settings that no axis varies are those of the preset digits."),
+    ],
+)
+def test_a_plan_notes_what_its_settings_are(tmp_path, settings, axes, note):
+    asked = Request(name="x", tables=() if axes else ("1a",), axes=axes, assignments=tuple(settings)).grid()
+    run_grid.write_plan(Store(tmp_path), asked, run_grid.Final(asked.rows, {}, ()))
+    (found,) = json.loads((tmp_path / "plans" / "x.json").read_text())["notes"]
+    assert found.startswith(note)
 
 
 @pytest.mark.slow

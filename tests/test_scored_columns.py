@@ -74,6 +74,21 @@ def test_the_tables_and_verdicts_are_of_the_report_s_scorer(by_inception: Source
     assert "fd_digits" not in told
 
 
+def test_a_distance_that_compares_with_few_others_says_so(by_inception: Source) -> None:
+    protocol = {"features": "inception", "images": 120, "reference_images": 5000, "features_weights": "ab" * 32}
+    published = {"images": 5000, "features_weights": SCORERS["inception"].sha256 + "0" * 56}
+    for changes, told in (({}, True), (published, False)):
+        frame = pd.read_csv(by_inception.folder / "frame.csv", dtype=str, keep_default_na=False)
+        frame.assign(**{"protocol.score": json.dumps(protocol | changes)}).to_csv(
+            by_inception.folder / "frame.csv", index=False
+        )
+        source = read(by_inception.folder)
+        (text,) = (to_markdown(fill(table, source)) for table in source.tables if table.id == "2a")
+        few = "120 samples are too few for the 2048 features of inception: their covariance is singular and fid"
+        assert (few in text, "weights abababab are not the published" in text) == (told, told)
+        assert "reference images are too few" not in text
+
+
 def test_searches_and_views_go_by_the_first_scorer() -> None:
     config = override(DIGITS, {"score.features": "inception,clean"})
     assert metric_of(config) == "fid_tf"

@@ -23,7 +23,7 @@ from tokenbridge.metrics.extraction import Images, Labels, Real
 from tokenbridge.metrics.features import load_extractor
 from tokenbridge.metrics.measures import MEASURES, Scored
 from tokenbridge.metrics.reference import References
-from tokenbridge.metrics.scorers import SCORERS
+from tokenbridge.metrics.scorers import SCORERS, cautions
 
 NO_IMAGES = "a file of statistics has no features of images: KID, precision, recall, density and coverage are left out"
 
@@ -42,7 +42,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         left_out[scored.fd] = scored.left_out
         own = _protocol(config, scored, weights)
         protocol |= own if len(config.score.scorers) == 1 else {f"{scored.name}.{key}": own[key] for key in own}
-        warnings += _warnings(scored, weights)
+        counts = {"samples": len(images), "reference images": scored.reference.images}
+        warnings += cautions(scored.scorer, scored.fd, weights, counts)
         if scored.reference.real is not None:
             classes[name] = by_class(scored.scorer, scored.found, labels, scored.reference.real)
     protocol |= {f"sample.{key}": value for key, value in settings.items()}
@@ -83,23 +84,6 @@ def _protocol(config: RunConfig, scored: Scored, weights: str) -> dict[str, Any]
     found["reference"] = reference.name
     if config.score.split:
         found["floor"] = f"{'held-out' if reference.name == 'train' else 'train'} against {reference.name}"
-    return found
-
-
-def _warnings(scored: Scored, weights: str) -> list[str]:
-    """What a reader of the numbers must know beside their protocol."""
-    scorer, found = scored.scorer, []
-    for what, count in (("samples", len(scored.images)), ("reference images", scored.reference.images)):
-        if count is not None and count <= scorer.width:
-            found.append(
-                f"{count} {what} are too few for the {scorer.width} features of {scorer.name}: their covariance is"
-                f" singular and {scored.fd} reads high; it compares with others of as many images only"
-            )
-    if scorer.sha256 and not weights.startswith(scorer.sha256):
-        found.append(
-            f"weights {weights[:8]} are not the published {scorer.file} ({scorer.sha256}): no number of {scorer.name}"
-            " compares with published ones"
-        )
     return found
 
 

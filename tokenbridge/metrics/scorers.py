@@ -6,6 +6,7 @@ Each has a name of its own, which ends the names of its metrics: numbers by two 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -85,6 +86,25 @@ SCORERS = {
         ),
     )
 }
+
+
+def cautions(scorer: Scorer, distance: str, weights: str, images: Mapping[str, int | None]) -> list[str]:
+    """What a reader of a Fréchet distance must know beside its protocol, a sentence each, without a full stop.
+
+    weights: their SHA-256, hex. images: what they are -> how many, None where that is not known.
+    """
+    found = [
+        f"{count} {what} are too few for the {scorer.width} features of {scorer.name}: their covariance is singular"
+        f" and {distance} reads high; it compares with others of as many images only"
+        for what, count in images.items()
+        if count is not None and count <= scorer.width
+    ]
+    if not weights.startswith(scorer.sha256):
+        found.append(
+            f"weights {weights[:8]} are not the published {scorer.file} ({scorer.sha256}): no number of {scorer.name}"
+            " compares with published ones"
+        )
+    return found
 
 
 def weights_of(score: Score, name: str) -> Path:
