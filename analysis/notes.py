@@ -10,8 +10,7 @@ from analysis.filled import Filled
 from analysis.source import Source
 from analysis.stats import Estimate, number
 from experiments.paper import FD, RECONSTRUCTION_FD, Table
-from experiments.paper.scored import scored
-from tokenbridge.metrics.scorers import SCORERS, cautions
+from experiments.paper.scored import cautions
 from tokenbridge.overrides import plain
 
 SCORED = {"generation": ("score", "samples"), "axes": ("score", "samples"), "reconstruction": ("reconstruct", "images")}
@@ -146,11 +145,7 @@ def _cautions(table: Table, cells: Sequence[str], source: Source) -> list[str]:
     found = list[str]()
     for protocol in (source.protocol(cell, stage) for cell in cells if stage):
         for name in source.scorers:
-            about = {key.removeprefix(f"{name}."): value for key, value in protocol.items()}
-            if about.get("features") == name:
-                fd = scored(DISTANCES[table.kind], name) or DISTANCES[table.kind]
-                counts = {what: about["images"], "reference images": about["reference_images"]}
-                found += cautions(SCORERS[name], fd.title, about["features_weights"], counts)
+            found += cautions(DISTANCES[table.kind], name, protocol, what)
     return [f"{line}." for line in dict.fromkeys(found)]
 
 

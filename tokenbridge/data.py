@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from traceback import clear_frames
 
 import numpy as np
 import torch
@@ -81,6 +82,7 @@ def batches(images: Images, size: int, order: Sequence[int] | range | None = Non
     try:
         yield from DataLoader(Subset(images, chosen), size, num_workers=readers, generator=own)
     except UserError as error:
+        clear_frames(error.__traceback__)  # they hold the loader, whose processes would take seconds each to end
         # what a reader sends has its whole traceback before the line
         line = str(error).strip().splitlines()[-1]
         raise UserError(line.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")) from error

@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.paper.columns import AGREEMENT, EXTRAPOLATED
 from experiments.paper.form import Column, Table
+from tokenbridge.metrics import scorers
 from tokenbridge.metrics.scorers import SCORERS
 
 OWN = "digits"
@@ -49,6 +50,16 @@ def scored(column: Column, scorer: str) -> Column | None:
     meaning = _meaning(column, fd).replace("the shipped digit classifier", SEEN_BY[scorer])
     meaning = meaning.replace("at most the number of classes", "higher where images are clear and varied")
     return replace(column, key=f"{stage}/{name}", title=title, meaning=meaning)
+
+
+def cautions(column: Column, scorer: str, protocol: Mapping[str, Any], what: str) -> list[str]:
+    """What must be known of a distance beside a stage's protocol; what: the images that it compares with others."""
+    about = {key.removeprefix(f"{scorer}."): value for key, value in protocol.items()}
+    if about.get("features") != scorer:
+        return []
+    counts = {what: about["images"], "reference images": about["reference_images"]}
+    title = (scored(column, scorer) or column).title
+    return scorers.cautions(SCORERS[scorer], title, about["features_weights"], counts)
 
 
 def by_scorers(columns: Iterable[Column], scorers: Sequence[str]) -> tuple[Column, ...]:
