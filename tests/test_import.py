@@ -79,6 +79,7 @@ def go_on(call, path, family, paths, *stages):
     return load_model(config, inputs, torch.device("cpu")), config
 
 
+@pytest.mark.slow
 def test_sampling_and_the_likelihood_go_on_from_tokenbridge(call, path, paths):
     """The generator gives what the released code gave."""
     model, config = go_on(call, path, "tokenbridge", paths, "sample", "likelihood")

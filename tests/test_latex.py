@@ -115,6 +115,7 @@ def test_a_table_that_is_longer_than_a_page_goes_on(tables: dict[str, Filled], t
     assert "Float too large" not in compiled(tmp_path, "long")
 
 
+@pytest.mark.slow
 def test_the_paper_of_a_report_compiles_with_its_figures(tmp_path: Path) -> None:
     folder = write_source(tmp_path / "report", seeds=2, strengths=(0.0, 4.0))
     (folder / "figures").mkdir()
