@@ -23,7 +23,7 @@ from experiments.options import (
     TrainedOut,
 )
 from tokenbridge.artifacts import Store, writable
-from tokenbridge.config import Runtime
+from tokenbridge.config import Data, Runtime, Score, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
 
@@ -182,7 +182,6 @@ def stats(
     device: Device = "auto",
 ) -> None:
     """Make a file of reference statistics (mu, sigma; Inception's also mu_s, sigma_s) of images."""
-    from tokenbridge.config import Score
     from tokenbridge.metrics.reference import write_statistics
 
     score = build(Score, {"features": features} | ({"weights": weights} if weights else {}))
@@ -209,9 +208,10 @@ def train_autoencoder(
     from tokenbridge import train_autoencoder as module
 
     if images is None:
+        if (size, grey, channels, stride) != (32, False, 4, 8):
+            raise UserError("--size, --grey, --channels and --stride go with a folder of images; name it first")
         _train_again(module.train_autoencoder, out, epochs, seed)
         return
-    from tokenbridge.config import Data
     from tokenbridge.devices import pick_device
     from tokenbridge.image_files import class_count
 
