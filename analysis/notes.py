@@ -13,8 +13,6 @@ from experiments.paper import FD, RECONSTRUCTION_FD, Table
 from experiments.paper.scored import cautions
 from tokenbridge.overrides import plain
 
-SCORED = {"generation": ("score", "samples"), "axes": ("score", "samples"), "reconstruction": ("reconstruct", "images")}
-"""kind of table -> the stage of its Fréchet distances, and what they compare with the reference"""
 DISTANCES = {"generation": FD, "axes": FD, "reconstruction": RECONSTRUCTION_FD}
 """kind of table -> its Fréchet distance"""
 BOLD = (
@@ -141,11 +139,11 @@ def _floor(table: Table, rows: Sequence[tuple[str, Sequence[str]]], source: Sour
 
 def _cautions(table: Table, cells: Sequence[str], source: Source) -> list[str]:
     """What makes a Fréchet distance compare with few others: too few images, other weights."""
-    stage, what = SCORED.get(table.kind, ("", ""))
-    found = list[str]()
-    for protocol in (source.protocol(cell, stage) for cell in cells if stage):
-        for name in source.scorers:
-            found += cautions(DISTANCES[table.kind], name, protocol, what)
+    if table.kind not in DISTANCES:
+        return []
+    column = DISTANCES[table.kind]
+    protocols = [source.protocol(cell, column.key.partition("/")[0]) for cell in cells]
+    found = [line for each in protocols for name in source.scorers for line in cautions(column, name, each)]
     return [f"{line}." for line in dict.fromkeys(found)]
 
 

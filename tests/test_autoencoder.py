@@ -9,6 +9,7 @@ from sklearn.datasets import load_sample_image
 
 from tests.small_scorers import pictures, write_pictures
 from tokenbridge import autoencoder, weight_files
+from tokenbridge import train_autoencoder as training
 from tokenbridge.config import Autoencoder, Data, UserError
 from tokenbridge.data import load, stack
 from tokenbridge.train_autoencoder import evaluate, train_autoencoder
@@ -223,6 +224,25 @@ def test_an_own_autoencoder_is_trained_and_runs(call, tmp_path):
                "reconstruct", cwd=tmp_path)  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert "reconstruct/psnr" in run.stdout
+
+
+@pytest.mark.slow
+def test_an_own_autoencoder_of_grey_images_and_its_quality_in_parts(call, tmp_path, monkeypatch):
+    for label, name in enumerate("ab"):
+        write_pictures(tmp_path / "images" / name, pictures(45, label, 8))
+    words = ["--epochs", "1", "--size", "8", "--stride", "2", "--channels", "2", "--grey", "--out", "one"]
+    qualities = []
+    for pixels in (training.PIXELS, 8 * 8 * 5):
+        monkeypatch.setattr(training, "PIXELS", pixels)
+        done = call("train-autoencoder", "images", *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        qualities.append(json.loads((tmp_path / "one" / "card.json").read_text())["quality"])
+    assert qualities[1]["images"] == qualities[0]["images"] == 18
+    assert qualities[1]["psnr_db"] == pytest.approx(qualities[0]["psnr_db"], abs=0.02)
+    frozen = autoencoder.load_autoencoder(
+        Autoencoder(source="diffusers", path=str(tmp_path / "one"), channels=2, stride=2)
+    )
+    assert frozen.image_channels == 1
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,13 @@ def test_batches_are_the_same_whoever_reads_them(folder, monkeypatch):
         list(data.batches(images, 3))
 
 
+def test_processes_that_torchrun_started_share_the_processors(monkeypatch):
+    monkeypatch.setattr(data.os, "sched_getaffinity", lambda _: range(24), raising=False)
+    for processes, readers in (("1", data.READERS), ("6", 4), ("13", 0)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        assert data._readers() == readers
+
+
 def test_truncated_image_is_named(folder):
     broken = folder / "dog" / "2.png"
     broken.write_bytes(broken.read_bytes()[:200])

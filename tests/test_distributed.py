@@ -89,7 +89,6 @@ def test_two_processes_train_as_one(one, two):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_batch_that_three_processes_cannot_share_evenly(inputs, one, tmp_path):
     assert_near(trained(inputs, tmp_path / "three", 3), one)
 
@@ -137,8 +136,8 @@ def stopped(inputs, out, size, number, rank=0):
     return saved_step(out)
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 @pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_any_number_of_processes_goes_on_from_a_checkpoint(inputs, one, tmp_path, before, after):
     stopped(inputs, tmp_path / "out", before, signal.SIGINT)
     assert_near(trained(inputs, tmp_path / "out", after), one)

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from analysis import effects, figures, table_files, verdicts
-from analysis.report import build
+from analysis.report import build, render
 from analysis.source import read
 from analysis.tables import fill
 from experiments.axes import Axis
@@ -186,7 +186,7 @@ def test_a_marker_of_the_figure_is_filled_just_where_its_bar_leaves_out_zero(tmp
     assert sum(colours) == sum(f for f, row in zip(filled, tested, strict=True) if float(row["corrected half-width"]))
 
 
-def test_the_report_holds_all_of_it(tmp_path):
+def test_the_report_holds_all_of_it_and_stays_the_same(tmp_path):
     folder = write_axes(tmp_path, (LEVELS, DEPTH), by_hand)
     page = build(folder).read_text()
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
@@ -196,6 +196,7 @@ def test_the_report_holds_all_of_it(tmp_path):
     for part in ("Main effects on fd_digits", "Every point of the axes", "quantizer.levels = 64", "b64-d3"):
         assert part in page
     assert "Published numbers stand beside" not in page
+    assert render(read(folder / "source"))["index.html"] == page.encode()
     source = read(folder / "source")
     assert table_files.main_effects(source) == table_files.tables_text(source, ["effects-fd_digits"])
 

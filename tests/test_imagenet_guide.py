@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from experiments.paper import TABLES
 from tests import small_release, small_scorers
+from tests.small import arrays_of
 from tests.small_release import DATA, SIZES
 
 ROOT = Path(__file__).parents[1]
@@ -80,9 +81,8 @@ def test_every_command_of_the_guide(lab: Path) -> None:
     assert len(list(lab.glob("first50/*/*.png"))) == 14
     assert "rfid_tf" in next(lab.glob("tables/1b/*.md")).read_text()
     assert done.stdout.count("score/fid_tf ") == 2  # the released weights and those trained here
-    assert np.load(lab / "tokenbridge-L.npz")["arr_0"].shape == (14, 64, 64, 3)
-    with np.load(lab / "val_stats.npz") as found:
-        assert found["sigma"].shape == (2048, 2048)
+    assert arrays_of(lab / "tokenbridge-L.npz")["arr_0"].shape == (14, 64, 64, 3)
+    assert arrays_of(lab / "val_stats.npz")["sigma"].shape == (2048, 2048)
     assert "images as they were written" in done.stdout
 
 

@@ -52,11 +52,12 @@ def scored(column: Column, scorer: str) -> Column | None:
     return replace(column, key=f"{stage}/{name}", title=title, meaning=meaning)
 
 
-def cautions(column: Column, scorer: str, protocol: Mapping[str, Any], what: str) -> list[str]:
-    """What must be known of a distance beside a stage's protocol; what: the images that it compares with others."""
+def cautions(column: Column, scorer: str, protocol: Mapping[str, Any]) -> list[str]:
+    """What must be known of a Fréchet distance beside the protocol of its stage."""
     about = {key.removeprefix(f"{scorer}."): value for key, value in protocol.items()}
     if about.get("features") != scorer:
         return []
+    what = "images" if column.key.startswith("reconstruct/") else "samples"
     counts = {what: about["images"], "reference images": about["reference_images"]}
     title = (scored(column, scorer) or column).title
     return scorers.cautions(SCORERS[scorer], title, about["features_weights"], counts)
