@@ -18,9 +18,9 @@ from importlib import metadata
 from pathlib import Path
 
 import tokenbridge
-from tokenbridge.artifacts import Store, file_hash
 from tokenbridge.config import Runtime, UserError
-from tokenbridge.provenance import git_state
+from tokenbridge.store.artifacts import Store, file_hash
+from tokenbridge.store.provenance import git_state
 
 ASSETS = Path(tokenbridge.__file__).parent / "assets"
 LEAST_FREE = 2.0
@@ -162,7 +162,7 @@ def _existing(path: Path) -> Path:
 
 def mlflow(store: Store) -> Check:
     """The tracking store, asked without importing MLflow (3.7 s)."""
-    from experiments.mlflow_store import database, shown, tracking_uri
+    from experiments.tracking.store import database, shown, tracking_uri
 
     uri = tracking_uri(store)
     about, remedy = f"{metadata.version('mlflow')}, {shown(uri)}", "start the server or correct MLFLOW_TRACKING_URI"

@@ -15,9 +15,9 @@ from functools import cached_property
 from typing import Any
 
 from experiments import reads
-from tokenbridge.artifacts import Store, digest, read_json, stage_id, writable, write_json
 from tokenbridge.config import CONTINUOUS, HEAD_KINDS, RunConfig, UserError
 from tokenbridge.overrides import settings
+from tokenbridge.store.artifacts import Store, digest, read_json, stage_id, writable, write_json
 
 EXPERIMENT = "tokenbridge"  # in MLflow
 RECONSTRUCTION = ("reconstruct",)
@@ -77,8 +77,7 @@ class Kind:
 
     @property
     def function(self) -> str:
-        others = {"quantizer": "tokenbridge.quantize", "tokenizer": "tokenbridge.train_tokenizer"}
-        return others.get(self.name, f"tokenbridge.{self.name}")
+        return f"tokenbridge.stages.{self.name}"
 
 
 KINDS: dict[str, Kind] = {

@@ -11,21 +11,21 @@ from tokenbridge.config import Autoencoder, Data, RunConfig, UserError
 
 @cache
 def _images(data: Data) -> str:
-    from tokenbridge.image_files import fingerprint  # numpy and Pillow: only where an id is asked for
+    from tokenbridge.data.files import fingerprint  # numpy and Pillow: only where an id is asked for
 
     return fingerprint(data)
 
 
 @cache
 def _weights(autoencoder: Autoencoder) -> str:
-    from tokenbridge.weight_files import fingerprint
+    from tokenbridge.autoencoders.files import fingerprint
 
     return fingerprint(autoencoder)
 
 
 @cache
 def _architecture(autoencoder: Autoencoder) -> dict[str, Any]:
-    from tokenbridge.weight_files import settings_of
+    from tokenbridge.autoencoders.files import settings_of
 
     return settings_of(autoencoder)
 
@@ -38,8 +38,8 @@ def _pictures(config: RunConfig) -> dict[str, Any]:
 
 
 def tokenizer(config: RunConfig) -> dict[str, Any]:
-    from tokenbridge.autoencoder import architecture
-    from tokenbridge.tokenizers import require_trainable
+    from tokenbridge.autoencoders.frozen import architecture
+    from tokenbridge.tokenizers.trained import require_trainable
 
     require_trainable(config)
     trained = config.quantizer.model_dump(include={"kind", "epochs", "seed"}) | {"levels": config.token_levels}
@@ -48,7 +48,7 @@ def tokenizer(config: RunConfig) -> dict[str, Any]:
 
 def latents(config: RunConfig) -> dict[str, Any]:
     """Raises UserError for an autoencoder that does not fit the settings: the id holds no more than its weights."""
-    from tokenbridge.weight_files import require_fit
+    from tokenbridge.autoencoders.files import require_fit
 
     reads = _pictures(config) | config.latents.model_dump()
     if config.quantizer.trained:
@@ -81,7 +81,7 @@ def reconstruct(config: RunConfig) -> dict[str, Any]:
     found = extractor(config) | ({} if config.score.split else {"reference": _reference(config)})
     if config.score.lpips is None:
         return found
-    from tokenbridge.artifacts import file_hash
+    from tokenbridge.store.artifacts import file_hash
 
     try:
         return found | {"lpips": file_hash(Path(config.score.lpips))}

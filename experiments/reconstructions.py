@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.cells import read_metrics
 from experiments.pipeline import RECONSTRUCTION, Cell
-from tokenbridge.artifacts import Store, writable, write_atomic
+from tokenbridge.autoencoders.files import settings_of, sizes_of
 from tokenbridge.config import Autoencoder, RunConfig, Sample, UserError
-from tokenbridge.image_files import class_count
+from tokenbridge.data.files import class_count
 from tokenbridge.overrides import build, override, plain
-from tokenbridge.weight_files import settings_of, sizes_of
+from tokenbridge.store.artifacts import Store, writable, write_atomic
+from tokenbridge.store.runs import read_metrics
 
 DIGITS = "digits"
 SIZE = 256

@@ -15,10 +15,10 @@ from types import FrameType
 from experiments.pipeline import KINDS, Cell, Stage, graph, needing, record
 from experiments.trained import require_imported
 from experiments.work import run_stage
-from tokenbridge.artifacts import JOURNAL, Store, journal_end, read_json
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.distributed import joined, world
 from tokenbridge.overrides import build
+from tokenbridge.store.artifacts import JOURNAL, Store, journal_end, read_json
 
 TICK_SECONDS = 20.0
 

@@ -15,9 +15,9 @@ from typing import Any
 from experiments import paper
 from experiments.pipeline import EXPERIMENT, Cell, Stage, record
 from experiments.presets import preset
-from tokenbridge.artifacts import Store, read_json, writable, write_json
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.overrides import override
+from tokenbridge.store.artifacts import Store, read_json, writable, write_json
 
 PRESET, PLAN = "imagenet256-L", "speed"
 OURS = "autoregressive 1024×4"

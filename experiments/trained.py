@@ -8,13 +8,13 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from experiments.cells import Cell, read_cells
 from experiments.pipeline import JOINT, Stage, differing
 from experiments.pipeline import Cell as Planned
 from experiments.presets import PRESETS
-from tokenbridge.artifacts import Store
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.overrides import build, override, plain
+from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import Cell, read_cells
 
 SHOWN = 4
 """cells that a message lists"""

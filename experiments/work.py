@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.pipeline import Stage
-from tokenbridge.artifacts import Store
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.distributed import World, joined
+from tokenbridge.store.artifacts import Store
 
 
 def run_stage(store: Store, stage: Stage, runtime: Runtime) -> float:

@@ -12,15 +12,15 @@ from typing import Annotated
 import typer
 from filelock import FileLock, Timeout
 
-from experiments.options import DEFAULT_RUNS, Runs
+from experiments.cli.options import DEFAULT_RUNS, Runs
 from slurm import logs as attempts
 from slurm import scheduler, screen, view
 from slurm import sweep as records
 from slurm.screen import count
 from slurm.sweep import Sweep
 from slurm.view import LIVE, UNDER_WAY, View
-from tokenbridge.artifacts import Store
 from tokenbridge.config import UserError
+from tokenbridge.store.artifacts import Store
 
 commands = typer.Typer()
 
@@ -84,7 +84,7 @@ def _track(store: Store, found: View) -> None:
     """Send MLflow what has come since; whatever keeps it from that is one line and no failure."""
     if not _news(store):
         return
-    from experiments import tracking
+    from experiments.tracking import sync as tracking
 
     try:
         tracking.catch_up(store, list(found.sweep.cells))

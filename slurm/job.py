@@ -21,14 +21,14 @@ from typing import Any
 from submitit.core.utils import DelayedSubmission
 from submitit.helpers import TorchDistributedEnvironment
 
-from experiments import live
 from experiments.pipeline import Stage
+from experiments.tracking import live
 from experiments.work import run_stage
 from slurm import sweep
-from tokenbridge.artifacts import Store
 from tokenbridge.config import Runtime, UserError
-from tokenbridge.provenance import job_here
-from tokenbridge.stopping import Interrupted
+from tokenbridge.signals import Interrupted
+from tokenbridge.store.artifacts import Store
+from tokenbridge.store.provenance import job_here
 
 KILL_SECONDS = 600  # after which a job that nobody killed gives up waiting
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from experiments.grid import Grid, Request
+from experiments.grid.request import Grid, Request
 from experiments.pipeline import KINDS
 from experiments.runner import seconds_of_work, time_text
 from experiments.trained import require_imported
 from slurm import plan, resources, rounds, submit
-from tokenbridge.artifacts import Store
 from tokenbridge.config import Runtime, UserError
+from tokenbridge.store.artifacts import Store
 
 MOST_JOBS, MOST_HOURS = 500, 100.0  # beyond which it asks
 

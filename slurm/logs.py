@@ -15,8 +15,8 @@ from slurm import sweep as records
 from slurm import view
 from slurm.status import Word
 from slurm.sweep import CellStages, Job, Sweep
-from tokenbridge.artifacts import Store
 from tokenbridge.config import UserError
+from tokenbridge.store.artifacts import Store
 
 LINES, BYTES = 100, 65_536
 """of the end of a file that are shown"""

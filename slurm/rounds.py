@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 
 from submitit.core.utils import DelayedSubmission
 
-from experiments import run_grid
-from experiments.grid import SPEED, Grid, Request, timed
+from experiments.grid import run as run_grid
+from experiments.grid.request import SPEED, Grid, Request, timed
 from experiments.pipeline import EXPERIMENT, Cell, Stage, graph, record
 from slurm import plan, resources, submit, sweep
 from slurm.job import telling
 from slurm.sweep import CellStages, Sweep
-from tokenbridge.artifacts import Store
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import build
+from tokenbridge.store.artifacts import Store
 
 NAME = re.compile(r"\w[\w.-]*")
 
@@ -126,7 +126,7 @@ def end(store: Store, name: str, only: Iterable[str] | None = None) -> list[swee
     ended = sweep.read(store, name)
     if ended.round < ended.rounds:
         return advance(store, replace(ended, round=ended.round + 1), only)
-    from experiments import tracking
+    from experiments.tracking import sync as tracking
 
     grid = request_of(ended).grid()
     run_grid.write_plan(store, grid, run_grid.final(store, grid))

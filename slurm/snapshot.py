@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from slurm import sweep
-from tokenbridge.artifacts import Store, digest, file_hash, write_json
-from tokenbridge.provenance import git_state
+from tokenbridge.store.artifacts import Store, digest, file_hash, write_json
+from tokenbridge.store.provenance import git_state
 
 HERE = Path(__file__).parents[1]
 PACKAGES = ("tokenbridge", "experiments", "analysis", "slurm")

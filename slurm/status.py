@@ -16,7 +16,7 @@ from experiments.runner import Training, training
 from slurm import sweep as records
 from slurm.answers import RETURNING, Task
 from slurm.sweep import Job
-from tokenbridge.artifacts import Store
+from tokenbridge.store.artifacts import Store
 
 Word = Literal["finished", "running", "requeued", "queued", "blocked", "waiting", "failed", "cancelled", "lost"]
 """requeued: back in the queue after a checkpoint or a node's death; blocked: its inputs are under way; waiting: not

@@ -25,9 +25,9 @@ from slurm.job import StageJob
 from slurm.resources import Cluster, Resources
 from slurm.sweep import Job
 from slurm.view import ask
-from tokenbridge.artifacts import Store, writable
 from tokenbridge.config import Runtime, UserError
-from tokenbridge.provenance import job_here
+from tokenbridge.store.artifacts import Store, writable
+from tokenbridge.store.provenance import job_here
 
 HELD = {"hold": True, "kill-on-invalid-dep": "yes"}
 OWN = re.compile("SLURM_(?!CONF$)|SBATCH_|SRUN_|SUBMITIT_")

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tokenbridge.artifacts import Store, read_json, write_json
 from tokenbridge.config import UserError
+from tokenbridge.store.artifacts import Store, read_json, write_json
 
 Word = Literal["started", "stopped", "finished", "failed", "discarded", "cancelled"]
 """stopped: wrote a checkpoint on a signal, to go on later; discarded: another job had finished the stage meanwhile;
@@ -40,7 +40,7 @@ class Sweep:
 
     name: str
     request: dict[str, Any]
-    """experiments.grid.Request as JSON"""
+    """experiments.grid.request.Request as JSON"""
     cells: dict[str, CellStages]
     """by cell id, of the rounds submitted so far"""
     cluster: str

@@ -15,8 +15,8 @@ from slurm import scheduler, status
 from slurm import sweep as records
 from slurm.status import BROKEN, Planned, State, Word
 from slurm.sweep import CellStages, Job, Sweep
-from tokenbridge.artifacts import Store
 from tokenbridge.config import UserError
+from tokenbridge.store.artifacts import Store
 
 ORDER: tuple[Word, ...] = (
     "failed", "lost", "cancelled", "running", "requeued", "queued", "blocked", "waiting", "finished",

@@ -20,9 +20,9 @@ from filelock import FileLock
 from experiments.pipeline import GENERATION, RECONSTRUCTION, Cell
 from experiments.presets import DIGITS
 from experiments.runner import run_cells
-from tokenbridge.artifacts import Store
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.overrides import override
+from tokenbridge.store.artifacts import Store
 
 TINY = [
     "backbone.width=16", "backbone.encoder_depth=1", "backbone.decoder_depth=1", "backbone.heads=2", "head.width=16",
@@ -51,7 +51,7 @@ def _no_server(monkeypatch):
 @pytest.fixture
 def call(monkeypatch, capsys) -> Callable[..., Any]:
     """The command, in a folder: call("run", "digits", cwd=...)."""
-    from tests import small_command
+    from tests.helpers import command as small_command
 
     def run(*arguments: object, cwd: Path) -> small_command.Done:
         monkeypatch.chdir(cwd)
@@ -88,7 +88,7 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Pat
 @pytest.fixture(scope="session")
 def template(made_once) -> Path:
     """A small runs folder with an empty MLflow file; tests copy it."""
-    from tests import small_runs
+    from tests.helpers import runs as small_runs
 
     return made_once("template", small_runs.template)
 

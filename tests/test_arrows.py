@@ -3,11 +3,11 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers.paths import ROOT
+
 PACKAGES = {"tokenbridge", "experiments", "analysis", "slurm"}
 FORBIDDEN = {
     "tokenbridge": {
@@ -29,22 +29,22 @@ ALLOWED = {
     "analysis": {"analysis", "experiments.axes", "experiments.paper", "tokenbridge.config", "tokenbridge.overrides"},
 }
 # each may import those before it
-ORDER = ["sections", "evaluation", "config", "levels", "quantizers", "backbone", "heads", "generator"]
+ORDER = ["sections", "evaluation", "config", "tokenizers", "model"]
 # of experiments, only they may call analysis and slurm
-COMMANDS = {"experiments.cli", "experiments.grid_command", "experiments.report_command", "experiments.tune_command"}
-READS_MLFLOW = {"analysis.tracked"}
+COMMANDS = {"experiments.cli.main", "experiments.cli.grid", "experiments.cli.report", "experiments.cli.tune"}
+READS_MLFLOW = {"analysis.frame.mlflow"}
 KNOWS_PROCESSES = {
-    "tokenbridge.latents",
-    "tokenbridge.sample",
-    "tokenbridge.shards",
-    "tokenbridge.train",
-    "tokenbridge.trainer",
+    "tokenbridge.stages.latents",
+    "tokenbridge.stages.sample",
+    "tokenbridge.store.shards",
+    "tokenbridge.stages.train",
+    "tokenbridge.model.trainer",
     "experiments.runner",
-    "experiments.tools",
+    "experiments.cli.tools",
     "experiments.work",
     *COMMANDS,
 }
-WRITES_MLFLOW = {"experiments.mlflow_store", "experiments.sender"}
+WRITES_MLFLOW = {"experiments.tracking.store", "experiments.tracking.sender"}
 
 
 def modules():
@@ -95,7 +95,7 @@ def test_core_layers(name, path):
         inner = imported.split(".")[1:] if imported.startswith("tokenbridge.") else []
         if inner and parts[1] in ORDER and inner[0] in ORDER:
             assert ORDER.index(inner[0]) <= ORDER.index(parts[1]), f"{name} imports {imported}"
-        if inner and inner[0] in ("artifacts", "devices", "distributed", "stopping") and parts[1] in ORDER:
+        if inner and inner[0] in ("store", "devices", "distributed", "signals") and parts[1] == "tokenizers":
             raise AssertionError(f"{name} is maths and imports {imported}")
 
 
@@ -103,7 +103,7 @@ def test_core_layers(name, path):
     ("command", "absent"),
     [
         (
-            "import experiments.cli",
+            "import experiments.cli.main",
             ["torch", "mlflow", "pandas", "matplotlib", "diffusers", "scipy", "submitit"],
         ),
         (
@@ -111,12 +111,12 @@ def test_core_layers(name, path):
             ["torch", "mlflow", "pandas", "scipy", "sklearn", "PIL"],
         ),
         (
-            "from experiments.grid import Request; Request(name='x', tables=('ablation', '2a')).grid()",
+            "from experiments.grid.request import Request; Request(name='x', tables=('ablation', '2a')).grid()",
             ["torch", "sklearn", "mlflow", "pandas"],
         ),
-        ("import analysis.load, analysis.report", ["torch", "mlflow", "diffusers"]),
+        ("import analysis.frame.load, analysis.report.build", ["torch", "mlflow", "diffusers"]),
         (
-            "import tokenbridge.generator, tokenbridge.train",
+            "import tokenbridge.model.generator, tokenbridge.stages.train",
             ["diffusers", "mlflow", "pandas", "sklearn", "torch_fidelity"],
         ),
     ],

@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from tokenbridge.artifacts import write_atomic
 from tokenbridge.config import UserError
+from tokenbridge.store.artifacts import write_atomic
 
 RUN_AGAIN = "delete its folder and run again"
 

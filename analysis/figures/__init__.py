@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from analysis.figures import axes, generation, heads, latents, quantization, reconstruction, search, training
 from analysis.figures.form import Drawing, style
-from analysis.source import Source
+from analysis.frame.source import Source
 
 MAKERS: tuple[tuple[str, Callable[[Source], Drawing | None]], ...] = (
     ("1a", latents.latents),

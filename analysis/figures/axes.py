@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 
-from analysis import effect_charts
-from analysis.effect_charts import Panel
-from analysis.effects import PREFIX, effects_on, metrics, over
+from analysis.figures import effect_charts
+from analysis.figures.effect_charts import Panel
 from analysis.figures.form import Drawing
-from analysis.source import Source
+from analysis.frame.source import Source
+from analysis.tables.effects import PREFIX, effects_on, metrics, over
 from experiments.axes import Axis
 from experiments.paper import AGREEMENT, BITS, FD, Column
 from tokenbridge.overrides import plain

@@ -12,11 +12,11 @@ import matplotlib as mpl
 from cycler import cycler
 from matplotlib.figure import Figure
 
-from analysis.mosaic import Pixels
-from analysis.source import Source
+from analysis.figures.mosaic import Pixels
+from analysis.frame.source import Source
 from experiments.paper import Table
 
-STYLE = Path(__file__).parents[1] / "tokenbridge.mplstyle"
+STYLE = Path(__file__).parent / "tokenbridge.mplstyle"
 DARK: dict[str, Any] = {
     "axes.prop_cycle": cycler("color", ["#56b4e9", "#f0a33c", "#3ec49b", "#d896cb", "#a8a8a8"]),
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), "e6e8eb"),

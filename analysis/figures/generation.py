@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis import mosaic
+from analysis.figures import mosaic
 from analysis.figures.form import MARGIN, Drawing, by_class, stages
-from analysis.look import table
-from analysis.mosaic import GAP, LINE, Pixels
-from analysis.source import Source
+from analysis.figures.look import table
+from analysis.figures.mosaic import GAP, LINE, Pixels
+from analysis.frame.source import Source
 from analysis.stats import number
 from experiments.paper import AGREEMENT, BITS, FD, TABLE_1A, TABLE_2A, Column
 from tokenbridge.overrides import plain

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from itertools import chain
 
-from analysis import comparison, stats
-from analysis.comparison import COSTS, GROUPS, Point, rival
+from analysis import stats
+from analysis.figures import comparison
+from analysis.figures.comparison import COSTS, GROUPS, Point, rival
 from analysis.figures.form import Drawing
-from analysis.look import table
-from analysis.source import Source
+from analysis.figures.look import table
+from analysis.frame.source import Source
 from analysis.stats import number
 from experiments.paper import FD, IMAGE_TIME, TABLE_HEADS
 from experiments.paper.columns import PARAMETERS, TRAINING_FLOPS

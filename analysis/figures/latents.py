@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from analysis import latent_charts
+from analysis.figures import latent_charts
 from analysis.figures.form import Drawing, stages
-from analysis.look import table
-from analysis.source import Source
+from analysis.figures.look import table
+from analysis.frame.source import Source
 from analysis.stats import number
 from experiments.paper import TABLE_1A, TABLE_2B
 

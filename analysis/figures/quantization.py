@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from analysis import charts
-from analysis.charts import Quantized, Rebuilt
+from analysis.figures import charts
+from analysis.figures.charts import Quantized, Rebuilt
 from analysis.figures.form import Drawing
-from analysis.look import Z, table
-from analysis.source import Source
-from analysis.trials import AXES
+from analysis.figures.look import Z, table
+from analysis.frame.source import Source
+from analysis.frame.trials import AXES
 from experiments.paper import PSNR, RECONSTRUCTION_FD, TABLE_1A, TABLE_HEADS
 from tokenbridge.config import TRAINED_TOKENS
 

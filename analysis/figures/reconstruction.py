@@ -11,11 +11,11 @@ from matplotlib.colors import Colormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis import mosaic
+from analysis.figures import mosaic
 from analysis.figures.form import MARGIN, Drawing, stages
-from analysis.look import table
-from analysis.mosaic import GAP, LINE, Pixels
-from analysis.source import Source
+from analysis.figures.look import table
+from analysis.figures.mosaic import GAP, LINE, Pixels
+from analysis.frame.source import Source
 from experiments.paper import TABLE_1A, TABLE_HEADS
 from tokenbridge.config import TRAINED_TOKENS
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from analysis import facts, stats
-from analysis.facts import Chosen
+from analysis import stats
 from analysis.figures.form import Drawing
-from analysis.look import table
-from analysis.search_charts import OPEN, Panel, heat_maps
-from analysis.source import Source
+from analysis.figures.look import table
+from analysis.figures.search_charts import OPEN, Panel, heat_maps
+from analysis.frame.source import Source
+from analysis.report import facts
+from analysis.report.facts import Chosen
 from analysis.tuning import Place
 from experiments.paper import TABLE_HEADS
 from tokenbridge.config import TRAINED_TOKENS

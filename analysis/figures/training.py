@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from analysis import charts
+from analysis.figures import charts
 from analysis.figures.form import Drawing
-from analysis.look import table
-from analysis.source import Source
+from analysis.figures.look import table
+from analysis.frame.source import Source
 from experiments.paper import TABLE_2A
 
 

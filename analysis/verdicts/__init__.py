@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from analysis.source import Source
+from analysis.frame.source import Source
 from analysis.verdicts import axes, generation, heads, reconstruction, speed
 from analysis.verdicts.form import Status, Verdict
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from analysis.effects import PREFIX, Effect, effects_on, metrics, over
-from analysis.source import Source
+from analysis.frame.source import Source
 from analysis.stats import number, signed
+from analysis.tables.effects import PREFIX, Effect, effects_on, metrics, over
 from analysis.verdicts.form import NAMES, Verdict
 from experiments.axes import Axis
 from experiments.paper import AGREEMENT, BITS, FD, Column

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from analysis import protocol
-from analysis.against import between
-from analysis.measured import measure
-from analysis.source import Source
+from analysis.frame.source import Source
 from analysis.stats import Estimate, number
+from analysis.tables import protocol
+from analysis.tables.compare import between
+from analysis.tables.measured import measure
 from experiments.paper import BITS, Column, Table
 
 Status = Literal["holds", "does not hold", "undecided", "one seed", "measured"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.source import Source
+from analysis.frame.source import Source
 from analysis.verdicts.form import Verdict, claim, trend
 from experiments.paper import BITS, FD, TABLE_2A, TABLE_2B, TABLE_2C, TABLE_2D, TABLE_2E, Column
 

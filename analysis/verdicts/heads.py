@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.source import Source
+from analysis.frame.source import Source
 from analysis.stats import Estimate
 from analysis.verdicts.form import ONE_SEED, Difference, Status, Verdict, difference, estimates, image_error, show
 from experiments.paper import BITS, FD, TABLE_HEADS, Column

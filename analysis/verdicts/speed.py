@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from analysis.notes import timed_on
-from analysis.source import Source
+from analysis.frame.source import Source
 from analysis.stats import number
+from analysis.tables.notes import timed_on
 from analysis.verdicts.form import Verdict, estimates
 from experiments.paper import RECOMPUTING_MS, STEPWISE_MS, TABLE_5, TOKEN_MS
 

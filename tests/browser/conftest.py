@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 import pytest
 
-from experiments import tracking
-from tests import small_runs
-from tests.missing import missing
-from tests.small_server import free_port, serving
-from tokenbridge.artifacts import Store, read_json, write_json
+from experiments.tracking import sync as tracking
+from tests.helpers import runs as small_runs
+from tests.helpers.machine import missing
+from tests.helpers.server import free_port, serving
+from tokenbridge.store.artifacts import Store, read_json, write_json
 
 SWEEP = "levels"
 LOCAL = ("file:", "data:", "blob:", "about:", "http://127.0.0.1:", "http://127.0.0.1/")

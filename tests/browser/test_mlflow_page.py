@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from tests import small_runs
 from tests.browser.conftest import SWEEP, Served, Visit
+from tests.helpers import runs as small_runs
 
 CELLS = ["b04-cfg1.5", "b04-cfg3.0", "b08-cfg1.5", "b08-cfg3.0"]
 LEVELS, GUIDANCE, DISTANCE = "params.`quantizer.levels`", "params.`sample.guidance`", "metrics.`score/fd_pixels`"

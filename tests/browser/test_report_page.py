@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis import report
-from tests.synthetic_source import write_source
+from analysis.report import build as report
+from tests.helpers.report_source import write_source
 
 COMMITTED = sorted((Path(__file__).parents[2] / "reports").glob("*/index.html"))
 BROKEN = "images => images.filter(image => !image.complete || !image.naturalWidth).map(image => image.alt)"

@@ -12,7 +12,7 @@ import pytest
 
 import slurm
 from slurm import scheduler
-from tests.missing import missing
+from tests.helpers.machine import missing
 
 SCRIPT = Path(slurm.__file__).parent / "cluster.sh"
 ONCE = dict(MIN_JOB_AGE="3600", KILL_INVALID_DEPEND="0")  # as on a cluster that does not cancel by itself

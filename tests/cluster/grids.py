@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.load import frame_from_stages
+from analysis.frame.load import frame_from_stages
 from slurm import sweep
 from tests.conftest import TINY
-from tokenbridge.artifacts import Store
+from tests.helpers.paths import ROOT
+from tokenbridge.store.artifacts import Store
 
-ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "slurm" / "clusters" / "local-slurm.toml"
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
 SECONDS = 1200

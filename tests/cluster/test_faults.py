@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import mlflow_store
+from experiments.tracking import store as mlflow_store
 from slurm import sweep
 from tests.cluster.grids import daemon, end_of, events, grid, journal, on_slurm, stages, tokenbridge
-from tokenbridge.artifacts import Store
+from tokenbridge.store.artifacts import Store
 
 WORDS = grid("faults", "quantizer.levels=4,8,16", seeds=2, settings=("train.epochs=30",))
 TRAININGS = 6

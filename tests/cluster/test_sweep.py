@@ -23,7 +23,7 @@ from tests.cluster.grids import (
     stages,
     tokenbridge,
 )
-from tokenbridge.artifacts import Store
+from tokenbridge.store.artifacts import Store
 
 AXES = ("quantizer.levels=4,8,16", "sample.temperature=0.9,1.0")
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tokenbridge.metrics import fidelity, frechet
+from tokenbridge.metrics import frechet
+from tokenbridge.metrics import sets as fidelity
 from tokenbridge.metrics.extraction import Array, Found, Labels, Real
 from tokenbridge.metrics.scorers import Scorer
 

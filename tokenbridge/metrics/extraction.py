@@ -19,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import nn
 
-from tokenbridge import data
-from tokenbridge.artifacts import Store, digest, write_atomic
 from tokenbridge.config import Data, UserError
+from tokenbridge.data import images as data
+from tokenbridge.store.artifacts import Store, digest, write_atomic
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]

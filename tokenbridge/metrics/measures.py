@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from tokenbridge.metrics import fidelity, frechet
+from tokenbridge.metrics import frechet
+from tokenbridge.metrics import sets as fidelity
 from tokenbridge.metrics.extraction import Array, Found, Images, Labels
 from tokenbridge.metrics.frechet import Statistics
 from tokenbridge.metrics.reference import Reference

@@ -14,9 +14,8 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from tokenbridge import data
-from tokenbridge.artifacts import Store
 from tokenbridge.config import Data, Runtime, Score, UserError
+from tokenbridge.data import images as data
 from tokenbridge.devices import pick_device
 from tokenbridge.metrics import extraction, frechet, reference_files
 from tokenbridge.metrics.extraction import Real
@@ -24,6 +23,7 @@ from tokenbridge.metrics.features import load_extractor
 from tokenbridge.metrics.frechet import Statistics
 from tokenbridge.metrics.reference_files import StatisticsFile
 from tokenbridge.metrics.scorers import SCORERS, weights_hash
+from tokenbridge.store.artifacts import Store
 
 
 @dataclass(frozen=True)

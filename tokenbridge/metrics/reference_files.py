@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenbridge.artifacts import file_hash
 from tokenbridge.config import Score, UserError
-from tokenbridge.image_files import EXTENSIONS
+from tokenbridge.data.files import EXTENSIONS
 from tokenbridge.metrics.scorers import SCORERS, Scorer
+from tokenbridge.store.artifacts import file_hash
 
 Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 IMAGES = "arr_0"

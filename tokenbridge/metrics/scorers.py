@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tokenbridge.artifacts import file_hash
+from tokenbridge.autoencoders.files import CLASSIFIER
 from tokenbridge.config import Score, UserError
-from tokenbridge.weight_files import CLASSIFIER
+from tokenbridge.store.artifacts import file_hash
 
 DINOV2_CODE = "facebookresearch_dinov2_main"
 DINOV2_REPOSITORY = "facebookresearch/dinov2:main"

@@ -12,11 +12,11 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from tokenbridge import rng
-from tokenbridge.artifacts import file_hash, write_json
 from tokenbridge.config import Data
-from tokenbridge.data import load, stack
+from tokenbridge.data.images import load, stack
 from tokenbridge.metrics.features import FEATURES, DigitsClassifier
-from tokenbridge.provenance import environment
+from tokenbridge.store.artifacts import file_hash, write_json
+from tokenbridge.store.provenance import environment
 from tokenbridge.weights import read_half, write_half
 
 NAME = "digits_classifier"

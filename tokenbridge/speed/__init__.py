@@ -1,4 +1,4 @@
-"""Stage `speed`: what one config costs on this device, in time, with random weights; it reads no artifact.
+"""What configs cost on a device, in time, with random weights.
 
 measure() takes many configs, whose heads take turns inside each round: their ratios are those of one run.
 """
@@ -8,19 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from tokenbridge.artifacts import write_json
 from tokenbridge.config import RunConfig, Runtime
-from tokenbridge.devices import pick_device
-from tokenbridge.provenance import environment
 from tokenbridge.speed.comparisons import Comparison, bucketized_encoding, cached_head
 from tokenbridge.speed.heads import measure_tokens
 from tokenbridge.speed.models import IMAGES, MOST_TRAINED, measure_model, reason_to_leave_out
 from tokenbridge.speed.timing import SLOW_SECONDS, Effort
+from tokenbridge.store.provenance import environment
 
 QUICK = Effort(1, (1,), (1,))
 ON_CPU = Effort(5, (1, 256), (1, 64))  # without a cache, 256 tokens take a minute there at the paper's size
@@ -83,16 +80,7 @@ def one_thread(device: torch.device, runtime: Runtime) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
-    """Measure the config by itself."""
-    device = pick_device(runtime)
-    with one_thread(device, runtime):
-        effort = usual(device)
-        metrics = measure({"": config}, device, effort)[""]
-        write_json(out / "metrics.json", {"metrics": metrics, "protocol": protocol(config, device, effort)})
-
-
 __all__ = [
     "ON_CPU", "ON_GPU", "QUICK", "Comparison", "Effort", "bucketized_encoding", "cached_head", "measure", "one_thread",
-    "protocol", "run", "usual",
+    "protocol", "usual",
 ]  # fmt: skip

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from tokenbridge.config import Head, Quantizer, Sample
-from tokenbridge.heads.autoregressive import AutoregressiveHead
-from tokenbridge.quantizers import ScalarQuantizer, fit
+from tokenbridge.model.heads.autoregressive import AutoregressiveHead
 from tokenbridge.rng import generator
 from tokenbridge.speed.heads import open_gates
 from tokenbridge.speed.timing import take_turns
+from tokenbridge.tokenizers.scalar import ScalarQuantizer, fit
 
 CPU = torch.device("cpu")
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from tokenbridge.config import RunConfig, Sample
-from tokenbridge.heads import Head, build_head
-from tokenbridge.heads.autoregressive import AutoregressiveHead
-from tokenbridge.heads.captured import capture, least_ms
-from tokenbridge.heads.residual import ResidualNet
+from tokenbridge.model.heads import Head, build_head
+from tokenbridge.model.heads.autoregressive import AutoregressiveHead
+from tokenbridge.model.heads.residual import ResidualNet
 from tokenbridge.rng import generator, seed_of
+from tokenbridge.speed.captured import capture, least_ms
 from tokenbridge.speed.timing import Effort, reading_rate, summary, take_turns
 
 Draw = Callable[[Tensor, Tensor], Tensor]
@@ -45,7 +45,7 @@ def open_gates(module: nn.Module) -> None:
 class StepByStep(nn.Module):
     """A residual network as released samplers run it: each step computes its own modulations.
 
-    Our heads compute those of many steps in one product, as at_each of tokenbridge.heads.residual says.
+    Our heads compute those of many steps in one product, as at_each of tokenbridge.model.heads.residual says.
     """
 
     def __init__(self, net: ResidualNet):

@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenbridge.backbone import Backbone
-from tokenbridge.batches import Batch, Draws
 from tokenbridge.config import RunConfig
-from tokenbridge.generator import Generator
-from tokenbridge.masking import mask_from_order, masked_count
-from tokenbridge.quantizers import Tokenizer, fit
+from tokenbridge.model.backbone import Backbone
+from tokenbridge.model.batches import Batch, Draws
+from tokenbridge.model.generator import Generator
+from tokenbridge.model.masking import mask_from_order, masked_count
+from tokenbridge.model.trainer import Trainer
 from tokenbridge.rng import generator, seed_of
-from tokenbridge.sample import draws
 from tokenbridge.speed.heads import open_gates
 from tokenbridge.speed.timing import summary, take_turns
-from tokenbridge.tokenizers import CODEBOOK, finish
-from tokenbridge.trainer import Trainer
+from tokenbridge.stages.sample import draws
+from tokenbridge.tokenizers.scalar import Tokenizer, fit
+from tokenbridge.tokenizers.trained import CODEBOOK, finish
 
 IMAGES = 8  # sampled at once
 MOST_TRAINED = 64  # images of a training step; of a larger global batch, one process has a part
@@ -44,8 +44,8 @@ def measure_model(config: RunConfig, device: torch.device, rounds: int) -> dict[
     """One config: image_ms, train_images_per_second; on a GPU also image_compiled_ms and peak_memory_mb.
 
     image_ms: milliseconds an image of a whole sampling run of IMAGES together, with the config's sample settings;
-    without the autoencoder, which all share. A training step is that of tokenbridge.train: forward, backward, clip,
-    AdamW, moving average. peak_memory_mb: largest memory that the training step held, MiB.
+    without the autoencoder, which all share. A training step is that of tokenbridge.stages.train: forward, backward,
+    clip, AdamW, moving average. peak_memory_mb: largest memory that the training step held, MiB.
     """
     return _sampling(config, device, rounds) | _training(config, device, rounds)
 

@@ -1,0 +1,189 @@
+"""Runs to a tidy frame, and the source folder that a report is built from.
+
+In a notebook: frame = load.runs("runs"), and load.describe(frame) says what its metrics are.
+
+One row a cell, which is one configuration with its seeds and its scorer; columns in this order: cell, name, experiment,
+run_id, stage.<kind>, the settings (`quantizer.levels`, with the types of the config; lists as JSON text),
+`<kind>/<metric>` as float64 (NaN where the stage has not run), and protocol.<kind> as JSON text.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.frame import mlflow as tracked
+from analysis.frame import runs_folder
+from analysis.frame.cache import cached
+from analysis.frame.describe import describe
+from analysis.frame.source import CURVES, planned
+from tokenbridge.config import RunConfig, UserError
+from tokenbridge.overrides import settings
+
+__all__ = ["collect", "describe", "frame", "frame_from_stages", "runs"]
+
+FIRST = ("cell", "name", "experiment", "run_id")
+KINDS = ("tokenizer", "latents", "quantizer", "reconstruct", "train", "likelihood", "sample", "score", "speed")
+WITH_EXAMPLES = ("latents", "quantizer", "reconstruct", "sample")
+WITH_CURVES = ("2a",)
+"""tables whose trainings a figure shows"""
+
+
+def runs(place: str | Path = "runs") -> pd.DataFrame:
+    """All cells that MLflow has, by name: one row a cell, its settings, metrics and protocols as columns.
+
+    place: a runs folder (then MLFLOW_TRACKING_URI, or its own mlflow.db) or the address of an MLflow server. UserError
+    where nothing has been tracked or MLflow cannot be read.
+
+        from analysis import load
+        frame = load.runs("runs")
+        frame.groupby("quantizer.levels")["score/fd_digits"].mean()
+        load.describe(frame).loc["score/fd_digits"]        # title, unit, which way is better, meaning, protocol
+    """
+    if "://" in str(place):
+        return frame(None, str(place))
+    own = f"sqlite:///{Path(place).resolve() / 'mlflow.db'}"
+    return frame(None, os.environ.get("MLFLOW_TRACKING_URI") or own)
+
+
+def frame(store_root: Path | None, uri: str, cells: Sequence[str] | None = None) -> pd.DataFrame:
+    """The frame of these cells, in this order, from MLflow.
+
+    cells=None: all that the store has, or without a store all that MLflow has, by name. UserError where MLflow lacks
+    one of them or cannot be read.
+    """
+    if cells is None:
+        found = cached(uri, lambda: _by_name(list(tracked.rows(uri).values())))
+        cells = None if store_root is None else runs_folder.cell_ids(store_root)
+        if cells is None or (len(cells) == len(found) and set(cells) == set(found["cell"])):
+            return found
+        return _by_name(_chosen(tracked.rows(uri), cells, uri))
+    return _tidy(_chosen(tracked.rows(uri), cells, uri))
+
+
+def _chosen(rows: Mapping[str, dict[str, Any]], cells: Sequence[str], uri: str) -> list[dict[str, Any]]:
+    for id in cells:
+        if id not in rows:
+            raise UserError(f"cell {id} is not in MLflow at {tracked.shown(uri)}; run `tokenbridge sync` first")
+    return [rows[id] for id in cells]
+
+
+def _by_name(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    return _tidy(sorted(rows, key=lambda row: (row["name"] or "", row["cell"])))
+
+
+def frame_from_stages(root: Path, cells: Sequence[str] | None = None) -> pd.DataFrame:
+    """The same frame from the stages' folders alone; run_id, which only MLflow knows, is empty."""
+    found = [runs_folder.read_cell(root, id) for id in (runs_folder.cell_ids(root) if cells is None else cells)]
+    rows = [runs_folder.cell_values(root, cell) for cell in found]
+    return _by_name(rows) if cells is None else _tidy(rows)
+
+
+def collect(root: Path, uri: str, plan: Mapping[str, Any], source: Path) -> None:
+    """Write a report's source folder: frame.csv (from MLflow), plan.json, curves.csv, examples/, manifests/.
+
+    The folder appears whole or stays as it was. What a cell has not run yet is left out; a finished stage whose files
+    cannot be read is a UserError.
+    """
+    source.parent.mkdir(parents=True, exist_ok=True)
+    work, old = (source.with_name(f".{source.name}.{word}") for word in ("partial", "old"))
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        _write_source(root, uri, plan, work)
+        shutil.rmtree(old, ignore_errors=True)
+        if source.exists():
+            source.rename(old)
+        work.rename(source)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_source(root: Path, uri: str, plan: Mapping[str, Any], out: Path) -> None:
+    cells = list(dict.fromkeys(cell for _, cell in planned(plan)))
+    own = {cell: runs_folder.read_cell(root, cell) for cell in cells}
+    stages = {id: kind for cell in cells for kind, id in own[cell]["stages"].items()}
+    pictured = {id for cell in _pictured(plan) for id in own[cell]["stages"].values()}
+    trained = dict.fromkeys(
+        own[row["cell"]]["stages"].get("train") for row in plan["rows"] if row["table"] in WITH_CURVES
+    )
+    for folder in (out / "examples", out / "manifests"):
+        folder.mkdir(parents=True)
+    known, measured = frame(root, uri, cells), [runs_folder.cell_values(root, own[cell]) for cell in cells]
+    _require_agreement(root, known, _tidy(measured), uri)
+    _told(known, measured).to_csv(out / "frame.csv", index=False, lineterminator="\n")
+    (out / "plan.json").write_text(_json(plan))
+    curves = [point for id in trained if id for point in runs_folder.curve(root, id)]
+    pd.DataFrame(curves, columns=CURVES).to_csv(out / "curves.csv", index=False, lineterminator="\n")
+    for id, kind in stages.items():
+        if not runs_folder.finished(root, id):
+            continue
+        manifest = {key: value for key, value in runs_folder.read_manifest(root, id).items() if key != "host"}
+        (out / "manifests" / f"{id}.json").write_text(_json(manifest))
+        if kind in WITH_EXAMPLES and id in pictured and runs_folder.has_examples(root, id, kind):
+            runs_folder.copy_examples(root, id, out / "examples" / f"{id}.npz")
+
+
+def _pictured(plan: Mapping[str, Any]) -> list[str]:
+    """Cells whose images figures can show: the first seed of each row, and those of confidence-guided generation."""
+    first: dict[tuple[str, str], str] = {}
+    for row in plan["rows"]:
+        first.setdefault((row["table"], row["label"]), row["cell"])
+    return [*first.values(), *(each["cell"] for each in plan.get("confidence") or [])]
+
+
+def _told(frame: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The frame with the word nan where a stage measured that, so that a CSV file tells it from nothing measured."""
+    odd = {key for row in rows for key, value in row.items() if "/" in key and math.isnan(value)}
+    words = {}
+    for key in odd:
+        nan = [math.isnan(row.get(key, 0.0)) for row in rows]
+        words[key] = frame[key].astype(object).mask(pd.Series(nan, index=frame.index), "nan")
+    return frame.assign(**words)
+
+
+def _require_agreement(root: Path, known: pd.DataFrame, measured: pd.DataFrame, uri: str) -> None:
+    """MLflow has every number that the stages left; a report must not show less, or older ones."""
+    columns = list(dict.fromkeys(str(column) for column in (*known, *measured) if "/" in str(column)))
+    there, here = known.reindex(columns=columns), measured.reindex(columns=columns)
+    for column in columns:
+        pairs = zip(there[column], here[column], strict=True)
+        behind = [at for at, (old, new) in enumerate(pairs) if old != new and not (math.isnan(old) and math.isnan(new))]
+        if not behind:
+            continue
+        name, stage = measured["name"].iloc[behind[0]], measured[f"stage.{column.partition('/')[0]}"].iloc[behind[0]]
+        if not runs_folder.finished(root, stage):
+            raise UserError(
+                f"stage {stage} of cell {name} is gone from {root / 'stages'}, though MLflow has its numbers;"
+                " run the cell again"
+            )
+        raise UserError(
+            f"{column} of cell {name} is not what its stage left (MLflow at {tracked.shown(uri)} is behind);"
+            " run `tokenbridge sync` first"
+        )
+
+
+def _tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows with columns in one order and values that a CSV file keeps."""
+    present = {key: None for row in rows for key in row}
+    kinds = [kind for kind in KINDS if f"stage.{kind}" in present]
+    kinds += sorted({key.removeprefix("stage.") for key in present if key.startswith("stage.")} - set(kinds))
+    stages, protocols = ([f"{word}.{kind}" for kind in kinds] for word in ("stage", "protocol"))
+    metrics = [key for kind in kinds for key in sorted(present) if key.startswith(f"{kind}/")]
+    others = set(present) - {*FIRST, *stages, *protocols, *metrics}
+    known = [key for key in settings(RunConfig) if key in others]
+    columns = [*FIRST, *stages, *known, *sorted(others - set(known)), *metrics, *(p for p in protocols if p in present)]
+    values = [{k: json.dumps(v) if isinstance(v, list | tuple) else v for k, v in row.items()} for row in rows]
+    table = pd.DataFrame(values, columns=pd.Index(columns))
+    return table.astype({key: "float64" for key in metrics})
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, default=list) + "\n"

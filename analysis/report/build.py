@@ -1,0 +1,98 @@
+"""A report from its source folder alone: page, report.md, paper.tex, tables and figures. Same source, same bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from analysis import figures
+from analysis.frame.source import Source, read
+from analysis.report import facts, html
+from analysis.report import latex as latex_document
+from analysis.report import markdown as markdown_document
+from analysis.report.contents import contents
+from analysis.report.html import Picture
+from analysis.tables import effects, latex
+from analysis.tables import fill as tables
+from analysis.tables import text as table_files
+from analysis.tables.filled import Filled
+
+PAGE, MARKDOWN, PAPER = "index.html", "report.md", "paper.tex"
+PARTS = {"tables": (".md", ".csv", ".tex", ".html"), "figures": (".png", ".pdf", ".csv")}
+"""folders that a report owns, and the kinds of files in them that are its own to replace"""
+FORMS = {
+    "md": table_files.to_markdown,
+    "csv": table_files.to_csv,
+    "tex": latex.to_latex,
+    "html": html.table_page,
+}
+"""ending of a table's file -> what writes it"""
+
+
+def build(folder: Path, mlflow: str = "") -> Path:
+    """Build `folder` from `folder/source`: index.html, report.md, paper.tex, tables/, figures/. Returns the page.
+
+    mlflow: address of the server that numbers link to; where it is empty, the one that the plan names, if any.
+    UserError where the source lacks something or a table would mix protocols; then nothing is written.
+    """
+    source = read(folder / "source")
+    files = render(source, mlflow or source.plan.get("mlflow", ""))
+    for name, endings in PARTS.items():
+        (folder / name).mkdir(exist_ok=True)
+        for path in (folder / name).iterdir():
+            if path.suffix in endings and f"{name}/{path.name}" not in files:
+                path.unlink()
+    for name, content in files.items():
+        write(folder / name, content)
+    return folder / PAGE
+
+
+def render(source: Source, mlflow: str = "") -> dict[str, bytes]:
+    """Every file of the report by its path within the report's folder."""
+    filled = [tables.fill(table, source) for table in source.tables] + effects.filled(source)
+    points = facts.search_csv(source)
+    files: dict[str, bytes] = {"tables/search.csv": points.encode()} if points else {}
+    for table in filled:
+        for ending, form in FORMS.items():
+            files[f"tables/table-{table.table.id}.{ending}"] = form(table).encode()
+    pictures = []
+    for light, dark in zip(figures.draw(source), figures.draw(source, dark=True), strict=True):
+        png = _image(light.figure, "png", dark=False)
+        files[f"figures/{light.name}.png"] = png
+        files[f"figures/{light.name}.pdf"] = _image(light.figure, "pdf", dark=False)
+        if light.data:
+            files[f"figures/{light.name}.csv"] = light.data.encode()
+        pictures.append(Picture(light, png, _image(dark.figure, "png", dark=True)))
+    found = contents(source, filled, [picture.drawing for picture in pictures], mlflow)
+    files[PAGE] = html.page(found, pictures).encode()
+    files[MARKDOWN] = markdown_document.report(found).encode()
+    files[PAPER] = latex_document.paper(found).encode()
+    return files
+
+
+def page(source: Source, filled: Sequence[Filled], pictures: Sequence[Picture], mlflow: str = "") -> str:
+    """The page alone."""
+    return html.page(contents(source, filled, [picture.drawing for picture in pictures], mlflow), pictures)
+
+
+def _image(figure: Figure, format: str, dark: bool) -> bytes:
+    """A figure as bytes that hold neither a date nor the program's name."""
+    nothing = ("Software",) if format == "png" else ("Creator", "Producer", "CreationDate")
+    out = io.BytesIO()
+    with figures.style(dark):
+        figure.savefig(out, format=format, metadata=dict.fromkeys(nothing))
+    return out.getvalue()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

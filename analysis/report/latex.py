@@ -1,0 +1,98 @@
+"""paper.tex: a report as one document that pdflatex compiles beside the report's tables/ and figures/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from analysis.figures import Drawing
+from analysis.report.contents import Contents
+from analysis.tables.filled import Filled
+from analysis.tables.latex import to_latex
+from analysis.tables.latex_text import escape
+
+PREAMBLE = r"""
+% Compile in this folder with pdflatex, twice. The figures are figures/*.pdf; each table is also in tables/.
+\documentclass[10pt]{article}
+\usepackage[T1]{fontenc}
+\usepackage[utf8]{inputenc}
+\usepackage{lmodern,textcomp,amsmath,booktabs,graphicx}
+\usepackage[a4paper,margin=20mm]{geometry}
+\setlength{\parindent}{0pt}
+\setlength{\parskip}{4pt plus 1pt}
+\setlength{\emergencystretch}{3em}
+\renewcommand{\topfraction}{.95}
+\renewcommand{\textfraction}{.05}
+\renewcommand{\floatpagefraction}{.7}
+\setcounter{topnumber}{4}
+\setcounter{totalnumber}{6}
+\date{}
+"""
+HEIGHT = 0.8
+"""of a page's text, the most that a figure takes"""
+
+
+def paper(contents: Contents) -> str:
+    lines = [PREAMBLE.lstrip() + rf"\title{{{escape(contents.title)}}}", r"\begin{document}", r"\maketitle", ""]
+    lines += [escape(contents.lead), "", r"\section*{Summary}", *_summary(contents), ""]
+    lines += [f"{escape(note)}\n" for note in contents.notes]
+    if contents.reading:
+        lines += [r"\section*{How to read it}", *_meanings(contents.reading)]
+    for heading, tables in contents.sections:
+        lines += [rf"\section*{{{escape(heading)}}}", ""]
+        for filled in tables:
+            lines += _table(filled, contents)
+        lines += [r"\clearpage", ""]
+    lines += [r"\section*{Columns}", *_columns(contents)]
+    lines += [r"\section*{Protocol}", *_facts(contents.protocols)]
+    if contents.search:
+        lines += _facts([("Search for guidance and temperature", contents.search)])
+    lines += [r"\section*{Environment}", *_list(contents.environment), "", r"\end{document}", ""]
+    return "\n".join(lines)
+
+
+def _summary(contents: Contents) -> list[str]:
+    items = [rf"\item[{escape(verdict.status)}] {escape(verdict.text)}" for verdict in contents.verdicts]
+    return [r"\begin{description}", *items, r"\end{description}"] if items else []
+
+
+def _table(filled: Filled, contents: Contents) -> list[str]:
+    figures = [line for drawing in contents.illustrating(filled.table.id) for line in _figure(drawing)]
+    return [to_latex(filled, contents.table_notes[filled.table.id]), *figures, ""]
+
+
+def _columns(contents: Contents) -> list[str]:
+    """What the columns of all tables mean, as in their order no column is explained twice."""
+    columns = [column for filled in contents.tables for column in contents.glossary[filled.table.id]]
+    return _meanings([(column.title, column.meaning) for column in columns])
+
+
+def _meanings(terms: Iterable[tuple[str, str]]) -> list[str]:
+    return [rf"\textbf{{{escape(term)}}} {escape(meaning)}." + "\n" for term, meaning in terms]
+
+
+def _figure(drawing: Drawing) -> list[str]:
+    size = rf"width=\linewidth,height={HEIGHT}\textheight,keepaspectratio"
+    return [
+        r"\begin{figure}[htbp]",
+        r"\centering",
+        rf"\includegraphics[{_natural(drawing, size)}]{{figures/{drawing.name}.pdf}}",
+        rf"\caption{{{escape(drawing.title)}. {escape(drawing.caption)}}}",
+        rf"\label{{fig:{drawing.name}}}",
+        r"\end{figure}",
+    ]
+
+
+def _natural(drawing: Drawing, size: str) -> str:
+    """A figure that is smaller than the line keeps its size: its text is meant to be read at it."""
+    width = drawing.figure.get_size_inches()[0]
+    return f"width={width:.2f}in" if width < 6.6 and drawing.figure.get_size_inches()[1] < 7.5 else size
+
+
+def _facts(groups: Iterable[tuple[str, Sequence[tuple[str, str]]]]) -> list[str]:
+    return [line for heading, fields in groups for line in (rf"\subsection*{{{escape(heading)}}}", *_list(fields))]
+
+
+def _list(fields: Sequence[tuple[str, str]]) -> list[str]:
+    return [rf"\textbf{{{escape(name)}}} {escape(value)}\\" for name, value in fields[:-1]] + [
+        rf"\textbf{{{escape(name)}}} {escape(value)}" for name, value in fields[-1:]
+    ]

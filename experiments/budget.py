@@ -1,0 +1,130 @@
+"""What a configuration takes, before anything runs: without data, weights or memory of the model's size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.runner import time_text
+from tokenbridge.autoencoders import files as weight_files
+from tokenbridge.autoencoders import ldm
+from tokenbridge.config import RunConfig, UserError
+from tokenbridge.data.files import digits, files
+from tokenbridge.model import costs
+from tokenbridge.stages.latents import SPLITS, Split, stored_bytes
+
+SAMPLES = 50_000
+IMAGENET: Mapping[Split, int] = {"train": 1_281_167, "held-out": 50_000}
+IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Devices, and what they reach. Rates are a device's peaks in TFLOP/s; of these, `utilization` is reached."""
+
+    devices: int = 8
+    tflops: float = 312.0
+    """of training in bfloat16: an A100's"""
+    tflops_float32: float = 19.5
+    """of what runs in float32 (sampling, encoding): an A100's without TF32"""
+    utilization: float = 0.4
+    accumulate: int = 1
+
+    def seconds(self, operations: float, low: bool) -> float:
+        """Of one device."""
+        return operations / (1e12 * (self.tflops if low else self.tflops_float32) * self.utilization)
+
+
+def lines(config: RunConfig, machine: Machine, images: Mapping[Split, int | None]) -> list[str]:
+    """The plan; images: of each split where its folder is not here. UserError for a pair that cannot work."""
+    config.require_pair()
+    counts, source = image_counts(config, images)
+    steps = config.train.epochs * (counts["train"] // config.train.batch)
+    if steps == 0:
+        raise UserError(f"train.batch={config.train.batch} must be at most {counts['train']}, the training images")
+    model = costs.empty_generator(config)
+    autoencoder, what = _autoencoder(config)
+    step, drawn = costs.training_step_flops(config), costs.sampling_flops(config) + autoencoder.get("decode", 0)
+    encoding = autoencoder.get("encode", 0) * (counts["train"] * (1 + config.latents.flip) + counts["held-out"])
+    times = {
+        "latents": machine.seconds(encoding, low=False),
+        "training": machine.seconds(step * steps, low=config.train.precision == "bfloat16"),
+        f"{SAMPLES:,} samples": machine.seconds(drawn * SAMPLES, low=False),
+    }
+    return [
+        f"parameters  {costs.parameters(model):,}: backbone {costs.parameters(model.backbone):,}, head"
+        f" {costs.parameters(model.head):,}; autoencoder {what}",
+        f"latents     {stored_bytes(config, counts) / 1e9:.2f} GB of {config.latents.dtype}"
+        f"{', mirror images as well' if config.latents.flip else ''}: {counts['train']:,} and {counts['held-out']:,}"
+        f" images ({source}) of {config.positions} positions × {config.autoencoder.channels} channels",
+        f"training    {steps:,} steps of {config.train.batch:,} images, {_tera(step)} a step",
+        *memory(config, machine, costs.parameters(model)),
+        f"sampling    {_tera(drawn)} an image: {config.sample.iterations} iterations, guidance"
+        f" {config.sample.guidance:g}, the autoencoder's decoder {'included' if autoencoder else 'left out'}",
+        f"time        at {machine.utilization:.0%} of {machine.tflops:g} TFLOP/s in bfloat16 and"
+        f" {machine.tflops_float32:g} in float32 a device:",
+        *(
+            f"  {name:<15} {seconds / 3600:>10,.2f} device-hours, {time_text(seconds / machine.devices)} on"
+            f" {machine.devices}"
+            for name, seconds in times.items()
+        ),
+    ]
+
+
+def image_counts(config: RunConfig, given: Mapping[Split, int | None]) -> tuple[dict[Split, int], str]:
+    """Images of each split, and where the numbers come from: the data, else the options, else ImageNet's."""
+    data = config.data
+    if data.source == "digits" or Path(data.path or "").is_dir():
+        labels = digits(data)[1] if data.source == "digits" else files(data, "train")[1]
+        if data.held_out_path is not None:
+            return {"train": len(labels), "held-out": len(files(data, "held-out")[1])}, "counted"
+        members = [int((labels == label).sum()) for label in range(data.classes)]
+        held_out = sum(max(1, round(count * data.test_fraction)) for count in members)
+        return {"train": len(labels) - held_out, "held-out": held_out}, "counted"
+    known: Mapping[Split, int] = IMAGENET if data.classes == IMAGENET_CLASSES else {}
+    found: dict[Split, int] = {split: given[split] or known.get(split, 0) for split in SPLITS}
+    if lacking := [split for split, count in found.items() if not count]:
+        raise UserError(
+            f"data.path={data.path} is not here, and data.classes={data.classes} is not ImageNet's; say how many images"
+            f" it has with --{lacking[0]}-images"
+        )
+    return found, "given" if any(given.values()) else f"ImageNet's, for {data.path} is not here"
+
+
+def _tera(operations: float) -> str:
+    return f"{operations / 1e12:,.{0 if operations >= 1e14 else 3}f} TFLOP"
+
+
+def memory(config: RunConfig, machine: Machine, parameters: int) -> list[str]:
+    """Of one device in training: float32 weights, gradients, AdamW's moments, EMA, and what is kept for backward."""
+    share = -(-config.train.batch // (machine.devices * machine.accumulate))
+    kept = {
+        "weights": 4 * parameters,
+        "gradients": (4 if machine.devices == 1 else 8) * parameters,  # and the vector in which processes add them
+        "AdamW": 8 * parameters,
+        "EMA": 4 * parameters,
+        "activations": costs.activation_bytes(config, share),
+    }
+    parts = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in kept.items())
+    return [
+        f"memory      {sum(kept.values()) / 1e9:.1f} GB on each of {machine.devices} devices, {share} images at once:"
+        f" {parts}",
+        "            (activations: what each operator keeps for the backward pass, counted without values; what it"
+        " takes while it runs is not in it)",
+    ]
+
+
+def _autoencoder(config: RunConfig) -> tuple[dict[str, int], str]:
+    """What costs.autoencoder_costs says, and in words; nothing where the architecture is not known here."""
+    own, note = config.autoencoder, ""
+    if own.path is None or Path(own.path).exists():
+        settings = weight_files.settings_of(own)
+    elif own.source == "ldm" and weight_files.sizes_of(ldm.KL16)[:2] == (own.channels, own.stride):
+        settings, note = ldm.KL16, f" as published, for {own.path} is not here"
+    else:
+        return {}, f"unknown, for {own.path} is not here"
+    weight_files.require_sizes(own, weight_files.sizes_of(settings))
+    found = costs.autoencoder_costs(settings, config.data.image_size)
+    total = found["encoder"] + found["decoder"]
+    return found, f"{total:,} (encoder {found['encoder']:,}, decoder {found['decoder']:,}){note}"

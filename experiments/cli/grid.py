@@ -1,0 +1,176 @@
+"""The command `tokenbridge grid`, and how a command that runs cells ends."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from experiments.cli.options import (
+    DEFAULT_BATCH,
+    DEFAULT_RUNS,
+    DEMO_JOBS,
+    Accumulate,
+    Batch,
+    Device,
+    Jobs,
+    Runs,
+    Threads,
+)
+from tokenbridge.config import Runtime, UserError
+from tokenbridge.distributed import require_one
+from tokenbridge.overrides import build
+from tokenbridge.store.artifacts import Store
+
+if TYPE_CHECKING:
+    from experiments.grid.request import Grid
+    from experiments.pipeline import Cell
+    from experiments.runner import Failure
+
+PLACES = ("local", "slurm", "debug")
+
+
+def grid(
+    tables: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="tables of the paper (1a, 1b, 2a to 2e, heads, 5, figure-8), or a named grid: ablation",
+            metavar="[TABLE|GRID]...",
+        ),
+    ] = None,
+    axes: Annotated[
+        list[str] | None,
+        typer.Option("--axis", help="a setting and its values, such as quantizer.levels=16,32; repeatable"),
+    ] = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="vary one axis at a time, the others as in the base; not the full product")
+    ] = False,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="setting of the base, such as train.epochs=100; repeatable")
+    ] = None,
+    preset: Annotated[str, typer.Option("--preset", help="base configuration")] = "digits",
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", min=1, help="training seeds of each row or cell (default: 3; 1 for axes alone)"),
+    ] = None,
+    on: Annotated[
+        str,
+        typer.Option("--on", help="where stages run: local, slurm, or debug (here in turn, with tracebacks)"),
+    ] = "local",
+    cluster: Annotated[
+        str, typer.Option("--cluster", help="with --on slurm: file of resources, or name in slurm/clusters")
+    ] = "cluster.toml",
+    yes: Annotated[bool, typer.Option("--yes", help="with --on slurm: submit without asking, however much")] = False,
+    jobs: Jobs = DEMO_JOBS,
+    threads: Threads = None,
+    device: Device = "auto",
+    batch: Batch = DEFAULT_BATCH,
+    accumulate: Accumulate = 1,
+    search_images: Annotated[
+        int | None,
+        typer.Option("--search-images", min=50, help="images of a point and training seed, where guidance is searched"),
+    ] = None,
+    points: Annotated[
+        str,
+        typer.Option(
+            "--points",
+            help="guidance and temperature of tables: own (searched for each row), base (the base's, for all rows),"
+            " or one point for all rows, such as 1.5,0.9",
+        ),
+    ] = "own",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what would run, for how long, and run nothing")
+    ] = False,
+    first: Annotated[
+        bool, typer.Option("--try", help="run the first cell only, here, and say what the rest would take")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option("--name", help="of the sweep and its report (default: the named grid's, else grid)")
+    ] = None,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Run tables of the paper, or a grid over axes, or both; what is finished or shared runs once.
+
+    Example: tokenbridge grid --axis quantizer.levels=16,32 --axis sample.temperature=0.9,1.0 --on slurm --dry-run
+    """
+    from experiments import presets
+    from experiments.axes import GRIDS
+    from experiments.grid import run as run_grid
+    from experiments.grid.request import Request
+
+    require_one("grid")
+    if on not in PLACES:
+        raise UserError(f"--on={on} must be one of {', '.join(PLACES)}")
+    words = tuple(tables or ())
+    request = Request(
+        name=name or (words[0] if len(words) == 1 and words[0] in GRIDS else "grid"),
+        preset=preset,
+        tables=words,
+        axes=tuple(axes or ()),
+        each=each,
+        assignments=tuple(assignments or ()),
+        seeds=seeds,
+        images=search_images,
+        points=points,
+    )
+    store, asked, jobs = Store(runs), request.grid(), 1 if on == "debug" else jobs
+    if dry_run:
+        _forecast(store, asked, jobs, cluster if on == "slurm" else None)
+        return
+    threads = threads or presets.THREADS.get(preset)
+    runtime = build(Runtime, {"device": device, "threads": threads, "batch": batch, "accumulate": accumulate})
+    if first:
+        _try(store, asked, jobs, runtime)
+        return
+    if on == "slurm":
+        from slurm import launch
+
+        launch.start(store, request, asked, cluster, runtime, shlex.join(["tokenbridge", *sys.argv[1:]]), yes)
+        return
+    failures = run_grid.run(store, asked, runtime, jobs)
+    if failures and on == "debug":
+        raise failures[0].error
+    end_with(failures)
+    print(f"report: tokenbridge report {request.name}")
+
+
+def _forecast(store: Store, asked: Grid, jobs: int, cluster: str | None) -> None:
+    from experiments.grid.forecast import forecast
+
+    print("\n".join(forecast(store, asked, jobs)))
+    if cluster is not None:
+        from slurm import launch
+
+        print("\n".join(launch.cost(store, asked, cluster).lines))
+
+
+def _try(store: Store, asked: Grid, jobs: int, runtime: Runtime) -> None:
+    from experiments.grid.forecast import forecast
+    from experiments.pipeline import EXPERIMENT
+    from experiments.runner import attempt_cells
+
+    end_with(attempt_cells(store, [asked.sample], runtime, EXPERIMENT, jobs))
+    print_metrics(store, asked.sample)
+    print("the whole grid, of which this cell is finished:", *forecast(store, asked, jobs), sep="\n")
+
+
+def end_with(failures: Sequence[Failure]) -> None:
+    """Stop with a list of what failed and why, one line each; exit code 1."""
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    if failures:
+        print("the same command tries these again and nothing else", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def print_metrics(store: Store, cell: Cell) -> None:
+    """Every metric of a cell, one a line."""
+    for stage in cell.stages():
+        path = store.folder(stage.id) / "metrics.json"
+        if path.exists():
+            for key, value in json.loads(path.read_text())["metrics"].items():
+                print(f"{f'{stage.kind.name}/{key}':<44} {value:.6g}")

@@ -1,0 +1,142 @@
+"""The command `tokenbridge`. Heavy libraries are imported where a command needs them, so that --help is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from experiments.cli.grid import end_with, grid, print_metrics
+from experiments.cli.options import (
+    DEFAULT_BATCH,
+    DEFAULT_REPORTS,
+    DEFAULT_RUNS,
+    DEMO_JOBS,
+    Accumulate,
+    Batch,
+    Device,
+    Jobs,
+    Reports,
+    Runs,
+    Seeds,
+    Settings,
+    Threads,
+)
+from experiments.cli.report import publish, report
+from experiments.cli.tools import tools
+from experiments.cli.tune import tune
+from slurm.commands import commands
+from tokenbridge.config import Runtime, UserError
+from tokenbridge.distributed import joined, require_one
+from tokenbridge.overrides import build
+from tokenbridge.store.artifacts import Store
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command()
+def demo(
+    settings: Settings = None,
+    runs: Runs = DEFAULT_RUNS,
+    reports: Reports = DEFAULT_REPORTS,
+    jobs: Jobs = DEMO_JOBS,
+    device: Device = "auto",
+    seeds: Seeds = 1,
+    name: Annotated[str, typer.Option("--name", help="name of the report")] = "demo",
+) -> None:
+    """Tables 1a, 1b and 2a and their figures on the shipped digits: from images to a report, in minutes."""
+    from experiments import presets
+    from experiments.grid import request as module
+    from experiments.grid import run as run_grid
+
+    require_one("demo")
+    store, base = Store(runs), presets.preset("digits")
+    runtime = build(Runtime, {"device": device, "threads": presets.THREADS["digits"]})
+    asked = module.make(name, "digits", base, ("1a", "1b", "2a"), seeds, settings or ())
+    end_with(run_grid.run(store, asked, runtime, jobs))
+    print(f"report: {publish(store, name, reports)}")
+    print(f"MLflow: tokenbridge ui --runs {runs}")
+
+
+app.command()(grid)
+app.command()(tune)
+
+
+@app.command()
+def run(
+    preset: Annotated[
+        str, typer.Argument(help="digits, imagenet256-B, -L or -H, each also -released, or imagenet256-mar-B, -L or -H")
+    ],
+    settings: Settings = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="last stage wanted: reconstruct, train, likelihood, sample or score; repeatable"),
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="name of the run in MLflow")] = "",
+    runs: Runs = DEFAULT_RUNS,
+    jobs: Jobs = 1,
+    threads: Threads = None,
+    batch: Batch = DEFAULT_BATCH,
+    accumulate: Accumulate = 1,
+    device: Device = "auto",
+) -> None:
+    """Run one configuration through its stages, skipping what is finished, and log it to MLflow.
+
+    Several processes share encoding, training and sampling: torchrun --nproc-per-node 2 -m experiments.cli run digits
+    """
+    from experiments import pipeline, presets, runner
+    from experiments.tracking import sync as tracking
+    from tokenbridge.overrides import override
+
+    base = presets.preset(preset)
+    config = override(base, settings or ())
+    wanted = tuple(only) if only else pipeline.wanted_of(config)
+    changes = "-".join(f"{key.rsplit('.', 1)[-1]}{value}" for key, value in pipeline.differing(config, base).items())
+    cell = pipeline.Cell(name or "-".join(filter(None, (preset, changes))), config, wanted)
+    store = Store(runs)
+    threads = threads or presets.THREADS.get(preset)
+    runtime = build(Runtime, {"device": device, "threads": threads, "batch": batch, "accumulate": accumulate})
+    with joined() as world:
+        runner.run_cells(store, [cell], runtime, pipeline.EXPERIMENT, jobs)
+    if not world.main:
+        return
+    tracking.sync(store, [cell.id])
+    print_metrics(store, cell)
+    print(f"cell {cell.id}, artifacts in {runs / 'stages'}; MLflow: tokenbridge ui --runs {runs}")
+
+
+app.command()(report)
+
+
+@app.command()
+def sync(runs: Runs = DEFAULT_RUNS) -> None:
+    """Bring MLflow up to date with what the stages left; twice sends nothing twice."""
+    from experiments.tracking import sync as tracking
+
+    counts = tracking.sync(Store(runs))
+    sent = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    print(f"sent {sent}" if sent else "MLflow was up to date")
+
+
+@app.command()
+def ui(runs: Runs = DEFAULT_RUNS, port: Annotated[int, typer.Option("--port")] = 5000) -> None:
+    """Open MLflow's page on the runs."""
+    from experiments.tracking import sync as tracking
+
+    raise typer.Exit(tracking.ui(Store(runs), port))
+
+
+app.add_typer(tools)
+app.add_typer(commands)
+
+
+def main() -> None:
+    """Entry point: what a user can mend is one line and exit code 2; anything else is a bug and keeps its traceback."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        app()
+    except UserError as error:
+        print(f"tokenbridge: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

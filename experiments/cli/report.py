@@ -1,0 +1,171 @@
+"""The command `tokenbridge report`: reports of the paper's tables and of grids, and any cells as a table."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from experiments.cli.options import DEFAULT_REPORTS, DEFAULT_RUNS, Reports, Runs
+from tokenbridge.config import UserError
+from tokenbridge.store.artifacts import Store, read_json, writable
+
+if TYPE_CHECKING:
+    from analysis.frame.source import Source
+    from analysis.tables.pivot_cells import Request
+
+EVERY = "all"
+
+
+def report(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(help="name of a report, such as demo; all; or tables of one", metavar="NAME|all|TABLE..."),
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="the report that the tables are of")] = "grid",
+    rows: Annotated[
+        str, typer.Option("--rows", help="print a table instead: the setting down, such as quantizer.levels")
+    ] = "",
+    columns: Annotated[str, typer.Option("--columns", help="with --rows: the setting across, such as head.kind")] = "",
+    metric: Annotated[
+        str, typer.Option("--metric", help="with --rows: its number (default: fd_digits or the like)")
+    ] = "",
+    where: Annotated[
+        list[str] | None, typer.Option("--where", help="with --rows: only cells with this KEY=VALUE; repeatable")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="with --rows: write to this file (.md, .csv, .tex or .html)")
+    ] = None,
+    runs: Runs = DEFAULT_RUNS,
+    reports: Reports = DEFAULT_REPORTS,
+) -> None:
+    """Write a report again: from MLflow where the runs are here, else from its source/; print the tables asked for.
+
+    Example: tokenbridge report --rows quantizer.levels --columns head.kind --metric fd_digits --name mine
+    """
+    words = what or []
+    if rows:
+        if len(words) > 1:
+            raise UserError(f"{' '.join(words)} must be one report's name where --rows is given")
+        from analysis.tables.pivot_cells import Request
+
+        request = Request(rows, columns, metric, tuple(where or ()))
+        _pivot(words[0] if words else name, request, out, runs, reports)
+        return
+    for option, value in (("--columns", columns), ("--metric", metric), ("--where", where), ("--out", out)):
+        if value:
+            raise UserError(f"{option} is about a table of a setting's values; give --rows too, or leave it out")
+    if words == [EVERY]:
+        _all(runs, reports)
+    else:
+        _report(words or ["demo"], name, runs, reports)
+
+
+def _report(words: Sequence[str], name: str, runs: Path, reports: Path) -> None:
+    from experiments.paper import TABLES
+
+    tables = words if all(word in TABLES or word.startswith("effects-") for word in words) else []
+    if not tables and len(words) > 1:
+        ours = f"{', '.join(TABLES)}, effects-fd_digits and others of a grid over axes"
+        raise UserError(f"{' '.join(words)} must be one report's name, or tables among {ours}")
+    name = name if tables else words[0]
+    page = build(name, runs, reports)
+    from analysis.frame.source import read as read_source
+    from analysis.tables.text import main_effects, tables_text
+
+    source = read_source(reports / name / "source")
+    if text := tables_text(source, tables) if tables else main_effects(source):
+        print(text)
+    print(f"report: {page}")
+
+
+def _all(runs: Path, reports: Path) -> None:
+    """Every report again; one that cannot be built does not keep the others back, and is named at the end."""
+    sources = [path.parent.name for path in reports.glob("*/source")]
+    names = sorted({*sources, *(path.stem for path in (runs / "plans").glob("*.json"))})
+    if not names:
+        raise UserError(f"no report in {reports} and no plan in {runs / 'plans'}; run tokenbridge demo or grid first")
+    failed: list[str] = []
+    for name in names:
+        try:
+            print(f"report: {build(name, runs, reports)}", flush=True)
+        except UserError as error:
+            failed.append(f"{name}: {error}")
+    if failed:
+        more = f" (and {', '.join(line.partition(':')[0] for line in failed[1:])})" if failed[1:] else ""
+        raise UserError(failed[0] + more)
+
+
+def build(name: str, runs: Path, reports: Path) -> Path:
+    """A report from its runs where their plan is here, else from its source/; returns its page."""
+    if (runs / "plans" / f"{name}.json").exists():
+        return publish(Store(runs), name, reports)
+    _require_report(name, runs, reports)
+    from analysis.report.build import build as build_report
+
+    with writable(reports / name, "--reports"):
+        return build_report(reports / name, server())
+
+
+def publish(store: Store, name: str, reports: Path) -> Path:
+    """Bring MLflow up to date, gather the report's source from it, build the report and log it to MLflow."""
+    from analysis.frame import load
+    from analysis.report import build as module
+    from experiments.tracking import sync as tracking
+
+    plan = read_json(store.root / "plans" / f"{name}.json")
+    plan |= {"mlflow": server()} if server() else {}
+    print("tracking: MLflow is brought up to date", flush=True)
+    tracking.sync(store)
+    print("report: tables and figures", flush=True)
+    load.collect(store.root, tracking.tracking_uri(store), plan, reports / name / "source")
+    page = module.build(reports / name)
+    tracking.log_report(store, name, reports / name)
+    return page
+
+
+def server() -> str:
+    """Address of the MLflow server that MLFLOW_TRACKING_URI names, without credentials; empty where it names none."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return re.sub(r"//[^/@]*@", "//", uri).rstrip("/") if uri.startswith(("http://", "https://")) else ""
+
+
+def _pivot(name: str, request: Request, out: Path | None, runs: Path, reports: Path) -> None:
+    from analysis.tables.pivot import pivot, text, written_form
+
+    if out is not None:
+        written_form(out)
+    filled = pivot(request, _source(name, runs, reports))
+    if out is None:
+        print(text(filled))
+        return
+    from analysis.report.build import write
+
+    with writable(out.parent, "--out"):
+        write(out, text(filled, out.suffix).encode())
+    print(f"table: {out}")
+
+
+def _source(name: str, runs: Path, reports: Path) -> Source:
+    """The numbers of a grid as its stages left them, or those that a report's source/ has."""
+    path = runs / "plans" / f"{name}.json"
+    if path.exists():
+        from analysis.frame import load
+        from analysis.frame.source import of_frame, planned
+
+        plan = read_json(path)
+        return of_frame(load.frame_from_stages(runs, list(dict.fromkeys(cell for _, cell in planned(plan)))), plan)
+    _require_report(name, runs, reports)
+    from analysis.frame.source import read as read_source
+
+    return read_source(reports / name / "source")
+
+
+def _require_report(name: str, runs: Path, reports: Path) -> None:
+    if not (reports / name / "source").is_dir():
+        places = f"{runs / 'plans' / name}.json nor {reports / name / 'source'}"
+        raise UserError(f"{name} is no report: neither {places} exists; run tokenbridge demo or grid first")

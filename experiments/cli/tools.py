@@ -1,0 +1,241 @@
+"""Commands beside the main flow: doctor, plan, speed, imports, exports, references, training what ships again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from experiments.cli.options import (
+    DEFAULT_BATCH,
+    DEFAULT_RUNS,
+    DEFAULT_TRAINED,
+    Accumulate,
+    Batch,
+    Device,
+    Jobs,
+    Runs,
+    Settings,
+    Threads,
+    TrainedOut,
+)
+from tokenbridge.config import Data, Runtime, Score, UserError
+from tokenbridge.distributed import require_one
+from tokenbridge.overrides import build
+from tokenbridge.store.artifacts import Store, writable
+
+tools = typer.Typer()
+
+
+@tools.command()
+def doctor(runs: Runs = DEFAULT_RUNS, device: Device = "auto") -> None:
+    """Say what is there and what is missing, one line each, with the remedy."""
+    from experiments import doctor as module
+
+    found = module.checks(Store(runs), build(Runtime, {"device": device}))
+    for check in found:
+        print(check)
+    raise typer.Exit(module.exit_status(found))
+
+
+@tools.command()
+def speed(
+    quick: Annotated[bool, typer.Option("--quick", help="one round, one token at a time only: half a minute")] = False,
+    again: Annotated[bool, typer.Option("--again", help="measure once more what was measured here")] = False,
+    runs: Runs = DEFAULT_RUNS,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads")] = 1,
+    device: Device = "auto",
+) -> None:
+    """Table 5 and the claims about speed, as ratios inside one run; at most three minutes on an idle core."""
+    from experiments import speed as module
+    from experiments.tracking import sync as tracking
+    from tokenbridge.speed import bucketized_encoding
+
+    store = Store(runs)
+    runtime = build(Runtime, {"device": device, "threads": threads})
+    rows = module.preset_cells()
+    found = module.run(store, runtime, rows, quick, again)
+    print("\n".join([*module.table_lines(found), *module.claims(found)]))
+    print(bucketized_encoding(1_000_000 if quick else 3_000_000, rounds=1 if quick else 3).line())
+    module.plan(store, rows)
+    tracking.sync(store, [cell.id for cell in rows.values()])
+
+
+@tools.command()
+def plan(
+    preset: Annotated[str, typer.Argument(help="as for run")],
+    settings: Settings = None,
+    devices: Annotated[int, typer.Option("--devices", min=1, help="that train together")] = 8,
+    accumulate: Accumulate = 1,
+    tflops: Annotated[float, typer.Option("--tflops", min=0.001, help="a device's peak in bfloat16 (A100)")] = 312.0,
+    tflops_float32: Annotated[float, typer.Option("--tflops-float32", min=0.001, help="in float32")] = 19.5,
+    utilization: Annotated[float, typer.Option("--utilization", min=0.001, max=1, help="share of the peak")] = 0.4,
+    train_images: Annotated[int | None, typer.Option("--train-images", min=1, help="of a folder not here")] = None,
+    held_out_images: Annotated[int | None, typer.Option("--held-out-images", min=1)] = None,
+) -> None:
+    """What a configuration takes before anything runs: parameters, latents, memory, operations, device-hours."""
+    from experiments import budget as module
+    from experiments import presets
+    from tokenbridge.overrides import override
+
+    config = override(presets.preset(preset), settings or ())
+    machine = module.Machine(devices, tflops, tflops_float32, utilization, accumulate)
+    images: dict[Any, int | None] = {"train": train_images, "held-out": held_out_images}
+    print("\n".join(module.lines(config, machine, images)))
+
+
+@tools.command("verify-latents")
+def verify_latents(runs: Runs = DEFAULT_RUNS) -> None:
+    """Compare all finished latents with the checksums that were written with them."""
+    from tokenbridge.stages.latents import verify
+
+    for folder in sorted(path.parent for path in runs.glob("stages/latents-*/manifest.json")):
+        print(f"{folder}: {verify(folder):,} images as they were written")
+
+
+@tools.command("import")
+def import_released(
+    path: Annotated[Path, typer.Argument(help="checkpoint-last.pth of a release")],
+    model: Annotated[str, typer.Option("--as", help="tokenbridge-B, -L or -H, or mar-B, -L or -H")],
+    settings: Settings = None,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Make released weights of TokenBridge or MAR the finished training of their configuration."""
+    from experiments import pipeline, presets, trained
+    from tokenbridge.exchange.released import read_released, require_fit, write_released
+    from tokenbridge.overrides import override
+
+    config = override(presets.released(model), settings or ())
+    weights = read_released(path)
+    require_fit(weights, config)
+    config = override(config, {"train.released": weights.id})
+    store, cell = Store(runs), pipeline.Cell(model, config, ("train",))
+    (stage,) = cell.stages()
+    with store.writing(stage.id, stage.about()) as out:
+        if out is not None:
+            write_released(weights, config, out)
+    pipeline.record(store, [cell], pipeline.EXPERIMENT)
+    print(f"{model} is {stage.id} in {runs / 'stages'}; go on: {trained.command(config)} --name {model}")
+
+
+@tools.command()
+def export(
+    what: Annotated[str, typer.Argument(help="cell (id or name) or stage (sample-…)", metavar="CELL|STAGE")],
+    png: Annotated[Path | None, typer.Option("--png", help="new folder of PNG files")] = None,
+    npz: Annotated[Path | None, typer.Option("--npz", help="new file in the layout of ADM's evaluator")] = None,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Write samples as other evaluators read them: uint8 RGB, in order; arr_0 of the .npz is (N, H, W, 3)."""
+    from experiments.cli import exported
+
+    require_one("export")
+    print("\n".join(exported.export(Store(runs), what, png, npz)))
+
+
+@tools.command()
+def reconstruct(
+    images: Annotated[str, typer.Argument(help="folder with one sub-folder a class, or digits")],
+    settings: Settings = None,
+    autoencoder: Annotated[
+        str, typer.Option("--autoencoder", help="digits, a diffusers folder or an LDM checkpoint (kl16.ckpt)")
+    ] = "digits",
+    levels: Annotated[str, typer.Option("--levels", help="decision levels, such as 8,16,32")] = "8,16,32,64",
+    range: Annotated[str, typer.Option("--range", help="ranges, such as 3,5")] = "5",
+    train: Annotated[
+        str | None, typer.Option("--train", help="folder that scale and reference are of (default: IMAGES)")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder for the table, as Markdown and CSV")] = None,
+    runs: Runs = DEFAULT_RUNS,
+    jobs: Jobs = 1,
+    threads: Threads = None,
+    batch: Batch = DEFAULT_BATCH,
+    device: Device = "auto",
+) -> None:
+    """Tables 1a and 1b on any images and autoencoder: what quantizing costs, for each number of levels and range."""
+    from experiments import pipeline, presets, reconstructions, runner
+    from tokenbridge.overrides import value_of
+
+    require_one("reconstruct")
+    threads = threads or presets.THREADS.get(images)
+    grid = {"levels": [value_of(each) for each in levels.split(",")], "range": [value_of(e) for e in range.split(",")]}
+    cells = reconstructions.cells(images, train, autoencoder, grid, settings or ())
+    store, runtime = Store(runs), build(Runtime, {"device": device, "threads": threads, "batch": batch})
+    runner.run_cells(store, cells, runtime, pipeline.EXPERIMENT, jobs)
+    rows = reconstructions.rows(store, cells)
+    lines = [*reconstructions.markdown(rows), "", *reconstructions.remarks(store, cells)]
+    print("\n".join(lines))
+    if out is not None:
+        reconstructions.write(out, lines, rows)
+
+
+@tools.command()
+def stats(
+    images: Annotated[Path, typer.Argument(help="folder of images, with or without sub-folders, or .npz with arr_0")],
+    out: Annotated[Path, typer.Option("--out", help="FILE.npz, for score.reference")],
+    features: Annotated[str, typer.Option("--features", help="scorer: inception, clean, dinov2")] = "inception",
+    weights: Annotated[str, typer.Option("--weights", help="as score.weights")] = "",
+    size: Annotated[int | None, typer.Option("--size", min=4, help="crop to it (ADM's centre crop)")] = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="images at once")] = 64,
+    device: Device = "auto",
+) -> None:
+    """Make a file of reference statistics (mu, sigma; Inception's also mu_s, sigma_s) of images."""
+    from tokenbridge.metrics.reference import write_statistics
+
+    score = build(Score, {"features": features} | ({"weights": weights} if weights else {}))
+    with writable(out.parent, "--out"):
+        about = write_statistics(out, images, score, size, build(Runtime, {"device": device, "batch": batch}))
+    print(f"{out}: {about['images']} images by {about['features']} {about['weights'][:12]}; score.reference={out}")
+
+
+@tools.command("train-autoencoder")
+def train_autoencoder(
+    images: Annotated[
+        Path | None, typer.Argument(help="folder with one sub-folder a class; without it, the shipped one again")
+    ] = None,
+    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 30,
+    seed: int = 0,
+    size: Annotated[int, typer.Option("--size", min=4, help="pixels a side")] = 32,
+    grey: Annotated[bool, typer.Option("--grey", help="one channel instead of three")] = False,
+    channels: Annotated[int, typer.Option("--channels", min=1, help="latent channels")] = 4,
+    stride: Annotated[int, typer.Option("--stride", help="pixels a latent position spans")] = 8,
+    out: TrainedOut = DEFAULT_TRAINED,
+    device: Device = "auto",
+) -> None:
+    """Train a small autoencoder of your images, as a diffusers folder; or the shipped one of the digits again."""
+    from tokenbridge.autoencoders import train as module
+
+    if images is None:
+        if (size, grey, channels, stride) != (32, False, 4, 8):
+            raise UserError("--size, --grey, --channels and --stride go with a folder of images; name it first")
+        _train_again(module.train_autoencoder, out, epochs, seed)
+        return
+    from tokenbridge.data.files import class_count
+    from tokenbridge.devices import pick_device
+
+    shape = {"image_size": size, "image_channels": 1 if grey else 3, "classes": class_count(images)}
+    data = build(Data, {"source": "folder", "path": str(images)} | shape)
+    where = pick_device(build(Runtime, {"device": device}))
+    with writable(out):
+        card = module.train_own_autoencoder(out, data, channels, stride, epochs, seed, where)
+    print(json.dumps(card["quality"]))
+    print(
+        f"{out}: autoencoder.source=diffusers autoencoder.path={out} autoencoder.channels={channels}"
+        f" autoencoder.stride={stride} data.image_size={size} data.image_channels={data.image_channels}"
+    )
+
+
+@tools.command("train-classifier")
+def train_classifier(epochs: int = 30, seed: int = 0, out: TrainedOut = DEFAULT_TRAINED) -> None:
+    """Train the shipped classifier of the digits, whose features fd_digits uses, again."""
+    from tokenbridge.metrics.train_classifier import train_classifier as train
+
+    _train_again(train, out, epochs, seed)
+
+
+def _train_again(train: Callable[..., dict[str, Any]], out: Path, epochs: int, seed: int) -> None:
+    with writable(out):
+        print(json.dumps(train(out, epochs=epochs, seed=seed)["quality"]))
+    print(f"weights and card: {out}")

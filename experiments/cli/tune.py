@@ -1,0 +1,250 @@
+"""The command `tokenbridge tune`, and how its search is told."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from experiments.cli.grid import end_with
+from experiments.cli.options import DEFAULT_RUNS, DEMO_JOBS, Device, Jobs, Runs, Settings, Threads
+from tokenbridge.config import Runtime, UserError
+from tokenbridge.distributed import require_one
+from tokenbridge.overrides import build
+from tokenbridge.store.artifacts import Store, write_json
+
+if TYPE_CHECKING:
+    from analysis.tuning import Gap
+    from experiments.grid.tune import Rung, Scored, Search
+
+
+def tune(
+    cell: Annotated[
+        str, typer.Argument(help="a trained cell, by id or name (all its training seeds are used), or a preset")
+    ],
+    settings: Settings = None,
+    guidance: Annotated[str, typer.Option("--guidance", help="values to try")] = "1,1.5,2",
+    temperature: Annotated[str, typer.Option("--temperature", help="values to try")] = "0.8,0.9,1.0",
+    images: Annotated[
+        str, typer.Option("--images", help="images of a point and training seed, for each rung of the search")
+    ] = "100,300,900",
+    metric: Annotated[str, typer.Option("--metric", help="of the score stage (default: fd_digits or the like)")] = "",
+    name: Annotated[str, typer.Option("--name", help="of the record in runs/tunes (default: the cell's name)")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run, and run nothing")] = False,
+    jobs: Jobs = DEMO_JOBS,
+    threads: Threads = None,
+    device: Device = "auto",
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Find guidance and temperature of a trained model by sampling alone: few images first, more for what promises.
+
+    Example: tokenbridge tune 2a-autoregressive --guidance 1,1.5,2 --temperature 0.8,0.9,1.0
+    """
+    from experiments import presets, trained
+    from experiments.grid import tune as module
+    from experiments.grid.search import metric_of
+
+    require_one("tune")
+    store = Store(runs)
+    models = trained.models(store, cell, settings or ())
+    search = module.Search(
+        models,
+        _numbers("guidance", guidance),
+        _numbers("temperature", temperature),
+        tuple(map(int, _numbers("images", images, whole=True))),
+        metric or metric_of(models.configs[0]),
+    )
+    path = module.record_path(store, name or search.models.name)
+    print("\n".join(_heading(search)), flush=True)
+    if dry_run:
+        print("\n".join(module.forecast(store, search, jobs)))
+        return
+    preset = trained.nearest(search.models.configs[0])
+    runtime = build(Runtime, {"device": device, "threads": threads or presets.THREADS.get(preset)})
+    rungs = []
+    try:
+        for rung in module.climb(store, search, runtime, jobs):
+            rungs.append(rung)
+            print("\n".join(["", *_rung(search, len(rungs), rung)]), flush=True)
+        last = module.final(store, search, rungs[-1].points[0].place, runtime, jobs)
+    except module.Failed as failed:
+        end_with(failed.failures)
+        return
+    own = module.before(store, search)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, _record(search, rungs, last, own))
+    print("\n".join(["", *_end(search, rungs, last, own), f"all of it: {path}"]))
+
+
+def _numbers(name: str, text: str, whole: bool = False) -> tuple[float, ...]:
+    from experiments.grid.search import finite
+
+    try:
+        return tuple(float(int(word)) if whole else finite(word) for word in text.split(","))
+    except ValueError:
+        kind = "whole numbers" if whole else "numbers"
+        raise UserError(f"--{name}={text} must be {kind} with a comma between two, such as 1,2") from None
+
+
+def _heading(search: Search) -> list[str]:
+    seeds, waiting = [config.train.seed for config in search.models.configs], search.models.untrained
+    listed = ", ".join(map(str, seeds))
+    models = f"training seeds {listed}, mean over them" if len(seeds) > 1 else f"training seed {listed}"
+    left_out = f"; not trained yet and left out: {', '.join(map(str, waiting))}" if waiting else ""
+    values = " × ".join(
+        f"{name} {', '.join(f'{value:g}' for value in each)}"
+        for name, each in (("guidance", search.guidance), ("temperature", search.temperature))
+    )
+    return [
+        f"{search.models.name}: {len(search.places)} points, {values}, by {search.metric} ({search.better} is better)",
+        f"models: {models}{left_out}",
+        f"images: sample.seed={search.seed} for the search, {search.final_seed} for the final score",
+    ]
+
+
+def _rung(search: Search, number: int, rung: Rung) -> list[str]:
+    """A table of the rung's points, the best first."""
+    count, dropped = len(rung.points), rung.points[rung.kept :]
+    first, last = rung.points[0], rung.kept == 1
+    lines = [
+        f"rung {number}: {rung.images} images a point and training seed, {count} points,"
+        f" {'the best is chosen' if last else f'{rung.kept} go on'}",
+        f"  guidance  temperature  {search.metric:>20}  {'minus the best':>16}  (± over {_over(search)})",
+    ]
+    for i, point in enumerate(rung.points):
+        place = f"  {point.guidance:>8g}  {point.temperature:>11g}  {_value(point):>20}"
+        what = "chosen" if last and i == 0 else "goes on" if i < rung.kept else "dropped"
+        apart = _gap(point, first)
+        told = "" if i == 0 else f"{apart.mean:+.3f}{_half(apart.half)}"
+        settled = "" if i == 0 else ", settled worse" if apart.settled else ", not settled"
+        lines.append(f"{place}  {told:>16}  {what}{settled}".rstrip())
+    if not last:
+        unsettled = sum(not _gap(point, first).settled for point in dropped)
+        lines.append(f"  dropped though not settled to be worse than the best: {unsettled} of {len(dropped)}")
+    return lines
+
+
+def _end(search: Search, rungs: Sequence[Rung], last: Scored, own: Scored | None) -> list[str]:
+    """What came out, and how far it is settled."""
+    from experiments.grid.tune import images_drawn, words
+
+    best, second, *_ = rungs[-1].points
+    apart, edges = _gap(second, best), _edges(search, best)
+    verdict = "settled worse" if apart.settled else "not settled to be worse (more --images or training seeds may tell)"
+    lines = [
+        f"chosen: {words(best.place)}",
+        f"runner-up: {words(second.place)}: {apart.mean:+.3f}{_half(apart.half)} to the chosen; {verdict}",
+    ]
+    if edges:
+        options = " and ".join(f"--{each.split()[1]}" for each in edges)
+        lines.append(
+            f"the point is at an end of the grid ({', '.join(edges)}): better ones may lie beyond; widen {options}"
+        )
+    lines.append(
+        f"final: {search.metric} {_value(last)} with {last.images} images a training seed,"
+        f" sample.seed={search.final_seed}"
+    )
+    if own is not None and own.place == last.place:
+        lines.append("that is the point that the cell had already")
+    elif own is not None:
+        lines.append(f"the cell's own point, {words(own.place)}: {_value(own)}; {_verdict(search, last, own)}")
+    lines.append(f"repeat: {_repeat(search, last)[0]}")
+    if len(last.cells) > 1:
+        lines.append(f"  and with train.seed={', '.join(str(c.train.seed) for c in search.models.configs[1:])}")
+    drawn, again, whole = images_drawn(search)
+    lines += [
+        f"± is the half-width of a 95 % interval over {_over(search)}"
+        + (" (differences: paired)" if len(last.cells) > 1 else ", which say nothing of another training"),
+        f"fewer images read otherwise (Fréchet distances higher), so points are compared within a rung only; the search"
+        f" drew {drawn:,} images ({again:,} anew that a rung before had drawn), the whole grid with the last rung's"
+        f" would be {whole:,}",
+    ]
+    return lines
+
+
+def _verdict(search: Search, last: Scored, own: Scored) -> str:
+    apart = _gap(last, own)
+    better = (apart.mean < 0) == (search.better == "lower")
+    word = ("better" if better else "worse") if apart.settled else "no difference shown"
+    return f"the chosen one differs by {apart.mean:+.3f}{_half(apart.half)}: {word}"
+
+
+def _record(search: Search, rungs: Sequence[Rung], last: Scored, own: Scored | None) -> dict[str, Any]:
+    """Everything, for runs/tunes/<name>.json."""
+    best, second, *_ = rungs[-1].points
+    apart = _gap(second, best)
+    return {
+        "command": shlex.join(["tokenbridge", *sys.argv[1:]]),
+        "models": search.models.name,
+        "train_seeds": [config.train.seed for config in search.models.configs],
+        "metric": search.metric,
+        "better": search.better,
+        "guidance": search.guidance,
+        "temperature": search.temperature,
+        "search_seed": search.seed,
+        "final_seed": search.final_seed,
+        "interval": f"95 %, over {_over(search)}",
+        "rungs": [
+            {
+                "images": rung.images,
+                "kept": rung.kept,
+                "points": [_point(point, rung.points[0]) for point in rung.points],
+            }
+            for rung in rungs
+        ],
+        "chosen": {"sample.guidance": best.guidance, "sample.temperature": best.temperature},
+        "ends": _edges(search, best),
+        "runner_up": _point(second, best) | {"settled": apart.settled},
+        "final": _point(last),
+        "before": None if own is None else _point(own, last),
+        "repeat": _repeat(search, last),
+    }
+
+
+def _point(point: Scored, to: Scored | None = None) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from analysis.tuning import half_width
+
+    found = asdict(point) | {"mean": fmean(point.values), "half": half_width(point)}
+    if to is None or to == point:
+        return found
+    apart = _gap(point, to)
+    return found | {"difference": apart.mean, "difference_half": apart.half}
+
+
+def _gap(point: Scored, to: Scored) -> Gap:
+    from analysis.tuning import gap
+
+    return gap(point, to)
+
+
+def _edges(search: Search, point: Scored) -> tuple[str, ...]:
+    from analysis.tuning import edges
+
+    return edges(point.place, search.places)
+
+
+def _repeat(search: Search, last: Scored) -> list[str]:
+    """A command for each training seed."""
+    from experiments.trained import command
+
+    return [command(cell.config) for cell in search.cells(last.place)]
+
+
+def _over(search: Search) -> str:
+    return "seeds" if len(search.models.configs) > 1 else "images"
+
+
+def _value(point: Scored) -> str:
+    from analysis.tuning import half_width
+
+    return f"{fmean(point.values):.3f}{_half(half_width(point))}"
+
+
+def _half(half: float | None) -> str:
+    return "" if half is None else f" ± {half:.3f}"

@@ -1,0 +1,212 @@
+"""A grid: rows of tables and points of axes on one base configuration, several training seeds each; each row's search.
+
+experiments/grid/run.py runs it. What a row shares with another, or what is finished, runs once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+from experiments import paper
+from experiments.axes import GRIDS, Axis, parse
+from experiments.grid.search import OWN, Point, one_point, point_name, search_images, search_points
+from experiments.grid.trials import Trial, trials
+from experiments.pipeline import RECONSTRUCTION, Cell, generated, graph
+from experiments.presets import preset as preset_of
+from tokenbridge.config import Config, RunConfig, UserError
+from tokenbridge.overrides import override
+
+SEEDS = 3  # of tables
+FIGURE_8 = "figure-8"
+SPEED = paper.TABLE_5.id  # of heads at the paper's sizes, whatever the base
+STRENGTHS = (0.0, 1.0, 4.0, 16.0)  # of confidence-guided generation
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell of a table: which row it fills, with which seed."""
+
+    table: str
+    label: str
+    cell: Cell
+
+    @property
+    def key(self) -> str:
+        return f"{self.table} {self.label}"
+
+    @property
+    def sampled(self) -> bool:
+        return "score" in self.cell.wanted
+
+    def at(self, values: Mapping[str, Any]) -> Row:
+        return replace(self, cell=replace(self.cell, config=override(self.cell.config, values)))
+
+    def named(self, point: Mapping[str, Any]) -> Row:
+        """Its cell's name tells the point: the same row may also be there at a point of its own."""
+        return replace(self, cell=replace(self.cell, name=f"{self.cell.name}-{point_name(point)}"))
+
+    def wants(self, *kinds: str) -> Cell:
+        return replace(self.cell, wanted=kinds)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is asked for, as rows and trials; `search` has the points of each searched row by its key."""
+
+    name: str
+    preset: str
+    base: RunConfig
+    tables: tuple[str, ...]
+    rows: tuple[Row, ...]
+    search: Mapping[str, Sequence[Point]]
+    axes: tuple[Axis, ...] = ()
+    trials: tuple[Trial, ...] = ()
+    each: bool = False
+    """whether axes vary one at a time around the base"""
+    point: Mapping[str, Any] | None = None
+    """guidance and temperature of all rows; None where each has its own search"""
+
+    @property
+    def rounds(self) -> int:
+        """2 where something waits for a choice, or for its time to be measured with nothing beside it."""
+        return 2 if self.search or FIGURE_8 in self.tables or timed(self.rows) else 1
+
+    @property
+    def about(self) -> str:
+        """What it holds, for a reader."""
+        tables = f"tables {', '.join(self.tables)}" if self.tables else ""
+        how = "one at a time" if self.each else " × ".join(str(len(axis.values)) for axis in self.axes)
+        axes = f"axes {', '.join(axis.key for axis in self.axes)} ({how})" if self.axes else ""
+        return " and ".join(filter(None, (tables, axes)))
+
+    @property
+    def sample(self) -> Cell:
+        """One cell to try before the others, as it is before any search."""
+        cells = [trial.cell for trial in self.trials] + [row.cell for row in self.rows]
+        if not cells:
+            raise UserError(f"{self.about} is no grid of stages, so no cell of it can be tried; leave --try out")
+        return cells[0]
+
+    def first(self) -> tuple[list[Cell], list[Cell]]:
+        """Cells to run before anything is chosen, and those that only run ahead: trainings and likelihoods."""
+        search = [cell for point in chain(*self.search.values()) for cell in point.cells]
+        waiting = [row for row in self.rows if row.key in self.search]
+        others = [row.cell for row in self.rows if row.key not in self.search] + [trial.cell for trial in self.trials]
+        ahead = [row.wants("train", *({"likelihood"} & {*row.cell.wanted})) for row in waiting]
+        return [*others, *search], ahead
+
+
+class Request(Config):
+    """What is asked for, as the command line has it; as JSON it makes the same grid in another process."""
+
+    name: str
+    preset: str = "digits"
+    tables: tuple[str, ...] = ()
+    """of the paper, heads, 5, figure-8, or names of GRIDS"""
+    axes: tuple[str, ...] = ()
+    """as typed: quantizer.levels=16,32"""
+    each: bool = False
+    assignments: tuple[str, ...] = ()
+    seeds: int | None = None
+    """None: SEEDS for tables, one for axes alone"""
+    images: int | None = None
+    points: str = OWN
+    """own: each row at the best point of its search; base: all at the base's; or guidance,temperature for all"""
+
+    def grid(self) -> Grid:
+        """UserError for what cannot run."""
+        tables = [id for id in self.tables if id not in GRIDS]
+        axes = [axis for id in self.tables for axis in GRIDS.get(id, ())] + [*map(parse, self.axes)]
+        if not tables and not axes:
+            raise UserError(f"a grid needs tables, axes or one of {', '.join(GRIDS)}; try --axis quantizer.levels=8,16")
+        seeds = self.seeds or (SEEDS if tables else 1)
+        base = preset_of(self.preset)
+        asked = (self.assignments, self.images, axes, self.each, self.points)
+        return make(self.name, self.preset, base, tables, seeds, *asked)
+
+
+def make(
+    name: str,
+    preset: str,
+    base: RunConfig,
+    tables: Sequence[str],
+    seeds: int,
+    assignments: Sequence[str] = (),
+    images: int | None = None,
+    axes: Sequence[Axis] = (),
+    each: bool = False,
+    points: str = OWN,
+) -> Grid:
+    """The grid of these tables and axes; UserError for an unknown table or cells that cannot run.
+
+    images: of a point of the search and one training seed; by default search_images. points: as in Request.
+    """
+    base = override(base, assignments)
+    if FIGURE_8 in tables and "2a" not in tables:
+        raise UserError(f"{FIGURE_8} shows the autoregressive model of table 2a; ask for 2a as well")
+    rows = [row for id in tables if id not in (FIGURE_8, SPEED) for row in table_rows(id, base, seeds)]
+    point = one_point(points, base)
+    if point and not any(row.sampled for row in rows):
+        raise UserError(f"--points={points} is for rows of tables that generate images, and none is asked for")
+    if point:
+        rows = [row.named(point).at(point) if row.sampled else row for row in rows]
+    by_key: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.sampled and not point:
+            by_key.setdefault(row.key, []).append(row)
+    count = images or search_images(seeds)
+    search = {key: search_points([row.cell for row in same], count) for key, same in by_key.items()}
+    grid = Grid(name, preset, base, tuple(tables), tuple(rows), search, *trials(axes, base, seeds, each), each, point)
+    graph(list(chain(*grid.first())))  # a row that cannot run is refused here
+    return grid
+
+
+def table_rows(id: str, base: RunConfig, seeds: int) -> list[Row]:
+    """The rows of a table, generation with several training seeds."""
+    table = paper.table(id)
+    if table.kind not in ("reconstruction", "generation"):
+        raise UserError(f"table {id} is no table of runs, but of the settings that presets hold; ask for another")
+    rows = []
+    for row in table.cells:
+        if row.overrides is None:
+            continue
+        for seed in range(seeds if table.kind == "generation" else 1):
+            seeded = {"train.seed": seed} if seed else {}
+            name = f"{id}-{_slug(row.label)}" + (f"-s{seed}" if seed else "")
+            config = override(base, table.overrides(row, base) | seeded)
+            rows.append(Row(id, row.label, Cell(name, config, _wanted(table, config))))
+    return rows
+
+
+def _wanted(table: paper.Table, config: RunConfig) -> tuple[str, ...]:
+    if table.kind == "reconstruction":
+        return RECONSTRUCTION
+    return generated(config)
+
+
+def timed(rows: Sequence[Row]) -> list[Cell]:
+    """Cells of which the time to sample is a column; seeds of a row share the stage."""
+    return [row.wants("speed") for row in rows if row.table == paper.TABLE_HEADS.id]
+
+
+def confidence(tables: Sequence[str], rows: Sequence[Row]) -> list[tuple[float, Cell]]:
+    """Figure 8, where it is asked for: the autoregressive model at each strength of confidence-guided generation."""
+    row = next((row for row in rows if row.key == "2a autoregressive"), None)  # none where its search failed
+    if FIGURE_8 not in tables or row is None:
+        return []
+    cells = []
+    for strength in STRENGTHS:
+        config = override(row.cell.config, {"sample.confidence": strength})
+        cells.append((strength, Cell(f"{FIGURE_8}-c{strength:g}", config, ("score",))))
+    return cells
+
+
+def _slug(label: str) -> str:
+    """A row's label as a part of a name, numbers padded so that names sort: B=8 -> b08, ±3 -> r3."""
+    if label.startswith("B="):
+        levels, comma, rest = label[2:].partition(", ")
+        return f"b{int(levels):02d}" + (f"-{rest}" if comma else "")
+    return label.replace("±", "r").replace(", ", "-").replace(" ", "-").replace("×", "x").lower()

@@ -1,0 +1,99 @@
+"""Guidance and temperature of the rows of a grid: the search that each row has, or one point for all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from statistics import fmean
+from typing import Any
+
+from experiments.paper.scored import distance
+from experiments.pipeline import Cell
+from tokenbridge.config import RunConfig, UserError
+from tokenbridge.overrides import override, plain
+from tokenbridge.store.artifacts import Store, read_json
+
+GUIDANCE, TEMPERATURE = "sample.guidance", "sample.temperature"
+SEARCH = {GUIDANCE: (1.0, 1.5, 2.0), TEMPERATURE: (0.8, 0.9, 1.0)}
+SEARCH_SEED = 1  # of the images, which no final number uses
+SEARCH_IMAGES = 900  # a point, all training seeds together
+MOST_SEARCH_IMAGES = 500  # of one training seed
+OWN, BASE = "own", "base"  # of Request.points
+
+
+@dataclass(frozen=True)
+class Point:
+    """One place of a row's search: its settings, and a cell for each training seed."""
+
+    values: Mapping[str, float]
+    cells: tuple[Cell, ...]
+
+    def metric(self, store: Store) -> float:
+        """Mean over seeds."""
+        return fmean(score_of(store, cell) for cell in self.cells)
+
+
+def search_points(cells: Sequence[Cell], images: int) -> list[Point]:
+    """The same small search for every row of a table: guidance × temperature, with the models of all its seeds."""
+    samples = {"sample.images": images, "sample.seed": SEARCH_SEED}
+    points = []
+    for place in product(*SEARCH.values()):
+        values = dict(zip(SEARCH, place, strict=True))
+        found = [
+            Cell(f"search-{cell.name}-{point_name(values)}", override(cell.config, values | samples), ("score",))
+            for cell in cells
+        ]
+        points.append(Point(values, tuple(found)))
+    return points
+
+
+def search_images(seeds: int) -> int:
+    """Images a point and training seed."""
+    return min(MOST_SEARCH_IMAGES, SEARCH_IMAGES // seeds)
+
+
+def one_point(points: str, base: RunConfig) -> dict[str, Any] | None:
+    """Guidance and temperature that all rows have; None where each row is searched. UserError for anything else."""
+    if points == OWN:
+        return None
+    values: dict[str, Any] = {}
+    if points != BASE:
+        try:
+            values = dict(zip(SEARCH, map(finite, points.split(",")), strict=True))
+        except ValueError:
+            raise UserError(
+                f"--points={points} must be {OWN}, {BASE}, or one guidance and temperature for all rows, such as"
+                " 1.5,0.9"
+            ) from None
+    how = override(base, values).sample
+    return {GUIDANCE: how.guidance, TEMPERATURE: how.temperature}
+
+
+def finite(text: str) -> float:
+    """A number as it is typed; ValueError for what is none, nan and inf."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not finite")
+    return value
+
+
+def point_name(values: Mapping[str, Any]) -> str:
+    """As a part of a name: g1.5-t0.9."""
+    guidance, temperature = (
+        f"{values[key]:g}" if isinstance(values[key], float) else plain(values[key]).replace(" ", "") for key in SEARCH
+    )
+    return f"g{guidance}-t{temperature}"
+
+
+def metric_of(config: RunConfig) -> str:
+    """What a search goes by: the Fréchet distance of the first scorer."""
+    return distance(config.score.scorers[0])
+
+
+def score_of(store: Store, cell: Cell, metric: str = "") -> float:
+    """A metric of the score stage, by default the one that searches go by."""
+    metric = metric or metric_of(cell.config)
+    score = cell.stages()[-1]
+    return read_json(store.folder(score.id) / "metrics.json")["metrics"][metric]

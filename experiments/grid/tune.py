@@ -1,0 +1,251 @@
+"""Guidance and temperature of a trained model by sampling alone: successive halving over a grid of points.
+
+Every point gets a few images; the best third goes on to the next rung with more, until the last. A Fréchet distance
+depends on the number of images, so points are compared within a rung only. All is ordinary cells: what is finished is
+not done again. The images have another sample.seed than final numbers: the choice is not scored on what chose it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
+from pathlib import Path
+from statistics import fmean
+
+from experiments import paper, runner
+from experiments.grid.search import GUIDANCE, SEARCH, SEARCH_SEED, TEMPERATURE, point_name
+from experiments.paper.scored import OWN, distance, every
+from experiments.pipeline import EXPERIMENT, JOINT, Cell, graph
+from experiments.trained import Models
+from tokenbridge.config import RunConfig, Runtime, UserError
+from tokenbridge.metrics.scorers import SCORERS
+from tokenbridge.overrides import override
+from tokenbridge.store.artifacts import Store, read_json
+from tokenbridge.store.runs import read_cells
+
+IMAGES = (100, 300, 900)
+"""of a point and training seed, a rung each"""
+FEWEST_IMAGES = 50
+KEPT = 3
+"""one of so many points goes on to the next rung, and two at least: the last rung compares"""
+DIRECTIONS: dict[str, str] = {f"kid_{scorer.suffix}_x1e3": "lower" for scorer in SCORERS.values()} | {
+    column.key.removeprefix("score/"): column.better
+    for table in paper.TABLES.values()
+    for column in every(table.measured)
+    if column.key.startswith("score/") and column.better
+}
+"""metrics of the score stage that can be searched, and which way is better"""
+
+Place = tuple[float, float]
+"""guidance and temperature"""
+
+
+class Failed(Exception):
+    """Stages of a rung failed, so that its points cannot be compared."""
+
+    def __init__(self, failures: list[runner.Failure]):
+        super().__init__(f"{len(failures)} stages failed")
+        self.failures = failures
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One point: its cells and their metric, a training seed each."""
+
+    guidance: float
+    temperature: float
+    images: int
+    cells: tuple[str, ...]
+    values: tuple[float, ...]
+    errors: tuple[float | None, ...]
+    """standard errors over images"""
+    left_out: tuple[tuple[float, ...], ...] = ()
+    """the metric without each group of images, where the stage left it"""
+
+    @property
+    def place(self) -> Place:
+        return self.guidance, self.temperature
+
+
+@dataclass(frozen=True)
+class Rung:
+    """All points that had so many images, the best first; `kept` of them went on (of the last rung: one)."""
+
+    images: int
+    points: tuple[Scored, ...]
+    kept: int
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is asked for. images: of a point and training seed, for each rung."""
+
+    models: Models
+    guidance: tuple[float, ...] = SEARCH[GUIDANCE]
+    temperature: tuple[float, ...] = SEARCH[TEMPERATURE]
+    images: tuple[int, ...] = IMAGES
+    metric: str = distance(OWN)
+
+    def __post_init__(self) -> None:
+        if self.metric not in DIRECTIONS:
+            near = difflib.get_close_matches(self.metric, DIRECTIONS, 1, 0.4)
+            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(DIRECTIONS)}"
+            raise UserError(f"--metric={self.metric} is no metric of samples with a direction; {hint}")
+        for name, values in (("guidance", self.guidance), ("temperature", self.temperature), ("images", self.images)):
+            if len({*values}) < len(values):
+                raise UserError(f"--{name}={typed(values)} has a value twice; give each value once")
+        if len(self.places) < 2:
+            raise UserError(f"one point, {words(self.places[0])}, leaves nothing to choose; give a value more")
+        if [*self.images] != sorted(self.images) or self.images[0] < FEWEST_IMAGES:
+            raise UserError(f"--images={typed(self.images)} must rise from {FEWEST_IMAGES} or more, a rung each")
+        for place in self.places:
+            graph(self.cells(place, self.images[0]))  # UserError for a value out of range, before anything runs
+
+    @property
+    def places(self) -> list[Place]:
+        return list(product(self.guidance, self.temperature))
+
+    @property
+    def better(self) -> str:
+        return DIRECTIONS[self.metric]
+
+    @property
+    def final_seed(self) -> int:
+        return self.models.configs[0].sample.seed
+
+    @property
+    def seed(self) -> int:
+        """sample.seed of the search, never that of the final score."""
+        return SEARCH_SEED if self.final_seed != SEARCH_SEED else SEARCH_SEED + 1
+
+    @property
+    def rungs(self) -> list[tuple[int, int]]:
+        """Images and points of each rung; one that would drop no point is left out."""
+        found, points = [], len(self.places)
+        for images in self.images[:-1]:
+            kept = max(2, math.ceil(points / KEPT))
+            if kept < points:
+                found.append((images, points))
+                points = kept
+        return [*found, (self.images[-1], points)]
+
+    def cells(self, place: Place, images: int | None = None) -> list[Cell]:
+        """A cell for each training seed; without images: the final ones, with the number and seed of the config."""
+        values = {GUIDANCE: place[0], TEMPERATURE: place[1]}
+        name = f"tune-{self.models.name}-{point_name(values)}-{f'n{images}' if images else 'final'}"
+        if images:
+            values |= {"sample.images": images, "sample.seed": self.seed}
+        return [Cell(name + _seed(config), override(config, values), ("score",)) for config in self.models.configs]
+
+
+def climb(store: Store, search: Search, runtime: Runtime, jobs: int) -> Iterator[Rung]:
+    """Run each rung on the points that the one before kept. Raises Failed; what is finished stays."""
+    places, rungs = search.places, search.rungs
+    for (images, _), kept in zip(rungs, [*(count for _, count in rungs[1:]), 1], strict=True):
+        _run(store, [cell for place in places for cell in search.cells(place, images)], runtime, jobs)
+        rung = _ranked(search, images, [scored(store, search, place, images) for place in places], kept)
+        places = [point.place for point in rung.points[:kept]]
+        yield rung
+
+
+def final(store: Store, search: Search, place: Place, runtime: Runtime, jobs: int) -> Scored:
+    """Score a point with the final images. Raises Failed."""
+    known = read_cells(store)  # a cell that has a name keeps it
+    cells = [
+        replace(cell, name=known[cell.id].name.split(JOINT)[0]) if cell.id in known else cell
+        for cell in search.cells(place)
+    ]
+    _run(store, cells, runtime, jobs)
+    return scored(store, search, place)
+
+
+def before(store: Store, search: Search) -> Scored | None:
+    """The configuration's own point with the final images, where that has been scored."""
+    own = search.models.configs[0].sample
+    if isinstance(own.temperature, tuple) or not all(
+        store.finished(cell.stages()[-1].id) for cell in search.cells((own.guidance, own.temperature))
+    ):
+        return None
+    return scored(store, search, (own.guidance, own.temperature))
+
+
+def scored(store: Store, search: Search, place: Place, images: int | None = None) -> Scored:
+    """Read the finished cells of a point."""
+    cells, values, errors = search.cells(place, images), list[float](), list[float | None]()
+    left = list[tuple[float, ...]]()
+    for cell in cells:
+        path = store.folder(cell.stages()[-1].id) / "metrics.json"
+        content = read_json(path)
+        metrics = content["metrics"]
+        if search.metric not in metrics:
+            raise UserError(f"{path} has no {search.metric}; choose another --metric, or delete its folder")
+        value, count = metrics[search.metric], cell.config.sample.images
+        # of a share, that of a binomial
+        error = math.sqrt(value * (1 - value) / count) if search.metric == "agreement" else None
+        values.append(value)
+        errors.append(metrics.get(f"{search.metric}_se", error))
+        left.append(tuple(content.get("left_out", {}).get(search.metric, ())))
+    count = cells[0].config.sample.images
+    return Scored(*place, count, tuple(cell.id for cell in cells), tuple(values), tuple(errors), tuple(left))
+
+
+def forecast(store: Store, search: Search, jobs: int) -> list[str]:
+    """What a run would do, a line a rung; of later rungs only how many points they have is known."""
+    rates, seconds, lines = runner.seconds_of_work(store), 0.0, list[str]()
+    for number, (images, points) in enumerate(search.rungs):
+        cells = [cell for place in search.places[:points] for cell in search.cells(place, images)]
+        stages = [stage for cell in cells for stage in cell.stages() if stage.kind.name in ("sample", "score")]
+        todo = stages if number else [stage for stage in stages if not store.finished(stage.id)]
+        time = sum(rates[stage.kind.name] * stage.kind.work(stage.config) for stage in todo)
+        seconds += time
+        about = f"{points} points, {images} images of each and a training seed"
+        lines.append(f"  rung {number + 1}: {about}, {len(todo)} stages to run, about {runner.time_text(time)}")
+    lines.append(f"  then the chosen point with {search.models.configs[0].sample.images} images")
+    return [*lines, f"about {runner.time_text(seconds / jobs)} with {jobs} stages at a time, less what is finished"]
+
+
+def record_path(store: Store, name: str) -> Path:
+    """Where what a search found is kept. UserError for what is no name of a file."""
+    if not re.fullmatch(r"\w[\w.=-]*", name):
+        raise UserError(f"--name={name} must be letters, digits and . _ = - (it names a file)")
+    return store.root / "tunes" / f"{name}.json"
+
+
+def images_drawn(search: Search) -> tuple[int, int, int]:
+    """Images that the search draws; of them those that an earlier rung drew too; those of a whole last rung."""
+    seeds, rungs = len(search.models.configs), search.rungs
+    drawn = sum(images * points for images, points in rungs)
+    again = sum(less * points for (less, _), (_, points) in pairwise(rungs))
+    return drawn * seeds, again * seeds, rungs[-1][0] * len(search.places) * seeds
+
+
+def typed(values: Sequence[float]) -> str:
+    """As an option takes them."""
+    return ",".join(f"{value:g}" for value in values)
+
+
+def words(place: Place) -> str:
+    return f"guidance {place[0]:g}, temperature {place[1]:g}"
+
+
+def _seed(config: RunConfig) -> str:
+    return f"-s{config.train.seed}" if config.train.seed else ""
+
+
+def _run(store: Store, cells: Sequence[Cell], runtime: Runtime, jobs: int) -> None:
+    if failures := runner.attempt_cells(store, cells, runtime, EXPERIMENT, jobs):
+        raise Failed(failures)
+
+
+def _ranked(search: Search, images: int, points: Sequence[Scored], kept: int) -> Rung:
+    sign = 1 if search.better == "lower" else -1
+    means = {point.place: sign * fmean(point.values) for point in points}
+    if all(math.isnan(mean) for mean in means.values()):
+        raise UserError(f"{search.metric} is NaN at all points with {images} images; choose another --metric")
+    # NaN is worse than any number; of equals the first
+    order = sorted(points, key=lambda point: (math.isnan(means[point.place]), means[point.place]))
+    return Rung(images, tuple(order), kept)

@@ -1,0 +1,69 @@
+"""What was sent to one tracking URI, in tracking.json below the runs folder; it saves time and may be deleted."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.tracking.content import Record, key_of
+from experiments.tracking.store import database, stamp
+from tokenbridge.store.artifacts import Store, digest, write_json
+
+SAVE_SECONDS = 2.0
+
+
+class Memory:
+    def __init__(self, store: Store, uri: str):
+        self.path, self.uri = store.root / "tracking.json", uri
+        try:
+            self.all: dict[str, Any] = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            self.all = {}  # MLflow itself is asked instead
+        here = self.all.setdefault(digest(uri), {})
+        self.here = here
+        self.sent: dict[str, list[Any]] = here.setdefault("records", {})
+        """by record: its signature, and the run that its own lies under"""
+        self.runs: dict[str, str] = here.setdefault("runs", {})
+        self.sending: dict[str, list[list[Any]]] = here.setdefault("sending", {})
+        """by training: the points of a batch whose answer never came"""
+        self.saved = time.monotonic()
+
+    def up_to_date(self, records: Sequence[Record], trusting: bool) -> bool:
+        """Whether all was sent and nobody touched the store since. Only a local store can tell; a server is trusted
+        or asked."""
+        now = stamp(self.uri)
+        untouched = now is not None and now == self.here.get("stamp")
+        return (untouched or (trusting and database(self.uri) is None)) and all(map(self.has, records))
+
+    def has(self, record: Record) -> bool:
+        return self.sent.get(key_of(record)) == [record.signature, self.runs.get(record.parent)]
+
+    def has_content(self, record: Record) -> bool:
+        """Whether all was sent but, maybe, which run its own lies under."""
+        return self.sent.get(key_of(record), [None])[0] == record.signature
+
+    def keep(self, record: Record) -> None:
+        self.sent[key_of(record)] = [record.signature, self.runs.get(record.parent)]
+        if time.monotonic() - self.saved > SAVE_SECONDS:
+            self.save()
+
+    def remember(self, runs: Mapping[str, str]) -> None:
+        self.runs |= runs
+
+    def sends(self, training: str, points: Sequence[Sequence[Any]]) -> None:
+        """Before a batch goes out: its points. Without any: the last one has arrived."""
+        if points:
+            self.sending[training] = [list(point) for point in points]
+        else:
+            self.sending.pop(training, None)
+        self.save()
+
+    def save(self) -> None:
+        write_json(self.path, self.all)
+        self.saved = time.monotonic()
+
+    def save_all_sent(self) -> None:
+        self.here["stamp"] = stamp(self.uri)
+        self.save()

@@ -1,0 +1,250 @@
+"""Sends records to MLflow so that each run, value and point is there once, whatever was interrupted before.
+
+MLflow itself says how far a curve is: it keeps the highest step of each, and a batch goes in whole or not at all. What
+it cannot say is whether a batch whose answer never came is still under way; that batch stands in the memory before it
+is sent, and is sent again as it was, which MLflow takes as the same points.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from experiments.tracking import views
+from experiments.tracking.content import Content, Record, key_of
+from experiments.tracking.memory import Memory
+from experiments.tracking.store import save_view
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+METRICS_A_CALL, WORDS_A_CALL = 1000, 100
+"""the most that MLflow takes at once: metrics; parameters and tags"""
+ID_TAG = {"cell": "cell", "training": "stage", "report": "report", "sweep": "sweep"}
+PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
+INFINITY = 1.7976931348623157e308
+"""what MLflow stores for it"""
+BELOW = 100_000
+"""ms after a sweep's start in which its cells start, for MLflow: they share their stages, so no time is right"""
+FEW = 20
+"""runs that are looked up one by one; for more, one search is faster"""
+
+_Item = TypeVar("_Item")
+
+
+class Sender:
+    def __init__(self, mlflow: MlflowClient, experiment: str, memory: Memory, counts: Counter[str]):
+        self.mlflow, self.experiment, self.memory, self.counts = mlflow, experiment, memory, counts
+        self.runs: dict[str, Run] = {}
+
+    def find(self, records: Sequence[Record], trusting: bool = False) -> Sequence[Record]:
+        """Find the runs of these records; returns those that may lack something.
+
+        trusting: the others are not looked up, and a few are found by the ids in the memory.
+        """
+        if trusting:
+            behind = [record for record in records if not self.memory.has(record)]
+            if len(behind) <= FEW and all(self._recall(key_of(record)) for record in behind):
+                return behind
+        self.runs = self._search()
+        self.memory.remember({key: run.info.run_id for key, run in self.runs.items()})
+        return records
+
+    def _recall(self, key: str) -> bool:
+        """Whether the memory's id leads to a run of this record."""
+        from mlflow.exceptions import MlflowException
+
+        if not (id := self.memory.runs.get(key)):
+            return False
+        try:
+            run = self.mlflow.get_run(id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        self.runs[key] = run
+        return run.info.lifecycle_stage == "active" and _key(run) == key
+
+    def _search(self) -> dict[str, Run]:
+        """Our runs by kind and id. Of two (two machines with one server) the first that was made; the other yields."""
+        found: list[Run] = []
+        token = None
+        while token != "":
+            page = self.mlflow.search_runs([self.experiment], max_results=1000, page_token=token)
+            found += page
+            token = page.token or ""
+        runs: dict[str, Run] = {}
+        for run in sorted(found, key=lambda run: (run.info.start_time, run.info.run_id)):
+            key = _key(run)
+            if key and runs.setdefault(key, run) is not run:
+                self.mlflow.set_tag(run.info.run_id, "kind", "superseded")
+        return runs
+
+    def _id(self, key: str) -> str | None:
+        """Of the run of a record that has one."""
+        run = self.runs.get(key)
+        return run.info.run_id if run else self.memory.runs.get(key)
+
+    def bring_up_to_date(self, record: Record) -> None:
+        """UserError where its folder cannot be read."""
+        run, parent = self.runs.get(key_of(record)), self._id(record.parent)
+        if run is None or not self.memory.has_content(record):
+            self._send(record, record.content())
+        elif parent and run.data.tags.get(PARENT) != parent:
+            self.mlflow.set_tag(run.info.run_id, PARENT, parent)
+        self.memory.keep(record)
+
+    def _send(self, record: Record, content: Content) -> None:
+        run = self.runs.get(key_of(record))
+        if run is not None and _outdated(run, record, content):
+            # MLflow never forgets a metric or a parameter: the old run steps aside
+            self.mlflow.set_tag(run.info.run_id, "kind", "superseded")
+            run = None
+        if run is None:
+            run = self._make(record, content)
+        self._values(run, record, content)
+        if content.points or self.memory.sending.get(record.id):
+            self._points(run, record.id, content.points)
+        self._files(run, content)
+        if content.dataset and not (run.inputs and run.inputs.dataset_inputs):
+            self._dataset(run, *content.dataset)
+        self._status(run, content)
+
+    def _make(self, record: Record, content: Content) -> Run:
+        # the page shows end - start: let it be the seconds that the stages took, not the milliseconds of sending
+        start = content.points[0][2] if content.points else round(1000 * (time.time() - content.seconds))
+        if content.started:
+            start = round(1000 * content.started)
+        elif above := self.runs.get(record.parent):  # by time is the only order in which the page shows a tree
+            # the latest stands first: so the first by name is the latest
+            start = above.info.start_time + BELOW - self.counts["runs"] % BELOW
+        tags = {"kind": record.kind, ID_TAG[record.kind]: record.id, "mlflow.source.name": "tokenbridge"}
+        self.counts["runs"] += 1
+        run = self.mlflow.create_run(self.experiment, start_time=start, tags=tags, run_name=record.name)
+        self.runs[key_of(record)] = run
+        self.memory.remember({key_of(record): run.info.run_id})
+        return run
+
+    def _values(self, run: Run, record: Record, content: Content) -> None:
+        """Tags, parameters and metrics that the run lacks or holds otherwise, in as few calls as MLflow allows."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        tags = content.tags | {"kind": record.kind, "name": record.name} | self._places(record, content)
+        if content.error:
+            tags["error"] = content.error
+        elif "error" in run.data.tags:
+            self.mlflow.delete_tag(run.info.run_id, "error")
+        if run.data.tags.get("name") not in (None, record.name):  # another plan calls the same cell by another name
+            self.mlflow.update_run(run.info.run_id, name=record.name)
+        now, old = round(1000 * time.time()), run.data
+        changed = [key for key, value in content.metrics.items() if not _same(value, old.metrics.get(key))]
+        metrics = [Metric(key, content.metrics[key], now, 0) for key in changed]
+        params = [Param(key, value) for key, value in content.params.items() if key not in old.params]
+        words = [RunTag(key, value) for key, value in tags.items() if old.tags.get(key) != value]
+        parts = (_parts(metrics, METRICS_A_CALL), _parts(params, WORDS_A_CALL), _parts(words, WORDS_A_CALL))
+        for some_metrics, some_params, some_tags in zip_longest(*parts, fillvalue=[]):
+            self.mlflow.log_batch(run.info.run_id, some_metrics, some_params, some_tags, synchronous=True)
+        self.counts.update(params=len(params), metrics=len(metrics))
+
+    def _places(self, record: Record, content: Content) -> dict[str, str]:
+        """Where a run lies, and the links of its note."""
+        note, page = content.note, f"#/experiments/{self.experiment}/runs"
+        if training := self._id(f"training/{(stage := content.tags.get('stage.train'))}"):
+            note = f"Curves: [{stage}]({page}/{training}/model-metrics?workflowType=machine_learning)"
+        if content.view:
+            key = views.key_of(record.id)
+            save_view(self.mlflow, self.experiment, key, record.id, content.view)
+            note = f"[Its cells, from the best to the worst]({views.page(self.experiment, key)})\n\n{note}"
+        parent = self._id(record.parent)
+        if parent and not content.view:
+            sweep = record.parent.partition("/")[2]
+            link = f"Cell of [{sweep}]({views.page(self.experiment, views.key_of(sweep))})"
+            note = " · ".join(filter(None, [link, note]))
+        return ({PARENT: parent} if parent else {}) | ({NOTE: note} if note else {})
+
+    def _points(self, run: Run, id: str, points: list[list[Any]]) -> None:
+        """The curves beyond the highest step that MLflow has.
+
+        A resumed training writes steps again, with new times: a step that was sent is not sent twice.
+        """
+        from mlflow.entities import Metric
+
+        # get_run, as the search may be minutes old; `metrics` of its data leaves the steps out
+        data = self.mlflow.get_run(run.info.run_id).data.to_proto()
+        last = {metric.key: metric.step for metric in data.metrics}
+        lines = {(key, step): (key, value, ms, step) for key, value, ms, step in points}
+        lines |= {(key, step): (key, value, ms, step) for key, value, ms, step in self.memory.sending.get(id, ())}
+        news = sorted((line for line in lines.values() if line[3] > last.get(line[0], -1)), key=lambda line: line[3])
+        for part in _parts(news, METRICS_A_CALL):
+            self.memory.sends(id, part)
+            metrics = [Metric(key, value, ms, step) for key, value, ms, step in part]
+            self.mlflow.log_batch(run.info.run_id, metrics=metrics, synchronous=True)
+        if id in self.memory.sending:
+            self.memory.sends(id, [])
+        self.counts["points"] += len(news)
+
+    def _files(self, run: Run, content: Content) -> None:
+        if not content.files:
+            return
+        with tempfile.TemporaryDirectory(prefix="tokenbridge-") as name:
+            for path, data in content.files.items():
+                (Path(name) / path).parent.mkdir(parents=True, exist_ok=True)
+                (Path(name) / path).write_bytes(data)
+            self.mlflow.log_artifacts(run.info.run_id, name)
+        self.counts["artifacts"] += len(content.files)
+
+    def _dataset(self, run: Run, name: str, hash: str, source: str) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        origin = json.dumps({"tags": {"mlflow.source.name": source}})
+        dataset = Dataset(name=name, digest=hash, source_type="code", source=origin)
+        context = InputTag("mlflow.data.context", "training")
+        self.mlflow.log_inputs(run.info.run_id, [DatasetInput(dataset, [context])])
+
+    def _status(self, run: Run, content: Content) -> None:
+        if content.status == "RUNNING":
+            if run.info.status != "RUNNING":
+                self.mlflow.update_run(run.info.run_id, "RUNNING")
+            return
+        end = run.info.start_time + round(1000 * content.seconds)
+        if run.info.status != content.status:
+            self.mlflow.set_terminated(run.info.run_id, content.status, end)
+
+
+def _key(run: Run) -> str:
+    """Kind and id; nothing where the run is not of ours or stepped aside."""
+    kind = run.data.tags.get("kind", "")
+    return f"{kind}/{run.data.tags.get(ID_TAG[kind])}" if kind in ID_TAG else ""
+
+
+def _outdated(run: Run, record: Record, content: Content) -> bool:
+    """Whether a run holds what is no longer so: other stages of a cell, metrics that a stage made anew leaves out, a
+    setting that the cells of a sweep no longer share, a metric that is no longer compared."""
+    if record.kind == "sweep":
+        shared = all(content.params.get(key) == value for key, value in run.data.params.items())
+        return not shared or not set(run.data.metrics) <= set(content.metrics)
+    stages = {key: id for key, id in content.tags.items() if key.startswith("stage.")}
+    ours = (key for key in run.data.metrics if f"stage.{key.split('/')[0]}" in stages)
+    return any(run.data.tags.get(key, id) != id for key, id in stages.items()) or not set(ours) <= set(content.metrics)
+
+
+def _same(value: float, stored: float | None) -> bool:
+    if stored is None:
+        return False
+    if math.isnan(value):
+        return math.isnan(stored)
+    return value == stored or (math.isinf(value) and stored == math.copysign(INFINITY, value))
+
+
+def _parts(items: Iterable[_Item], size: int) -> Iterable[list[_Item]]:
+    left = iter(items)
+    while part := list(islice(left, size)):
+        yield part

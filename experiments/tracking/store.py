@@ -1,0 +1,220 @@
+"""Where MLflow keeps its runs: the address, a store that is made once and whole, and the page that shows it.
+
+Measured (MLflow 3.17): eight processes that make the same SQLite file at once all fail and leave it broken, so it is
+made under a lock, beside its final name, and renamed. A refused connection blocks a call for 246 s unless the retries
+are lowered; a failed send loses nothing here, so there is no reason to wait.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from experiments.tracking import views
+from tokenbridge.config import UserError
+from tokenbridge.store.artifacts import Store, writable
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "tokenbridge"
+SWEEPS_TOLD = 10
+
+
+def tracking_uri(store: Store) -> str:
+    """MLFLOW_TRACKING_URI if it is set, else a SQLite file in the store."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.root.resolve() / 'mlflow.db'}"
+
+
+def shown(uri: str) -> str:
+    """A URI without its credentials, for messages."""
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+def database(uri: str) -> Path | None:
+    """The SQLite file of a tracking URI; None for a server or another database."""
+    match = re.fullmatch(r"sqlite:///([^?]+)(\?.*)?", uri)
+    return Path(match[1]) if match else None
+
+
+def ensure_store(store: Store) -> str:
+    """Make the local MLflow store if there is none (about 6 s, once); return its tracking URI.
+
+    Any number of processes may call this at once. A store that a kill interrupts is made anew.
+    """
+    uri = tracking_uri(store)
+    path = database(uri)
+    if path is None or path.exists():
+        return uri
+    with writable(path.parent), FileLock(path.with_name(f"{path.name}.lock")):
+        if not path.exists():
+            with reaching(uri):
+                _create(path)
+    return uri
+
+
+def _create(path: Path) -> None:
+    unfinished = path.with_name(f"{path.name}.partial")
+    for left in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
+        left.unlink(missing_ok=True)
+    client(f"sqlite:///{unfinished}").search_experiments(max_results=1)  # the first call makes the tables
+    unfinished.replace(path)
+
+
+def client(uri: str) -> MlflowClient:
+    """A quiet client that does not wait long for a server which is away."""
+    settings = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        # MLflow's use of SQLAlchemy: nothing that a reader could act on
+        warnings.filterwarnings("ignore", message="The ``noload`` loader strategy")
+        from mlflow import MlflowClient
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # it logs whole traces of what it raises
+        with reaching(uri):
+            return MlflowClient(uri)
+
+
+@contextmanager
+def reaching(uri: str) -> Iterator[None]:
+    """Turn what MLflow raises into one line. What was to be sent stays in the stages' folders."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, RequestException, SQLAlchemyError) as error:
+        reason = " ".join(str(error).split())
+        if refused := re.search(r"failed with exception .*?([^:'(]*(?:refused|timed out|resolve)[^:')]*)", reason):
+            reason = refused[1].strip()
+        raise UserError(
+            f"MLflow at {shown(uri)} takes no data ({shown(reason)[:160]}); nothing is lost: start the server or"
+            " correct MLFLOW_TRACKING_URI, then run `tokenbridge sync`"
+        ) from error
+
+
+def experiment_id(mlflow: MlflowClient, store: Store, uri: str) -> str:
+    """The id of the project's experiment, made if there is none. Without a server, artifacts lie in the runs folder."""
+    folder = (store.root.resolve() / "mlflow-artifacts").as_uri()
+    found = mlflow.get_experiment_by_name(EXPERIMENT)
+    if found is None:
+        return mlflow.create_experiment(EXPERIMENT, artifact_location=None if uri.startswith("http") else folder)
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"experiment {EXPERIMENT!r} is deleted in MLflow at {shown(uri)} and cannot take runs;"
+            f" restore it with `mlflow experiments restore -x {found.experiment_id}`"
+        )
+    path = database(uri)
+    if path == store.root.resolve() / "mlflow.db" and found.artifact_location != folder:
+        raise UserError(
+            f"{path} keeps its artifacts in {found.artifact_location}, not in {folder} (moved or copied?);"
+            " delete that file and run `tokenbridge sync`, which makes it again"
+        )
+    return found.experiment_id
+
+
+def ui_command(store: Store, port: int = 5000) -> tuple[list[str], dict[str, str]]:
+    """The command that serves MLflow's page on the local store, and the addresses that open our runs in it.
+
+    The address of all is under "", that of a sweep under its name. The command is empty where MLFLOW_TRACKING_URI names
+    a server: it has a page already. A taken port is left for the next free one.
+    """
+    uri = ensure_store(store)
+    mlflow = client(uri)
+    with reaching(uri):
+        pages = _save_overview(mlflow, experiment_id(mlflow, store, uri))
+    if uri.startswith("http"):
+        return [], {name: f"{shown(uri).rstrip('/')}/{page}" for name, page in pages.items()}
+    port = _free_port(port)
+    where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    artifacts = str(store.root.resolve() / "mlflow-artifacts")
+    argv = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--artifacts-destination", artifacts]
+    return argv + where, {name: f"http://127.0.0.1:{port}/{page}" for name, page in pages.items()}
+
+
+def save_view(mlflow: MlflowClient, experiment: str, key: str, title: str, view: views.View) -> None:
+    """Keep a view in the experiment, unless it is there as it is."""
+    tag = f"mlflow.sharedViewState.{key}"
+    old = json.loads(mlflow.get_experiment(experiment).tags.get(tag, "{}"))
+    if old.get("state") != (state := json.dumps(view)):
+        now = round(1000 * time.time())
+        entry = {"name": title, "createdAt": old.get("createdAt", now), "updatedAt": now, "state": state}
+        mlflow.set_experiment_tag(experiment, tag, json.dumps(entry))
+
+
+def _save_overview(mlflow: MlflowClient, experiment: str) -> dict[str, str]:
+    """Keep the view of all; returns the addresses of the views: of all, then of each sweep, the latest first."""
+    cells = mlflow.search_runs([experiment], "tags.kind = 'cell'")  # the first thousand tell what varies
+    sweeps = mlflow.search_runs([experiment], "tags.kind = 'sweep'")  # the latest first
+    measured = {key for run in [*cells, *sweeps] for key in run.data.metrics}
+    varying = views.varying(run.data.params for run in cells)
+    save_view(mlflow, experiment, views.ALL, "all", views.of_all(varying, measured, bool(sweeps)))
+    found = {"": views.page(experiment, views.ALL)}
+    names = [run.data.tags["sweep"] for run in sweeps]
+    return found | {name: views.page(experiment, views.key_of(name)) for name in names}
+
+
+def ui(store: Store, port: int = 5000) -> int:
+    """Serve MLflow's page until Ctrl+C; returns the exit status."""
+    argv, urls = ui_command(store, port)
+    print("\n".join(_told(urls)), flush=True)
+    if not argv:
+        return 0
+    print("Ctrl+C ends it", flush=True)
+    # the job runner of MLflow would start 12 more processes (2.4 GB) that nothing here uses
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    server = subprocess.Popen(argv, env=os.environ | quiet)
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        server.wait()  # it got the same signal
+        return 0
+
+
+def _told(urls: dict[str, str]) -> list[str]:
+    """Where to look: all runs, and the latest sweeps, whose cells their own pages list from the best to the worst."""
+    (_, whole), *sweeps = urls.items()
+    lines = [f"MLflow: {whole}"] + [f"sweep {name}: {url}" for name, url in sweeps[:SWEEPS_TOLD]]
+    return lines + ([f"and {more} older sweeps, listed there"] if (more := len(sweeps) - SWEEPS_TOLD) > 0 else [])
+
+
+def _free_port(first: int) -> int:
+    for port in (*range(first, first + 20), 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
+    raise UserError(f"ports {first} to {first + 19} are all taken; give another with --port")
+
+
+def stamp(uri: str) -> list[Any] | None:
+    """What tells whether anyone wrote to a local store since; None for a server."""
+    path = database(uri)
+    if path is None or not path.exists():
+        return None
+    stat = path.stat()
+    return [stat.st_ino, stat.st_mtime_ns, stat.st_size]

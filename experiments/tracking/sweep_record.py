@@ -1,0 +1,122 @@
+"""The MLflow run of a sweep, under which those of its cells lie: what they share, what varies, the best of each."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.tracking.content import Content, Status, spell
+from experiments.tracking.views import MEMBER, direction, member_tag, of_sweep
+from tokenbridge.overrides import flatten
+from tokenbridge.store.artifacts import Store, digest, read_json
+from tokenbridge.store.runs import Cell, Stages, read_metrics
+
+FORMAT = 2
+"""raise it when the content changes"""
+RESULTS = ("score", "likelihood")
+"""stages whose metrics need no prefix: their names tell them apart"""
+TELLING = ("quantizer", "reconstruct", *RESULTS)
+"""stages whose metrics are compared"""
+VALUES_SHOWN = 12
+"""of a setting that varies, in the note"""
+
+
+class SweepRecord:
+    kind, parent = "sweep", ""
+
+    def __init__(self, store: Store, name: str, cells: Sequence[Cell], stages: Stages):
+        self.store, self.id, self.name, self.stages = store, name, name, stages
+        self.cells = sorted(cells, key=lambda cell: cell.name)
+        path = store.root / "sweeps" / name / "sweep.json"
+        self.about: dict[str, Any] = read_json(path) if path.exists() else {}
+        states = {id: stages.stamps(id) for cell in self.cells for id in cell.stages.values()}
+        command = self.about.get("command")
+        self.signature = digest([FORMAT, command, [[cell.id, cell.name] for cell in self.cells], states])
+
+    def content(self) -> Content:
+        settings = [flatten(cell.config) for cell in self.cells]
+        values = {key: list(dict.fromkeys(spell(each.get(key)) for each in settings)) for key in settings[0]}
+        varying = {key: seen for key, seen in values.items() if len(seen) > 1}
+        states = Counter(self._state(cell) for cell in self.cells)
+        found = self._measured()
+        best, of = _best(found)
+        tags = {"sweep": self.id, "states": ", ".join(f"{state} {count}" for state, count in sorted(states.items()))}
+        tags[member_tag(self.id)] = MEMBER
+        if command := self.about.get("command"):
+            tags["command"] = str(command)
+        return Content(
+            tags=tags | {f"best.{key.removeprefix('best/')}": name for key, name in of.items()},
+            params={key: seen[0] for key, seen in values.items() if len(seen) == 1},
+            metrics=best | {"cells": len(self.cells), "cells_finished": states["finished"]},
+            seconds=self._seconds(),
+            started=float(self.about.get("submitted", 0)),
+            status=_status(states),
+            error=next(filter(None, (self._error(cell) for cell in self.cells)), ""),
+            note=self._note(varying),
+            view=of_sweep(self.id, list(varying), found),
+        )
+
+    def _state(self, cell: Cell) -> str:
+        if all(self.stages.finished(id) for id in cell.stages.values()):
+            return "finished"
+        return "failed" if self._error(cell) else "open"
+
+    def _error(self, cell: Cell) -> str:
+        return next(filter(None, (self.stages.failure(id) for id in cell.stages.values())), "")
+
+    def _measured(self) -> dict[str, list[tuple[float, float, str]]]:
+        """Metrics that say better or worse: of each cell that has one the images (negative), the value and the name."""
+        found: dict[str, list[tuple[float, float, str]]] = {}
+        read: dict[str, tuple[dict[str, float], dict[str, Any]]] = {}
+        for cell in self.cells:
+            for kind, id in cell.stages.items():
+                if kind not in TELLING or not self.stages.stamps(id)[1]:
+                    continue
+                metrics, protocol = read[id] = read.get(id) or read_metrics(self.store.folder(id) / "metrics.json")
+                for name, value in metrics.items():
+                    if direction(key := f"{kind}/{name}") and value == value:
+                        found.setdefault(key, []).append((-float(protocol.get("images", 0)), value, cell.name))
+        return found
+
+    def _seconds(self) -> float:
+        """From the submission to the last result so far; where nothing was submitted, those that its stages took."""
+        stages = dict.fromkeys(id for cell in self.cells for id in cell.stages.values() if self.stages.finished(id))
+        if "submitted" not in self.about:
+            return sum(self.store.manifest(id).get("wall_seconds") or 0.0 for id in stages)
+        ends = (self.stages.stamps(id)[0] for id in stages)
+        last = max((end[0] / 1e9 for end in ends if end), default=0.0)
+        return max(0.0, last - float(self.about["submitted"]))
+
+    def _note(self, varying: dict[str, list[str]]) -> str:
+        lines = [f"{len(self.cells)} cells" + (", which differ in" if varying else "")]
+        for key, seen in varying.items():
+            more = f", … ({len(seen)})" if len(seen) > VALUES_SHOWN else ""
+            lines.append(f"- `{key}`: {', '.join(sorted(seen[:VALUES_SHOWN], key=_order))}{more}")
+        if command := self.about.get("command"):
+            lines += ["", f"`{command}`"]
+        return "\n".join(lines)
+
+
+def _status(states: Counter[str]) -> Status:
+    if states["open"]:
+        return "RUNNING"
+    return "FAILED" if states["failed"] else "FINISHED"
+
+
+def _best(found: Mapping[str, Sequence[tuple[float, float, str]]]) -> tuple[dict[str, float], dict[str, str]]:
+    """best/<metric> and the name of the cell that has it, among those measured on the most images."""
+    best, of = dict[str, float](), dict[str, str]()
+    for key, seen in found.items():
+        kind, _, metric = key.partition("/")
+        name, sign = f"best/{metric if kind in RESULTS else key}", direction(key)
+        _, best[name], of[name] = min(seen, key=lambda each: (each[0], sign * each[1], each[2]))
+    return best, of
+
+
+def _order(text: str) -> tuple[float, str]:
+    try:
+        return float(json.loads(text)), text
+    except (TypeError, ValueError):
+        return 0.0, text

@@ -1,0 +1,99 @@
+"""The only writer to MLflow: brings it up to date from what the stages left in their folders.
+
+One MLflow run a sweep, under it one a cell, one a training stage, one a report, found again by their tags, so sending
+twice gives nothing twice. One process at a time writes, under the lock `mlflow` of the runs folder.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+
+from experiments.tracking import store as mlflow_store
+from experiments.tracking.content import Record
+from experiments.tracking.memory import Memory
+from experiments.tracking.records import ReportRecord, find_records, find_trainings
+from experiments.tracking.sender import Sender
+from experiments.tracking.store import client, ensure_store, experiment_id, reaching, tracking_uri, ui_command
+from tokenbridge.config import UserError
+from tokenbridge.store.artifacts import Store, writable
+from tokenbridge.store.runs import Cell, Stages
+
+__all__ = ["catch_up", "ensure_store", "log_report", "send_curves", "sync", "tracking_uri", "ui", "ui_command"]
+
+Counts = dict[str, int]
+Found = Callable[[], Sequence[Record]]
+
+
+def sync(store: Store, cells: Iterable[str] | None = None) -> Counts:
+    """Send what MLflow lacks of these cells (default: all), their sweeps and trainings; returns how much of what.
+
+    Reads runs/cells/*.json and the stages' folders, finished or in training. One process at a time. A folder that
+    cannot be read does not keep the others back. UserError: unreadable folder, MLflow away (send again later).
+    """
+    with writable(store.root), store.lock("mlflow"):
+        return _send(store, find_records(store, cells))
+
+
+def catch_up(store: Store, cells: Iterable[str] | None = None, seconds: float | None = None) -> Counts | None:
+    """The same without waiting: None where another process is sending, which leaves the rest to it.
+
+    A server is not asked whether it still has what it got before. seconds: no record is begun after that many.
+    """
+    return _unless_busy(store, lambda: find_records(store, cells), seconds)
+
+
+def ui(store: Store, port: int = 5000) -> int:
+    """Serve MLflow's page on what the stages have left by now, until Ctrl+C; returns the exit status."""
+    try:
+        catch_up(store)
+    except UserError as error:  # what is there can be looked at all the same
+        print(f"tokenbridge: {error}", flush=True)
+    return mlflow_store.ui(store, port)
+
+
+def send_curves(store: Store, cells: dict[str, Cell], trainings: Collection[str], seconds: float) -> Counts | None:
+    """catch_up for the curves of these trainings alone, which are known to be of these cells."""
+    return _unless_busy(store, lambda: find_trainings(store, cells, trainings, Stages(store)), seconds)
+
+
+def log_report(store: Store, name: str, folder: Path) -> Counts:
+    """Send a report's index.html, report.md, paper.tex, tables/ and figures/ as artifacts of its own run."""
+    with writable(store.root), store.lock("mlflow"):
+        return _send(store, [ReportRecord(name, folder)])
+
+
+def _unless_busy(store: Store, find: Found, seconds: float | None) -> Counts | None:
+    with writable(store.root), store.lock("mlflow", wait=False) as mine:
+        return _send(store, find(), trusting=True, seconds=seconds) if mine else None
+
+
+def _send(store: Store, records: Sequence[Record], trusting: bool = False, seconds: float | None = None) -> Counts:
+    counts: Counter[str] = Counter(runs=0, params=0, metrics=0, points=0, artifacts=0)
+    uri = tracking_uri(store)
+    memory = Memory(store, uri)
+    if not records or memory.up_to_date(records, trusting):
+        return dict(counts)
+    from tqdm import tqdm
+
+    ensure_store(store)
+    unreadable: list[UserError] = []
+    late = time.monotonic() + seconds if seconds is not None else float("inf")
+    with reaching(uri):
+        mlflow = client(uri)
+        sender = Sender(mlflow, experiment_id(mlflow, store, uri), memory, counts)
+        behind = sender.find(records, trusting)
+        for record in tqdm(behind, "to MLflow", unit="run", disable=None, leave=False):
+            if time.monotonic() > late:
+                break
+            try:
+                sender.bring_up_to_date(record)
+            except UserError as error:
+                unreadable.append(error)
+    memory.save_all_sent()
+    if unreadable:
+        more = f" (and {len(unreadable) - 1} more)" if unreadable[1:] else ""
+        raise UserError(f"{unreadable[0]}{more}")
+    return dict(counts)

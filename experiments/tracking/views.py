@@ -1,0 +1,130 @@
+"""Views that MLflow's page opens with: which runs, in which order, with which columns and charts.
+
+Left alone, the page shows every run with no setting and no number. A view is kept as a tag of the experiment, and the
+address names its key (read from the page of MLflow 3.17, which leaves out whatever it does not know). Which sweeps are
+unfolded it does not take from there, so each sweep has a flat view of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+from urllib.parse import quote
+
+from experiments.paper.columns import GENERATION, MSE, ORIGINALS_FD, PSNR, RECONSTRUCTION_FD, SSIM
+from experiments.paper.scored import OWN, every
+from tokenbridge.store.artifacts import digest
+
+ALL = "tokenbridge"
+"""key of the view of all sweeps and cells"""
+ASIDE = ("training", "report", "superseded")
+"""kinds of runs that a list of cells leaves out"""
+MEMBER = "yes"
+LETTER, AROUND, NARROWEST = 8, 40, 110
+"""pixels of a column: a letter of its title, what stands around it, at least"""
+CHARTS = 8
+COMPARED = (*GENERATION, RECONSTRUCTION_FD, PSNR, SSIM, MSE, ORIGINALS_FD)
+"""columns of the tables whose metrics order cells, the most telling first"""
+
+View = dict[str, Any]
+
+
+def key_of(sweep: str) -> str:
+    """A sweep's name as a tag's name may hold it."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", sweep)
+    return plain if plain == sweep else f"{plain}-{digest(sweep)}"
+
+
+def member_tag(sweep: str) -> str:
+    """The tag of a sweep's runs: `sweep` itself may list several, and one's name may be within another's."""
+    return f"sweep.{key_of(sweep)}"
+
+
+def page(experiment: str, key: str) -> str:
+    """The address below the server's own that opens a view."""
+    return f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={quote(key)}"
+
+
+def of_sweep(sweep: str, varying: Sequence[str], measured: Collection[str]) -> View:
+    """Its runs from the best to the worst, with the settings that vary, the main metrics and charts of these."""
+    metrics = main_metrics(measured)
+    columns = [f"params.`{key}`" for key in varying] + [f"metrics.`{key}`" for key in metrics]
+    order = {"orderByKey": "attributes.`run_name`", "orderByAsc": True}
+    if metrics:
+        order = {"orderByKey": f"metrics.`{metrics[0]}`", "orderByAsc": direction(metrics[0]) > 0}
+    own = f"tags.`{member_tag(sweep)}` = '{MEMBER}'"
+    return {"searchFilter": own} | order | _columns(columns) | _charts(varying, metrics)
+
+
+def of_all(varying: Sequence[str], measured: Collection[str], sweeps: bool) -> View:
+    """All cells by name; where there are sweeps, these, with their cells below them when they are unfolded."""
+    columns = [f"params.`{key}`" for key in varying] + [f"metrics.`{key}`" for key in main_metrics(measured)]
+    if not sweeps:
+        order = {"orderByKey": "attributes.`run_name`", "orderByAsc": True}
+        return {"searchFilter": "tags.kind = 'cell'"} | order | _columns(columns)
+    # the page draws a tree in the order of time alone, and its filter has no `or`
+    others = " and ".join(f"tags.kind != '{kind}'" for kind in ASIDE)
+    own = [key for key in ("cells", "cells_finished", "best/fd_digits", "best/reconstruct/psnr") if key in measured]
+    columns = [f"metrics.`{key}`" for key in own] + columns
+    return {"searchFilter": others, "orderByKey": "attributes.start_time", "orderByAsc": False} | _columns(columns)
+
+
+def varying(settings: Iterable[Mapping[str, str]]) -> list[str]:
+    """Settings that have more than one value."""
+    values: dict[str, set[str]] = {}
+    for each in settings:
+        for key, value in each.items():
+            values.setdefault(key, set()).add(value)
+    return [key for key, seen in values.items() if len(seen) > 1]
+
+
+def main_metrics(measured: Collection[str]) -> list[str]:
+    """Those of the paper's tables that say better or worse, the most telling first."""
+    order = list(_directions())
+    found = [(order.index(name), key) for key in measured if (name := _named(key))]
+    return [key for _, key in sorted(found)]
+
+
+def direction(metric: str) -> int:
+    """1 where lower is better, -1 where higher is, 0 where the paper's tables do not say."""
+    return _directions().get(_named(metric), 0)
+
+
+def _named(metric: str) -> str:
+    """A metric by its name in the tables: features of a network that they do not know are as good as ours."""
+    if metric in _directions():
+        return metric
+    same = f"{metric.rpartition('_')[0]}_{OWN}"
+    return same if same in _directions() else ""
+
+
+@cache
+def _directions() -> dict[str, int]:
+    signs = {"lower": 1, "higher": -1}
+    return {column.key: signs[column.better] for column in every(COMPARED) if column.better}
+
+
+def _columns(columns: Sequence[str]) -> View:
+    """Columns in this order, each as wide as its title."""
+    titles = {column: column.split("`")[1] for column in columns}
+    widths = {column: max(NARROWEST, LETTER * len(title) + AROUND) for column, title in titles.items()}
+    first = ["1", "attributes.`Run Name`"]
+    last = ["runDateAndNestInfo", "duration"]
+    return {"selectedColumns": [*columns], "columnOrder": [*first, *columns, *last], "columnWidths": widths}
+
+
+def _charts(varying: Sequence[str], metrics: Sequence[str]) -> View:
+    """What the chart view opens with: settings against the main metric, and a bar chart a metric."""
+    if not metrics:
+        return {}
+    common = {"metricSectionId": "main", "deleted": False, "isGenerated": False, "runsCountToCompare": 20}
+    charts: list[dict[str, Any]] = [{"type": "BAR", "uuid": f"bar-{key}", "metricKey": key} for key in metrics[:CHARTS]]
+    if varying:
+        paths = {"type": "PARALLEL", "uuid": "settings", "selectedParams": [*varying], "selectedMetrics": [metrics[0]]}
+        charts.insert(0, paths)
+    section = {"uuid": "main", "name": "main results", "display": True, "isReordered": False}
+    cards = [common | chart for chart in charts]
+    # the page adds a section for each prefix of a metric, before ours unless it is told that the order is meant
+    return {"compareRunCharts": cards, "compareRunSections": [section], "isAccordionReordered": True}

@@ -1,0 +1,213 @@
+"""Main effects of a grid over axes: by hand, unbalanced, over seeds; as tables, figure and sentences."""
+
+import csv
+import io
+import math
+
+import pytest
+from scipy import stats as scipy_stats
+
+from analysis import figures, verdicts
+from analysis.frame.source import read
+from analysis.report.build import build, render
+from analysis.tables import effects
+from analysis.tables import text as table_files
+from analysis.tables.fill import fill
+from experiments.axes import Axis
+from experiments.paper import AGREEMENT, BITS, FD
+from tests.helpers.report_axes import write_axes
+from tokenbridge.config import UserError
+
+LEVELS, DEPTH, TEMPERATURE = (
+    Axis("quantizer.levels", (8, 64)),
+    Axis("head.depth", (1, 2, 3)),
+    Axis("sample.temperature", (0.9, 1.0)),
+)
+CASES = {(8, 1): 10.0, (8, 2): 12.0, (8, 3): 17.0, (64, 1): 13.0, (64, 2): 14.0, (64, 3): 21.0}
+"""fd_digits by levels and depth: 64 levels add 3, 2, 4"""
+
+
+def by_hand(trial):
+    values = trial.values
+    fd = CASES[values["quantizer.levels"], values["head.depth"]] + 0.5 * values.get("train.seed", trial.seed)
+    return {
+        "score/fd_digits": fd + 4 * (values.get("sample.temperature", 0.9) - 0.9),
+        "likelihood/bits_per_dim": fd / 8,
+    }
+
+
+def certain(trial):
+    """64 levels add about 3 at each depth."""
+    depth, many = trial.values["head.depth"], trial.values["quantizer.levels"] == 64
+    return {"score/fd_digits": 10 + depth + (3 + 0.01 * depth if many else 0)}
+
+
+def source_of(folder, *axes, **options):
+    return read(write_axes(folder, axes, options.pop("metrics", by_hand), **options) / "source")
+
+
+def test_effects_are_what_a_hand_computes(tmp_path):
+    source = source_of(tmp_path, LEVELS, DEPTH)
+    eight, many = effects.effects_on(source, source.axes[0], FD)
+    assert (eight.value, eight.mean, eight.difference) == (8, 13.0, None)
+    assert (many.value, many.mean) == (64, 16.0)
+    # differences 3, 2, 4: mean 3, deviation 1, t(0.975, 2) = 4.302653
+    assert many.difference.mean == pytest.approx(3)
+    assert many.difference.half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert many.comparison.p == pytest.approx(scipy_stats.ttest_1samp((3, 2, 4), 0).pvalue)
+    # of three effects on this metric: 0.035 and 0.042 go against 0.05/3 and fail
+    assert many.comparison.adjusted == pytest.approx(3 * many.comparison.p)
+    assert not many.settled
+    assert not many.better(FD)
+    one, two, three = effects.effects_on(source, source.axes[1], FD)
+    assert [each.mean for each in (one, two, three)] == [11.5, 13.0, 19.0]
+    # 2 and 1, 7 and 8: t(0.975, 1) = 12.7062
+    assert two.difference.half == pytest.approx(12.7062 * math.sqrt(0.5) / math.sqrt(2), rel=1e-5)
+    assert not two.settled
+    assert three.difference.mean == 7.5
+    assert not three.settled
+    alone = effects.effects_on(source_of(tmp_path / "alone", LEVELS, DEPTH, metrics=certain), source.axes[0], FD)[1]
+    assert (alone.settled, alone.comparison.verdict) == (True, "worse")
+
+
+def test_pairs_of_the_same_two_trainings_are_one_observation(tmp_path):
+    """Another temperature is another sampling of the same two models, and the same bits."""
+    source = source_of(tmp_path, LEVELS, DEPTH, TEMPERATURE)
+    many = effects.effects_on(source, source.axes[0], FD)[1]
+    assert len(many.cells) == 6
+    assert many.difference.values == pytest.approx((3, 2, 4))
+    warm = effects.effects_on(source, source.axes[2], FD)[1]
+    assert warm.difference.values == pytest.approx([0.4] * 6)
+    assert not warm.unmoved
+    assert effects.effects_on(source, source.axes[2], BITS)[1].unmoved
+    rows = {row.label: row for row in effects.filled(source)[1].rows}
+    assert rows["sample.temperature = 1.0"].measured[1].reason == effects.UNMOVED
+
+
+def test_seeds_are_pairs_of_their_own(tmp_path):
+    source = source_of(tmp_path, LEVELS, DEPTH, seeds=2)
+    assert source.seeds == 2
+    many = effects.effects_on(source, source.axes[0], FD)[1]
+    assert sorted(many.difference.values) == [2, 2, 3, 3, 4, 4]
+    assert effects.over(source, many) == "6 matched pairs, 2 seeds"
+    assert "one training seed" not in " ".join(effects.filled(source)[0].notes)
+
+
+def test_a_seed_may_be_an_axis(tmp_path):
+    source = source_of(tmp_path, LEVELS, DEPTH, Axis("train.seed", (0, 1)))
+    later = effects.effects_on(source, source.axes[2], FD)[1]
+    assert later.difference.values == (0.5,) * 6
+
+
+def test_what_is_missing_is_left_out_of_every_value(tmp_path):
+    """Else the mean of one value would be over easier cells than that of another."""
+    source = source_of(tmp_path, LEVELS, DEPTH, without=["b64-d3"])
+    eight, many = effects.effects_on(source, source.axes[0], FD)
+    assert (eight.mean, many.mean, many.difference.values) == (11, 13.5, (3, 2))
+    assert effects.effects_on(source, source.axes[1], FD)[2].mean == 17
+    (table,) = [table for table in source.tables if table.id == "axes"]
+    (row,) = [row for row in fill(table, source).rows if row.label == "b64-d3"]
+    assert row.measured[0].reason == "not reported"
+
+
+def test_one_axis_at_a_time(tmp_path):
+    """The base is 16 levels, depth 2: each axis has one place, so one pair a value and no interval."""
+    found = {(8, 2): 12.0, (16, 2): 11.0, (16, 1): 15.0}
+    numbers = lambda t: {"score/fd_digits": found[t.values["quantizer.levels"], t.values["head.depth"]]}  # noqa: E731
+    source = source_of(
+        tmp_path, Axis("quantizer.levels", (16, 8)), Axis("head.depth", (2, 1)), metrics=numbers, each=True
+    )
+    assert len(source.trials) == 3
+    eight = effects.effects_on(source, source.axes[0], FD)[1]
+    assert (eight.difference.mean, eight.difference.half) == (1, None)
+    assert [verdict.status for verdict in verdicts.verdicts(source)[:2]] == ["one seed", "one seed"]
+
+
+def test_tables_say_effect_interval_and_what_it_is_over(tmp_path):
+    source = source_of(tmp_path, LEVELS, DEPTH)
+    tables = {filled.table.id: filled for filled in effects.filled(source)}
+    assert {"effects-fd_digits", "effects-bits_per_dim", "effects-agreement", "effects-mse"} <= tables.keys()
+    text = table_files.to_markdown(tables["effects-fd_digits"])
+    (line,) = [line for line in text.splitlines() if "levels = 64" in line]
+    assert [part.strip() for part in line.strip("|").split("|")] == [
+        "quantizer.levels = 64",
+        "16.00",
+        "+3.00 ± 2.48 (no difference shown)",
+        "3",
+    ]
+    assert "not over seeds" in text
+    lines = list(csv.DictReader(io.StringIO(table_files.to_csv(tables["effects-fd_digits"]))))
+    assert lines[1]["measured score/fd_digits effect"] == "3"
+    assert float(lines[1]["measured score/fd_digits effect half-width"]) == pytest.approx(2.484138, rel=1e-6)
+    points = table_files.to_csv(fill(source.table_of_axes, source))
+    (row,) = [row for row in csv.DictReader(io.StringIO(points)) if row["label"] == "b64-d3"]
+    assert (row["chosen quantizer.levels"], row["chosen head.depth"]) == ("64", "3")
+    assert row["measured score/fd_digits"] == "21"
+    assert row["cells"] in {trial.cell for trial in source.trials}
+
+
+def test_a_better_value_is_bold_and_a_sentence(tmp_path):
+    metrics = lambda t: {"score/agreement": 0.5 + 0.1 * t.values["head.depth"] + 1e-3 * t.values["quantizer.levels"]}  # noqa: E731
+    source = source_of(tmp_path, DEPTH, Axis("quantizer.levels", (8, 16, 32)), metrics=metrics)
+    tables = {filled.table.id: filled for filled in effects.filled(source)}
+    row = tables["effects-agreement"].rows[2]
+    assert (row.label, row.measured[1].text, row.measured[1].best) == ("head.depth = 3", "+20.0", True)
+    (verdict,) = [
+        verdict for verdict in verdicts.verdicts(source) if "head.depth" in verdict.text and "agreement" in verdict.text
+    ]
+    assert verdict.status == "measured"
+    assert "; 3 is better by 20.0 ± 0.0 (corrected, over 3 matched pairs, one seed)" in verdict.text
+
+
+def test_the_figure_shows_every_cell_and_the_means(tmp_path):
+    source = source_of(tmp_path, LEVELS, DEPTH)
+    drawing = next(drawing for drawing in figures.draw(source) if drawing.name == "effects")
+    panels = drawing.figure.axes
+    assert len(panels) == 3 * 2
+    shown = sorted(value for line in panels[0].lines[:3] for value in line.get_ydata())
+    assert shown == sorted(CASES.values())
+    assert list(panels[0].lines[3].get_ydata()) == [13.0, 16.0]
+    assert "not over seeds" in drawing.caption
+    rows = list(csv.DictReader(io.StringIO(drawing.data)))
+    assert len(rows) == 3 * ((2 + 6) + (3 + 6))
+    assert {row["metric"] for row in rows} == {FD.key, BITS.key, AGREEMENT.key}
+
+
+def test_a_marker_of_the_figure_is_filled_just_where_its_bar_leaves_out_zero(tmp_path):
+    source = source_of(tmp_path, LEVELS, DEPTH)
+    drawing = next(drawing for drawing in figures.draw(source) if drawing.name == "effects")
+    tested = [row for row in csv.DictReader(io.StringIO(drawing.data)) if row["verdict"]]
+    filled = [abs(float(row["effect"])) > float(row["corrected half-width"]) for row in tested]
+    assert filled == [row["verdict"] != "no difference shown" for row in tested]
+    bars = [bar for axes in drawing.figure.axes for bar in axes.containers if bar.has_yerr]
+    assert len(bars) == sum(float(row["corrected half-width"]) > 0 for row in tested)
+    wanted = [float(row["corrected half-width"]) for row in tested if float(row["corrected half-width"])]
+    drawn = [(ends[1][1] - ends[0][1]) / 2 for bar in bars for ends in bar.lines[2][0].get_segments()]
+    assert sorted(drawn) == pytest.approx(sorted(wanted))
+    colours = [bar.lines[0].get_markerfacecolor() == bar.lines[0].get_color() for bar in bars]
+    assert sum(colours) == sum(f for f, row in zip(filled, tested, strict=True) if float(row["corrected half-width"]))
+
+
+def test_the_report_holds_all_of_it_and_stays_the_same(tmp_path):
+    folder = write_axes(tmp_path, (LEVELS, DEPTH), by_hand)
+    page = build(folder).read_text()
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    for ending in ("png", "pdf", "csv"):
+        assert f"figures/effects.{ending}" in names
+    assert {"tables/table-axes.csv", "tables/table-effects-fd_digits.md"} <= names
+    for part in ("Main effects on fd_digits", "Every point of the axes", "quantizer.levels = 64", "b64-d3"):
+        assert part in page
+    assert "Published numbers stand beside" not in page
+    assert render(read(folder / "source"))["index.html"] == page.encode()
+    source = read(folder / "source")
+    assert table_files.main_effects(source) == table_files.tables_text(source, ["effects-fd_digits"])
+
+
+def test_effects_of_two_protocols_are_refused(tmp_path):
+    folder = write_axes(tmp_path, (LEVELS, DEPTH), by_hand)
+    path = folder / "source" / "frame.csv"
+    path.write_text(path.read_text().replace('""images"": 2000', '""images"": 500', 1))
+    source = read(folder / "source")
+    for made in (effects.filled, verdicts.verdicts):
+        with pytest.raises(UserError, match="axes, column score/fd_digits: images=500 in row"):
+            made(source)

@@ -1,0 +1,159 @@
+"""One column holds one protocol: what may differ between rows, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.frame.source import Source, read
+from analysis.report import facts
+from analysis.tables.fill import fill
+from experiments.paper import TABLES
+from tests.helpers.report_source import edit_frame, write_source
+from tokenbridge.config import UserError
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    return write_source(tmp_path / "one", tables=("2a",), examples=False)
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    return write_source(tmp_path / "wide", tables=("heads", "5"), examples=False)
+
+
+def _source(folder: Path) -> Source:
+    return read(folder / "source")
+
+
+def _change(folder: Path, kind: str, label: str, changes: dict[str, Any], table: str = "heads") -> None:
+    """Change fields of the protocol of one row."""
+    source = _source(folder)
+    before = source.protocol(source.cells(table, label)[0], kind)
+    edit_frame(folder, label, {f"protocol.{kind}": json.dumps(before | changes)}, table)
+
+
+def test_two_protocols_in_one_column_are_refused(one: Path) -> None:
+    protocol = json.loads(_source(one).text("cell-b016-r5-parallel-s0", "protocol.score"))
+    edit_frame(one, "parallel", {"protocol.score": json.dumps(protocol | {"images": 500})})
+    with pytest.raises(UserError, match=r"2a, column score/fd_digits: images=500 in row 'parallel' but 2000 in row"):
+        fill(TABLES["2a"], _source(one))
+
+
+def test_a_field_that_one_protocol_lacks_is_a_difference(one: Path) -> None:
+    edit_frame(one, "autoregressive", {"protocol.likelihood": json.dumps({"split": "held-out", "images": 360})})
+    with pytest.raises(UserError, match=r"likelihood/bits_per_dim: scale=0.731 in row 'parallel' but absent"):
+        fill(TABLES["2a"], _source(one))
+
+
+def test_searched_settings_may_differ_and_are_shown_but_only_where_a_search_was_made(one: Path) -> None:
+    filled = fill(TABLES["2a"], _source(one))
+    assert [column.key for column in filled.chosen] == ["sample.guidance", "sample.temperature"]
+    assert [[entry.text for entry in row.chosen] for row in filled.rows] == [["1.5", "0.9"], ["2", "0.9"]]
+    plan = one / "source" / "plan.json"
+    plan.write_text(json.dumps(json.loads(plan.read_text()) | {"search": {}}))
+    with pytest.raises(UserError, match=r"sample.guidance=1.5 in row 'parallel' but 2.0 in row 'autoregressive'"):
+        fill(TABLES["2a"], _source(one))
+
+
+def test_a_table_at_one_point_says_it_and_holds_all_rows_to_it(one: Path) -> None:
+    path = one / "source" / "plan.json"
+    points = {"2a": {"sample.guidance": 2.0, "sample.temperature": 0.9}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"points": points}))  # others of the plan are searched
+    with pytest.raises(UserError, match=r"sample.guidance=1.5 in row 'parallel' but 2.0 in row 'autoregressive'"):
+        fill(TABLES["2a"], _source(one))
+    _change(one, "score", "parallel", {"sample.guidance": 2.0}, "2a")
+    filled = fill(TABLES["2a"], _source(one))
+    assert filled.chosen == ()
+    assert "No search: all rows at guidance 2, temperature 0.9." in filled.notes
+    assert ("table 2a", "no search, all rows at guidance 2, temperature 0.9") in facts.search(_source(one))
+
+
+def test_each_head_on_each_token_has_its_own_settings_and_one_protocol(wide: Path) -> None:
+    source = _source(wide)
+    cells = [ids[0] for _, ids in source.rows(TABLES["heads"])]
+    assert {source.protocol(cell, "score")["sample.head_steps"] for cell in cells} == {25, 100}
+    assert len({source.protocol(cell, "quantizer")["scale"] for cell in cells}) == 4
+    fill(TABLES["heads"], source)
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "changes", "message"),
+    [
+        (
+            "score",
+            "FSQ, parallel",
+            {"images": 500},
+            r"heads, column score/fd_digits: images=2000 in row 'B=8, auto.*but",
+        ),
+        (
+            "score",
+            "continuous, flow",
+            {"sample.iterations": 4},
+            "sample.iterations=8 in row 'B=8, autoregressive' but 4",
+        ),
+        (
+            "score",
+            "B=16, autoregressive",
+            {"sample.head": "parallel"},
+            "sample.head=autoregressive in row 'B=8, autoregressive'",
+        ),
+        ("likelihood", "B=16, parallel", {"scale": 0.9}, "scale=0.731 in row 'B=8, autoregressive' but 0.9 in row"),
+        ("quantizer", "B=64, parallel", {"scale": 0.9}, "column quantizer/token_bits: scale=0.731 in row .* but 0.9"),
+        (
+            "quantizer",
+            "FSQ, parallel",
+            {"scale": 0.9},
+            "scale=0.931 in row 'FSQ, autoregressive' but 0.9 in row 'FSQ, p",
+        ),
+        (
+            "train",
+            "B=32, parallel",
+            {"held_out_loss": "raw"},
+            "train/parameters: held_out_loss=a channel, averaged weights",
+        ),
+        (
+            "speed",
+            "B=32, parallel",
+            {"threads": 2},
+            "column speed/image_ms: threads=1 in row .* but 2 in row 'B=32, parallel'",
+        ),
+    ],
+)
+def test_what_no_setting_of_the_table_explains_is_refused(
+    wide: Path, kind: str, label: str, changes: dict[str, Any], message: str
+) -> None:
+    _change(wide, kind, label, changes)
+    with pytest.raises(UserError, match=message):
+        fill(TABLES["heads"], _source(wide))
+
+
+def test_a_trained_tokenizer_has_latents_of_its_own(wide: Path) -> None:
+    for label, scale in (("FSQ, autoregressive", 0.5), ("FSQ, parallel", 0.5), ("VQ, autoregressive", 0.6)):
+        _change(wide, "quantizer", label, {"scale": scale})
+    fill(TABLES["heads"], _source(wide))
+
+
+def test_what_only_continuous_heads_call_otherwise_follows_from_the_head(wide: Path) -> None:
+    for label in ("continuous, diffusion", "B=8, parallel", "B=16, parallel", "B=32, parallel", "B=64, parallel"):
+        _change(wide, "train", label, {"held_out_loss": label.partition(", ")[2]})
+    with pytest.raises(
+        UserError, match="held_out_loss=parallel in row 'B=8, parallel' but a channel, averaged weights"
+    ):
+        fill(TABLES["heads"], _source(wide))
+    for label in ("FSQ, parallel", "LFQ, parallel"):
+        _change(wide, "train", label, {"held_out_loss": "parallel"})
+    fill(TABLES["heads"], _source(wide))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("device", "cuda"), ("threads", 2), ("torch", "2.8.0"), ("measured_together", 1)]
+)
+def test_times_of_two_machines_do_not_meet_in_one_column(wide: Path, field: str, value: object) -> None:
+    _change(wide, "speed", "mixture 1024×3", {field: value}, "5")
+    with pytest.raises(UserError, match=f"table 5, column speed/token_ms_1: {field}=.* but {value} in row 'mixture"):
+        fill(TABLES["5"], _source(wide))

@@ -1,0 +1,175 @@
+"""The summary's sentences: computed from the numbers, and turned round with them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from analysis.frame.source import read
+from analysis.tables.fill import fill
+from analysis.verdicts import verdicts
+from experiments.paper import FD, TABLES
+from tests.helpers.report_source import edit_frame, write_source
+from tokenbridge.config import UserError
+
+GENERATION = ("2a", "2b", "2c", "2d", "2e", "heads")
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    return write_source(tmp_path / "report", examples=False)
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Path:
+    return write_source(tmp_path / "three", seeds=3, tables=GENERATION, examples=False)
+
+
+def _sentences(folder: Path, table: str = "") -> str:
+    found = verdicts(read(folder / "source"))
+    return "\n".join(f"{v.status}: {v.text}" for v in found if table in ("", v.table))
+
+
+def test_sentences_follow_the_numbers(one: Path) -> None:
+    before = _sentences(one)
+    assert "one seed: Autoregressive beats parallel in bits per dimension: 1.242 against 1.453" in before
+    assert "holds: Quantization error falls with each doubling of the levels, from B=4 to B=64" in before
+    assert "holds: Of the ranges, ±5 has the least error at 64 levels, as in the paper" in before
+    assert "are 0.09 dB worse in PSNR" in before
+    edit_frame(one, "parallel", {"likelihood/bits_per_dim": "1.1", "score/fd_digits": "12.2"})
+    edit_frame(one, "B=32", {"quantizer/mse": "0.02"}, "1a")
+    edit_frame(one, "±4", {"quantizer/mse": "0.0001"}, "1b")
+    edit_frame(one, "continuous", {"reconstruct/psnr": "35"}, "1a")
+    after = _sentences(one)
+    assert "one seed: Autoregressive does not beat parallel in bits per dimension: 1.242 against 1.100" in after
+    assert "undecided: Autoregressive and parallel differ within the error over images in fd_digits: 11.48" in after
+    assert "does not hold: Quantization error does not fall from B=16 to B=32" in after
+    assert "does not hold: Of the ranges, ±4 has the least error at 64 levels, not ±5 as in the paper" in after
+    assert "are 1.01 dB better in PSNR" in after
+
+
+def test_with_seeds_a_difference_is_settled_or_said_to_be_open(tmp_path: Path) -> None:
+    folder = write_source(tmp_path / "report", seeds=3, tables=("2a",), examples=False)
+    assert "holds: Autoregressive beats parallel in fd_digits" in _sentences(folder)
+    path = folder / "source" / "frame.csv"
+    close = path.read_text()
+    source = read(folder / "source")
+    for seed, value in enumerate((10.9, 11.8, 11.2)):  # among the autoregressive ones, 11.3 to 11.5
+        old = source.text(f"cell-b016-r5-parallel-s{seed}", "score/fd_digits")
+        close = close.replace(old, str(value))
+    path.write_text(close)
+    assert "undecided: Autoregressive and parallel cannot be told apart in fd_digits" in _sentences(folder)
+
+
+def _set(folder: Path, table: str, label: str, column: str, *values: float) -> None:
+    """One value a seed."""
+    for seed, value in enumerate(values):
+        edit_frame(folder, label, {column: value}, table, seed)
+
+
+def test_a_summary_has_two_sentences_a_table_and_three_for_all_heads(three: Path) -> None:
+    tables = [verdict.table for verdict in verdicts(read(three / "source"))]
+    assert {id: tables.count(id) for id in GENERATION} == dict.fromkeys(GENERATION, 2) | {"heads": 3}
+
+
+def test_the_order_of_channels(three: Path) -> None:
+    _set(three, "2b", "frequency", "score/fd_digits", 11.4, 11.6, 11.2)
+    said = _sentences(three, "2b")
+    assert "undecided: The frequency order of channels and the stored one cannot be told apart in fd_digits:" in said
+    _set(three, "2b", "frequency", "score/fd_digits", 5.0, 5.1, 4.9)
+    assert "holds: The frequency order of channels beats the stored one in fd_digits: 5.00 ± 0.25 a" in _sentences(
+        three
+    )
+    _set(three, "2b", "frequency", "score/fd_digits", 25.0, 25.1, 24.9)
+    assert "does not hold: The frequency order of channels loses to the stored one in fd_digits" in _sentences(three)
+
+
+def test_a_sentence_says_what_its_table_says(three: Path) -> None:
+    """Better by its own interval, but not among all verdicts of the table: neither of them shows a difference."""
+    _set(three, "2b", "frequency", "score/fd_digits", 11.18, 11.10, 11.12)
+    for column in [column.key for column in TABLES["2b"].measured if column != FD]:
+        _set(three, "2b", "frequency", column, 0.9, 0.1, 1.9)
+    source = read(three / "source")
+    entry = fill(TABLES["2b"], source).rows[1].measured[0]
+    assert entry.comparison is not None
+    assert entry.comparison.p < 0.05 < entry.comparison.adjusted
+    assert entry.word == "no difference shown"
+    said = _sentences(three, "2b")
+    assert "undecided: The frequency order of channels and the stored one cannot be told apart in fd_digits:" in said
+    assert f"the difference is {entry.change.removeprefix('+')} (corrected)" in said
+
+
+def test_no_sentence_is_made_of_two_protocols(one: Path) -> None:
+    source = read(one / "source")
+    protocol = source.protocol(source.cells("2a", "parallel")[0], "score")
+    edit_frame(one, "parallel", {"protocol.score": json.dumps(protocol | {"images": 500})})
+    with pytest.raises(UserError, match="2a, column score/fd_digits: images=500 in row 'parallel' but 2000"):
+        verdicts(read(one / "source"))
+
+
+def test_levels_groups_and_head_sizes_are_trends_between_the_ends(three: Path) -> None:
+    assert "does not hold: With more levels the model gets worse in fd_digits: B=16 11.42" in _sentences(three, "2c")
+    assert "holds: With more channels predicted together the model gets worse in fd_digits" in _sentences(three, "2d")
+    assert "holds: With a larger head the model gets better in fd_digits" in _sentences(three, "2e")
+    _set(three, "2e", "256×3", "likelihood/bits_per_dim", 1.2, 1.3, 1.25)
+    assert "undecided: 256×3 and 1024×6 cannot be told apart in bits per dimension" in _sentences(three, "2e")
+    _set(three, "2c", "B=64", "score/fd_digits", 5.0, 5.1, 4.9)
+    _set(three, "2c", "B=32", "score/fd_digits", 15.0, 15.1, 14.9)
+    said = _sentences(three, "2c")
+    assert "holds: With more levels the model gets better in fd_digits, though not at every step: B=16 11.42" in said
+    assert "B=32 15.00 ± 0.25, B=64 5.00 ± 0.25; from first to last −6.42" in said
+
+
+def test_a_trend_of_one_seed_is_seen_or_lies_within_the_error_over_images(tmp_path: Path) -> None:
+    folder = write_source(tmp_path / "report", tables=("2c", "2e"), examples=False)
+    said = _sentences(folder, "2c")
+    assert "one seed: With more levels the model gets worse in fd_digits: B=16 11.48, B=32 11.50, B=64 13.02" in said
+    assert "(one seed each, so no interval; standard error over images 0.57)" in said
+    assert "undecided: 256×3 and 1024×6 differ within the error over images in fd_digits" in _sentences(folder, "2e")
+
+
+def test_discrete_and_continuous_tokens_by_their_best_rows(three: Path) -> None:
+    said = _sentences(three, "heads")
+    best = "The best post-training quantized tokens"
+    assert f"holds: {best} beat the best continuous tokens in fd_digits: 11.42 ± 0.20 (B=16, autoregressive)" in said
+    assert re.search(
+        r"\(continuous, flow\); the difference is −1\.29 ± 0\.\d\d \(corrected\); each is the lowest of its rows"
+        r" \(8 and 4\)\.",
+        said,
+    )
+    assert f"holds: {best} beat the best trained tokenizers in fd_digits" in said
+    _set(three, "heads", "continuous, flow", "score/fd_digits", 11.3, 11.6, 11.2)
+    _set(three, "heads", "LFQ, parallel", "score/fd_digits", 1.1, 1.0, 1.2)
+    said = _sentences(three, "heads")
+    assert f"undecided: {best} cannot be told apart from the best continuous tokens in fd_digits" in said
+    assert f"does not hold: {best} lose to the best trained tokenizers in fd_digits: 11.42 ± 0.20" in said
+    assert "against diffusion 15.28 ± 0.22, flow (not settled) 11.37" in said
+    assert "in bits/dim 1.236 ± 0.022 (B=16, autoregressive) against mixture 1.374" in said
+
+
+def test_one_seed_of_all_heads_is_never_settled(tmp_path: Path) -> None:
+    folder = write_source(tmp_path / "report", tables=("heads",), examples=False)
+    status = [verdict.status for verdict in verdicts(read(folder / "source"))]
+    assert status == ["one seed"] * 3
+    edit_frame(folder, "continuous, flow", {"score/fd_digits": 11.9}, "heads")
+    assert "undecided: The best post-training quantized tokens differ within the error over images" in _sentences(
+        folder
+    )
+
+
+def test_time_is_a_ratio_beside_the_published_one_with_the_device(tmp_path: Path) -> None:
+    folder = write_source(tmp_path / "report", tables=("5",), examples=False)
+    said = _sentences(folder)
+    assert (
+        "holds: One token at a time, autoregressive 1024×4 takes 7.76 ms and diffusion 1280×8 131.07 ms (Synthetic CPU,"
+        " 1 thread, torch 2.9.0): 16.89 times as fast (published: 5.94, A100); against diffusion step by step, as"
+        " released, 28.72 times." in said
+    )
+    assert "measured: Keeping keys and values from channel to channel makes it 2.3 times as fast" in said
+    edit_frame(folder, "diffusion 1280×8", {"speed/token_ms_1": 7.0}, "5")
+    assert "does not hold: One token at a time" in _sentences(folder)
+    edit_frame(folder, "diffusion 1280×8", {"speed/token_ms_1": ""}, "5")
+    assert "One token at a time" not in _sentences(folder)

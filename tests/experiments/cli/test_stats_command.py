@@ -1,0 +1,35 @@
+"""tokenbridge stats: a reference file from a folder of images, and what it refuses."""
+
+import pytest
+
+from tests.helpers.generators import arrays_of
+from tests.helpers.scorers import pictures, write_dinov2, write_pictures
+
+
+def test_a_folder_becomes_a_reference_file(call, tmp_path):
+    write_dinov2(tmp_path)
+    write_pictures(tmp_path / "images", pictures(5, size=21))
+    words = ("stats", "images", "--out", "ref.npz", "--features", "dinov2", "--weights", ".", "--size", "16")
+    done = call(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "ref.npz: 5 images by dinov2" in done.stdout
+    found = arrays_of(tmp_path / "ref.npz")
+    assert (found["mu"].shape, found["sigma"].shape) == ((1024,), (1024, 1024))
+    assert '"image_size": 16' in str(found["about"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("images", "--out", "ref.txt"), "--out=ref.txt must end in .npz"),
+        (("images", "--out", "ref.npz", "--features", "faces"), "must be one or several of"),
+        (("nothing", "--out", "ref.npz"), "nothing holds no image"),
+    ],
+)
+def test_what_cannot_work_is_one_line(call, tmp_path, words, message):
+    write_dinov2(tmp_path)
+    rest = () if "--features" in words else ("--features", "dinov2")
+    done = call("stats", *words, *rest, "--weights", ".", cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "ref.npz").exists()

@@ -1,0 +1,153 @@
+"""What a plan says is what is there: parameters, bytes of the store, operations, memory of the backward pass."""
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from experiments.budget import Machine, image_counts, lines
+from experiments.presets import PRESETS
+from tests.helpers import generators as small
+from tests.tokenbridge.autoencoders.test_frozen import TINY
+from tests.tokenbridge.stages.test_train import stage_of
+from tokenbridge.autoencoders import frozen as autoencoder
+from tokenbridge.autoencoders.files import DIGITS_ARCHITECTURE
+from tokenbridge.config import UserError
+from tokenbridge.model import costs
+from tokenbridge.model.flops import training_flops
+from tokenbridge.model.generator import Generator
+from tokenbridge.model.trainer import Trainer
+from tokenbridge.overrides import override
+from tokenbridge.speed.models import RepeatedBatch
+from tokenbridge.stages.latents import Latents, stored_bytes
+from tokenbridge.store.artifacts import read_json
+
+HEADS = ("autoregressive", "parallel", "diffusion", "flow", "mixture")
+SOME = [head if head == "autoregressive" else pytest.param(head, marks=pytest.mark.slow) for head in HEADS]
+MATH = SDPBackend.MATH  # its products are counted; those of the CPU's own attention are not
+
+
+def config_of(kind, *settings):
+    tokens = ["quantizer.kind=identity"] if kind in HEADS[2:] else []
+    return override(small.config(kind), [*tokens, *settings])
+
+
+def model_of(config):
+    tokenizer = costs._tokenizer(config)
+    return small.shake(Generator(config, tokenizer, tuple(range(tokenizer.channels))))
+
+
+@pytest.mark.parametrize("kind", SOME)
+def test_operations_of_a_step(kind):
+    """With gradient checkpointing, which runs each block's forward pass again."""
+    config = config_of(kind, "train.gradient_checkpointing=true")
+    model = model_of(config).train()
+    model.backbone.gradient_checkpointing = True
+    draws = RepeatedBatch(config, model)
+    trainer = Trainer(config.train, draws, model, torch.device("cpu"))
+    with sdpa_kernel(MATH):
+        counted = training_flops(trainer.loss, draws) / draws.steps
+    assert costs.training_step_flops(config) == pytest.approx(counted, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", HEADS)
+def test_operations_of_an_image(kind):
+    assert_sampling(config_of(kind, "sample.head_steps=3", "sample.guidance=3"))
+
+
+@pytest.mark.slow
+def test_operations_of_an_image_by_confidence():
+    assert_sampling(
+        config_of("autoregressive", "sample.confidence=2", "sample.guidance=2", "sample.guidance_on=logits")
+    )
+
+
+def assert_sampling(config):
+    model = model_of(config)
+
+    def counted(images):
+        labels, orders = torch.zeros(images, dtype=torch.int64), torch.stack([torch.randperm(9)] * images)
+        noise = torch.rand(images, *model.noise_shape(config.sample))
+        with sdpa_kernel(MATH), FlopCounterMode(display=False) as counter:
+            model.sample(labels, orders, noise, config.sample)
+        return counter.get_total_flops()
+
+    assert costs.sampling_flops(config) == pytest.approx(counted(2) - counted(1), rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "precision"), [("autoregressive", "bfloat16"), ("diffusion", "float32")])
+def test_memory_of_the_backward_pass(kind, precision):
+    """As counted on the model with values; checkpointing keeps less."""
+    config = config_of(kind, f"train.precision={precision}", "backbone.encoder_depth=4")
+    counted = costs.activation_bytes(config, 3)
+    assert counted == pytest.approx(costs.saved_bytes(model_of(config), config, 3), rel=0.01)
+    assert counted < costs.activation_bytes(config, 6) < 2.01 * counted
+    assert costs.activation_bytes(override(config, ["train.gradient_checkpointing=true"]), 3) < counted
+
+
+@pytest.mark.parametrize("settings", [DIGITS_ARCHITECTURE, TINY | {"mid_block_add_attention": True}])
+def test_the_autoencoder(settings):
+    found = costs.autoencoder_costs(settings, 16)
+    frozen = autoencoder.FrozenAutoencoder(autoencoder.build(settings).eval())
+    images = torch.zeros(1, settings["in_channels"], 16, 16, dtype=torch.uint8)
+    assert found["encoder"] + found["decoder"] == costs.parameters(frozen)
+    with sdpa_kernel(MATH), FlopCounterMode(display=False) as encoding:
+        moments = frozen.moments(images)
+    with sdpa_kernel(MATH), FlopCounterMode(display=False) as decoding:
+        frozen.decode(moments[:, : frozen.channels])
+    assert (found["encode"], found["decode"]) == (encoding.get_total_flops(), decoding.get_total_flops())
+
+
+def test_parameters_and_store_of_a_finished_run(finished):
+    store, cell = finished
+    metrics = read_json(store.folder(stage_of(cell, "train").id) / "metrics.json")["metrics"]
+    model = costs.empty_generator(cell.config)
+    assert all(p.is_meta for p in model.parameters())
+    assert costs.parameters(model) == metrics["parameters"]
+    assert costs.parameters(model.head) == metrics["head_parameters"]
+    folder = store.folder(stage_of(cell, "latents").id)
+    counts, source = image_counts(cell.config, {})
+    assert source == "counted"
+    assert counts["train"] == len(Latents(folder).labels("train"))
+    assert stored_bytes(cell.config, counts) == sum(path.stat().st_size for path in folder.glob("*.npy"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "levels"), [("vq", 32), ("fsq", 3)])
+def test_trained_tokens_have_a_plan_and_an_autoencoder_that_is_not_here(tiny, tmp_path, kind, levels):
+    away = ["autoencoder.source=diffusers", f"autoencoder.path={tmp_path / 'none'}"]
+    config = override(tiny, [f"quantizer.kind={kind}", f"quantizer.levels={levels}", *away])
+    text = "\n".join(lines(config, Machine(devices=1), {}))
+    assert f"parameters  {costs.parameters(costs.empty_generator(config)):,}" in text
+    assert "autoencoder unknown, for" in text
+    assert "decoder left out" in text
+
+
+def test_what_is_not_here_is_said(tiny, tmp_path):
+    path = ["data.source=folder", f"data.path={tmp_path / 'none'}"]
+    with pytest.raises(UserError, match=r"none is not here, and data\.classes=10 is not ImageNet's.*--train-images"):
+        image_counts(override(tiny, path), {"train": None, "held-out": 7})
+    assert image_counts(override(tiny, path), {"train": 9, "held-out": 7}) == ({"train": 9, "held-out": 7}, "given")
+    imagenet = image_counts(PRESETS["imagenet256-L"], {"train": None, "held-out": None})
+    assert imagenet == (
+        {"train": 1_281_167, "held-out": 50_000},
+        "ImageNet's, for imagenet/train is not here",
+    )
+    with pytest.raises(UserError, match=r"train\.batch=64 must be at most 9"):
+        lines(override(tiny, path), Machine(), {"train": 9, "held-out": 7})
+    with pytest.raises(UserError, match=r"autoencoder\.channels=3 must be 8"):
+        lines(override(tiny, ["autoencoder.channels=3"]), Machine(), {})
+
+
+@pytest.mark.slow
+def test_the_plan_of_the_paper(call, tmp_path):
+    """In a folder without data and weights; nothing is left there."""
+    done = call("plan", "imagenet256-L", "latents.dtype=float16", "latents.flip=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "parameters  486,889,472: backbone 406,095,872, head 80,793,600; autoencoder 69,610,963" in done.stdout
+    assert "42.81 GB of float16, mirror images as well: 1,281,167 and 50,000 images (ImageNet's" in done.stdout
+    assert "500,000 steps of 2,048 images" in done.stdout
+    assert "50,000 samples" in done.stdout
+    assert list(tmp_path.iterdir()) == []

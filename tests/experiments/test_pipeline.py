@@ -1,0 +1,215 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from experiments.pipeline import GENERATION, KINDS, Cell, differing, graph, wanted_of
+from experiments.runner import run_cells, training_line
+from tests.helpers.paths import ROOT
+from tokenbridge.config import CONTINUOUS, Runtime, UserError
+from tokenbridge.overrides import override
+from tokenbridge.stages.sample import run as sample_run
+from tokenbridge.store.artifacts import Store
+
+
+def names(cells):
+    return sorted(stage.kind.name for stage in graph(cells).values())
+
+
+def test_one_cell_runs_through_every_stage(finished):
+    store, cell = finished
+    stages = {stage.kind.name: stage for stage in cell.stages()}
+    assert set(stages) == {"latents", "quantizer", "reconstruct", "train", "likelihood", "sample", "score"}
+    for kind, stage in stages.items():
+        manifest = store.manifest(stage.id)
+        assert manifest["inputs"] == {needed: stages[needed].id for needed in KINDS[kind].needs if needed in stages}
+        if kind != "latents":
+            metrics = json.loads((store.folder(stage.id) / "metrics.json").read_text())
+            assert metrics["protocol"], f"{kind}: a number carries its protocol"
+            assert all(np.isfinite(value) for value in metrics["metrics"].values())
+    record = json.loads((store.root / "cells" / f"{cell.id}.json").read_text())
+    assert record["stages"] == {kind: stage.id for kind, stage in stages.items()}
+
+
+def test_a_second_run_does_nothing(finished, capsys):
+    store, cell = finished
+    before = {path: path.stat().st_mtime_ns for path in store.root.glob("stages/*")}
+    run_cells(store, [cell], Runtime(threads=1), "tests")
+    assert {path: path.stat().st_mtime_ns for path in store.root.glob("stages/*")} == before
+    assert capsys.readouterr().out == ""
+
+
+def test_stages_are_shared(tiny):
+    temperatures = [Cell(f"t{t}", override(tiny, {"sample.temperature": t}), GENERATION) for t in (0.8, 0.9, 1.0)]
+    assert names(temperatures) == sorted(["latents", "quantizer", "train", "likelihood", *["sample", "score"] * 3])
+    ranges = [Cell(f"r{r}", override(tiny, {"quantizer.range": r}), ("reconstruct",)) for r in (3.0, 4.0)]
+    assert names(ranges) == ["latents", "quantizer", "quantizer", "reconstruct", "reconstruct"]
+    continuous = [
+        Cell(f"b{b}", override(tiny, {"quantizer.kind": "identity", "quantizer.levels": b}), ("reconstruct",))
+        for b in (8, 16)
+    ]
+    assert names(continuous) == ["latents", "quantizer", "reconstruct"]
+
+
+def test_each_kind_reads_only_what_changes_it(tiny):
+    base = {stage.kind.name: stage.id for stage in Cell("x", tiny).stages()}
+
+    def changed(assignment):
+        other = {stage.kind.name: stage.id for stage in Cell("x", override(tiny, [assignment])).stages()}
+        return {kind for kind in base if base[kind] != other[kind]}
+
+    downstream = {"train", "likelihood", "sample", "score"}
+    assert changed("sample.temperature=0.5") == {"sample", "score"}
+    assert changed("score.reference=held-out") == {"score"}
+    assert changed("head.depth=2") == downstream
+    assert changed("quantizer.levels=32") == {"quantizer", "reconstruct"} | downstream
+    assert changed("latents.scale=0.5") == set(base)
+    assert changed("data.split_seed=1") == set(base)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind.sections], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("quantizer", ["gaussian", "identity", "fsq"])
+def test_a_kind_looks_at_its_sections_only(tiny, kind, quantizer):
+    """Its id is made once for equal sections: looking at another one would give two stages one id."""
+    config = override(tiny, {"quantizer.kind": quantizer})
+    alone = SimpleNamespace(**{section: getattr(config, section) for section in kind.sections})
+    assert kind.reads(alone) == kind.reads(config)  # AttributeError where it looks at another section
+
+
+def test_an_impossible_cell_is_refused_before_anything_runs(tiny, tmp_path):
+    cells = [
+        Cell("good", tiny, ("quantizer",)),
+        Cell("bad", override(tiny, {"quantizer.kind": "identity"}), ("score",)),
+    ]
+    with pytest.raises(UserError, match="choose a quantizer"):
+        run_cells(Store(tmp_path / "runs"), cells, Runtime(threads=1), "tests")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_at_a_time_and_a_failure_stops_only_what_needs_it(tiny, tmp_path, capfd):
+    store = Store(tmp_path)
+    # 65,000 levels a channel are more than the 23,008 values of one
+    broken = {"quantizer.kind": "quantile", "quantizer.levels": 65_000, "quantizer.per": "channel"}
+    cells = [
+        Cell("good", override(tiny, {"quantizer.kind": "quantile", "quantizer.levels": 5}), ("reconstruct",)),
+        Cell("broken", override(tiny, broken), ("reconstruct",)),
+        Cell("uniform", override(tiny, {"quantizer.kind": "uniform"}), ("quantizer",)),
+    ]
+    with pytest.raises(
+        UserError,
+        match=r"broken.*: levels=65000 must be at most \d+, the number of distinct values.*; 1 stages that need it",
+    ):
+        run_cells(store, cells, Runtime(), "tests", jobs=2)
+    done = [stage.kind.name for stage in graph(cells).values() if store.finished(stage.id)]
+    assert sorted(done) == ["latents", "quantizer", "quantizer", "reconstruct"]
+    assert not list(store.root.glob("stages/*.partial"))
+    assert "left" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_run_in_several_processes_stops_with_checkpoints_and_leaves_no_process(tmp_path):
+    script = (
+        "import sys; from pathlib import Path;"
+        "from experiments.pipeline import Cell; from experiments.presets import DIGITS;"
+        "from experiments.runner import run_cells, training_line; from tests.conftest import TINY;"
+        "from tokenbridge.store.artifacts import Store; from tokenbridge.config import CONTINUOUS, Runtime;"
+        "from tokenbridge.overrides import override;"
+        "\nif __name__ == '__main__':"
+        "\n tiny = override(DIGITS, [*TINY, 'train.epochs=500'])"
+        "\n cells = [Cell(k, override(tiny, {'head.kind': k}), ('train',)) for k in ('autoregressive', 'parallel')]"
+        "\n run_cells(Store(Path(sys.argv[1])), cells, Runtime(), 'tests', jobs=2)"
+    )
+    (tmp_path / "script.py").write_text(script)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, tmp_path / "script.py", tmp_path / "runs"]
+    process = subprocess.Popen(command, start_new_session=True, env=environment)
+    while len(list(tmp_path.glob("runs/stages/*.partial/metrics.jsonl"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    for _ in range(600):
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError("a worker lives on")
+    assert len(list(tmp_path.glob("runs/stages/*.partial/checkpoint.pt"))) == 2
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_images_are_the_same_whatever_the_batch(finished, tiny, tmp_path, batch):
+    """Image i depends on (checkpoint, config, i) alone: equal tokens; pixels may round differently by one."""
+    store, cell = finished
+    stage = next(stage for stage in cell.stages() if stage.kind.name == "sample")
+    inputs = {kind: store.folder(id) for kind, id in stage.inputs}
+    sample_run(tiny, inputs, tmp_path, Runtime(threads=1, batch=batch))
+    folder = store.folder(stage.id)
+    assert np.array_equal(np.load(tmp_path / "tokens.npy"), np.load(folder / "tokens.npy"))
+    a, b = (np.load(where / "samples.npy").astype(int) for where in (tmp_path, folder))
+    assert a.shape == (71, 1, 16, 16)
+    assert np.abs(a - b).max() <= 1
+    assert np.array_equal(np.load(tmp_path / "labels.npy"), np.arange(71) % 10)
+
+
+def test_fewer_images_are_the_first_of_more(finished, tiny, tmp_path):
+    store, cell = finished
+    stage = next(stage for stage in cell.stages() if stage.kind.name == "sample")
+    sample_run(
+        override(tiny, ["sample.images=5"]),
+        {kind: store.folder(id) for kind, id in stage.inputs},
+        tmp_path,
+        Runtime(threads=1),
+    )
+    assert np.array_equal(np.load(tmp_path / "tokens.npy"), np.load(store.folder(stage.id) / "tokens.npy")[:5])
+
+
+def test_progress_of_a_training_is_told_while_its_files_are_there(tmp_path):
+    store, work = Store(tmp_path), tmp_path / "stages" / "train-1.partial"
+    work.mkdir(parents=True)
+    assert training_line(store, "train-1") is None
+    points = [["loss", 2.0, 1000, 10], ["held_out_loss", 9.0, 1500, 10], ["loss", 1.5, 3000, 20]]
+    (work / "metrics.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))
+    assert training_line(store, "train-1") is None
+    (work / "progress.json").write_text('{"steps": 50}')
+    assert training_line(store, "train-1") == "step 20/50, loss 1.500, about 6 s to go"
+
+
+def test_differing_settings_are_named(tiny):
+    assert differing(override(tiny, ["quantizer.levels=8"]), tiny) == {"quantizer.levels": 8}
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "diffusion" else pytest.param(kind, marks=pytest.mark.slow) for kind in CONTINUOUS]
+)
+def test_continuous_heads_from_latents_to_scores(tiny, tmp_path, with_latents, kind):
+    store = with_latents(tmp_path)
+    cell = Cell(kind, override(tiny, {"head.kind": kind, "quantizer.kind": "identity", "sample.head_steps": 3}))
+    cell = replace(cell, wanted=wanted_of(cell.config))
+    run_cells(store, [cell], Runtime(threads=1), "tests")
+    stages = {stage.kind.name: store.folder(stage.id) for stage in cell.stages()}
+    assert ("likelihood" in stages) == (kind == "mixture")
+    tokens = np.load(stages["sample"] / "tokens.npy")
+    assert (tokens.dtype, tokens.shape) == (np.float32, (71, 16, 8))
+    assert np.isfinite(tokens).all()
+    losses = [json.loads(line) for line in (stages["train"] / "metrics.jsonl").read_text().splitlines()]
+    held_out = [value for key, value, *_ in losses if key == "held_out_loss"]
+    assert held_out[-1] < held_out[0]
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "flow"])
+def test_a_likelihood_that_does_not_exist_is_refused_before_anything_runs(tiny, tmp_path, kind):
+    cell = Cell("x", override(tiny, {"head.kind": kind, "quantizer.kind": "identity"}), ("likelihood",))
+    with pytest.raises(UserError, match=f"head.kind={kind} has no exact density; ask for other stages"):
+        run_cells(Store(tmp_path / "runs"), [cell], Runtime(threads=1), "tests")
+    assert not (tmp_path / "runs").exists()

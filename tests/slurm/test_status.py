@@ -1,0 +1,266 @@
+"""Every state that a stage can be in, from real records and what Slurm was seen to say of its jobs."""
+
+import getpass
+import os
+import time
+
+import pytest
+
+from slurm import scheduler, view
+from slurm import sweep as records
+from slurm.answers import Task
+from slurm.status import stage_states
+from tests.helpers.sweeps import Small
+from tokenbridge.store.artifacts import Store
+
+
+@pytest.fixture
+def small(tmp_path):
+    made = Small(Store(tmp_path))
+    made.submit()
+    made.finish(made.id("latents"), made.id("quantizer"), made.id("quantizer", 2))
+    return made
+
+
+def states(small, tasks=None, past=None, stages=None):
+    """tasks: by stage id, None without Slurm."""
+    named = None if tasks is None else {small.jobs[id]: task for id, task in tasks.items()}
+    stages = stages or view.with_last(small.sweep)
+    gone = {small.jobs[id]: task for id, task in (past or {}).items()}
+    asked = []
+
+    def accounting(jobs):
+        asked.extend(jobs)
+        return {job: task for job, task in gone.items() if job in jobs}
+
+    found = stage_states(small.store, stages, records.jobs(small.store), named, accounting)
+    assert set(asked) >= set(gone)
+    return found
+
+
+def one(small, id, task=None, past=None):
+    """The state of one stage; all others are in the queue."""
+    others = {other: Task("PENDING", "Priority") for other in small.jobs}
+    del others[id]
+    found = states(small, others | ({id: task} if task else {}), {id: past} if past else {})[id]
+    assert found.job == (small.jobs[id] if found.word not in ("finished", "waiting") or id == small.sweep.last else "")
+    return found.word, found.detail
+
+
+def test_a_sweep_under_way(small):
+    """Running, in line, blocked by what runs, and nothing else asked of anybody."""
+    train, other = small.id("train"), small.id("train", 2)
+    small.say(train, "started")
+    small.train(train, 45, 100)
+    tasks = {id: Task("PENDING", "Dependency") for id in small.jobs}
+    tasks |= {train: Task("RUNNING"), other: Task("PENDING", "Resources")}
+    found = states(small, tasks)
+    assert found[small.id("latents")].word == "finished"
+    assert found[train].word == "running"
+    at = found[train].at
+    assert at is not None
+    assert (at.step, at.steps, at.seconds) == (45, 100, pytest.approx(55))
+    assert (found[other].word, found[other].detail) == ("queued", "Resources")
+    score = found[small.id("score", 1)]
+    assert (score.word, score.cause) == ("blocked", train)
+    assert score.detail == "by train of 2a-b000-t0 (running)"
+    assert found[small.sweep.last].word == "blocked"
+
+
+def test_the_folder_wins(small):
+    """Whatever the job said and whatever Slurm thinks: the stage is there."""
+    train = small.id("train")
+    small.say(train, "started", "failed")
+    small.finish(train)
+    for task in (None, Task("RUNNING"), Task("FAILED")):
+        assert one(small, train, task) == ("finished", "")
+
+
+def test_requeued_after_a_checkpoint(small):
+    train = small.id("train")
+    small.say(train, "started", "stopped")
+    small.train(train, 30)
+    assert one(small, train, Task("COMPLETING")) == ("requeued", "stopping, checkpoint written")
+    assert one(small, train, Task("PENDING", "BeginTime")) == ("requeued", "BeginTime")
+    small.say(train, "started")
+    assert one(small, train, Task("RUNNING"))[0] == "running"
+    # Slurm requeues by itself after a preemption, and the job had no time to say so
+    assert one(small, train, Task("PENDING", "BeginTime"))[0] == "requeued"
+    other = small.id("train", 2)  # nor even to say that it began
+    assert one(small, other, Task("PENDING", "BeginTime", restarts=1))[0] == "requeued"
+
+
+def test_a_dead_node_is_no_failure_while_slurm_has_the_job(small):
+    train = small.id("train")
+    small.say(train, "started")
+    assert one(small, train, Task("NODE_FAIL", ended=time.time() - 3)) == ("requeued", "its node failed")
+    assert one(small, train, Task("NODE_FAIL", ended=time.time() - 90)) == ("failed", "node failure")
+    assert one(small, train, None, Task("NODE_FAIL")) == ("failed", "node failure")
+
+
+def test_a_failure_has_its_last_line(small):
+    train = small.id("train")
+    small.say(train, "started")
+    small.say(train, "failed", error="loss=nan must be finite", traceback="Traceback ...")
+    for task in (None, Task("FAILED"), Task("COMPLETING")):
+        assert one(small, train, task) == ("failed", "loss=nan must be finite")
+    assert states(small)[train].word == "failed"
+
+
+@pytest.mark.parametrize(
+    ("said", "past", "detail"),
+    [
+        (["started"], Task("OUT_OF_MEMORY"), "out of memory"),
+        (["started"], Task("TIMEOUT"), "time limit"),
+        (["started", "stopped"], Task("TIMEOUT"), "time limit; its checkpoint is kept"),
+        (["started"], Task("FAILED", exit="0:9"), "ended without a word (FAILED, signal 9)"),
+        ([], Task("TIMEOUT"), "time limit"),
+        (["started"], None, "left the queue without a word"),
+        (["started", "stopped"], None, "stopped with a checkpoint and did not come back to the queue"),
+    ],
+)
+def test_deaths_without_a_last_word(small, said, past, detail):
+    """As squeue tells it for a while, as accounting tells it, and without."""
+    train = small.id("train")
+    small.say(train, *said)
+    assert one(small, train, None, past) == ("failed", detail)
+    assert one(small, train, past) == ("failed", detail)
+
+
+def test_a_job_that_wrote_nothing_had_no_shared_folder(small):
+    train = small.id("train")
+    failed = Task("FAILED", exit="1:0", node="n7")
+    where = f"it wrote nothing into {small.store.root.resolve()}, which node n7 must share with this one"
+    assert one(small, train, None, failed) == ("failed", where)
+    log = records.jobs(small.store)[train][-1].log(small.store, "err")
+    log.parent.mkdir(parents=True)
+    log.touch()
+    assert one(small, train, None, failed) == ("failed", "ended without a word (FAILED, exit code 1)")
+
+
+def test_lost(small):
+    train = small.id("train")
+    assert one(small, train) == ("lost", "left the queue before it began; cancelled while it waited?")
+    assert one(small, train, None, Task("PENDING"))[0] == "lost"  # slurmctld lost its state, accounting did not
+    small.say(train, "started")
+    assert one(small, train, None, Task("COMPLETED")) == ("lost", "left no result, though Slurm calls it completed")
+    small.say(train, "finished")
+    assert one(small, train) == ("lost", "was finished, but its folder is gone")
+
+
+def test_cancelled_by_whom(small):
+    train = small.id("train")
+    me = getpass.getuser()
+    assert one(small, train, None, Task("CANCELLED", f"by uid {os.getuid()}")) == ("cancelled", f"by {me}")
+    assert one(small, train, None, Task("CANCELLED", "by uid 4123456")) == ("cancelled", "by user 4123456")
+    small.say(train, "started")
+    assert one(small, train, None, Task("CANCELLED")) == ("cancelled", "by a user")
+    found = states(small, {train: Task("CANCELLED")}, {train: Task("CANCELLED", "by uid 4123456")})[train]
+    assert found.detail == "by user 4123456"  # squeue does not tell by whom
+    small.say(train, "cancelled", by="ada")
+    assert one(small, train) == ("cancelled", "by ada")
+
+
+@pytest.mark.parametrize("accounting", [True, False])
+def test_a_failure_cancels_what_needs_it_and_no_other(small, accounting):
+    train = small.id("train")
+    small.say(train, "started")
+    small.say(train, "failed", error="no")
+    needing = [small.id("likelihood"), *(small.id(kind, n) for kind in ("sample", "score") for n in (0, 1))]
+    tasks = {id: Task("PENDING", "Priority") for id in small.jobs if id not in needing and id != train}
+    tasks[small.id("sample")] = Task("PENDING", "DependencyNeverSatisfied")
+    past = {small.id("likelihood"): Task("CANCELLED", "DependencyNeverSatisfied")} if accounting else {}
+    found = states(small, tasks, past)
+    assert {id for id, state in found.items() if state.word == "cancelled"} == set(needing)
+    assert {found[id].detail for id in needing} == {"train of 2a-b000-t0 failed"}
+    assert {found[id].cause for id in needing} == {train}
+    assert found[small.sweep.last].word == "queued"
+
+
+def test_what_was_never_submitted_waits(small):
+    new = Small(small.store, 2, "more", first=10)
+    found = states(small, {}, stages=view.with_last(new.sweep))
+    assert found[new.id("latents")].word == "finished"
+    assert found[new.id("train")].word == "waiting"
+
+
+def test_a_retry_counts_and_a_job_in_the_queue_counts_more(small):
+    train = small.id("train")
+    small.say(train, "started", "failed")
+    small.submit(200, [train])
+    assert one(small, train, Task("PENDING", "Priority")) == ("queued", "Priority")
+    old = {"103_0": Task("RUNNING")}
+    found = stage_states(small.store, view.with_last(small.sweep), records.jobs(small.store), old)
+    assert found[train].job == "103_0"
+
+
+def test_without_slurm_the_jobs_words_do(small):
+    train, other = small.id("train"), small.id("train", 2)
+    small.say(train, "started")
+    found = states(small)
+    assert [found[id].word for id in (train, other, small.id("score"))] == ["running", "queued", "blocked"]
+    small.say(train, "stopped")
+    small.say(other, "started", "failed")
+    found = states(small)
+    assert [found[id].word for id in (train, other)] == ["requeued", "failed"]
+    assert (found[small.id("score", 2)].word, found[small.id("score", 2)].cause) == ("cancelled", other)
+
+
+@pytest.fixture
+def away(monkeypatch, tmp_path):
+    """A machine without Slurm."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert scheduler.unavailable()
+
+
+def test_exit_codes(small, away):
+    def code():
+        return view.look(small.store, small.sweep).exit_code
+
+    assert code() == view.UNDER_WAY
+    everything = [id for id in small.jobs if id != small.sweep.last]
+    small.finish(*everything)
+    assert code() == view.UNDER_WAY  # its last job has not written the plan
+    small.say(small.sweep.last, "started", "finished")
+    assert code() == view.ENDED
+    small.say(small.sweep.last, "failed", error="no")
+    assert code() == view.BROKE
+    train = small.id("train")
+    small.submit(200, [train, small.sweep.last])
+    (small.store.folder(train) / "manifest.json").unlink()
+    small.store.folder(train).rmdir()
+    small.say(small.sweep.last, "started", "finished")
+    small.say(train, "started", "failed")
+    assert code() == view.BROKE
+
+
+def test_time_left(small, away):
+    """Finished stages say how long a kind takes, a training itself how far it is; jobs run at once."""
+    look = view.look(small.store, small.sweep)
+    assert view.seconds_left(small.store, look) is None  # nobody knows how long a training takes
+    for kind in ("reconstruct", "likelihood", "sample", "score"):
+        small.finish(small.id(kind), seconds=5)
+    train, other = small.id("train"), small.id("train", 2)
+    small.say(train, "started")
+    small.train(train, 50, 100)
+    look = view.look(small.store, small.sweep)
+    # left: trainings 50 + 100, then one likelihood, reconstruct, 3 samples and 3 scores
+    assert view.seconds_left(small.store, look) == (pytest.approx(150 + 8 * 5), 1)
+    small.say(other, "started")
+    small.train(other, 50, 100)
+    look = view.look(small.store, small.sweep)
+    assert view.seconds_left(small.store, look) == (pytest.approx(max(70, 60)), 2)
+
+
+def test_double_executions_are_counted(small, away):
+    train = small.id("train")
+    small.say(train, "started", "started", "finished", "discarded")
+    small.finish(train)
+    assert view.look(small.store, small.sweep).discarded == 1
+
+
+def test_many_sweeps_share_one_look(small, away):
+    more = Small(small.store, 2, "more", first=2)
+    found = view.looks(small.store, [small.sweep, more.sweep])
+    assert found[0].states[small.id("train", 2)] == found[1].states[more.id("train")]
+    assert set(found[1].states) == {*more.sweep.stages, more.sweep.last}

@@ -1,0 +1,71 @@
+"""Arrays of stages, what each waits for, and the snapshot of the code: no Slurm is asked."""
+
+import json
+import subprocess
+import sys
+
+from experiments.axes import Axis
+from experiments.grid.request import Request
+from experiments.pipeline import graph
+from slurm import plan, snapshot
+from tokenbridge.overrides import build
+from tokenbridge.store.artifacts import Store
+
+
+def stages():
+    grid = Request(name="x", axes=("quantizer.levels=8,64", "sample.temperature=0.9,1.0")).grid()
+    assert grid.axes == (Axis("quantizer.levels", (8, 64)), Axis("sample.temperature", (0.9, 1.0)))
+    return graph(grid.first()[0])
+
+
+def test_an_array_a_kind_inputs_before_what_needs_them():
+    found = plan.arrays(stages().values(), 3)
+    sizes = [(array.kind, len(array.stages)) for array in found]
+    assert sizes == [
+        ("latents", 1), ("quantizer", 2), ("train", 2), ("likelihood", 2), ("sample", 3), ("sample", 1), ("score", 3),
+        ("score", 1),
+    ]  # fmt: skip
+    before = set[str]()
+    for array in found:
+        assert all(id in before for stage in array.stages for _, id in stage.inputs)
+        before |= {stage.id for stage in array.stages}
+
+
+def test_a_stage_waits_for_its_own_inputs_and_for_no_other():
+    jobs = {id: str(number) for number, id in enumerate(stages())}
+    for stage in stages().values():
+        assert plan.waits(stage, jobs) == [jobs[id] for _, id in stage.inputs]
+    assert plan.waits(next(iter(stages().values())), {}) == []
+    assert plan.merged(["7_0", "7_1", "8", "7_2"]) == ["7", "8"]
+
+
+def test_a_request_at_one_point_is_the_same_from_json_and_has_no_round_for_a_choice():
+    for tables, points, rounds in ((("2c",), "own", 2), (("2c",), "1.5,0.9", 1), (("2a", "figure-8"), "base", 2)):
+        asked = Request(name="x", tables=tables, points=points, seeds=1)
+        again = build(Request, json.loads(json.dumps(asked.model_dump(mode="json")))).grid()
+        assert again == asked.grid()
+        assert again.rounds == rounds
+        # at one point all that a table shows is in the first round
+        scored = {cell.id for cell in again.first()[0] if "score" in cell.wanted}
+        assert {row.cell.id for row in again.rows} <= scored or points == "own"
+
+
+def test_around_a_stage_is_what_it_needs_and_what_needs_it():
+    found = stages()
+    (quantizer, _) = [id for id in found if id.startswith("quantizer-")]
+    kinds = [stage.kind.name for stage in plan.around([quantizer], found).values()]
+    assert sorted(kinds) == ["latents", "likelihood", "quantizer", "sample", "sample", "score", "score", "train"]
+    assert plan.around(["train-0"], found) == {}
+
+
+def test_the_snapshot_runs_and_knows_its_commit(tmp_path):
+    store = Store(tmp_path)
+    code = snapshot.take(store)
+    assert snapshot.take(store) == code
+    folder = tmp_path / code
+    assert json.loads((folder / "snapshot.json").read_text()).keys() == {"commit", "dirty"}
+    ask = "import tokenbridge, slurm.snapshot as s; from tokenbridge.store.artifacts import Store; print(s.HERE)"
+    ask += f"; print(s.take(Store(__import__('pathlib').Path({str(tmp_path)!r}))))"
+    env = {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.split() == [str(folder), code]  # a snapshot of a snapshot is the same one

@@ -1,0 +1,266 @@
+"""Frozen autoencoders: quality as shipped, diffusers folders, and folders that cannot work."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_sample_image
+
+from tests.helpers.scorers import pictures, write_pictures
+from tokenbridge.autoencoders import files as weight_files
+from tokenbridge.autoencoders import frozen as autoencoder
+from tokenbridge.autoencoders import train as training
+from tokenbridge.autoencoders.train import evaluate, train_autoencoder
+from tokenbridge.config import Autoencoder, Data, UserError
+from tokenbridge.data.images import load, stack
+
+TINY = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "block_out_channels": (4, 6),
+    "layers_per_block": 1,
+    "latent_channels": 5,
+    "norm_num_groups": 2,
+    "mid_block_add_attention": False,
+}
+
+
+def save_tiny(folder, **changes):
+    from diffusers import AutoencoderKL
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoencoderKL(**TINY | changes).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return save_tiny(tmp_path, scaling_factor=0.3, shift_factor=0.1)
+
+
+def folder_config(path, **changes):
+    return Autoencoder(**{"source": "diffusers", "path": str(path), "channels": 5, "stride": 2} | changes)
+
+
+def test_shipped_autoencoder_is_as_good_as_its_card_says():
+    card = json.loads(weight_files.DIGITS.with_suffix(".json").read_text())
+    measured = evaluate(weight_files.DIGITS)
+    assert measured["psnr_db"] >= 32
+    assert measured["psnr_db"] == pytest.approx(card["quality"]["psnr_db"], abs=0.05)
+    assert measured["informative_channels"] >= 6
+    assert measured["noise_ratio"] == pytest.approx(card["quality"]["noise_ratio"], abs=0.01)
+    correlation = np.array(card["quality"]["channel_correlation"])
+    assert correlation.shape == (8, 8)
+    assert np.allclose(measured["channel_correlation"], correlation, atol=0.01)
+    assert card["command"].startswith("tokenbridge train-autoencoder")
+
+
+def test_assets_are_small():
+    assert sum(path.stat().st_size for path in weight_files.ASSETS.iterdir()) < 3 * 2**20
+
+
+def test_digits_moments_and_decoding():
+    frozen = autoencoder.load_autoencoder(Autoencoder())
+    assert (frozen.channels, frozen.stride, frozen.image_channels) == (8, 4, 1)
+    images = torch.from_numpy(stack(load(Data(), "held-out"))[0][:7])
+    moments = frozen.moments(images)
+    assert (moments.shape, moments.dtype) == ((7, 16, 4, 4), torch.float32)
+    assert torch.allclose(frozen.moments(images[:1]), moments[:1], atol=1e-4)
+    decoded = frozen.decode(moments[:, :8])
+    assert (decoded.shape, decoded.dtype) == (images.shape, torch.uint8)
+    assert (decoded.float() - images.float()).abs().mean() < 6
+    assert not any(p.requires_grad for p in frozen.parameters())
+
+
+def test_bytes_are_rounded_and_clamped():
+    values = torch.tensor([-1.7, -1.0, 0.0, 1.0, 1.7, (100.6 / 127.5) - 1])
+    assert autoencoder.to_bytes(values).tolist() == [0, 0, 128, 255, 255, 101]
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(autoencoder.to_bytes(autoencoder.to_signed(every)), every)
+
+
+def test_any_diffusers_folder_works(tiny):
+    from diffusers import AutoencoderKL
+
+    frozen = autoencoder.load_autoencoder(folder_config(tiny))
+    assert (frozen.channels, frozen.stride, frozen.image_channels) == (5, 2, 3)
+    assert (frozen.scaling_factor, frozen.shift_factor) == (0.3, 0.1)
+    images = torch.randint(0, 256, (2, 3, 6, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    reference = AutoencoderKL.from_pretrained(tiny).eval()
+    with torch.no_grad():
+        expected = reference.encode(images.float() / 127.5 - 1).latent_dist
+    moments = frozen.moments(images)
+    assert torch.allclose(moments, torch.cat([expected.mean, expected.logvar], 1), atol=1e-5)
+    assert frozen.decode(moments[:, :5]).shape == images.shape
+
+
+STYLES = {  # what their configs say; sizes are small
+    "SD": {"latent_channels": 4, "scaling_factor": 0.18215},
+    "SDXL": {"latent_channels": 4, "scaling_factor": 0.13025, "force_upcast": True},
+    "SD3": {"latent_channels": 16, "scaling_factor": 1.5305, "shift_factor": 0.0609},
+    "FLUX": {"latent_channels": 16, "scaling_factor": 0.3611, "shift_factor": 0.1159, "force_upcast": True},
+}
+WITHOUT_QUANT_CONV = {"use_quant_conv": False, "use_post_quant_conv": False}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_styles_of_published_autoencoders(tmp_path, style):
+    """Scale and shift are kept, with and without the convolutions around the latents; latents stay in own units."""
+    from diffusers import AutoencoderKL
+
+    settings = {"mid_block_add_attention": True} | STYLES[style]
+    settings |= WITHOUT_QUANT_CONV if "shift_factor" in settings else {}
+    channels = settings["latent_channels"]
+    frozen = autoencoder.load_autoencoder(folder_config(save_tiny(tmp_path, **settings), channels=channels))
+    assert (frozen.channels, frozen.stride) == (channels, 2)
+    assert (frozen.scaling_factor, frozen.shift_factor) == (settings["scaling_factor"], settings.get("shift_factor"))
+    reference = AutoencoderKL.from_pretrained(tmp_path).eval()
+    assert (reference.quant_conv is None) == ("shift_factor" in settings)
+    images = torch.randint(0, 256, (2, 3, 6, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    moments = frozen.moments(images)
+    with torch.no_grad():
+        expected = reference.encode(images.float() / 127.5 - 1).latent_dist.parameters
+        decoded = reference.decode(expected[:, :channels]).sample
+    assert torch.allclose(moments, expected, atol=1e-5)
+    difference = frozen.decode(moments[:, :channels]).int() - autoencoder.to_bytes(decoded).int()
+    assert difference.abs().max() <= 1  # rounding to bytes may fall to either side
+
+
+def test_a_folder_without_scaling_factor_has_none(tiny):
+    settings = json.loads((tiny / "config.json").read_text())
+    del settings["scaling_factor"], settings["shift_factor"]
+    (tiny / "config.json").write_text(json.dumps(settings))
+    frozen = autoencoder.load_autoencoder(folder_config(tiny))
+    assert frozen.scaling_factor is None
+    assert frozen.shift_factor is None
+
+
+def test_fingerprint_follows_the_weights(tiny, tmp_path):
+    before = autoencoder.fingerprint(folder_config(tiny))
+    assert before == autoencoder.fingerprint(folder_config(tiny))
+    assert before != autoencoder.fingerprint(folder_config(save_tiny(tmp_path / "other", block_out_channels=(4, 8))))
+    assert len(autoencoder.fingerprint(Autoencoder())) == 64
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"channels": 4}, "channels=4 must be 5"), ({"stride": 4}, "stride=4 must be 2")]
+)
+def test_weights_of_another_shape_are_refused(tiny, change, message):
+    with pytest.raises(UserError, match=message):
+        autoencoder.load_autoencoder(folder_config(tiny, **change))
+    with pytest.raises(UserError, match=r"autoencoder\.channels=4 must be 8"):
+        autoencoder.load_autoencoder(Autoencoder(channels=4))
+
+
+def test_images_that_do_not_fit_are_refused(tiny):
+    frozen = autoencoder.load_autoencoder(folder_config(tiny))
+    for shape in ((1, 1, 8, 8), (1, 3, 7, 8)):
+        with pytest.raises(UserError, match="must have 3 channels"):
+            frozen.moments(torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_broken_folders_are_refused(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"must hold config\.json"):
+        autoencoder.load_autoencoder(folder_config(tmp_path / "absent"))
+    with pytest.raises(UserError, match="must name a folder"):
+        autoencoder.load_autoencoder(Autoencoder(source="diffusers", channels=5, stride=2))
+    weights = next(tiny.glob("*.safetensors"))
+    content = weights.read_bytes()
+    weights.write_bytes(content[:1000])
+    with pytest.raises(UserError, match="cannot be read as an AutoencoderKL"):
+        autoencoder.load_autoencoder(folder_config(tiny))
+    weights.write_bytes(content)
+    config = tiny / "config.json"
+    config.write_text(config.read_text().replace("AutoencoderKL", "UNet2DModel"))
+    with pytest.raises(UserError, match="of class UNet2DModel"):
+        autoencoder.load_autoencoder(folder_config(tiny))
+    config.write_text("{")
+    with pytest.raises(UserError, match="must be JSON"):
+        autoencoder.load_autoencoder(folder_config(tiny))
+
+
+def test_weights_that_miss_a_tensor_are_refused(tiny):
+    from safetensors.torch import load_file, save_file
+
+    path = next(tiny.glob("*.safetensors"))
+    state = load_file(path)
+    state.pop("decoder.conv_in.weight")
+    save_file(state, path)
+    with pytest.raises(UserError, match=r"decoder\.conv_in\.weight"):
+        autoencoder.load_autoencoder(folder_config(tiny))
+
+
+def test_broken_digits_weights_are_refused(tmp_path):
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(weight_files.DIGITS.read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"cut\.safetensors"):
+        autoencoder.load_digits_autoencoder(path)
+
+
+@pytest.mark.slow
+def test_training_repeats_itself(tmp_path):
+    cards = [train_autoencoder(tmp_path / name, epochs=1, seed=3) for name in ("a", "b")]
+    assert cards[0] == cards[1]
+
+
+@pytest.mark.slow
+def test_an_own_autoencoder_is_trained_and_runs(call, tmp_path):
+    """On patches of two photographs: it learns, and a run takes it as it is printed."""
+    for name in ("china", "flower"):
+        photograph = load_sample_image(f"{name}.jpg")[:416:2, :640:2]  # (208, 320, 3)
+        patches = photograph.reshape(13, 16, 20, 16, 3).transpose(0, 2, 4, 1, 3)
+        write_pictures(tmp_path / "images" / name, patches.reshape(-1, 3, 16, 16))
+    words = ["--epochs", "10", "--size", "16", "--stride", "4", "--out", "one"]
+    done = call("train-autoencoder", "images", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    card = json.loads((tmp_path / "one" / "card.json").read_text())
+    assert card["quality"]["images"] == 104
+    assert card["quality"]["psnr_db"] > 14  # one grey for all reads 9.5, one colour for each patch 18.4
+    settings = done.stdout.splitlines()[-1].partition(": ")[2].split()
+    run = call("run", "digits", "data.source=folder", "data.path=images", "data.classes=2", *settings, "--only",
+               "reconstruct", cwd=tmp_path)  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "reconstruct/psnr" in run.stdout
+
+
+@pytest.mark.slow
+def test_an_own_autoencoder_of_grey_images_and_its_quality_in_parts(call, tmp_path, monkeypatch):
+    for label, name in enumerate("ab"):
+        write_pictures(tmp_path / "images" / name, pictures(45, label, 8))
+    words = ["--epochs", "1", "--size", "8", "--stride", "2", "--channels", "2", "--grey", "--out", "one"]
+    qualities = []
+    for pixels in (training.PIXELS, 8 * 8 * 5):
+        monkeypatch.setattr(training, "PIXELS", pixels)
+        done = call("train-autoencoder", "images", *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        qualities.append(json.loads((tmp_path / "one" / "card.json").read_text())["quality"])
+    assert qualities[1]["images"] == qualities[0]["images"] == 18
+    assert qualities[1]["psnr_db"] == pytest.approx(qualities[0]["psnr_db"], abs=0.02)
+    frozen = autoencoder.load_autoencoder(
+        Autoencoder(source="diffusers", path=str(tmp_path / "one"), channels=2, stride=2)
+    )
+    assert frozen.image_channels == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["images", "--stride", "6"], "--stride 6 must be a power of two from 2 to 32 that divides the image size, 32"),
+        (["images", "--stride", "16", "--size", "24"], "that divides the image size, 24"),
+        (["--size", "64"], "--size, --grey, --channels and --stride go with a folder of images; name it first"),
+        (["nowhere"], "nowhere must be a folder with one sub-folder a class; correct the path"),
+        (["images/a"], "images/a must hold one sub-folder a class, at least 2"),
+        (["images"], "data holds 2 training images and must hold 64, a batch; add some"),
+    ],
+)
+def test_an_own_autoencoder_that_cannot_be(call, tmp_path, words, message):
+    for name in "ab":
+        write_pictures(tmp_path / "images" / name, pictures(2))
+    done = call("train-autoencoder", *words, "--out", "own", cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not list(tmp_path.glob("own/*"))

@@ -1,0 +1,190 @@
+"""Images: the shipped digits, the ADM crop, folders, and input that cannot work."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tokenbridge.config import Data, UserError
+from tokenbridge.data import files as image_files
+from tokenbridge.data import images as data
+
+DIGITS = Data()
+
+
+def folder_config(path, **changes):
+    return Data(
+        **{"source": "folder", "path": str(path), "classes": 2, "image_size": 8, "test_fraction": 0.4} | changes
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of five RGB images of differing sizes."""
+    draws = np.random.default_rng(0)
+    for label, name in enumerate(("cat", "dog")):
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            pixels = draws.integers(0, 256, (19 + i, 23 + label, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    return tmp_path
+
+
+def test_digits_are_split_by_class_without_overlap():
+    train, held_out = data.load(DIGITS, "train"), data.load(DIGITS, "held-out")
+    assert len(train) + len(held_out) == 1797
+    shares = np.bincount(held_out.labels) / (np.bincount(train.labels) + np.bincount(held_out.labels))
+    assert np.abs(shares - 0.2).max() < 0.005
+    together = np.concatenate([data.stack(train)[0], data.stack(held_out)[0]])
+    everything = data.stack(data.load(Data(split_seed=1), "train"))[0]
+    assert len(np.unique(together.reshape(1797, -1), axis=0)) >= 1790  # nothing twice (a few digits are equal)
+    assert not np.array_equal(everything, data.stack(train)[0])
+
+
+def test_digits_have_the_promised_form():
+    image, label = data.load(DIGITS, "train")[0]
+    assert image.shape == (1, 16, 16)
+    assert image.dtype == torch.uint8
+    assert isinstance(label, int)
+    pixels, labels = data.stack(data.load(DIGITS, "train"))
+    assert (pixels.dtype, labels.dtype) == (np.uint8, np.int64)
+    assert pixels.min() == 0
+    assert pixels.max() == 255
+
+
+def test_digits_are_scikit_learns_enlarged():
+    from sklearn.datasets import load_digits
+
+    source = load_digits()
+    assert np.array_equal(image_files._digits_table(), np.column_stack([source.data, source.target]))
+    pixels = image_files.digits(DIGITS)[0].astype(float)
+    averaged = pixels.reshape(-1, 8, 2, 8, 2).mean((2, 4))
+    # bicubic enlargement overshoots at edges, but the mean of a 2×2 block stays near its source pixel
+    assert np.corrcoef(averaged.ravel(), source.images.ravel())[0, 1] > 0.98
+
+
+def adm_reference(image, size):
+    """center_crop_arr of github.com/openai/guided-diffusion, image_datasets.py (MIT)."""
+    while min(*image.size) >= 2 * size:
+        image = image.resize(tuple(x // 2 for x in image.size), resample=Image.Resampling.BOX)
+    scale = size / min(*image.size)
+    image = image.resize(tuple(round(x * scale) for x in image.size), resample=Image.Resampling.BICUBIC)
+    array = np.array(image)
+    crop_y = (array.shape[0] - size) // 2
+    crop_x = (array.shape[1] - size) // 2
+    return array[crop_y : crop_y + size, crop_x : crop_x + size]
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (17, 31), (67, 41), (15, 64), (5, 7)])
+def test_adm_crop_equals_the_reference(shape):
+    pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    assert np.array_equal(np.array(data.adm_crop(image, 16)), adm_reference(image, 16))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_folder_splits_and_converts(folder, channels):
+    config = folder_config(folder, image_channels=channels)
+    train, held_out = data.load(config, "train"), data.load(config, "held-out")
+    assert (len(train), len(held_out)) == (6, 4)
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert not {str(p) for p in train.paths} & {str(p) for p in held_out.paths}
+    pixels, labels = data.stack(held_out)
+    assert pixels.shape == (4, channels, 8, 8)
+    assert labels.tolist() == [0, 0, 1, 1]
+
+
+def test_folder_with_its_own_held_out_images(folder, tmp_path):
+    (other := tmp_path / "other").mkdir()
+    root = tmp_path / "all"
+    root.mkdir()
+    for name in ("cat", "dog"):
+        (other / name).mkdir()
+        Image.new("L", (9, 9), 7).save(other / name / "one.JPG")
+        (folder / name).rename(root / name)
+    config = folder_config(root, held_out_path=str(other))
+    assert (len(data.load(config, "train")), len(data.load(config, "held-out"))) == (10, 2)
+    (other / "dog").rename(other / "wolf")
+    with pytest.raises(UserError, match="dog is in one only"):
+        data.load(config, "held-out")
+
+
+def test_fingerprint_follows_the_images(folder):
+    config = folder_config(folder)
+    before = data.fingerprint(config)
+    assert data.fingerprint(config) == before
+    assert data.fingerprint(DIGITS) != data.fingerprint(Data(image_size=20)) != before
+    Image.new("RGB", (9, 9)).save(folder / "cat" / "new.png")
+    assert data.fingerprint(config) != before
+
+
+def test_batches_are_the_same_whoever_reads_them(folder, monkeypatch):
+    images = data.load(folder_config(folder), "train")
+    state, order = torch.get_rng_state(), [5, 0, 3, 1]
+    alone = [[torch.cat(parts) for parts in zip(*data.batches(images, 3, o), strict=True)] for o in (None, order)]
+    monkeypatch.setattr(data, "FEW", 2)
+    monkeypatch.setattr(data, "_readers", lambda: 2)
+    for (pixels, labels), o in zip(alone, (None, order), strict=True):
+        found = list(data.batches(images, 3, o))
+        assert [len(part) for part, _ in found] == ([3, 3] if o is None else [3, 1])
+        assert torch.equal(torch.cat([part for part, _ in found]), pixels)
+        assert torch.equal(torch.cat([part for _, part in found]), labels)
+    assert torch.equal(alone[1][0], alone[0][0][order])
+    assert torch.equal(torch.get_rng_state(), state)
+    broken = images.paths[4]
+    broken.write_bytes(broken.read_bytes()[:100])
+    with pytest.raises(UserError, match=rf"^{broken} cannot be read as an image [^\n]*$"):
+        list(data.batches(images, 3))
+
+
+def test_processes_that_torchrun_started_share_the_processors(monkeypatch):
+    monkeypatch.setattr(data.os, "sched_getaffinity", lambda _: range(24), raising=False)
+    for processes, readers in (("1", data.READERS), ("6", 4), ("13", 0)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        assert data._readers() == readers
+
+
+def test_truncated_image_is_named(folder):
+    broken = folder / "dog" / "2.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    config = folder_config(folder)
+    with pytest.raises(UserError, match=r"dog/2\.png cannot be read"):
+        [data.stack(data.load(config, split)) for split in ("train", "held-out")]
+
+
+def test_file_that_is_no_image_is_named(folder):
+    (folder / "cat" / "0.png").write_text("not an image")
+    config = folder_config(folder)
+    with pytest.raises(UserError, match=r"cat/0\.png cannot be read"):
+        [data.stack(data.load(config, split)) for split in ("train", "held-out")]
+
+
+def test_bad_folders_are_refused(folder, tmp_path):
+    (empty := tmp_path / "empty").mkdir()
+    (single := tmp_path / "single").mkdir()
+    (single / "only").mkdir()
+    with pytest.raises(UserError, match="must be a folder"):
+        data.load(folder_config(tmp_path / "absent"), "train")
+    with pytest.raises(UserError, match="holds 0"):
+        data.load(folder_config(empty), "train")
+    with pytest.raises(UserError, match="holds 1"):
+        data.load(folder_config(single), "train")
+
+
+def test_class_count_must_fit(folder):
+    with pytest.raises(UserError, match=r"data\.classes=3 must be 2"):
+        data.load(folder_config(folder, classes=3), "train")
+    with pytest.raises(UserError, match=r"data\.classes=7"):
+        data.load(Data(classes=7), "train")
+
+
+def test_class_without_images_is_refused(folder):
+    for path in (folder / "cat").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="cat holds no image"):
+        data.load(folder_config(folder), "train")
+
+
+def test_split_that_leaves_nothing_to_train_on_is_refused(folder):
+    with pytest.raises(UserError, match="leaves no training image in class 0"):
+        data.load(folder_config(folder, test_fraction=0.95), "train")

@@ -1,0 +1,69 @@
+"""The in-domain extractor: quality as shipped, spread of its features, what it refuses."""
+
+import json
+
+import pytest
+import torch
+
+from tokenbridge.autoencoders import files as weight_files
+from tokenbridge.config import Data, UserError
+from tokenbridge.data.images import load, stack
+from tokenbridge.metrics import features
+from tokenbridge.metrics.train_classifier import augment, evaluate, train_classifier
+from tokenbridge.rng import generator
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    pixels, labels = stack(load(Data(), "held-out"))
+    return torch.from_numpy(pixels), torch.from_numpy(labels)
+
+
+def test_shipped_classifier_is_as_good_as_its_card_says():
+    card = json.loads(weight_files.CLASSIFIER.with_suffix(".json").read_text())
+    measured = evaluate(weight_files.CLASSIFIER)
+    assert measured["held_out_accuracy"] >= 0.97
+    assert measured == pytest.approx(card["quality"], abs=0.005)
+    assert card["command"].startswith("tokenbridge train-classifier")
+
+
+def test_features_have_their_form_and_no_dead_dimension(held_out):
+    extractor = features.load_extractor("digits")
+    found, logits = extractor(held_out[0])
+    assert (found.shape, logits.shape) == ((359, 64), (359, 10))
+    assert found.dtype == logits.dtype == torch.float32
+    assert 0.5 < found.std(0).min() <= found.std(0).max() < 2
+    alone = extractor(held_out[0][:1])[0]
+    assert torch.allclose(alone, found[:1], atol=1e-4)
+
+
+def test_grey_images_read_as_rgb_have_the_same_features(held_out):
+    extractor = features.load_extractor("digits")
+    grey = held_out[0][:7]
+    assert torch.allclose(extractor(grey)[0], extractor(grey.expand(-1, 3, -1, -1))[0], atol=1e-4)
+
+
+def test_wrong_input_is_refused(held_out):
+    extractor = features.load_extractor("digits")
+    with pytest.raises(ValueError, match="must be uint8"):
+        extractor(held_out[0].float())
+    with pytest.raises(UserError, match="16×16"):
+        extractor(torch.zeros(2, 1, 32, 32, dtype=torch.uint8))
+
+
+def test_augmentation_keeps_form_and_depends_on_its_generator_alone(held_out):
+    images = held_out[0][:5]
+    first, again, other = (augment(images, generator(seed)) for seed in (1, 1, 2))
+    assert first.dtype == torch.uint8
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    # a small map: the picture stays about where it was
+    assert torch.corrcoef(torch.stack([first.flatten(), images.flatten()]).float())[0, 1] > 0.5
+
+
+@pytest.mark.slow
+def test_training_repeats_itself(tmp_path):
+    cards = [train_classifier(tmp_path / name, epochs=1, seed=3, batch=256) for name in ("a", "b")]
+    assert cards[0] == cards[1]
+    files = [(tmp_path / name / "digits_classifier.safetensors").read_bytes() for name in ("a", "b")]
+    assert files[0] == files[1]

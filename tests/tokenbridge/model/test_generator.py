@@ -1,0 +1,173 @@
+import math
+
+import pytest
+import torch
+
+from tests.helpers.generators import CHANNELS, CLASSES, LEVELS, POSITIONS, config, generator
+from tokenbridge.config import Quantizer, Sample, UserError
+from tokenbridge.model.backbone import UNCONDITIONAL
+from tokenbridge.model.generator import Generator
+from tokenbridge.model.heads import CATEGORICAL
+from tokenbridge.model.masking import mask_from_order
+from tokenbridge.stages.likelihood import bits_per_dimension
+from tokenbridge.stages.sample import draws
+from tokenbridge.tokenizers.scalar import fit
+
+NONE = torch.zeros(8, POSITIONS, 0)  # noise that the loss of a categorical head does not read
+
+
+def batch(n=8, seed=0):
+    own = torch.Generator().manual_seed(seed)
+    latents = torch.randn(n, POSITIONS, CHANNELS, generator=own)
+    order = torch.stack([torch.randperm(POSITIONS, generator=own) for _ in range(n)])
+    return latents, torch.arange(n) % CLASSES, order
+
+
+@pytest.mark.parametrize("kind", CATEGORICAL)
+def test_loss_is_of_the_masked_positions_and_sees_the_others_only(kind):
+    model, (latents, labels, order) = generator(kind), batch()
+    mask = mask_from_order(order, 4)
+    nats = model(latents, labels, mask, NONE)
+    assert nats.shape == (8 * 4,)
+    assert bool((nats > 0).all())
+    elsewhere = latents.clone()
+    elsewhere[mask] += 1e-9  # same tokens
+    torch.testing.assert_close(model(elsewhere, labels, mask, NONE), nats)
+    z = model.backbone(latents, mask, labels)
+    hidden = latents.clone()
+    hidden[mask] = 99.0
+    torch.testing.assert_close(model.backbone(hidden, mask, labels), z)
+    assert not torch.allclose(model.backbone(latents, mask, torch.full_like(labels, UNCONDITIONAL)), z)
+
+
+@pytest.mark.parametrize("kind", CATEGORICAL)
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_image_i_depends_on_i_alone(kind, guidance):
+    """Same tokens for batches of 1, 7 and 64, whatever the other images are."""
+    model, how = generator(kind), Sample(images=64, iterations=4, guidance=guidance, temperature=0.9)
+    labels = torch.arange(64) % CLASSES
+    order, noise = draws(model, how, range(64))
+    together = model.sample(labels, order, noise, how)
+    assert int(together.max()) < LEVELS
+    for size in (1, 7):
+        parts = []
+        for first in range(0, 64, size):
+            own = range(first, min(first + size, 64))
+            parts.append(model.sample(labels[own.start : own.stop], *draws(model, how, own), how))
+        assert torch.equal(torch.cat(parts), together)
+    assert not torch.equal(draws(model, how.model_copy(update={"seed": 1}), range(64))[1], noise)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, POSITIONS])
+def test_any_number_of_iterations_fills_every_position(iterations):
+    model, (_, labels, _) = generator(), batch()
+    how = Sample(iterations=iterations)
+    order, noise = draws(model, how, range(8))
+    noise[:] = 0.999999  # the highest level with any probability: never the 0 that positions start with
+    tokens = model.sample(labels, order, noise, how)
+    assert bool((tokens > 0).all())
+
+
+def test_one_position_at_a_time_equals_the_likelihoods_order():
+    """Greedy sampling with L iterations picks, at every position, the level that log_prob's conditionals prefer."""
+    model, (_, labels, _) = generator(), batch()
+    how = Sample(iterations=POSITIONS, temperature=0)
+    order, noise = draws(model, how, range(8))
+    tokens = model.sample(labels, order, noise, how)
+    latents = model.tokenizer.decode(tokens)
+    best = model.log_prob(latents, labels, order)
+    first = int(order[0, -1])  # the position revealed first: any other level of its first channel is less likely
+    c = int(model.head.order[0])
+    for level in range(LEVELS):
+        other = tokens[:1].clone()
+        other[0, first, c] = level
+        z = model.backbone(latents[:1], torch.ones(1, POSITIONS, dtype=torch.bool), labels[:1])[0, [first]]
+        logits = model.head.logits(z, other[0, [first]][:, model.head.order])[0, 0]
+        assert logits[tokens[0, first, c]] >= logits[level]
+    assert bool(torch.isfinite(best).all())
+
+
+@pytest.mark.parametrize("kind", CATEGORICAL)
+def test_bits_per_dimension_is_the_log_density(kind):
+    """Brute force: for one position, density = probability of the token / volume of its bin."""
+    model, (latents, labels, order) = generator(kind), batch(5)
+    latents = latents.clamp(*model.tokenizer.extremes)
+    bits = bits_per_dimension(model, latents, labels, order)
+    tokens, widths = model.tokenizer.encode(latents), model.tokenizer.bin_widths()
+    density = torch.zeros(5, dtype=torch.float64)
+    for masked in range(POSITIONS, 0, -1):
+        z = model.backbone(model.tokenizer.decode(tokens), mask_from_order(order, masked), labels)
+        for i in range(5):
+            at = order[i, masked - 1]
+            density[i] += model.head.log_prob(z[i, at][None], tokens[i, at][None]).double().item()
+            density[i] -= sum(math.log(widths[c, tokens[i, at, c]]) for c in range(CHANNELS))
+    torch.testing.assert_close(bits.double(), -density / (POSITIONS * CHANNELS * math.log(2)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", CATEGORICAL)
+def test_the_density_of_a_position_integrates_to_one(kind):
+    """Channels 0 and 1, over the box between the calibration extremes, by midpoint sums on a fine grid."""
+    model = generator(kind, order=(0, 1, 2, 3, 4))
+    widths = model.tokenizer.bin_widths()
+    low, high = model.tokenizer.extremes
+    z = torch.randn(1, 14, generator=torch.Generator().manual_seed(3))
+    axis = [low[c] + (torch.arange(400) + 0.5) / 400 * (high[c] - low[c]) for c in (0, 1)]
+    a, b = torch.meshgrid(*axis, indexing="ij")
+    rest = torch.zeros(160_000, 3)
+    tokens = model.tokenizer.encode(torch.cat([a.reshape(-1, 1), b.reshape(-1, 1), rest], dim=1))
+    pairs, index = tokens[:, :2].unique(dim=0, return_inverse=True)
+    with torch.no_grad():
+        target = torch.cat([pairs, tokens[:1, 2:].expand(len(pairs), -1)], dim=1)
+        log = (
+            model.head.logits(z.expand(len(pairs), -1), target)
+            .log_softmax(-1)[:, :2]
+            .gather(2, pairs[..., None])
+            .sum((1, 2))
+        )
+    density = log.exp()[index] / (widths[0][tokens[:, 0]] * widths[1][tokens[:, 1]])
+    cell = (high[0] - low[0]) * (high[1] - low[1]) / 160_000
+    assert float(density.sum() * cell) == pytest.approx(1, abs=0.02)
+
+
+def test_confidence_zero_is_the_random_order_and_more_prefers_what_is_likely():
+    model, labels = generator(), torch.arange(64) % CLASSES
+    found = {}
+    for confidence in (0.0, 1e-9, 30.0):
+        how = Sample(iterations=4, confidence=confidence, temperature=0)
+        order, noise = draws(model, how, range(64))
+        found[confidence] = model.sample(labels, order, noise, how)
+    assert torch.equal(found[0.0], found[1e-9])
+    assert not torch.equal(found[0.0], found[30.0])
+
+
+def test_confidence_reveals_the_most_likely_position_first():
+    """With great strength and one position an iteration, the first revealed is the one whose token is most likely."""
+    model, labels = generator(), torch.arange(64) % CLASSES
+    how = Sample(iterations=POSITIONS, confidence=1e6, temperature=0)
+    order, noise = draws(model, how, range(64))
+    seen = []
+    features = model._features
+    model._features = lambda tokens, mask, *rest, **more: (seen.append(mask), features(tokens, mask, *rest, **more))[1]
+    model.sample(labels, order, noise, how)
+    z, _ = features(torch.zeros(64, POSITIONS, CHANNELS, dtype=torch.int64), seen[0], labels, guided=False)
+    greedy = model.head.sample(z.flatten(0, 1), noise[:, 0].flatten(0, 1), how)
+    likely = model.head.log_prob(z.flatten(0, 1), greedy).view(64, POSITIONS).argmax(1)
+    assert torch.equal((seen[0] & ~seen[1]).int().argmax(1), likely)
+
+
+@pytest.mark.parametrize("kind", CATEGORICAL)
+def test_guidance_on_logits_and_features_differ_and_agree_without_guidance(kind):
+    model, labels = generator(kind), torch.arange(32) % CLASSES
+    tokens = {}
+    for on in ("features", "logits"):
+        for guidance in (1.0, 4.0):
+            how = Sample(iterations=4, guidance=guidance, guidance_on=on, guidance_schedule="constant")
+            tokens[on, guidance] = model.sample(labels, *draws(model, how, range(32)), how)
+    assert torch.equal(tokens["features", 1.0], tokens["logits", 1.0])
+    assert not torch.equal(tokens["features", 4.0], tokens["logits", 4.0])
+
+
+def test_continuous_tokens_need_a_head_for_them():
+    c = config().model_copy(update={"quantizer": Quantizer(kind="identity")})
+    with pytest.raises(UserError, match="choose a quantizer"):
+        Generator(c, fit(c.quantizer, torch.randn(9, CHANNELS)), tuple(range(CHANNELS)))

@@ -1,0 +1,260 @@
+"""The store of latents: its types, mirror images, shards that survive a kill, processes that share it, checksums."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.pipeline import Cell
+from tests.helpers.images import SHARD, config_of, make_images
+from tests.tokenbridge.autoencoders.test_frozen import save_tiny
+from tokenbridge.autoencoders.frozen import autoencoder_of, load_autoencoder
+from tokenbridge.config import Autoencoder, Runtime, UserError
+from tokenbridge.data import images as data
+from tokenbridge.model.batches import Draws
+from tokenbridge.overrides import override
+from tokenbridge.stages import latents
+from tokenbridge.stages.latents import Latents, stored_bytes, to_grid, verify
+from tokenbridge.store.artifacts import Store
+
+RUNTIME = Runtime(threads=1, batch=3)
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch):
+    monkeypatch.setattr(latents, "SHARD", SHARD)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return make_images(tmp_path_factory.mktemp("images") / "all")
+
+
+def encode(out, images, *settings):
+    out.mkdir(exist_ok=True)
+    latents.run(config_of(images, *settings), {}, out, RUNTIME)
+    return Latents(out)
+
+
+@pytest.fixture(scope="module")
+def plain(images, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latents, "SHARD", SHARD)
+        return encode(tmp_path_factory.mktemp("plain"), images)
+
+
+def test_the_store_is_one_array_a_split(plain, images):
+    assert sorted(path.name for path in plain.folder.iterdir()) == [
+        "checksums.json", "examples.npz", "held_out_labels.npy", "held_out_moments.npy", "stats.json",
+        "train_labels.npy", "train_moments.npy",
+    ]  # fmt: skip
+    assert verify(plain.folder) == 20
+    sums = json.loads((plain.folder / "checksums.json").read_text())["arrays"]["train_moments.npy"]
+    assert [(each["start"], each["stop"]) for each in sums] == [(0, 4), (4, 8), (8, 12)]
+    config = config_of(images)
+    pixels = torch.from_numpy(data.stack(data.load(config.data, "train"))[0])
+    expected = load_autoencoder(config.autoencoder).moments(pixels)
+    torch.testing.assert_close(plain.read("train", slice(None)), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_types_and_mirror_images(plain, images, tmp_path, dtype):
+    settings = (f"latents.dtype={dtype}", "latents.flip=true")
+    store = encode(tmp_path / "store", images, *settings)
+    whole, kind = plain.read("train", slice(None)), getattr(torch, dtype)
+    index = np.array([7, 0, 11])
+    assert torch.equal(store.read("train", slice(None)), whole.to(kind))
+    assert torch.equal(store.read("train", index), whole[index].to(kind))
+    assert torch.equal(store.read("held-out", index % 8), plain.read("held-out", index % 8).to(kind))
+    config = config_of(images, *settings)
+    pixels = torch.from_numpy(data.stack(data.load(config.data, "train"))[0])
+    mirrored = load_autoencoder(config.autoencoder).moments(pixels.flip(-1))
+    found = store.read("train", index, np.array([1, 0, 1])).float()
+    expected = torch.stack([mirrored[7], whole[0], mirrored[11]])
+    assert not torch.allclose(mirrored, whole, atol=0.1)
+    torch.testing.assert_close(found, expected, rtol=0.01, atol=0.01)
+    for mine, exact in zip(store.posterior("train", index), plain.posterior("train", index), strict=True):
+        torch.testing.assert_close(mine, exact, rtol=0.03, atol=0.03)
+    assert store.flips
+    assert verify(store.folder) == 20
+
+
+@pytest.mark.parametrize("settings", [(), ("latents.dtype=bfloat16",), ("latents.dtype=float16", "latents.flip=true")])
+def test_bytes_are_known_before(images, plain, tmp_path, settings):
+    folder = encode(tmp_path / "store", images, *settings).folder if settings else plain.folder
+    counted = stored_bytes(config_of(images, *settings), {"train": 12, "held-out": 8})
+    assert counted == sum(path.stat().st_size for path in folder.glob("*.npy"))
+
+
+def test_training_draws_one_of_both(images, plain, tmp_path):
+    """By seed, step and index alone; all other draws are those of a store without mirror images."""
+    config = config_of(images, "latents.flip=true", "train.batch=12", "train.label_drop=0.5")
+    both = encode(tmp_path / "both", images, "latents.flip=true")
+    draws, once = Draws(config.train, both), Draws(config.train, plain)
+    flips = np.concatenate([draws._mirrored(step, range(12)) for step in range(40)])
+    assert 0.4 < flips.mean() < 0.6
+    batch, unflipped = draws.batch(5), once.batch(5)
+    same = (batch.latents == unflipped.latents).flatten(1).all(1).numpy()
+    assert np.array_equal(same, draws._mirrored(5, range(12)) == 0)
+    assert torch.equal(batch.mask, unflipped.mask)
+    assert torch.equal(batch.labels, unflipped.labels)
+    part = draws.batch(5, range(1, 12, 3))
+    assert torch.equal(part.latents, batch.latents[1::3])
+    other = config.train.model_copy(update={"seed": 1})
+    assert not np.array_equal(Draws(other, both)._mirrored(5, range(12)), draws._mirrored(5, range(12)))
+
+
+def test_an_error_keeps_finished_shards_and_nothing_else(tmp_path, capsys):
+    images = make_images(tmp_path / "images")
+    config = config_of(images)
+    last = data.load(config.data, "train").paths[-1]
+    good = last.read_bytes()
+    whole = encode(tmp_path / "whole", images)
+    last.write_bytes(b"broken")
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        encode(tmp_path / "out", images)
+    notes = tmp_path / "out" / "shards" / "train_moments"
+    assert sorted(path.name for path in notes.iterdir()) == ["0.json", "1.json"]
+    before = {path.name: path.stat().st_mtime_ns for path in notes.iterdir()}
+    moments = np.lib.format.open_memmap(tmp_path / "out" / "train_moments.npy", mode="r+")
+    moments[5] += 1  # what a failing disk does
+    moments.flush()
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        encode(tmp_path / "out", images)
+    assert "has lost rows 4 to 7; they are made again" in capsys.readouterr().out
+    after = {path.name: path.stat().st_mtime_ns for path in notes.iterdir()}
+    assert after["0.json"] == before["0.json"]
+    assert after["1.json"] > before["1.json"]
+    last.write_bytes(good)
+    assert torch.equal(encode(tmp_path / "out", images).read("train", slice(None)), whole.read("train", slice(None)))
+    assert verify(tmp_path / "out") == 20
+    assert not (tmp_path / "out" / "shards").exists()
+
+
+def test_an_error_before_the_first_shard_leaves_nothing(tmp_path):
+    images = make_images(tmp_path / "images")
+    data.load(config_of(images).data, "train").paths[0].write_bytes(b"broken")
+    store = Store(tmp_path / "runs")
+    with pytest.raises(UserError, match="cannot be read"), store.writing("latents-1", {}, resumable=True) as out:
+        encode(out, images)
+    assert list((tmp_path / "runs" / "stages").iterdir()) == []
+
+
+@pytest.fixture
+def copy(images, tmp_path):
+    (stages := tmp_path / "runs" / "stages").mkdir(parents=True)
+    return encode(stages / "latents-1", images).folder
+
+
+def test_damage_is_found(call, copy, tmp_path):
+    (copy / "manifest.json").write_text("{}")
+    done = call("verify-latents", cwd=tmp_path)
+    assert done.stdout == "runs/stages/latents-1: 20 images as they were written\n"
+    content = bytearray((copy / "train_moments.npy").read_bytes())
+    content[-7] ^= 1
+    (copy / "train_moments.npy").write_bytes(content)
+    done = call("verify-latents", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "latents-1 is damaged: train_moments.npy, rows 8 to 11 is not what was written; delete its" in done.stderr
+    labels = np.load(copy / "held_out_labels.npy")
+    np.save(copy / "held_out_labels.npy", 1 - labels)
+    with pytest.raises(UserError, match=r"rows 8 to 11 \(and 1 more\)"):
+        verify(copy)
+    (copy / "train_moments.npy").write_bytes(content[:3000])
+    with pytest.raises(UserError, match=r"train_moments\.npy is missing or cut"):
+        verify(copy)
+    with pytest.raises(UserError, match=r"train_moments\.npy must be a whole array"):
+        Latents(copy).posterior_mean("train")
+    (copy / "checksums.json").unlink()
+    with pytest.raises(UserError, match="without checksums"):
+        verify(copy)
+
+
+def test_values_that_float16_cannot_hold(images, tmp_path):
+    model = load_autoencoder(Autoencoder()).model
+    with torch.no_grad():
+        model.quant_conv.bias += 1e5
+    model.save_pretrained(tmp_path / "far")
+    settings = ("autoencoder.source=diffusers", f"autoencoder.path={tmp_path / 'far'}")
+    with pytest.raises(UserError, match=r"train images 0 to 2 .*latents\.dtype=float16 cannot hold them; take bfloat1"):
+        encode(tmp_path / "half", images, *settings, "latents.dtype=float16")
+    assert list((tmp_path / "half").iterdir()) == []
+    assert encode(tmp_path / "brain", images, *settings, "latents.dtype=bfloat16").stats["images"] == 12
+
+
+STYLES = {
+    "SD": {"latent_channels": 4, "scaling_factor": 0.18215},
+    "FLUX": {
+        "latent_channels": 16, "scaling_factor": 0.3611, "shift_factor": 0.1159,
+        "use_quant_conv": False, "use_post_quant_conv": False,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_autoencoders_own_scale_and_shift(images, tmp_path, style):
+    """Unit latents are (latent - shift) * scale, and images are decoded from latent / scale + shift."""
+    own, channels = STYLES[style], STYLES[style]["latent_channels"]
+    save_tiny(tmp_path / "vae", in_channels=1, out_channels=1, **own)
+    settings = [
+        "autoencoder.source=diffusers", f"autoencoder.path={tmp_path / 'vae'}", f"autoencoder.channels={channels}",
+        "autoencoder.stride=2",
+    ]  # fmt: skip
+    store = encode(tmp_path / "own", images, *settings, "latents.scale=autoencoder")
+    shift = own.get("shift_factor", 0.0)
+    assert (store.scale, store.stats["shift"]) == (own["scaling_factor"], shift)
+    found = encode(tmp_path / "found", images, *settings)
+    latent = found.posterior_mean("train") / found.scale
+    torch.testing.assert_close(store.posterior_mean("train"), (latent - shift) * store.scale, rtol=1e-4, atol=1e-5)
+    unit = found.posterior_sample("train", torch.Generator().manual_seed(0))
+    assert float(unit.std()) == pytest.approx(1, abs=0.1)
+    config = config_of(images, *settings, "latents.scale=autoencoder")
+    frozen = autoencoder_of(config, {}, "cpu")
+    decoded = frozen.decode(to_grid(store.posterior_mean("train", slice(3)), store.scale))
+    again = load_autoencoder(config.autoencoder).decode(to_grid(latent[:3], 1.0))
+    assert (decoded.int() - again.int()).abs().max() <= 1  # rounding to bytes may fall to either side
+    given = encode(tmp_path / "given", images, *settings, "latents.scale=0.7")
+    torch.testing.assert_close(given.posterior_mean("train"), latent * 0.7, rtol=1e-4, atol=1e-5)
+
+
+def planned(config):
+    return Cell("x", config, ("quantizer",)).stages()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["autoencoder.channels=4"], r"autoencoder\.channels=4 must be 8, that of the shipped digits autoencoder"),
+        (["autoencoder.stride=2"], r"autoencoder\.stride=2 must be 4"),
+        (["data.image_channels=3"], r"data\.image_channels=3 must be 1, that of the shipped digits autoencoder"),
+        (["latents.scale=autoencoder"], "needs a scaling_factor in the config of the shipped digits autoencoder"),
+        (
+            ["latents.scale=autoencoder", "quantizer.kind=fsq", "quantizer.levels=3"],
+            "whose autoencoder is trained anew",
+        ),
+    ],
+)
+def test_settings_are_checked_before_any_stage(images, settings, message):
+    config = config_of(images)
+    planned(config)
+    with pytest.raises(UserError, match=message):
+        planned(override(config, settings))
+
+
+def test_folders_are_checked_before_any_stage(images, tmp_path):
+    save_tiny(tmp_path)
+    words = ["autoencoder.source=diffusers", f"autoencoder.path={tmp_path}", "autoencoder.stride=2"]
+    with pytest.raises(UserError, match=rf"autoencoder\.channels=8 must be 5, that of {tmp_path}"):
+        planned(config_of(images, *words))
+    with pytest.raises(UserError, match=r"data\.image_size=17 must be a multiple of autoencoder\.stride=2"):
+        config_of(images, *words, "data.image_size=17")
+    with pytest.raises(UserError, match=rf"data\.image_channels=1 must be 3, that of {tmp_path}"):
+        planned(config_of(images, *words, "autoencoder.channels=5"))
+
+
+def test_what_is_not_set_is_in_no_id():
+    from experiments.presets import DIGITS
+
+    assert {"class_list"}.isdisjoint(DIGITS.data.model_dump())
+    assert DIGITS.latents.model_dump() == {"scale": "auto"}

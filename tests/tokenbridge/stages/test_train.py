@@ -1,0 +1,254 @@
+import json
+import os
+import signal
+import time
+from functools import partial
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from experiments.pipeline import Cell
+from experiments.runner import run_stage
+from tests.conftest import TINY
+from tests.helpers.generators import shake
+from tests.helpers.processes import start
+from tokenbridge.config import Runtime, UserError
+from tokenbridge.distributed import World
+from tokenbridge.model.batches import Draws
+from tokenbridge.model.flops import MASK_RATIOS, training_flops
+from tokenbridge.model.masking import masked_count
+from tokenbridge.model.trainer import Trainer
+from tokenbridge.overrides import override
+from tokenbridge.stages import train
+from tokenbridge.stages.latents import Latents
+from tokenbridge.stages.train import CHECKPOINT, build_model, load_model
+from tokenbridge.store.artifacts import Store, read_journal
+
+RUNTIME = Runtime(threads=1, checkpoint_seconds=0)  # a checkpoint after every step
+
+
+def stage_of(cell, kind):
+    return next(stage for stage in cell.stages() if stage.kind.name == kind)
+
+
+def inputs_of(store, cell, *kinds):
+    return {kind: store.folder(stage_of(cell, kind).id) for kind in ("latents", "quantizer", *kinds)}
+
+
+@pytest.fixture
+def work(finished, tmp_path):
+    """A folder to train in, beside the finished latents and quantizer."""
+    store, cell = finished
+    return inputs_of(store, cell), tmp_path
+
+
+def stages_of_training(config, _, root, __):
+    for stage in Cell("tiny", config, ("train",)).stages():
+        run_stage(Store(root), stage, RUNTIME)
+
+
+def test_a_killed_training_goes_on_bit_for_bit(finished, tmp_path, with_latents):
+    """SIGTERM, then SIGKILL, at moments as they come; the weights and the curve equal the undisturbed run's."""
+    reference, cell = finished
+    store = with_latents(tmp_path / "runs")
+    spot = stage_of(cell, "train")
+    partial = store.folder(spot.id).with_name(spot.id + ".partial")
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        process = start({}, store.root, 1, TINY, work=stages_of_training)
+        target = saved_step(partial) + 3
+        while saved_step(partial) < target and process.running():
+            time.sleep(0.02)
+        process.signal(0, number)
+        (code,) = process.end()
+        if number == signal.SIGTERM:
+            assert code == 128 + signal.SIGTERM
+            assert "the same command goes on from there" in process.said(0)
+            assert process.said(0).startswith("train: batch 64, learning rate 0.004, 44 steps in 2 epochs, ")
+        else:
+            assert code == -signal.SIGKILL
+        assert not store.finished(spot.id)
+        assert 0 < saved_step(partial) < 44
+    run_stage(store, spot, Runtime(threads=1))
+    assert store.finished(spot.id)
+    for name in ("model.safetensors", "model_raw.safetensors"):
+        ours, theirs = load_file(store.folder(spot.id) / name), load_file(reference.folder(spot.id) / name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+    curves = [
+        [(key, value, step) for key, value, _, step in read_journal(s.folder(spot.id) / "metrics.jsonl")]
+        for s in (store, reference)
+    ]
+    assert curves[0] == curves[1]
+
+
+def saved_step(partial):
+    try:
+        return torch.load(partial / CHECKPOINT, weights_only=True)["step"]
+    except (OSError, RuntimeError, EOFError):
+        return 0
+
+
+def test_the_journal_and_the_metrics_of_a_finished_training(finished):
+    store, cell = finished
+    folder = store.folder(stage_of(cell, "train").id)
+    lines = read_journal(folder / "metrics.jsonl")
+    assert {line[0] for line in lines} == {"loss", "learning_rate", "held_out_loss"}
+    loss = [line[1] for line in lines if line[0] == "loss"]
+    assert loss[-1] < loss[0]
+    rates = {line[3]: line[1] for line in lines if line[0] == "learning_rate"}
+    assert max(rates, key=rates.get) == 22  # the end of the warm-up
+    metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
+    assert metrics["steps"] == 44
+    assert not (folder / CHECKPOINT).exists()
+
+
+def test_a_loss_that_is_not_finite_stops_with_what_one_needs_to_know(work, tiny):
+    inputs, out = work
+    hot = override(tiny, ["train.learning_rate=1e18", "train.clip=1e18"])
+    pattern = (
+        r"loss=(nan|inf) at step \d+ with learning rate \S+ must be finite; "
+        r".*last good checkpoint: .*checkpoint\.pt \(step \d+\)"
+    )
+    with pytest.raises(UserError, match=pattern):
+        train.run(hot, inputs, out, RUNTIME)
+    trainer = Trainer(
+        hot.train, Draws(hot.train, Latents(inputs["latents"])), build_model(hot, inputs), torch.device("cpu")
+    )
+    trainer.load(out / CHECKPOINT, out.name)
+    assert all(bool(torch.isfinite(p).all()) for p in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("damage", ["truncated", "of another config"])
+def test_a_checkpoint_that_does_not_belong_is_refused(work, tiny, damage):
+    inputs, out = work
+    trainer = Trainer(
+        tiny.train, Draws(tiny.train, Latents(inputs["latents"])), build_model(tiny, inputs), torch.device("cpu")
+    )
+    trainer.save(out / CHECKPOINT, "train-other")
+    if damage == "truncated":
+        os.truncate(out / CHECKPOINT, 5000)
+    before = (out / CHECKPOINT).read_bytes()
+    with pytest.raises(
+        UserError,
+        match=r"checkpoint\.pt (is no whole checkpoint|belongs to train-other, not to).*delete it to train from",
+    ):
+        train.run(tiny, inputs, out, RUNTIME)
+    assert [path.name for path in out.iterdir()] == [CHECKPOINT]
+    assert (out / CHECKPOINT).read_bytes() == before
+
+
+def test_weights_of_another_config_are_refused(finished, tiny):
+    store, cell = finished
+    inputs = inputs_of(store, cell, "train")
+    load_model(tiny, inputs, torch.device("cpu"))
+    with pytest.raises(UserError, match=r"model\.safetensors must hold exactly the weights of Generator"):
+        load_model(override(tiny, ["head.width=18"]), inputs, torch.device("cpu"))
+
+
+def test_the_average_moves_fast_at_first(work, tiny):
+    inputs, _ = work
+    trainer = Trainer(
+        tiny.train,
+        Draws(tiny.train, Latents(inputs["latents"])),
+        build_model(tiny, inputs).train(),
+        torch.device("cpu"),
+    )
+    before = {name: p.clone() for name, p in trainer.model.named_parameters()}
+    trainer.update()
+    for name, parameter in trainer.model.named_parameters():
+        torch.testing.assert_close(trainer.ema[name], 0.1 * before[name] + 0.9 * parameter.detach())
+
+
+def test_draws_depend_on_seed_step_and_index_alone(work, tiny):
+    inputs, _ = work
+    latents = Latents(inputs["latents"])
+    first, again = Draws(tiny.train, latents), Draws(tiny.train, latents)
+    again.batch(3)
+    a, b = first.batch(17), again.batch(17)
+    assert torch.equal(a.latents, b.latents)
+    assert torch.equal(a.mask, b.mask)
+    assert torch.equal(a.labels, b.labels)
+    assert bool((a.mask.sum(1) == a.mask[0].sum()).all())
+    other = Draws(tiny.train.model_copy(update={"seed": 1}), latents).batch(17)
+    assert not torch.equal(a.latents, other.latents)
+    seen = [first.batch(step) for step in range(first.epoch_steps)]
+    dropped = torch.cat([batch.labels for batch in seen]) < 0
+    assert 0.05 < float(dropped.float().mean()) < 0.15
+
+
+def test_gradient_checkpointing_changes_no_gradient(work, tiny):
+    inputs, _ = work
+    gradients = []
+    for on in (False, True):
+        model = shake(build_model(tiny, inputs)).train()
+        model.backbone.gradient_checkpointing = on
+        Trainer(tiny.train, Draws(tiny.train, Latents(inputs["latents"])), model, torch.device("cpu")).update()
+        gradients.append([p.grad for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_bfloat16_trains(work, tiny):
+    inputs, _ = work
+    low = override(tiny, ["train.precision=bfloat16"]).train
+    trainer = Trainer(
+        low, Draws(low, Latents(inputs["latents"])), build_model(tiny, inputs).train(), torch.device("cpu")
+    )
+    losses = [trainer.update() for _ in range(12)]
+    assert losses[-1] < losses[0]
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # of the compiler's own look at z
+def test_compiled_training_has_the_same_losses(work, tiny, monkeypatch):
+    """To float32 rounding, without dropout; at masks of several sizes. The compiler's graphs are run as they are: its
+    machine code takes one and a half minutes to make (and gave the same losses within 1e-5)."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+
+    def losses(compiled):
+        config = override(tiny, {"train.compile": compiled, "backbone.attention_dropout": 0})
+        draws = Draws(config.train, Latents(work[0]["latents"]))
+        trainer = Trainer(config.train, draws, build_model(config, work[0]).train(), torch.device("cpu"))
+        return torch.tensor([trainer.update() for _ in range(3)])
+
+    torch.testing.assert_close(losses(True), losses(False), rtol=1e-5, atol=0)
+
+
+def test_compiling_enters_an_id_only_where_it_is_asked_for(tiny):
+    off, on = (stage_of(Cell("x", override(tiny, {"train.compile": each})), "train").id for each in (False, True))
+    assert off == stage_of(Cell("x", tiny), "train").id != on
+
+
+def test_a_training_says_what_it_is(work, tiny):
+    """Its first line; the killed training's test sees it printed."""
+    draws, model = Draws(tiny.train, Latents(work[0]["latents"])), build_model(tiny, work[0])
+    trainer = Trainer(tiny.train, draws, model, torch.device("cpu"), step=7, world=World(0, 2), accumulate=3)
+    count = sum(p.numel() for p in model.parameters())
+    assert train._opening(trainer) == (
+        "train: batch 64 (in 2 processes × 3 micro-batches), learning rate 0.004, 44 steps in 2 epochs, from step 7,"
+        f" {count:,} parameters, float32"
+    )
+
+
+def test_a_batch_larger_than_the_data_is_refused(work, tiny):
+    inputs, _ = work
+    with pytest.raises(UserError, match=r"train\.batch=5000 must be at most 1438"):
+        Draws(override(tiny, ["train.batch=5000"]).train, Latents(inputs["latents"]))
+
+
+def test_cells_that_share_a_training_share_its_id(tiny):
+    ids = {stage_of(Cell("x", override(tiny, [f"sample.temperature={t}"])), "train").id for t in (0.9, 1.0)}
+    assert len(ids) == 1
+
+
+def test_flops_of_a_training_are_those_of_its_matrix_products(work, tiny):
+    """One product of the masked latents with a weight: forward and the weight's gradient, 2 operations an entry."""
+    draws = Draws(tiny.train, Latents(work[0]["latents"]))
+    weight = torch.zeros(8, 5, requires_grad=True)
+    quantiles = (torch.arange(MASK_RATIOS) + 0.5) / MASK_RATIOS
+    counts = [masked_count(float(u), 16, tiny.train.mask_ratio_min, tiny.train.mask_ratio_deviation) for u in quantiles]
+    state = torch.get_rng_state()
+    counted = training_flops(lambda batch: (batch.latents[batch.mask] @ weight).sum(), draws)
+    assert counted == pytest.approx(4 * 64 * sum(counts) / len(counts) * 8 * 5 * draws.steps)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,152 @@
+"""Images and their labels: the shipped digits, and folders of images with the ADM crop.
+
+Letters: N images, H height, W width; images are uint8 (channels, H, W).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from traceback import clear_frames
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from tokenbridge.config import Data, UserError
+from tokenbridge.data.files import Split, digits, files, fingerprint
+
+FEW = 500
+"""files that one process reads as fast as it takes to start others"""
+READERS = 8
+
+
+class Images(Dataset[tuple[Tensor, int]]):
+    """A set of labelled images. labels: int64 (N,); item i: (uint8 (channels, H, W), label)."""
+
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        raise NotImplementedError
+
+
+class ArrayImages(Images):
+    """Images that are in memory. pixels: uint8 (N, channels, H, W)."""
+
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray):
+        self.pixels, self.labels = pixels, labels
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.from_numpy(self.pixels[index].copy()), int(self.labels[index])
+
+
+class FileImages(Images):
+    """Images that are read, cropped and converted on demand; an unreadable one raises UserError with its path."""
+
+    def __init__(self, paths: list[Path], labels: np.ndarray, size: int, channels: int):
+        self.paths, self.labels, self.size, self.channels = paths, labels, size, channels
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = adm_crop(_read(self.paths[index], "L" if self.channels == 1 else "RGB"), self.size)
+        pixels = np.array(image, np.uint8).reshape(self.size, self.size, self.channels)
+        return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), int(self.labels[index])
+
+
+def load(config: Data, split: Split) -> Images:
+    """The images of a split. Raises UserError where the folder, its classes or the sizes do not fit the config."""
+    if config.source == "digits":
+        pixels, labels = digits(config)
+        chosen = _members(config, labels, split)
+        return ArrayImages(pixels[chosen], labels[chosen])
+    paths, labels = files(config, split)
+    if config.held_out_path is None:
+        chosen = _members(config, labels, split)
+        paths, labels = [paths[i] for i in chosen], labels[chosen]
+    return FileImages(paths, labels, config.image_size, config.image_channels)
+
+
+def batches(images: Images, size: int, order: Sequence[int] | range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """All images, or those of an order: uint8 (B, channels, H, W) and labels int64 (B,), B = size but for the last.
+
+    Many files are read by several processes, ahead of what is asked for. UserError: a file that cannot be read.
+    """
+    chosen = range(len(images)) if order is None else order
+    readers = _readers() if isinstance(images, FileImages) and len(chosen) >= FEW else 0
+    own = torch.Generator()  # the loader seeds its processes from it, and else from torch's global state
+    try:
+        yield from DataLoader(Subset(images, chosen), size, num_workers=readers, generator=own)
+    except UserError as error:
+        clear_frames(error.__traceback__)  # they hold the loader, whose processes would take seconds each to end
+        # what a reader sends has its whole traceback before the line
+        line = str(error).strip().splitlines()[-1]
+        raise UserError(line.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")) from error
+
+
+def _readers() -> int:
+    """As many as there are processors for this process, beside others that torchrun started here."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = processors // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return min(READERS, share) if share > 1 else 0
+
+
+def stack(dataset: Images) -> tuple[np.ndarray, np.ndarray]:
+    """A small set in memory: (uint8 (N, channels, H, W), int64 (N,))."""
+    if isinstance(dataset, ArrayImages):
+        return dataset.pixels, dataset.labels
+    return torch.cat([part for part, _ in batches(dataset, 256)]).numpy(), dataset.labels
+
+
+def adm_crop(image: Image.Image, size: int) -> Image.Image:
+    """Centre crop of ADM: halve by box filter while the short side is at least twice the size, bicubic, cut the centre.
+
+    Equal pixel by pixel to `center_crop_arr` of github.com/openai/guided-diffusion (image_datasets.py).
+    """
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    factor = size / min(image.size)
+    image = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def _members(config: Data, labels: np.ndarray, split: Split) -> np.ndarray:
+    """Indices of a split, ascending: of each class a seeded share test_fraction (rounded, at least 1) is held out."""
+    parts = []
+    for label in range(config.classes):
+        members = np.flatnonzero(labels == label)
+        count = max(1, round(len(members) * config.test_fraction))
+        if count >= len(members):
+            raise UserError(
+                f"data.test_fraction={config.test_fraction:g} leaves no training image in class {label}"
+                f" ({len(members)} images); lower it, add images or give data.held_out_path"
+            )
+        shuffled = np.random.default_rng([config.split_seed, label]).permutation(members)
+        parts.append(shuffled[:count] if split == "held-out" else shuffled[count:])
+    return np.sort(np.concatenate(parts))
+
+
+def _read(path: Path, mode: str) -> Image.Image:
+    """In 8 bits a channel, as ADM (and torchvision's loader) reads it: alpha is dropped, EXIF rotation is ignored.
+
+    Of 16 bits, the high byte counts: Pillow does so for colours by itself, but cuts greys off at 255.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+                return Image.fromarray((np.array(image).astype(np.uint16) >> 8).astype(np.uint8)).convert(mode)
+            if image.mode in ("I", "F"):
+                raise ValueError("its pixels have 32 bits, and must have 8 or 16")
+            if "transparency" in image.info:  # bytes of it in a palette are a warning otherwise
+                return image.convert("RGBA").convert(mode)
+            return image.convert(mode)
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} cannot be read as an image ({error}); replace or delete the file") from error
+
+
+__all__ = ["ArrayImages", "FileImages", "Images", "Split", "adm_crop", "batches", "fingerprint", "load", "stack"]

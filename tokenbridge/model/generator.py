@@ -1,0 +1,99 @@
+"""Tokens, backbone and head together: the loss of masked positions, sampling, and the exact likelihood.
+
+B image, L position, C channel, D width, N = selected positions. Latents have unit deviation, positions row-major.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tokenbridge.config import RunConfig, Sample
+from tokenbridge.model.backbone import UNCONDITIONAL, Backbone
+from tokenbridge.model.heads import build_head
+from tokenbridge.model.masking import guidance_weight, mask_from_order, masked_after, most_confident
+from tokenbridge.tokenizers.scalar import Tokenizer
+
+
+class Generator(nn.Module):
+    """A class-conditional generator of tokens on a fixed tokenizer.
+
+    order: channels in the order of prediction (tokenbridge.model.ordering). The tokenizer's values are no parameters
+    of the model and are not in its state dict.
+    """
+
+    def __init__(self, config: RunConfig, tokenizer: Tokenizer, order: tuple[int, ...]):
+        super().__init__()
+        config.require_pair()
+        self.positions = config.positions
+        self.backbone = Backbone(config.backbone, config.positions, tokenizer.embedding_width, config.data.classes)
+        self.head = build_head(config.head, config.backbone.width, tokenizer.channels, tokenizer.levels, order)
+        self._tokenizer = (tokenizer,)  # in a tuple, so that it is no sub-module
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer[0]
+
+    def forward(self, latents: Tensor, labels: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
+        """The head's loss at masked positions, summed over channels: (N,), N = masked positions of all images.
+
+        latents (B, L, C) float; labels (B,) int64 or UNCONDITIONAL; mask (B, L) bool, as many True in each row; noise
+        (B, L, *head.loss_noise_shape) normals.
+        """
+        tokens = self.tokenizer.encode(latents)
+        z = self.backbone(self.tokenizer.decode(tokens), mask, labels)
+        return self.head.loss(z[mask], tokens[mask], noise[mask])
+
+    @torch.no_grad()
+    def log_prob(self, latents: Tensor, labels: Tensor, order: Tensor) -> Tensor:
+        """(B,) nats: log probability of all tokens, one position at a time in each image's order (B, L), last first."""
+        tokens = self.tokenizer.encode(latents)
+        embedded = self.tokenizer.decode(tokens)
+        total = torch.zeros(len(latents), device=latents.device)
+        rows = torch.arange(len(latents), device=latents.device)
+        for masked in range(self.positions, 0, -1):
+            z = self.backbone(embedded, mask_from_order(order, masked), labels)
+            at = order[:, masked - 1]
+            total += self.head.log_prob(z[rows, at], tokens[rows, at])
+        return total
+
+    def noise_shape(self, how: Sample) -> tuple[int, ...]:
+        """Of one image's noise: (L, *head's); with confidence (iterations, L, *head's), new draws in each iteration."""
+        shape = (self.positions, *self.head.noise_shape(how))
+        return (how.iterations, *shape) if how.confidence > 0 else shape
+
+    @torch.no_grad()
+    def sample(self, labels: Tensor, order: Tensor, noise: Tensor, how: Sample) -> Tensor:
+        """Tokens (B, L, C) by iterative unmasking; an image depends on its own label, order and noise alone.
+
+        labels (B,) int64; order (B, L): revealed from the end; noise (B, *noise_shape), of the kind head.noise.
+        """
+        shape = (*order.shape, self.tokenizer.channels)
+        tokens = torch.zeros(shape, dtype=self.tokenizer.dtype, device=labels.device)
+        mask, masked = torch.ones_like(order, dtype=torch.bool), self.positions
+        for step, left in enumerate(masked_after(self.positions, how.iterations)):
+            z, free = self._features(tokens, mask, labels, guided=how.guidance != 1)
+            weight = guidance_weight(how.guidance_schedule, how.guidance, self.positions, left)
+            reveal = mask & ~mask_from_order(order, left)
+            if how.confidence == 0:
+                unconditional = None if free is None else free[reveal]
+                drawn = self.head.sample(z[reveal], noise[reveal], how, unconditional, weight)
+            else:
+                unconditional = None if free is None else free[mask]
+                drawn = self.head.sample(z[mask], noise[:, step][mask], how, unconditional, weight)
+                believed = self.head.mixed(z[mask], how, unconditional, weight)[0]
+                score = self.head.log_prob(believed, drawn) / self.tokenizer.channels
+                reveal = most_confident(score * how.confidence, order, mask, masked - left)
+                drawn = drawn[reveal[mask]]
+            tokens[reveal] = drawn
+            mask, masked = mask & ~reveal, left
+        return tokens
+
+    def _features(self, tokens: Tensor, mask: Tensor, labels: Tensor, guided: bool) -> tuple[Tensor, Tensor | None]:
+        """Features (B, L, D) with the label and, where guided, without: one batch for both passes."""
+        embedded = self.tokenizer.decode(tokens)
+        if not guided:
+            return self.backbone(embedded, mask, labels), None
+        both = torch.cat([labels, torch.full_like(labels, UNCONDITIONAL)])
+        z, free = self.backbone(embedded.repeat(2, 1, 1), mask.repeat(2, 1), both).chunk(2)
+        return z, free

@@ -1,0 +1,67 @@
+"""Stage `quantizer`: latents to a fitted tokenizer, with what quantizing costs on training and held-out latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from tokenbridge.config import RunConfig, Runtime
+from tokenbridge.rng import generator
+from tokenbridge.stages.latents import FIT_IMAGES, Latents
+from tokenbridge.store.artifacts import write_atomic, write_json
+from tokenbridge.tokenizers.scalar import IdentityQuantizer, ScalarQuantizer, Tokenizer, diagnostics, fit
+from tokenbridge.tokenizers.trained import TRAINED, EvenQuantizer, VectorQuantizer, finish
+from tokenbridge.weights import read
+
+HISTOGRAM = np.linspace(-6, 6, 121)  # bin edges, unit-deviation latents
+
+
+def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
+    """Fit on draws from the training posteriors, the distribution that the generator is trained on.
+
+    A trained tokenizer has its codes already; of the draws it takes the extremes.
+    """
+    latents = Latents(inputs["latents"])
+    train = latents.posterior_sample("train", generator("quantizer fit"), FIT_IMAGES).flatten(0, 1)
+    held_out = latents.posterior_sample("held-out", generator("quantizer check")).flatten(0, 1)
+    if config.quantizer.trained:
+        extremes = torch.stack([train.amin(0), train.amax(0)])
+        quantizer = finish(config, read(inputs["tokenizer"] / TRAINED), latents.scale, extremes)
+    else:
+        quantizer = fit(config.quantizer, train)
+    write_atomic(out / "quantizer.safetensors", save(quantizer.state_dict()))
+    limit = config.quantizer.range if config.quantizer.kind in ("gaussian", "uniform") else None
+    metrics = {f"calibration_{k}": v for k, v in diagnostics(quantizer, train, limit).items()}
+    metrics |= diagnostics(quantizer, held_out, limit)
+    protocol = {
+        "values": "held-out latents, one draw from each posterior (calibration_: training latents)",
+        "scale": latents.scale,
+        "held_out_images": len(latents.labels("held-out")),
+        "calibration_images": len(train) // config.positions,
+    }
+    write_json(out / "metrics.json", {"metrics": metrics, "protocol": protocol})
+    tokens = quantizer.encode(held_out)
+    before, after = (_histogram(values) for values in (held_out, quantizer.decode(tokens)))
+    seen = {"edges": HISTOGRAM, "centers": np.empty((1, 0)), "before": before, "after": after}
+    if isinstance(quantizer, ScalarQuantizer):
+        # how often each level of each channel occurs (C, V)
+        used = [torch.bincount(column, minlength=quantizer.levels[0]) for column in tokens.T]
+        seen |= {"centers": quantizer.centers.numpy(), "counts": torch.stack(used).numpy()}
+    np.savez_compressed(out / "examples.npz", **seen)
+
+
+def load_quantizer(folder: Path) -> Tokenizer:
+    """The fitted tokenizer of a finished stage; raises UserError for a damaged file."""
+    state = read(folder / "quantizer.safetensors")
+    kinds = {"centers": ScalarQuantizer, "codes": VectorQuantizer, "steps": EvenQuantizer}
+    return next((kind for key, kind in kinds.items() if key in state), IdentityQuantizer)(**state)
+
+
+def _histogram(latents: Tensor) -> np.ndarray:
+    """(C, bins) float64 counts of each channel of latents (N, C)."""
+    return np.stack([np.histogram(column, HISTOGRAM)[0].astype(np.float64) for column in latents.T.numpy()])

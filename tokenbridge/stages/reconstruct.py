@@ -1,0 +1,171 @@
+"""Stage `reconstruct`: what quantizing costs in images. Held-out images, encoded, quantized and decoded.
+
+N held-out images, B of them at once, ch channels, H and W sides, L positions, C latent channels, V levels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from tokenbridge.autoencoders.frozen import FrozenAutoencoder, autoencoder_of, weights_of
+from tokenbridge.config import RunConfig, Runtime
+from tokenbridge.data import images as data
+from tokenbridge.devices import pick_device
+from tokenbridge.metrics import extraction, frechet
+from tokenbridge.metrics import sets as fidelity
+from tokenbridge.metrics.features import load_extractor
+from tokenbridge.metrics.images import psnr, ssim, ssim_window
+from tokenbridge.metrics.lpips import Lpips
+from tokenbridge.metrics.reference import Reference, References
+from tokenbridge.metrics.scorers import SCORERS, Scorer
+from tokenbridge.stages.latents import Latents, to_grid
+from tokenbridge.stages.quantizer import load_quantizer
+from tokenbridge.store.artifacts import Store, write_json
+from tokenbridge.tokenizers.scalar import Tokenizer
+
+EXAMPLES = 10  # classes shown
+
+
+def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
+    """Write PSNR, SSIM, effective bits and, where the features measure such data, what they say; and examples.
+
+    Features that do not fit leave their metrics out, and the protocol says why.
+    """
+    device = pick_device(runtime)
+    held_out, latents = data.load(config.data, "held-out"), Latents(inputs["latents"])
+    assert np.array_equal(latents.labels("held-out"), held_out.labels), "latents and images have one order"
+    found = {name: load_extractor(name, device, config.score) for name in config.score.scorers}
+    reasons = [reason for extractor in found.values() if (reason := extraction.misfit(extractor, config.data))]
+    extractors = {name: each for name, each in found.items() if extraction.misfit(each, config.data) is None}
+    quantizer = load_quantizer(inputs["quantizer"])
+    size = config.data.image_size
+    lpips = Lpips(Path(config.score.lpips), size, device) if config.score.lpips else None
+    tally = _Tally(held_out.labels, quantizer, extractors, lpips)
+    autoencoder = autoencoder_of(config, inputs, device)
+    for batch in _pairs(autoencoder, latents, quantizer, held_out, device, runtime):
+        tally.add(*batch)
+
+    metrics = tally.pixel_metrics(config.positions)
+    protocol: dict[str, Any] = {
+        "latents": "posterior mean of held-out images",
+        "autoencoder": weights_of(config, inputs)[:12],
+        "images": len(held_out),
+        "image_size": size,
+        "psnr": "mean over images, peak 255",
+        "ssim": f"mean over images, uniform window of {ssim_window(size, size)}",
+    }
+    for name, extractor in extractors.items():
+        known = References(Store(out.parents[1]), config.data, extractor, config.score, name, runtime.batch)
+        # a split as score.reference is of the samples: published rFIDs are against the training set
+        reference = known.split("train") if config.score.split else known.configured()
+        originals = known.split("held-out").real
+        assert originals is not None
+        metrics |= tally.feature_metrics(SCORERS[name], reference, originals.found.features)
+        own = fidelity.set_protocol(
+            SCORERS[name], known.weights, size, len(held_out), reference.images, reference.hash
+        ) | {"reference": reference.name}
+        protocol |= own if len(found) == 1 else {f"{SCORERS[name].suffix}.{key}": own[key] for key in own}
+    if reasons:
+        protocol |= {"features": None, "features_left_out": reasons[0]}
+    write_json(out / "metrics.json", {"metrics": metrics, "protocol": protocol})
+    original, reconstructed, labels = tally.examples()
+    np.savez_compressed(out / "examples.npz", original=original, reconstructed=reconstructed, labels=labels)
+
+
+def effective_bits(counts: Tensor, positions: int) -> float:
+    """Bits an image takes: the entropies of the channels' indices, from counts (C, V), summed, times positions."""
+    share = counts.double() / counts.sum(1, keepdim=True)
+    return positions * float(torch.special.entr(share).sum()) / math.log(2)
+
+
+@torch.inference_mode()
+def _pairs(
+    autoencoder: FrozenAutoencoder,
+    latents: Latents,
+    quantizer: Tokenizer,
+    held_out: data.Images,
+    device: torch.device,
+    runtime: Runtime,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches of originals, reconstructions, both uint8 (B, ch, H, W), and tokens (B, L, C), in the images' order."""
+    start, steps = 0, math.ceil(len(held_out) / runtime.batch)
+    batches = data.batches(held_out, runtime.batch)
+    for originals, _ in tqdm(batches, "reconstruct", steps, leave=False, disable=runtime.no_bar):
+        tokens = quantizer.encode(latents.posterior_mean("held-out", slice(start, start + len(originals))))
+        start += len(originals)
+        grid = to_grid(quantizer.decode(tokens), latents.scale)
+        yield originals, autoencoder.decode(grid.to(device)).cpu(), tokens
+
+
+class _Tally:
+    """What is kept of the batches: numbers an image, features, counts of indices and the few images to show."""
+
+    def __init__(
+        self, labels: np.ndarray, quantizer: Tokenizer, extractors: Mapping[str, nn.Module], lpips: Lpips | None
+    ):
+        self.labels, self.extractors, self.lpips = labels, extractors, lpips
+        self.counts = torch.zeros(quantizer.channels, max(quantizer.levels, default=0), dtype=torch.int64)
+        classes, first = np.unique(labels, return_index=True)
+        self.shown = first[classes < EXAMPLES].tolist()
+        self.kept: dict[str, list[Tensor]] = {"original": [], "reconstructed": []}
+        self.columns: dict[str, list[np.ndarray]] = {}
+        self.seen = 0
+
+    def add(self, originals: Tensor, reconstructed: Tensor, tokens: Tensor) -> None:
+        found = {"psnr": psnr(reconstructed, originals).numpy(), "ssim": ssim(reconstructed, originals).numpy()}
+        if self.lpips is not None:
+            found[self.lpips.name] = self.lpips(reconstructed, originals).numpy()
+        for name, extractor in self.extractors.items():
+            arrays = extraction.extract(extractor, reconstructed.numpy(), len(originals)).arrays()
+            found |= {f"{name} {key}": values for key, values in arrays.items() if key != "spatial"}
+        for key, values in found.items():
+            self.columns.setdefault(key, []).append(values)
+        if self.counts.shape[1]:
+            for channel, row in enumerate(self.counts):
+                row += torch.bincount(tokens[..., channel].flatten(), minlength=len(row))
+        here = [i - self.seen for i in sorted(self.shown) if self.seen <= i < self.seen + len(originals)]
+        self.kept["original"].append(originals[here])
+        self.kept["reconstructed"].append(reconstructed[here])
+        self.seen += len(originals)
+
+    def pixel_metrics(self, positions: int) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for key in ("psnr", "ssim", *([self.lpips.name] if self.lpips else [])):
+            values = np.concatenate(self.columns[key])
+            found[key] = float(values.mean())
+            if np.isfinite(values).all():  # the PSNR of an image that is its original is infinite
+                found[f"{key}_se"] = float(values.std(ddof=1) / np.sqrt(len(values)))
+        if self.counts.shape[1]:
+            found["effective_bits"] = effective_bits(self.counts, positions)
+        return found
+
+    def feature_metrics(self, scorer: Scorer, reference: Reference, real: np.ndarray) -> dict[str, float]:
+        """Fréchet distance to the reference and to the originals (held_out): rFID by a published scorer.
+
+        real: features of the originals (N, F).
+        """
+        features = np.concatenate(self.columns[f"{scorer.name} features"])
+        fd = f"{'' if scorer.own else 'r'}{scorer.distance}_{scorer.suffix}"
+        left = fidelity.left_out(features, self.labels, reference.statistics)
+        found = fidelity.frechet_metrics(fd, features, reference.statistics, left)
+        found[f"{fd}_floor"] = frechet.frechet_distance(real, reference.statistics)
+        found[f"{fd}_held_out"] = frechet.frechet_distance(features, real)
+        if f"{scorer.name} logits" in self.columns:
+            logits = np.concatenate(self.columns[f"{scorer.name} logits"])
+            found |= fidelity.inception_style_score(scorer.suffix, logits)
+            found |= {"agreement": fidelity.agreement(logits, self.labels)} if scorer.own else {}
+        return found
+
+    def examples(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """First image of each of ten classes, in class order: original, reconstructed (10, ch, H, W), labels (10,)."""
+        order = np.argsort(np.argsort(self.shown))  # kept in the images' order, self.shown is in class order
+        original, reconstructed = (torch.cat(self.kept[key]).numpy()[order] for key in ("original", "reconstructed"))
+        return original, reconstructed, self.labels[self.shown]

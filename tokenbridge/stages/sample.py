@@ -1,0 +1,105 @@
+"""Stage `sample`: images from a trained generator. Image i depends on (weights, config, i) alone.
+
+N images, L position, C channel. Image i has class i modulo the number of classes, as in the 50-per-class protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from tokenbridge.autoencoders.frozen import autoencoder_of
+from tokenbridge.config import RunConfig, Runtime, Sample, UserError
+from tokenbridge.devices import pick_device
+from tokenbridge.distributed import world
+from tokenbridge.model.generator import Generator
+from tokenbridge.rng import generator
+from tokenbridge.stages.latents import Latents, to_grid
+from tokenbridge.stages.train import load_model
+from tokenbridge.store.artifacts import write_json
+from tokenbridge.store.rows import Rows
+
+ARRAYS = ("samples", "tokens")
+EXAMPLES = 100
+
+
+def draws(model: Generator, how: Sample, images: range) -> tuple[Tensor, Tensor]:
+    """Generation orders (N, L) and noise, as Generator.sample reads them, each image's from its own generator."""
+    shape = model.noise_shape(how)
+    draw = {"uniform": torch.rand, "normal": torch.randn}[model.head.noise]
+    own = [generator(how.seed, "sample", i) for i in images]
+    orders = torch.stack([torch.randperm(model.positions, generator=g) for g in own])
+    return orders, torch.stack([draw(shape, generator=g) for g in own])
+
+
+def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
+    """Draw config.sample.images images as uint8, with their tokens and labels; go on with what the folder has of them.
+
+    Processes (tokenbridge.distributed) share the batches, and a batch is the same images in whichever process.
+    """
+    here, count = world(), config.sample.images
+    device = here.device(pick_device(runtime))
+    model = load_model(config, inputs, device, config.sample.weights)
+    autoencoder = autoencoder_of(config, inputs, device)
+    scale = Latents(inputs["latents"]).scale
+    left: list[range] = []
+    if here.main:
+        left = _left(_begin(config, model, out), runtime.batch)
+    left = here.first(left)
+    rows = Rows(out, ARRAYS)
+    kind = rows.array("tokens").dtype
+    total = sum(map(len, left))
+    bar = tqdm(initial=count - total, total=count, desc="sample", unit="image", leave=False, disable=runtime.no_bar)
+    with bar:
+        for images in left[here.rank :: here.size]:
+            order, noise = draws(model, config.sample, images)
+            labels = torch.tensor(images, device=device) % config.data.classes
+            tokens = model.sample(labels, order.to(device), noise.to(device), config.sample)
+            decoded = autoencoder.decode(to_grid(model.tokenizer.decode(tokens), scale))
+            rows.write(images.start, samples=decoded.cpu().numpy(), tokens=tokens.cpu().numpy().astype(kind))
+            bar.update(len(images) * min(here.size, len(left)))
+    here.barrier()
+    if here.main:
+        _finish(config, out)
+
+
+def _begin(config: RunConfig, model: Generator, out: Path) -> Rows:
+    """The folder's rows, new ones where nothing was begun there."""
+    if not Rows.begun(out):
+        size = (config.data.image_channels, config.data.image_size, config.data.image_size)
+        kind = np.uint16 if model.tokenizer.levels else np.float32
+        token = (config.positions, model.tokenizer.channels)
+        Rows.create(out, config.sample.images, {"samples": (np.uint8, size), "tokens": (kind, token)})
+        return Rows(out, ARRAYS)
+    rows = Rows(out, ARRAYS)
+    if rows.count != config.sample.images:
+        raise UserError(f"{out} holds {rows.count} images, not {config.sample.images}; delete it and run again")
+    return rows
+
+
+def _left(rows: Rows, batch: int) -> list[range]:
+    """Batches that are to be drawn, each of neighbours in a fixed block of `batch` images: the last bits of an image
+    may depend on the batch that it is in, so none of it may depend on the processes or on where a kill came."""
+    missing = rows.missing()
+    if 0 < len(missing) < rows.count:
+        print(f"{rows.count - len(missing)} of {rows.count} images are there; going on with the others", flush=True)
+    blocks = np.unique(missing // batch)
+    return [range(first, min(first + batch, rows.count)) for first in (blocks * batch).tolist()]
+
+
+def _finish(config: RunConfig, out: Path) -> None:
+    """What stands beside the images, once each of them is there."""
+    count, rows = config.sample.images, Rows(out, ARRAYS)
+    if len(missing := rows.missing()):
+        raise UserError(f"{out} lacks image {missing[0]} (and {len(missing) - 1} others); run again")
+    assert rows.count == count, (rows.count, count)
+    labels = np.arange(count) % config.data.classes
+    np.save(out / "labels.npy", labels)
+    np.savez_compressed(out / "examples.npz", images=rows.array("samples")[:EXAMPLES], labels=labels[:EXAMPLES])
+    protocol = config.sample.model_dump() | {"head": config.head.kind, "quantizer": config.quantizer.kind}
+    write_json(out / "metrics.json", {"metrics": {"images": count}, "protocol": protocol})

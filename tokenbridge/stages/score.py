@@ -1,0 +1,106 @@
+"""Stage `score`: samples against real images. What the numbers mean and depend on is in metrics.json.
+
+N samples, ch channels, H and W sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokenbridge.config import RunConfig, Runtime, UserError
+from tokenbridge.data import images as data
+from tokenbridge.devices import pick_device
+from tokenbridge.metrics import extraction
+from tokenbridge.metrics import sets as fidelity
+from tokenbridge.metrics.classes import by_class
+from tokenbridge.metrics.extraction import Images, Labels, Real
+from tokenbridge.metrics.features import load_extractor
+from tokenbridge.metrics.measures import MEASURES, Scored
+from tokenbridge.metrics.reference import References
+from tokenbridge.metrics.scorers import SCORERS, cautions
+from tokenbridge.store.artifacts import Store, read_json, write_json
+
+NO_IMAGES = "a file of statistics has no features of images: KID, precision, recall, density and coverage are left out"
+
+
+def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
+    """Write what each scorer says of the samples, scores by class, and the samples' features.
+
+    Raises UserError where the features do not fit the data, and for samples that the sample stage did not finish.
+    """
+    images, labels, settings = _samples(inputs["sample"])
+    metrics, protocol, left_out, classes = {}, {}, {}, {}
+    warnings = _duplicates(images)
+    for name in config.score.scorers:
+        scored, weights = _scored(config, name, images, labels, out, runtime)
+        metrics |= {key: value for measure in MEASURES for key, value in measure(scored).items()}
+        left_out[scored.fd] = scored.left_out
+        own = _protocol(config, scored, weights)
+        protocol |= own if len(config.score.scorers) == 1 else {f"{scored.name}.{key}": own[key] for key in own}
+        counts = {"samples": len(images), "reference images": scored.reference.images}
+        warnings += cautions(scored.scorer, scored.fd, weights, counts)
+        if scored.reference.real is not None:
+            classes[name] = by_class(scored.scorer, scored.found, labels, scored.reference.real)
+    protocol |= {f"sample.{key}": value for key, value in settings.items()}
+    content = {"metrics": metrics, "protocol": protocol, "left_out": left_out}
+    for line in warnings:
+        print(f"score: {line}", file=sys.stderr)
+    write_json(out / "classes.json", classes)
+    write_json(out / "metrics.json", content | ({"warnings": warnings} if warnings else {}))
+
+
+def _scored(
+    config: RunConfig, name: str, images: Images, labels: Labels, out: Path, runtime: Runtime
+) -> tuple[Scored, str]:
+    """The images as a scorer sees them, whose features stay in `out`; and the hash of its weights."""
+    extractor = load_extractor(name, pick_device(runtime), config.score)
+    reason = extraction.misfit(extractor, config.data)
+    if reason is not None:
+        raise UserError(reason)
+    known = References(Store(out.parents[1]), config.data, extractor, config.score, name, runtime.batch)
+    reference, split = known.configured(), config.score.split
+    others: dict[str, data.Split] = {"train": "held-out", "held-out": "train"}
+    real = known.split(others[split]).real if split else None
+    found = extraction.extract(extractor, images, runtime.batch)
+    about = {"features": name, "weights": known.weights}
+    extraction.write(out / f"features-{name}.safetensors", Real(found, labels, extraction.pixel_hash(images)), about)
+    return Scored(SCORERS[name], images, labels, found, reference, None if real is None else real.found), known.weights
+
+
+def _protocol(config: RunConfig, scored: Scored, weights: str) -> dict[str, Any]:
+    scorer, reference, count = scored.scorer, scored.reference, len(scored.images)
+    found = fidelity.set_protocol(scorer, weights, config.data.image_size, count, reference.images, reference.hash)
+    if reference.real is None:
+        found["left_out"] = NO_IMAGES
+    else:
+        found |= fidelity.kid_protocol(scorer, count, len(reference.real))
+        if reference.file is not None:
+            found["prc_reference_images"] = len(reference.real)
+    found["reference"] = reference.name
+    if config.score.split:
+        found["floor"] = f"{'held-out' if reference.name == 'train' else 'train'} against {reference.name}"
+    return found
+
+
+def _duplicates(images: Images) -> list[str]:
+    seen = {hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images}
+    again = len(images) - len(seen)
+    return [f"{again} of {len(images)} samples are duplicates of others, pixel by pixel"] if again else []
+
+
+def _samples(folder: Path) -> tuple[Images, Labels, dict[str, Any]]:
+    """Samples (N, ch, H, W), labels (N,) and the protocol of their making."""
+    try:
+        images = np.load(folder / "samples.npy", mmap_mode="r")
+        labels = np.load(folder / "labels.npy")
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{folder} must hold whole samples ({error}); delete it and run again") from error
+    assert images.dtype == np.uint8, images.dtype
+    assert len(images) == len(labels), (images.shape, labels.shape)
+    return images, labels, read_json(folder / "metrics.json").get("protocol", {})

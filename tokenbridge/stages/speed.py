@@ -1,0 +1,20 @@
+"""Stage `speed`: what one config costs on this device, in time, with random weights; it reads no artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tokenbridge.config import RunConfig, Runtime
+from tokenbridge.devices import pick_device
+from tokenbridge.speed import measure, one_thread, protocol, usual
+from tokenbridge.store.artifacts import write_json
+
+
+def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
+    """Measure the config by itself."""
+    device = pick_device(runtime)
+    with one_thread(device, runtime):
+        effort = usual(device)
+        metrics = measure({"": config}, device, effort)[""]
+        write_json(out / "metrics.json", {"metrics": metrics, "protocol": protocol(config, device, effort)})

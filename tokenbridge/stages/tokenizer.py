@@ -1,0 +1,144 @@
+"""Stage `tokenizer`: an autoencoder trained with its quantizer, from images to images, for VQ, FSQ and LFQ.
+
+Its body is that of the run's autoencoder; images, batch, learning rate, epochs and the weight of the squared error are
+those with which the shipped autoencoder was trained, so that tokens are compared, not budgets.
+B images, ch channels, H height, W width, C latent channel, h = H / stride, w = W / stride.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from tokenbridge import rng
+from tokenbridge.autoencoders.frozen import build_body, to_bytes, to_signed
+from tokenbridge.autoencoders.train import NOISE, Budget, minimize, reconstruction_loss
+from tokenbridge.config import RunConfig, Runtime, UserError
+from tokenbridge.data import images as data
+from tokenbridge.devices import pick_device
+from tokenbridge.metrics.images import psnr
+from tokenbridge.store.artifacts import write_atomic, write_json
+from tokenbridge.tokenizers.scalar import code_usage
+from tokenbridge.tokenizers.trained import TRAINED, require_trainable
+
+LIBRARY = "vector-quantize-pytorch"
+DEAD = 0.1
+"""VQ puts a random latent of the batch in place of a code that is used less often than this share of the mean code"""
+
+
+class QuantizedAutoencoder(nn.Module):
+    """Encoder's mean, the library's quantizer, decoder. batch: images of a training step."""
+
+    def __init__(self, config: RunConfig, batch: int = Budget.batch):
+        super().__init__()
+        self.body = build_body(config.autoencoder)
+        self.quantizer = library_quantizer(config, batch)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (B, ch, H, W) in [−1, 1] -> reconstructions, code numbers (B, h, w), the quantizer's own loss."""
+        latents = self.body.encode(images).latent_dist.mean
+        codes, numbers, *losses = self.quantizer(latents.contiguous())
+        return self.body.decode(codes).sample, numbers, losses[0] if losses else images.new_zeros(())
+
+
+def library_quantizer(config: RunConfig, batch: int) -> nn.Module:
+    """vector-quantize-pytorch's module for latents (B, C, h, w), with no projection before or after its codes.
+
+    Where a setting is not the library's own, a comment says why, by ten epochs on the digits: PSNR, perplexity of 1024.
+    """
+    from vector_quantize_pytorch import FSQ, LFQ, VectorQuantize  # takes seconds to import
+
+    require_trainable(config)
+    kind, levels, width = config.quantizer.kind, config.token_levels, config.autoencoder.channels
+    if kind == "fsq":
+        return FSQ(list(levels))
+    if kind == "lfq":
+        # without a bound and at its entropy weight of 0.1, latents grow to a deviation of 90: 20.6 dB, 19; with this
+        # bound and a weight of 1: 23.5 dB, 540; of 2: 23.1 dB, 650
+        return LFQ(dim=width, codebook_size=math.prod(levels), soft_clamp_input_value=1.0, entropy_loss_weight=1.0)
+    dead = DEAD * batch * config.positions / levels[0]
+    # with this weight of the commitment, 28.0 dB, 890; with its own of 1, 27.3 dB, 870 (the squared error counts 200)
+    return VectorQuantize(
+        width,
+        levels[0],
+        accept_image_fmap=True,
+        kmeans_init=True,
+        commitment_weight=10.0,
+        decay=0.9,  # a training has a few hundred steps
+        threshold_ema_dead_code=dead,  # pyright: ignore[reportArgumentType] (any number)
+    )
+
+
+def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
+    """Train, measure on held-out images, write the weights."""
+    device, settings = pick_device(runtime), config.quantizer
+    train, held_out = data.load(config.data, "train"), data.load(config.data, "held-out")
+    budget = Budget(settings.epochs)
+    model = train_tokenizer(config, train, budget, device, runtime.no_bar)
+    state = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
+    write_atomic(out / TRAINED, save(state))
+    metrics = measure(model, config, train, held_out, runtime.batch)
+    metrics["parameters"] = sum(p.numel() for p in model.parameters())
+    protocol = {
+        "psnr": "held-out images, mean over images, peak 255",
+        "used_codes": "share of all codes, on training images that are not shifted, as is perplexity",
+        "train_images": len(train),
+        "held_out_images": len(held_out),
+        "image_size": config.data.image_size,
+        "seed": settings.seed,
+        "decoder_deviation": NOISE,
+        "library": f"{LIBRARY} {metadata.version(LIBRARY)}",
+        **asdict(budget),
+    }
+    write_json(out / "metrics.json", {"metrics": metrics, "protocol": protocol})
+
+
+def train_tokenizer(
+    config: RunConfig, images: data.Images, budget: Budget, device: torch.device, no_bar: bool | None = None
+) -> QuantizedAutoencoder:
+    """The weights depend on images, budget and config.quantizer.seed alone (same threads, CPU type, library)."""
+    seed = config.quantizer.seed
+    draws = rng.generator(seed, "tokenizer", "data")
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(rng.seed_of(seed, "tokenizer", "weights"))  # and what the library draws: first and new codes
+        model = QuantizedAutoencoder(config, budget.batch)
+        _require_channels(model, config)
+        model = model.to(device)
+
+        def loss(batch: Tensor) -> Tensor:
+            decoded, _, own = model(batch)
+            return reconstruction_loss(decoded, batch) / batch[0].numel() + own
+
+        minimize(loss, model, images, budget, draws, no_bar)
+    return model
+
+
+@torch.inference_mode()
+def measure(
+    model: QuantizedAutoencoder, config: RunConfig, train: data.Images, held_out: data.Images, batch: int
+) -> dict[str, float]:
+    values = [psnr(to_bytes(decoded).cpu(), images) for images, decoded, _ in _outputs(model, held_out, batch)]
+    numbers = torch.cat([numbers.flatten().cpu() for _, _, numbers in _outputs(model, train, batch)])
+    levels = config.token_levels
+    return {"psnr": float(torch.cat(values).mean())} | code_usage(numbers[:, None], levels)
+
+
+def _outputs(model: QuantizedAutoencoder, images: data.Images, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Images uint8, reconstructions in [−1, 1], code numbers; by batches."""
+    device = next(model.parameters()).device
+    for originals, _ in data.batches(images, batch):
+        decoded, numbers, _ = model(to_signed(originals).to(device).contiguous(memory_format=torch.channels_last))
+        yield originals, decoded, numbers
+
+
+def _require_channels(model: QuantizedAutoencoder, config: RunConfig) -> None:
+    wanted, found = model.body.config.in_channels, config.data.image_channels
+    if wanted != found:
+        raise UserError(f"data.image_channels={found} must be {wanted}, that of the architecture; correct it")

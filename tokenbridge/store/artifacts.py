@@ -1,0 +1,222 @@
+"""Stages leave artifacts: folders with an id, that appear whole or not at all.
+
+An id hashes what the stage reads of the config, the ids of its inputs and the stage's version. A stage writes into
+`<id>.partial` under a file lock; the folder gets its name by an atomic rename, with a manifest inside. Asking whether
+a stage is finished costs one stat call.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.lib.format import open_memmap
+from numpy.typing import DTypeLike
+
+from tokenbridge.config import UserError
+from tokenbridge.store.provenance import environment
+
+MANIFEST = "manifest.json"
+JOURNAL = "metrics.jsonl"
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=list)
+_REMEDY = "free space or choose another folder with --runs"
+
+
+def digest(value: Any) -> str:
+    """Twelve hex digits of the SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:12]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stage_id(kind: str, version: int, reads: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    return f"{kind}-{digest({'kind': kind, 'version': version, 'reads': reads, 'inputs': inputs})}"
+
+
+@dataclass(frozen=True)
+class Store:
+    """All artifacts of a project, below one folder (default `runs/`)."""
+
+    root: Path
+
+    def folder(self, id: str) -> Path:
+        return self.root / "stages" / id
+
+    def finished(self, id: str) -> bool:
+        return (self.folder(id) / MANIFEST).exists()
+
+    def manifest(self, id: str) -> dict[str, Any]:
+        return read_json(self.folder(id) / MANIFEST)
+
+    @contextmanager
+    def writing(self, id: str, about: Mapping[str, Any], resumable: bool = False) -> Iterator[Path | None]:
+        """Yield the folder to write into, or None where another process has finished the stage meanwhile.
+
+        about: what goes into the manifest beside versions, host and wall time. resumable: what an interrupted run
+        left (its checkpoint, its shards) is kept and handed over; otherwise nothing half-written stays.
+        """
+        final = self.folder(id)
+        work = final.with_name(f"{id}.partial")
+        with writable(self.root), self.lock(id):
+            if self.finished(id):
+                yield None
+                return
+            if not resumable:
+                shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True, exist_ok=True)
+            start = time.monotonic()
+            try:
+                yield work
+                seconds = round(time.monotonic() - start, 2)
+                write_json(work / MANIFEST, {"id": id, **about, **environment(), "wall_seconds": seconds})
+            except BaseException as error:
+                full = _disk_full(error, self.root)
+                (work / MANIFEST).unlink(missing_ok=True)
+                if not resumable or not any(work.glob("*")):
+                    shutil.rmtree(work, ignore_errors=True)
+                if full:
+                    raise UserError(f"{self.root}: disk full while writing {id}; {_REMEDY}") from error
+                raise
+            work.rename(final)
+
+    @contextmanager
+    def lock(self, name: str, wait: bool = True) -> Iterator[bool]:
+        """One process at a time; says so once where it has to wait. The lock ends with its process.
+
+        wait=False: yields False where another process has it.
+        """
+        path = self.root / "locks" / f"{name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0.1)
+        except Timeout:
+            if not wait:
+                yield False
+                return
+            print(f"waiting for another process that makes {name}", flush=True)
+            lock.acquire()
+        try:
+            yield True
+        finally:
+            lock.release()
+
+
+@contextmanager
+def writable(root: Path, option: str = "--runs") -> Iterator[None]:
+    """Turn what a file system refuses into one line, which names the option that chooses another place."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if not os.access(root, os.W_OK):
+            raise PermissionError(errno.EACCES, "Permission denied", str(root))
+        yield
+    except OSError as error:
+        if _disk_full(error, root):
+            raise UserError(f"{error.filename or root}: disk full while writing; {_REMEDY}") from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise UserError(
+                f"{error.filename or root} cannot be written ({error.strerror}); choose another folder with {option}"
+            ) from error
+        raise
+
+
+def _disk_full(error: BaseException, root: Path) -> bool:
+    """Whether an error comes from a full disk; libraries that write wrap or lose the system's own word for it."""
+    chain = [error, error.__cause__, error.__context__]
+    if any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in chain):
+        return True
+    if not isinstance(error, Exception) or isinstance(error, UserError) or not root.is_dir():
+        return False
+    return shutil.disk_usage(root).free < 65_536
+
+
+def read_json(path: Path) -> Any:
+    """JSON from a file, or UserError naming it."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not readable JSON ({error}); delete its folder and run again") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON to a file, atomically and durably."""
+    write_atomic(path, (json.dumps(value, indent=1, default=list, allow_nan=True) + "\n").encode())
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    with atomic(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, which takes its place whole and durably, or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """A new .npy file, memory-mapped, with its blocks reserved: a full disk is an error here and no crash later."""
+    array = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+class Journal:
+    """Metrics by step as JSON lines [key, value, timestamp in ms, step], appended and flushed at once."""
+
+    def __init__(self, path: Path, before: int | None = None):
+        """before: forget lines of this step and later (a resumed run writes them again)."""
+        self.path = path
+        if before is not None and path.exists():
+            write_atomic(
+                path, "".join(json.dumps(line) + "\n" for line in read_journal(path) if line[3] < before).encode()
+            )
+
+    def write(self, step: int, **metrics: float) -> None:
+        now = int(time.time() * 1000)
+        with open(self.path, "a") as file:
+            file.writelines(json.dumps([key, value, now, step]) + "\n" for key, value in metrics.items())
+
+
+def read_journal(path: Path) -> list[list[Any]]:
+    """Lines of a journal; a last line cut by a kill is left out. UserError where another is none."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    try:
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except ValueError as error:
+        raise UserError(f"{path} has a line that is no JSON ({error}); delete its folder and run again") from error
+
+
+def journal_end(path: Path, most: int = 8192) -> list[list[Any]]:
+    """The last lines of a journal, so many bytes at most: what a look at many trainings can afford."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - most))
+        lines = file.read().splitlines(keepends=True)
+    return [json.loads(line) for line in lines[size > most :] if line.endswith(b"\n")]

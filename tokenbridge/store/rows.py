@@ -1,0 +1,111 @@
+"""Arrays of one row an image that processes fill together, at any pace, and that a kill leaves usable.
+
+Each row is written at its place in the file, flushed to disk, and only then entered into the record: its CRC-32. What
+the record holds and the files confirm is never made again. N images.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokenbridge.config import UserError
+from tokenbridge.store.artifacts import new_array
+
+RECORD = "record.npy"
+
+
+def progress(folder: Path) -> tuple[int, int]:
+    """Rows that a folder's record holds, and how many it is to hold; (0, 0) where none was begun."""
+    if not Rows.begun(folder):
+        return 0, 0
+    record = _open(folder / RECORD)
+    return int(np.count_nonzero(record)), len(record)
+
+
+class Rows:
+    """Arrays of a folder, by name, and the record of the rows that are in all of them."""
+
+    def __init__(self, folder: Path, names: Sequence[str]):
+        """Open what `create` made. Raises UserError for a file that is missing, cut or of another length."""
+        self.folder, self.names = folder, tuple(names)
+        arrays = {name: _open(folder / f"{name}.npy") for name in (*self.names, "record")}
+        self.count = len(arrays["record"])
+        for name, array in arrays.items():
+            if len(array) != self.count:
+                raise _damaged(folder / f"{name}.npy", f"it holds {len(array)} images, the record {self.count}")
+        self._offsets = {name: array.offset for name, array in arrays.items()}
+
+    @staticmethod
+    def create(folder: Path, count: int, kinds: Mapping[str, tuple[Any, tuple[int, ...]]]) -> None:
+        """New files for `count` rows; kinds: dtype and shape of a row by name. The record comes last."""
+        made = {folder / f"{name}.npy": (dtype, (count, *shape)) for name, (dtype, shape) in kinds.items()}
+        made[unready := folder / f"{RECORD}.tmp"] = (np.uint32, (count,))
+        try:
+            for path, (dtype, shape) in made.items():
+                new_array(path, dtype, shape).flush()
+        except BaseException:  # a disk without room for them all
+            for path in made:
+                path.unlink(missing_ok=True)
+            raise
+        os.replace(unready, folder / RECORD)
+
+    @staticmethod
+    def begun(folder: Path) -> bool:
+        return (folder / RECORD).exists()
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Memory-mapped, to read."""
+        return _open(self.folder / f"{name}.npy")
+
+    def write(self, first: int, **parts: NDArray[Any]) -> None:
+        """Rows from `first` on, of all arrays; they are on disk before the record says so."""
+        assert parts.keys() == set(self.names), parts.keys()
+        for name, rows in parts.items():
+            self._put(name, first, rows)
+        checks = [_check([rows[i] for rows in parts.values()]) for i in range(len(next(iter(parts.values()))))]
+        self._put("record", first, np.array(checks, np.uint32))
+
+    def missing(self, among: range | None = None) -> NDArray[np.int64]:
+        """Rows, ascending, that are not recorded or not what was recorded of them; of all, or among these."""
+        arrays, record = [self.array(name) for name in self.names], self.array("record")
+
+        def there(i: int) -> bool:
+            return bool(record[i]) and _check([array[i] for array in arrays]) == record[i]
+
+        return np.fromiter((i for i in among or range(self.count) if not there(i)), np.int64)
+
+    def _put(self, name: str, first: int, rows: NDArray[Any]) -> None:
+        # written, not through a map: where nodes share a file system, maps of one page would overwrite each other
+        with open(self.folder / f"{name}.npy", "r+b") as file:
+            file.seek(self._offsets[name] + first * (rows.nbytes // len(rows)))
+            file.write(np.ascontiguousarray(rows).data)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _check(parts: Sequence[NDArray[Any]]) -> int:
+    """CRC-32 of a row of all arrays, and never 0, which the record holds of no row."""
+    found = 0
+    for part in parts:
+        found = zlib.crc32(np.ascontiguousarray(part).data, found)
+    return found or 1
+
+
+def _open(path: Path) -> np.memmap[Any, Any]:
+    try:
+        found = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise _damaged(path, str(error)) from error
+    assert isinstance(found, np.memmap)
+    return found
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is damaged ({why}); delete {path.parent} and run again")

@@ -1,0 +1,241 @@
+"""Post-training quantizers: each channel of a frozen autoencoder's latents by itself, no training (arXiv 2503.16430).
+
+Dimension letters: N any number of latents, C channel, V level, K = 1 (levels shared by all channels) or C.
+Latents have unit standard deviation. Every quantizer is a sorted set of reconstruction values; the index of a value is
+its nearest one (equation 4), found by the midpoint in the value's cell of a fine grid: O(1), where a distance table
+costs V times the memory.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tokenbridge.config import Quantizer, UserError
+from tokenbridge.tokenizers.levels import reconstruction_values
+
+
+class Grid(nn.Module):
+    """Counts midpoints below a value by one look-up and one comparison.
+
+    No cell holds two midpoints. A value's cell never decreases with the value, in floating point as well, so midpoints
+    of lower cells lie below it, those of higher cells above, and the one in its own cell is compared.
+    """
+
+    low: Tensor
+    per_unit: Tensor
+    below: Tensor
+    threshold: Tensor
+
+    def __init__(self, midpoints: Tensor, cells: int):
+        super().__init__()
+        self.cells = cells
+        self.register_buffer("low", midpoints[:, 0], persistent=False)
+        span = midpoints[:, -1] - self.low
+        self.register_buffer("per_unit", torch.where(span > 0, (cells - 1) / span, 0), persistent=False)
+        own = self.cell(midpoints.T).T.contiguous()  # (K, V - 1)
+        every = torch.arange(cells).expand(len(midpoints), -1).contiguous()
+        below = torch.searchsorted(own, every)
+        nearest = below.clamp(max=midpoints.shape[1] - 1)
+        threshold = torch.where(own.gather(1, nearest) == every, midpoints.gather(1, nearest), torch.inf)
+        self.register_buffer("below", below.flatten(), persistent=False)
+        self.register_buffer("threshold", threshold.flatten(), persistent=False)
+        self.separates = bool((own.diff(dim=1) > 0).all())
+
+    @classmethod
+    def over(cls, midpoints: Tensor) -> Grid | None:
+        """The coarsest grid of 2^n cells that separates midpoints (K, V - 1); None if that needs too many."""
+        for bits in range(6, 21):
+            grid = cls(midpoints, 2**bits)
+            if grid.separates:
+                return grid
+        return None
+
+    def cell(self, x: Tensor) -> Tensor:
+        """(M, K) float32 -> (M, K) int64 in [0, cells)."""
+        return ((x - self.low) * self.per_unit).clamp_(0, self.cells - 1).to(torch.int64)
+
+    def count_below(self, x: Tensor) -> Tensor:
+        """(M, K) float32 -> (M, K) int64, the number of midpoints of its column below each value."""
+        counts = torch.empty(x.shape, dtype=torch.int64, device=x.device)
+        first = torch.arange(x.shape[1], device=x.device) * self.cells
+        # pieces that stay in a core's cache: five times as fast as all at once on a CPU
+        step = max(1, 65_536 // x.shape[1]) if x.device.type == "cpu" else max(1, len(x))
+        for part, result in zip(x.split(step), counts.split(step), strict=True):
+            cell = self.cell(part).add_(first)
+            torch.add(self.below[cell], part > self.threshold[cell], out=result)
+        return counts
+
+
+class Tokenizer(nn.Module):
+    """The token contract: a token is C numbers, made from E latents of unit deviation and turned back into E.
+
+    encode: x (..., E) float -> (..., C) of `dtype`, channel c of whole numbers in [0, levels[c])
+    decode: (..., C) -> (..., E) float32, what the backbone reads and the autoencoder decodes
+    extremes (2, E): smallest and largest calibration value. levels: () for continuous tokens.
+    """
+
+    extremes: Tensor
+    dtype = torch.int64
+
+    def __init__(self, extremes: Tensor):
+        super().__init__()
+        self.register_buffer("extremes", extremes)
+
+    @property
+    def embedding_width(self) -> int:
+        """E, channels of the autoencoder's latents."""
+        return self.extremes.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """C, E where each latent channel is a token's channel."""
+        return self.embedding_width
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def encode(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def log_volume(self, tokens: Tensor) -> Tensor:
+        """(...) nats: log volume of the bins of tokens (..., C), what their probability is divided by for a density."""
+        raise UserError(f"{type(self).__name__} has no bins of latents that others share, so no bits per dimension")
+
+
+class ScalarQuantizer(Tokenizer):
+    """Nearest-value quantizer, each latent channel by itself: C = E, V levels each; decode gives the nearest value."""
+
+    centers: Tensor
+    midpoints: Tensor
+    grid: Grid | None
+
+    def __init__(self, centers: Tensor, extremes: Tensor):
+        """centers (K, V) float32, increasing along V; extremes (2, C)."""
+        super().__init__(extremes)
+        assert bool((centers.diff(dim=1) > 0).all()), "reconstruction values must increase"
+        self.register_buffer("centers", centers)
+        self.register_buffer("midpoints", (centers[:, 1:] + centers[:, :-1]) / 2, persistent=False)
+        self.grid = Grid.over(self.midpoints)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        return (self.centers.shape[1],) * self.channels
+
+    def encode(self, x: Tensor) -> Tensor:
+        """x must be finite."""
+        rows = x.float().reshape(-1, 1 if len(self.centers) == 1 else self.channels)
+        if self.grid is not None:
+            return self.grid.count_below(rows).reshape(x.shape)
+        return torch.searchsorted(self.midpoints, rows.T.contiguous()).T.reshape(x.shape)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        if len(self.centers) == 1:
+            return self.centers[0][tokens]
+        return self.centers[torch.arange(self.channels, device=tokens.device), tokens]
+
+    def log_volume(self, tokens: Tensor) -> Tensor:
+        return self.bin_widths()[torch.arange(self.channels, device=tokens.device), tokens].log().sum(-1)
+
+    def bin_widths(self) -> Tensor:
+        """(C, V) float32: width of each bin in latent units, the outer bins ending at the calibration extremes.
+
+        A bin outside the extremes has width 0: no calibration value falls there.
+        """
+        low, high = self.extremes[0][:, None], self.extremes[1][:, None]
+        inner = self.midpoints.expand(self.channels, -1)
+        edges = torch.cat([low, torch.minimum(torch.maximum(inner, low), high), high], dim=1)
+        return edges.diff(dim=1)
+
+
+class IdentityQuantizer(Tokenizer):
+    """Continuous tokens: encode and decode return what they are given."""
+
+    dtype = torch.float32
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        return ()
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        return tokens
+
+    def log_volume(self, tokens: Tensor) -> Tensor:
+        """(...) zeros: a head of continuous tokens gives a density itself."""
+        return torch.zeros(tokens.shape[:-1], device=tokens.device)
+
+
+def fit(config: Quantizer, latents: Tensor) -> Tokenizer:
+    """A quantizer for latents (N, C) float32 of unit deviation.
+
+    Gaussian and uniform levels per tensor use no data (the paper); per channel they follow each channel's mean and
+    deviation. Quantile and lloyd-max levels are fitted to the data.
+    Raises UserError for NaN or infinite latents, and for more levels than distinct values.
+    """
+    if not bool(torch.isfinite(latents).all()):
+        bad = int((~torch.isfinite(latents)).sum())
+        raise UserError(
+            f"latents hold {bad} values that are NaN or infinite; they must be finite:"
+            " check the images and the autoencoder"
+        )
+    extremes = torch.stack([latents.amin(0), latents.amax(0)])
+    if config.kind == "identity":
+        return IdentityQuantizer(extremes)
+    data = latents.double().numpy()
+    groups = [data.ravel()] if config.per == "tensor" else list(data.T)
+    centers = np.stack([reconstruction_values(config, group, config.per == "channel") for group in groups])
+    return ScalarQuantizer(torch.from_numpy(centers).float(), extremes)
+
+
+def diagnostics(quantizer: Tokenizer, latents: Tensor, limit: float | None = None) -> dict[str, float]:
+    """What quantizing costs on latents (N, E), with the theoretical limits for normal latents of the same variance.
+
+    mse, snr_db; token_bits: log₂ of the number of different tokens; entropy_bits: of the indices, mean over channels;
+    clipped: share of values beyond ±limit, or beyond the calibration extremes where limit is None; unused_levels: mean
+    number a channel.
+    Post-training quantizers: limits of the mse: panter_dite (π√3/2·V⁻², any V-level quantizer at high rate),
+    entropy_coded (πe/6·2^(−2H)), shannon (2^(−2H)). Trained ones: code_usage.
+    """
+    tokens = quantizer.encode(latents)
+    error = float((quantizer.decode(tokens) - latents).double().square().mean())
+    variance = float(latents.double().var(correction=0))
+    low, high = (quantizer.extremes[0], quantizer.extremes[1]) if limit is None else (-limit, limit)
+    report = {"mse": error, "clipped": float(((latents < low) | (latents > high)).double().mean())}
+    if not quantizer.levels:
+        return report
+    counts = [torch.bincount(tokens[:, c], minlength=levels) for c, levels in enumerate(quantizer.levels)]
+    entropy = sum(entropy_bits(each) for each in counts) / len(counts)
+    report |= {
+        "snr_db": 10 * math.log10(variance / error),
+        "token_bits": math.log2(math.prod(quantizer.levels)),
+        "entropy_bits": entropy,
+        "unused_levels": sum(int((each == 0).sum()) for each in counts) / len(counts),
+    }
+    if not isinstance(quantizer, ScalarQuantizer):
+        return report | code_usage(tokens, quantizer.levels)
+    return report | {
+        "limit_panter_dite": math.pi * math.sqrt(3) / 2 / quantizer.levels[0] ** 2 * variance,
+        "limit_entropy_coded": math.pi * math.e / 6 * 2 ** (-2 * entropy) * variance,
+        "limit_shannon": 2 ** (-2 * entropy) * variance,
+    }
+
+
+def entropy_bits(counts: Tensor) -> float:
+    """Entropy of the distribution that these counts (V,) are of."""
+    return float(torch.special.entr(counts.double() / counts.sum()).sum()) / math.log(2)
+
+
+def code_usage(tokens: Tensor, levels: tuple[int, ...]) -> dict[str, float]:
+    """Of tokens (N, C), a code being a whole token: used_codes, the share of all codes that occur; perplexity."""
+    counts = torch.unique(tokens, dim=0, return_counts=True)[1]
+    return {"used_codes": len(counts) / math.prod(levels), "perplexity": 2 ** entropy_bits(counts)}
