@@ -14,11 +14,11 @@ from filelock import FileLock, Timeout
 
 from experiments.cli.options import DEFAULT_RUNS, Runs
 from slurm import logs as attempts
-from slurm import scheduler, screen, view
+from slurm import scheduler, screen
 from slurm import sweep as records
 from slurm.screen import count
+from slurm.status import EXIT_UNDER_WAY, LIVE, SweepStatus, look, looks, seconds_left
 from slurm.sweep import Sweep
-from slurm.view import LIVE, UNDER_WAY, View
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store
 
@@ -48,12 +48,12 @@ def status(
     known = _sweep(store, name)
     try:
         while True:
-            found = view.look(store, known)
+            found = look(store, known)
             if as_json:
                 print(json.dumps(found.json(), indent=1))
             else:
                 _print(store, found, everything, watch)
-            if not watch or found.exit_code != UNDER_WAY:
+            if not watch or found.exit_code != EXIT_UNDER_WAY:
                 break
             time.sleep(WATCH_SECONDS)
             known = records.read(store, known.name)  # the next round may have come
@@ -73,14 +73,14 @@ def _sweep(store: Store, name: str | None) -> Sweep:
     return records.read(store, name)
 
 
-def _print(store: Store, found: View, everything: bool, watch: bool) -> None:
+def _print(store: Store, found: SweepStatus, everything: bool, watch: bool) -> None:
     size = screen.Size.of_terminal()
-    text = "\n".join(screen.lines(found, view.seconds_left(store, found), size, everything))
+    text = "\n".join(screen.lines(found, seconds_left(store, found), size, everything))
     before = CLEAR if watch and sys.stdout.isatty() else ""
     print(f"{before}{text}" + ("\n" if watch and not before else ""), flush=True)
 
 
-def _track(store: Store, found: View) -> None:
+def _track(store: Store, found: SweepStatus) -> None:
     """Send MLflow what has come since; whatever keeps it from that is one line and no failure."""
     if not _news(store):
         return
@@ -113,7 +113,7 @@ def sweeps(runs: Runs = DEFAULT_RUNS) -> None:
     if not known:
         print(f"no sweep in {store.root}")
         return
-    found = view.looks(store, known)
+    found = looks(store, known)
     print("\n".join(screen.sweeps_table(found, screen.Size.of_terminal().width)))
     if silent := next((each.silent for each in found if each.silent), ""):
         print(f"by folders and what the jobs said, without Slurm: {silent}")
@@ -163,7 +163,7 @@ def retry(
     With the code and the file of resources as they are now. What is queued or runs is left alone.
     """
     store = Store(runs)
-    found = _asked(view.look(store, records.read(store, name)))
+    found = _asked(look(store, records.read(store, name)))
     stages = found.broken(("failed",)) if only_failed else found.lacking()
     if not stages:
         print(f"{name}: nothing to retry")
@@ -174,7 +174,7 @@ def retry(
     print(f"{name}: {count(len(jobs), 'job')} submitted for {count(len(stages), 'stage')}; tokenbridge status {name}")
 
 
-def _asked(found: View) -> View:
+def _asked(found: SweepStatus) -> SweepStatus:
     if found.silent:
         raise UserError(found.silent)
     return found
@@ -215,7 +215,7 @@ def _to_cancel(store: Store, name: str) -> tuple[dict[tuple[str, str], str], dic
     And by sweep, how many are kept for it.
     """
     records.read(store, name)  # UserError for an unknown one
-    views = {found.sweep.name: _asked(found) for found in view.looks(store, _all(store))}
+    views = {found.sweep.name: _asked(found) for found in looks(store, _all(store))}
     mine = views.pop(name)
     own = {id: state for id, state in mine.states.items() if state.job and state.word in LIVE}
     kept: dict[str, int] = {}

@@ -9,7 +9,7 @@ from experiments.grid.request import Grid, Request
 from experiments.pipeline import KINDS
 from experiments.runner import seconds_of_work, time_text
 from experiments.trained import require_imported
-from slurm import plan, resources, rounds, submit
+from slurm import resources, rounds, submit
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.store.artifacts import Store
 
@@ -36,7 +36,7 @@ def cost(store: Store, grid: Grid, cluster_file: str) -> Cost:
     require_imported(store, stages.values())
     todo, rates = submit.unfinished(store, stages), seconds_of_work(store)
     lines, hours = [f"on Slurm, by {cluster.path}:"], 0.0
-    for array in plan.arrays(todo.values(), len(todo) or 1):
+    for array in submit.arrays_of(todo.values(), len(todo) or 1):
         own = cluster.of(array.kind)
         seconds = sum(rates[array.kind] * KINDS[array.kind].work(stage.config) for stage in array.stages)
         hours += seconds * own.devices / 3600

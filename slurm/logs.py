@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.pipeline import JOINT
+from slurm import status
 from slurm import sweep as records
-from slurm import view
 from slurm.status import Word
 from slurm.sweep import CellStages, Job, Sweep
 from tokenbridge.config import UserError
@@ -85,7 +85,7 @@ def _of_cell(
 ) -> Attempt:
     if kind is not None and kind not in cell.stages:
         raise UserError(f"--stage={kind} is no stage of {cell.name}; it has {', '.join(cell.stages)}")
-    states = view.look(store, sweep).of(cell)
+    states = status.look(store, sweep).of(cell)
     if kind is None:
         known = [kind for kind, id in cell.stages.items() if id in registered] or list(cell.stages)
         first = [kind for word in SHOWN_FIRST for kind in known if states[kind].word == word]
@@ -101,7 +101,7 @@ def _newest(registered: dict[str, list[Job]], sweeps: Sequence[Sweep], stage: st
 
 def _label(sweeps: Sequence[Sweep], stage: str) -> str:
     for sweep in sweeps:
-        if found := view.with_last(sweep).get(stage):
+        if found := status.with_last(sweep).get(stage):
             return str(found)
     return stage
 
@@ -109,7 +109,7 @@ def _label(sweeps: Sequence[Sweep], stage: str) -> str:
 def _word(store: Store, sweeps: Sequence[Sweep], stage: str) -> str:
     for sweep in sweeps:
         if stage in sweep.stages or stage == sweep.last:
-            state = view.look(store, sweep).states[stage]
+            state = status.look(store, sweep).states[stage]
             return f"{state.word}{state.detail and f' ({state.detail})'}"
     return "of no sweep"
 
@@ -189,7 +189,7 @@ def ended(store: Store, attempt: Attempt) -> bool:
     """Whether the job will write no more; one that was requeued goes on."""
     if attempt.job is None:
         return True
-    tasks, silent = view.ask([attempt.job])
+    tasks, silent = status.ask([attempt.job])
     if not silent:
         task = (tasks or {}).get(attempt.job.job)
         return task is None or task.over

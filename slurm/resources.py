@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from experiments.pipeline import KINDS
-from slurm.answers import seconds
+from slurm.scheduler import seconds
 from tokenbridge.config import Config, UserError
 from tokenbridge.overrides import build
 

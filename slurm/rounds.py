@@ -12,7 +12,7 @@ from submitit.core.utils import DelayedSubmission
 from experiments.grid import run as run_grid
 from experiments.grid.request import SPEED, Grid, Request, timed
 from experiments.pipeline import EXPERIMENT, Cell, Stage, graph, record
-from slurm import plan, resources, submit, sweep
+from slurm import resources, submit, sweep
 from slurm.job import telling
 from slurm.sweep import CellStages, Sweep
 from tokenbridge.config import Runtime, UserError
@@ -108,7 +108,7 @@ def hand_over(store: Store, wanted: Sweep, found: Round, only: Iterable[str] | N
         record(store, found.cells, EXPERIMENT, wanted.name)
         sweep.write(store, replace(wanted, cells=_joined(wanted, found), done=False, code=code))
 
-    stages = found.stages() if only is None else plan.around(only, found.stages())
+    stages = found.stages() if only is None else submit.related(only, found.stages())
     under_way = submission.submit(stages, RoundJob(store, wanted.name), write)
     return submission.jobs if under_way else None
 

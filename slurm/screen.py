@@ -2,16 +2,118 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import sys
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from experiments.runner import time_text
-from slurm.status import BROKEN, Word
+from slurm.status import BROKEN, EXIT_BROKEN, EXIT_FINISHED, LIVE, ORDER, State, SweepStatus, Word, columns
 from slurm.sweep import CellStages
-from slurm.table import MARKS, Row, Size, Table, clip
-from slurm.view import BROKE, ENDED, LIVE, ORDER, View, columns
+
+MARKS: dict[Word, str] = {
+    "finished": "ok", "running": "run", "requeued": "req", "queued": "q", "blocked": ".", "waiting": "-",
+    "failed": "FAIL", "cancelled": "canc", "lost": "LOST",
+}  # fmt: skip
+COLOURS: dict[Word, str] = {
+    "finished": "32", "running": "33", "requeued": "33", "failed": "31", "cancelled": "31", "lost": "31",
+}  # fmt: skip
+LEAST_NAME, LEAST_COLUMN = 21, 4
+
+
+@dataclass(frozen=True)
+class Size:
+    width: int
+    lines: int
+    colour: bool = False
+
+    @classmethod
+    def of_terminal(cls) -> Size:
+        width, lines = shutil.get_terminal_size((110, 50))
+        return cls(width, lines, sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+
+
+@dataclass(frozen=True)
+class StateRow:
+    label: str
+    states: Mapping[str, State]
+    single: bool = True
+    """percent and a note are those of one cell"""
+
+
+@dataclass
+class StateTable:
+    """Rows with one column a kind of stage."""
+
+    kinds: Sequence[str]
+    size: Size
+    rows: list[StateRow] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        longest = max((len(row.label) for row in self.rows), default=0)
+        room = self.size.width - LEAST_NAME
+        column = max(LEAST_COLUMN, *(len(kind) for kind in self.kinds), 0)
+        while column > LEAST_COLUMN and sum(self._width(kind, column) + 1 for kind in self.kinds) > room:
+            column -= 1
+        widths = {kind: self._width(kind, column) for kind in self.kinds}
+        used = sum(widths.values()) + len(widths)
+        name = max(LEAST_NAME, min(longest, self.size.width - used))
+        heading = f"{'':<{name}} " + " ".join(f"{kind[:column]:<{widths[kind]}}" for kind in self.kinds)
+        return [heading.rstrip(), *(self._line(row, name, widths) for row in self.rows)]
+
+    @staticmethod
+    def _width(kind: str, most: int) -> int:
+        return max(LEAST_COLUMN, min(len(kind), most))
+
+    def _line(self, row: StateRow, name: int, widths: Mapping[str, int]) -> str:
+        parts = [f"{shorten(row.label, name):<{name}}"]
+        for kind, width in widths.items():
+            state = row.states.get(kind)
+            mark = mark_of(state, row.single) if state else ""
+            parts.append(paint(f"{mark:<{width}}", state.word if state else None, self.size.colour))
+        used = name + sum(width + 1 for width in widths.values())
+        note = note_of(row.states.values()) if row.single else ""
+        return f"{' '.join(parts)} {shorten(note, self.size.width - used - 1)}".rstrip()
+
+
+def mark_of(state: State, single: bool) -> str:
+    if single and state.word == "running" and state.at:
+        return f"{100 * state.at.step // max(1, state.at.steps)}%"
+    return MARKS[state.word]
+
+
+def note_of(states: Iterable[State]) -> str:
+    """What there is to say of the one stage of a cell that is under way."""
+    for state in states:
+        if state.word == "running" and state.at:
+            return f"step {state.at.step}/{state.at.steps}, {time_text(state.at.seconds)} left"
+        if state.word == "requeued":
+            step = f"from step {state.at.step}" if state.at else ""
+            return ", ".join(filter(None, (step, state.detail)))
+    return ""
+
+
+def paint(text: str, word: Word | None, colour: bool) -> str:
+    return f"\033[{COLOURS[word]}m{text}\033[0m" if colour and word in COLOURS else text
+
+
+def shorten(text: str, width: int) -> str:
+    """The middle goes: names of cells differ at both ends."""
+    if len(text) <= width:
+        return text
+    if width < 5:
+        return text[: max(0, width)]
+    tail = (width - 2) // 2
+    return f"{text[: width - 2 - tail]}..{text[-tail:]}"
+
+
+def clip(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 2]}.."
+
 
 LEGEND: dict[Word, str] = {
     "finished": "finished", "running": "running, or 45% done", "requeued": "requeued", "queued": "queued",
@@ -20,16 +122,16 @@ LEGEND: dict[Word, str] = {
 }  # fmt: skip
 SINGLY: tuple[Word, ...] = ("failed", "lost", "running", "requeued")
 LEAST_ROWS, MOST_PROBLEMS = 6, 4
-ENDINGS = {ENDED: "finished", BROKE: "broken"}
+ENDINGS = {EXIT_FINISHED: "finished", EXIT_BROKEN: "broken"}
 
 
-def lines(view: View, left: tuple[float, int] | None, size: Size, everything: bool = False) -> list[str]:
-    """The whole screen. left: of view.seconds_left."""
-    head = [part for line in header(view, left) for part in wrapped(line, size.width)]
-    foot = [part for line in (legend(view), *problems(view)) for part in wrapped(line, size.width)]
+def lines(status: SweepStatus, left: tuple[float, int] | None, size: Size, everything: bool = False) -> list[str]:
+    """The whole screen. left: of status.seconds_left."""
+    head = [part for line in header(status, left) for part in wrapped(line, size.width)]
+    foot = [part for line in (legend(status), *problems(status)) for part in wrapped(line, size.width)]
     room = max(LEAST_ROWS, size.lines - len(head) - len(foot) - 3)  # a blank line, the heading, the prompt
-    rows = single_rows(view) if everything else grouped_rows(view, room)
-    table = Table(columns(view.sweep), size, rows).lines()
+    rows = single_rows(status) if everything else grouped_rows(status, room)
+    table = StateTable(columns(status.sweep), size, rows).lines()
     return [*head, "", *table, *foot]
 
 
@@ -38,30 +140,30 @@ def wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, subsequent_indent="    ", break_on_hyphens=False, max_lines=3, placeholder=" ..")
 
 
-def header(view: View, left: tuple[float, int] | None) -> list[str]:
-    sweep = view.sweep
+def header(status: SweepStatus, left: tuple[float, int] | None) -> list[str]:
+    sweep = status.sweep
     about = [f"submitted {stamp(sweep.submitted)}"]
     if sweep.rounds > 1:
         about.append(f"round {sweep.round} of {sweep.rounds}")
     if left:
         about.append(f"about {time_text(left[0])} left with {count(left[1], 'job')} at a time")
     found = [
-        f"{sweep.name}: {count(len(sweep.cells), 'cell')}: {_counts(view.cells)}",
-        f"{count(sum(view.counts.values()), 'stage')}: {_counts(view.counts)}",
+        f"{sweep.name}: {count(len(sweep.cells), 'cell')}: {_counts(status.cells)}",
+        f"{count(sum(status.counts.values()), 'stage')}: {_counts(status.counts)}",
         "; ".join(about),
     ]
     reasons: dict[str, int] = {}
-    for state in view.states.values():
+    for state in status.states.values():
         if state.word == "queued" and state.detail:
             reasons[state.detail] = reasons.get(state.detail, 0) + 1
     if reasons:
         found.append("queued because of " + ", ".join(f"{reason} ({number})" for reason, number in reasons.items()))
-    if view.last.word in LIVE and not view.counts.keys() & {*LIVE}:
-        found.append(f"the job that ends the round is {view.last.word}: it submits the next one, or fills MLflow")
-    if view.discarded:
-        found.append(f"{count(view.discarded, 'result')} came twice and the later discarded: Slurm ran the job twice")
-    if view.silent:
-        found.append(f"by folders and what the jobs said, without Slurm: {view.silent}")
+    if status.last.word in LIVE and not status.counts.keys() & {*LIVE}:
+        found.append(f"the job that ends the round is {status.last.word}: it submits the next one, or fills MLflow")
+    if status.discarded:
+        found.append(f"{count(status.discarded, 'result')} came twice and the later discarded: Slurm ran the job twice")
+    if status.silent:
+        found.append(f"by folders and what the jobs said, without Slurm: {status.silent}")
     return found
 
 
@@ -69,80 +171,80 @@ def _counts(counts: Mapping[Word, int]) -> str:
     return ", ".join(f"{counts[word]} {word}" for word in ("finished", *ORDER[:-1]) if counts.get(word)) or "none"
 
 
-def legend(view: View) -> str:
-    used = {state.word for id, state in view.states.items() if id != view.sweep.last}
+def legend(status: SweepStatus) -> str:
+    used = {state.word for id, state in status.states.items() if id != status.sweep.last}
     return "  ".join(f"{MARKS[word]} {text}" for word, text in LEGEND.items() if word in used)
 
 
-def single_rows(view: View) -> list[Row]:
-    return [Row(cell.name, view.of(cell)) for cell in view.sweep.cells.values()]
+def single_rows(status: SweepStatus) -> list[StateRow]:
+    return [StateRow(cell.name, status.of(cell)) for cell in status.sweep.cells.values()]
 
 
-def grouped_rows(view: View, room: int) -> list[Row]:
+def grouped_rows(status: SweepStatus, room: int) -> list[StateRow]:
     """At most so many rows: a line for each group of cells in equal states, singly where there is room."""
     groups: dict[tuple[tuple[str, str], ...], list[CellStages]] = {}
-    for cell in view.sweep.cells.values():
-        key = tuple((kind, state.word) for kind, state in sorted(view.of(cell).items()))
+    for cell in status.sweep.cells.values():
+        key = tuple((kind, state.word) for kind, state in sorted(status.of(cell).items()))
         groups.setdefault(key, []).append(cell)
-    ordered = sorted(groups.values(), key=lambda cells: ORDER.index(view.word(cells[0])))
+    ordered = sorted(groups.values(), key=lambda cells: ORDER.index(status.word(cells[0])))
     dropped = ordered[room - 1 :] if len(ordered) > room else []
     ordered = ordered[: len(ordered) - len(dropped)]
     spare = room - len(ordered) - bool(dropped)
-    rows: list[Row] = []
+    rows: list[StateRow] = []
     for cells in ordered:
-        word = view.word(cells[0])
+        word = status.word(cells[0])
         share = (spare + 1) // 2 if word in BROKEN else spare  # what runs is to be seen as well
         singly = len(cells) if len(cells) <= share + 1 else share
         singly = singly if word in SINGLY or len(cells) == 1 else 0
-        rows += [Row(cell.name, view.of(cell)) for cell in cells[:singly]]
+        rows += [StateRow(cell.name, status.of(cell)) for cell in cells[:singly]]
         if rest := cells[singly:]:
             label = f"{len(rest)} {'more' if singly else 'cells'} {word}"
-            rows.append(Row(label, view.of(rest[0]), single=False))
+            rows.append(StateRow(label, status.of(rest[0]), single=False))
         spare -= max(0, singly - (not rest))
     if dropped:
         number = sum(len(cells) for cells in dropped)
-        rows.append(Row(f"{number} more cells in {len(dropped)} other states; --all lists them", {}, single=False))
+        rows.append(StateRow(f"{number} more cells in {len(dropped)} other states; --all lists them", {}, single=False))
     return rows
 
 
-def problems(view: View) -> list[str]:
+def problems(status: SweepStatus) -> list[str]:
     """Each cause once: which stage, how many cells miss it, the last line, how to see more."""
     causes: dict[tuple[str, ...], list[str]] = {}
-    for id in view.broken():
-        state = view.states[id]
-        kind = "" if state.word == "cancelled" else view.stages[id].kind
+    for id in status.broken():
+        state = status.states[id]
+        kind = "" if state.word == "cancelled" else status.stages[id].kind
         if not state.cause:
             causes.setdefault((kind, state.word, state.detail), []).append(id)
     found: list[str] = []
-    shown = sorted(causes.items(), key=lambda item: ORDER.index(view.states[item[1][0]].word))
+    shown = sorted(causes.items(), key=lambda item: ORDER.index(status.states[item[1][0]].word))
     for (_, word, detail), ids in shown[:MOST_PROBLEMS]:
         more = f" and {count(len(ids) - 1, 'more stage')}" if ids[1:] else ""
-        found.append(f"{word}: {view.stages[ids[0]]}{more}{_missing(view, ids)}: {detail}")
+        found.append(f"{word}: {status.stages[ids[0]]}{more}{_missing(status, ids)}: {detail}")
         if word != "cancelled":
-            stage = view.stages[ids[0]]
+            stage = status.stages[ids[0]]
             target = ids[0] if stage.kind == "next" else f"{shlex.quote(stage.cell)} --stage {stage.kind}"
-            found.append(f"    tokenbridge logs {target} --sweep {view.sweep.name}")
+            found.append(f"    tokenbridge logs {target} --sweep {status.sweep.name}")
     if shown[MOST_PROBLEMS:]:
         found.append(f"and {count(len(shown) - MOST_PROBLEMS, 'more cause')}; --json lists all")
     if found:
-        found.append(f"tokenbridge retry {view.sweep.name} submits again what failed, was cancelled or is lost")
+        found.append(f"tokenbridge retry {status.sweep.name} submits again what failed, was cancelled or is lost")
     return found
 
 
-def _missing(view: View, ids: Sequence[str]) -> str:
+def _missing(status: SweepStatus, ids: Sequence[str]) -> str:
     missed = set(ids)
-    number = sum(not missed.isdisjoint(cell.stages.values()) for cell in view.sweep.cells.values())
+    number = sum(not missed.isdisjoint(cell.stages.values()) for cell in status.sweep.cells.values())
     return f" ({count(number, 'cell')})" if number > 1 else ""
 
 
-def sweeps_table(views: Sequence[View], width: int) -> list[str]:
+def sweeps_table(statuses: Sequence[SweepStatus], width: int) -> list[str]:
     rows = [("sweep", "submitted", "cells", "state", "command")]
-    for view in views:
-        state = ENDINGS.get(view.exit_code, "under way")
-        if broken := sum(view.cells[word] for word in BROKEN):
+    for status in statuses:
+        state = ENDINGS.get(status.exit_code, "under way")
+        if broken := sum(status.cells[word] for word in BROKEN):
             state += f", {broken} broken"
-        cells = f"{view.cells['finished']}/{len(view.sweep.cells)}"
-        rows.append((view.sweep.name, stamp(view.sweep.submitted), cells, state, view.sweep.command))
+        cells = f"{status.cells['finished']}/{len(status.sweep.cells)}"
+        rows.append((status.sweep.name, stamp(status.sweep.submitted), cells, state, status.sweep.command))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     return [clip("  ".join((*map(str.ljust, row[:4], widths), row[4])).rstrip(), width) for row in rows]
 

@@ -19,12 +19,12 @@ from typing import Any
 from submitit import AutoExecutor
 from submitit.core.utils import FailedJobError
 
-from experiments.pipeline import Stage
-from slurm import plan, scheduler, snapshot, sweep
+from experiments.pipeline import KINDS, Stage, needing
+from slurm import scheduler, snapshot, sweep
 from slurm.job import StageJob
 from slurm.resources import Cluster, Resources
+from slurm.status import ask
 from slurm.sweep import Job
-from slurm.view import ask
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.store.artifacts import Store, writable
 from tokenbridge.store.provenance import job_here
@@ -103,9 +103,9 @@ class Submission:
 
     def _arrays(self, new: Mapping[str, Stage], running: dict[str, str]) -> None:
         """Adds the new jobs to those that run."""
-        for array in plan.arrays(new.values(), scheduler.array_limit()):
+        for array in arrays_of(new.values(), scheduler.array_limit()):
             ids = self._send(array.kind, [StageJob(self.store, stage, self.runtime) for stage in array.stages], {})
-            waits = [plan.waits(stage, running) for stage in array.stages]
+            waits = [awaited_jobs(stage, running) for stage in array.stages]
             for stage, id in zip(array.stages, ids, strict=True):
                 self.jobs.append(Job(stage.id, id, self.name, self.folder, time.time()))
                 running[stage.id] = id
@@ -114,7 +114,7 @@ class Submission:
     def _end(self, call: Callable[[], None], running: dict[str, str]) -> None:
         """The job that comes after all of the round, however they end; it takes the place of an earlier one."""
         before = running.pop(self.last, None)
-        after = {"dependency": "afterany:" + ":".join(plan.merged(list(running.values())))}
+        after = {"dependency": "afterany:" + ":".join(whole_arrays(list(running.values())))}
         (id,) = self._send("next", [call], after)
         self.jobs.append(Job(self.last, id, self.name, self.folder, time.time()))
         running[self.last] = id
@@ -155,3 +155,41 @@ def _outside_of_jobs() -> Iterator[None]:
         yield
     finally:
         os.environ.update(own)
+
+
+@dataclass(frozen=True)
+class Array:
+    """Stages of one kind, submitted together."""
+
+    kind: str
+    stages: tuple[Stage, ...]
+
+
+def arrays_of(stages: Iterable[Stage], most: int) -> list[Array]:
+    """At most so many stages an array; what a stage needs is in an earlier one."""
+    found = []
+    by_kind: dict[str, list[Stage]] = {kind: [] for kind in KINDS}  # in an order in which they can run
+    for stage in stages:
+        by_kind[stage.kind.name].append(stage)
+    for kind, same in by_kind.items():
+        found += [Array(kind, tuple(same[first : first + most])) for first in range(0, len(same), most)]
+    return found
+
+
+def awaited_jobs(stage: Stage, jobs: Mapping[str, str]) -> list[str]:
+    """Jobs that a stage waits for: of those inputs that have one, in Slurm now or submitted with it."""
+    return [jobs[id] for _, id in stage.inputs if id in jobs]
+
+
+def related(ids: Iterable[str], stages: Mapping[str, Stage]) -> dict[str, Stage]:
+    """These stages, all that they need and all that needs them, directly or through others."""
+    found = needing(ids, stages)
+    for stage in reversed(list(stages.values())):
+        if stage.id in found:
+            found.update(id for _, id in stage.inputs)
+    return {id: stage for id, stage in stages.items() if id in found}
+
+
+def whole_arrays(jobs: Sequence[str]) -> list[str]:
+    """Job ids for one dependency: whole arrays instead of their tasks, so that the list stays short."""
+    return list(dict.fromkeys(job.partition("_")[0] for job in jobs))

@@ -3,7 +3,7 @@
 import pytest
 
 from slurm import scheduler
-from slurm.answers import COLUMNS, parse_history, parse_queue, said, seconds
+from slurm.scheduler import COLUMNS, parse_history, parse_queue, said, seconds
 from tokenbridge.config import UserError
 
 SQUEUE = [

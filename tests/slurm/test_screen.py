@@ -2,7 +2,7 @@
 
 import pytest
 
-from slurm import screen, view
+from slurm import screen, status
 from slurm.screen import Size
 from tests.helpers.sweeps import Small
 from tokenbridge.store.artifacts import Store
@@ -33,8 +33,8 @@ def large(tmp_path):
 
 
 def lines(small, size=WIDE, everything=False):
-    found = view.look(small.store, small.sweep)
-    return screen.lines(found, view.seconds_left(small.store, found), size, everything)
+    found = status.look(small.store, small.sweep)
+    return screen.lines(found, status.seconds_left(small.store, found), size, everything)
 
 
 @pytest.mark.parametrize("size", [Size(110, 50), Size(80, 24), Size(60, 40), Size(200, 12)])
@@ -51,7 +51,7 @@ def test_300_cells_fit(large, size):
 def test_every_cell_is_counted_once(large):
     """Groups and single lines together are all cells, and the broken come first."""
     for size in (Size(110, 50), Size(110, 30), Size(110, 10)):
-        rows = screen.grouped_rows(view.look(large.store, large.sweep), size.lines - 8)
+        rows = screen.grouped_rows(status.look(large.store, large.sweep), size.lines - 8)
         counted = [1 if row.single else int(row.label.split()[0]) for row in rows]
         assert sum(counted) == 300
         assert len(rows) <= max(size.lines - 8, 0)
@@ -120,7 +120,7 @@ def test_double_executions_are_told(tmp_path):
 
 def test_the_list_of_sweeps(large):
     done = Small(large.store, 2, "done", first=0)
-    found = screen.sweeps_table(view.looks(large.store, [large.sweep, done.sweep]), 90)
+    found = screen.sweeps_table(status.looks(large.store, [large.sweep, done.sweep]), 90)
     assert found[0].split() == ["sweep", "submitted", "cells", "state", "command"]
     assert [part for part in found[1].split("  ") if part][2:4] == ["100/300", "under way, 20 broken"]
     assert [part.strip() for part in found[2].split("  ") if part][2:4] == ["2/2", "finished"]

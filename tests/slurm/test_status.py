@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from slurm import scheduler, view
+from slurm import scheduler, status
 from slurm import sweep as records
-from slurm.answers import Task
+from slurm.scheduler import Task
 from slurm.status import stage_states
 from tests.helpers.sweeps import Small
 from tokenbridge.store.artifacts import Store
@@ -25,7 +25,7 @@ def small(tmp_path):
 def states(small, tasks=None, past=None, stages=None):
     """tasks: by stage id, None without Slurm."""
     named = None if tasks is None else {small.jobs[id]: task for id, task in tasks.items()}
-    stages = stages or view.with_last(small.sweep)
+    stages = stages or status.with_last(small.sweep)
     gone = {small.jobs[id]: task for id, task in (past or {}).items()}
     asked = []
 
@@ -179,7 +179,7 @@ def test_a_failure_cancels_what_needs_it_and_no_other(small, accounting):
 
 def test_what_was_never_submitted_waits(small):
     new = Small(small.store, 2, "more", first=10)
-    found = states(small, {}, stages=view.with_last(new.sweep))
+    found = states(small, {}, stages=status.with_last(new.sweep))
     assert found[new.id("latents")].word == "finished"
     assert found[new.id("train")].word == "waiting"
 
@@ -190,7 +190,7 @@ def test_a_retry_counts_and_a_job_in_the_queue_counts_more(small):
     small.submit(200, [train])
     assert one(small, train, Task("PENDING", "Priority")) == ("queued", "Priority")
     old = {"103_0": Task("RUNNING")}
-    found = stage_states(small.store, view.with_last(small.sweep), records.jobs(small.store), old)
+    found = stage_states(small.store, status.with_last(small.sweep), records.jobs(small.store), old)
     assert found[train].job == "103_0"
 
 
@@ -215,52 +215,52 @@ def away(monkeypatch, tmp_path):
 
 def test_exit_codes(small, away):
     def code():
-        return view.look(small.store, small.sweep).exit_code
+        return status.look(small.store, small.sweep).exit_code
 
-    assert code() == view.UNDER_WAY
+    assert code() == status.EXIT_UNDER_WAY
     everything = [id for id in small.jobs if id != small.sweep.last]
     small.finish(*everything)
-    assert code() == view.UNDER_WAY  # its last job has not written the plan
+    assert code() == status.EXIT_UNDER_WAY  # its last job has not written the plan
     small.say(small.sweep.last, "started", "finished")
-    assert code() == view.ENDED
+    assert code() == status.EXIT_FINISHED
     small.say(small.sweep.last, "failed", error="no")
-    assert code() == view.BROKE
+    assert code() == status.EXIT_BROKEN
     train = small.id("train")
     small.submit(200, [train, small.sweep.last])
     (small.store.folder(train) / "manifest.json").unlink()
     small.store.folder(train).rmdir()
     small.say(small.sweep.last, "started", "finished")
     small.say(train, "started", "failed")
-    assert code() == view.BROKE
+    assert code() == status.EXIT_BROKEN
 
 
 def test_time_left(small, away):
     """Finished stages say how long a kind takes, a training itself how far it is; jobs run at once."""
-    look = view.look(small.store, small.sweep)
-    assert view.seconds_left(small.store, look) is None  # nobody knows how long a training takes
+    look = status.look(small.store, small.sweep)
+    assert status.seconds_left(small.store, look) is None  # nobody knows how long a training takes
     for kind in ("reconstruct", "likelihood", "sample", "score"):
         small.finish(small.id(kind), seconds=5)
     train, other = small.id("train"), small.id("train", 2)
     small.say(train, "started")
     small.train(train, 50, 100)
-    look = view.look(small.store, small.sweep)
+    look = status.look(small.store, small.sweep)
     # left: trainings 50 + 100, then one likelihood, reconstruct, 3 samples and 3 scores
-    assert view.seconds_left(small.store, look) == (pytest.approx(150 + 8 * 5), 1)
+    assert status.seconds_left(small.store, look) == (pytest.approx(150 + 8 * 5), 1)
     small.say(other, "started")
     small.train(other, 50, 100)
-    look = view.look(small.store, small.sweep)
-    assert view.seconds_left(small.store, look) == (pytest.approx(max(70, 60)), 2)
+    look = status.look(small.store, small.sweep)
+    assert status.seconds_left(small.store, look) == (pytest.approx(max(70, 60)), 2)
 
 
 def test_double_executions_are_counted(small, away):
     train = small.id("train")
     small.say(train, "started", "started", "finished", "discarded")
     small.finish(train)
-    assert view.look(small.store, small.sweep).discarded == 1
+    assert status.look(small.store, small.sweep).discarded == 1
 
 
 def test_many_sweeps_share_one_look(small, away):
     more = Small(small.store, 2, "more", first=2)
-    found = view.looks(small.store, [small.sweep, more.sweep])
+    found = status.looks(small.store, [small.sweep, more.sweep])
     assert found[0].states[small.id("train", 2)] == found[1].states[more.id("train")]
     assert set(found[1].states) == {*more.sweep.stages, more.sweep.last}

@@ -7,7 +7,7 @@ import sys
 from experiments.axes import Axis
 from experiments.grid.request import Request
 from experiments.pipeline import graph
-from slurm import plan, snapshot
+from slurm import snapshot, submit
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store
 
@@ -19,7 +19,7 @@ def stages():
 
 
 def test_an_array_a_kind_inputs_before_what_needs_them():
-    found = plan.arrays(stages().values(), 3)
+    found = submit.arrays_of(stages().values(), 3)
     sizes = [(array.kind, len(array.stages)) for array in found]
     assert sizes == [
         ("latents", 1), ("quantizer", 2), ("train", 2), ("likelihood", 2), ("sample", 3), ("sample", 1), ("score", 3),
@@ -34,9 +34,9 @@ def test_an_array_a_kind_inputs_before_what_needs_them():
 def test_a_stage_waits_for_its_own_inputs_and_for_no_other():
     jobs = {id: str(number) for number, id in enumerate(stages())}
     for stage in stages().values():
-        assert plan.waits(stage, jobs) == [jobs[id] for _, id in stage.inputs]
-    assert plan.waits(next(iter(stages().values())), {}) == []
-    assert plan.merged(["7_0", "7_1", "8", "7_2"]) == ["7", "8"]
+        assert submit.awaited_jobs(stage, jobs) == [jobs[id] for _, id in stage.inputs]
+    assert submit.awaited_jobs(next(iter(stages().values())), {}) == []
+    assert submit.whole_arrays(["7_0", "7_1", "8", "7_2"]) == ["7", "8"]
 
 
 def test_a_request_at_one_point_is_the_same_from_json_and_has_no_round_for_a_choice():
@@ -53,9 +53,9 @@ def test_a_request_at_one_point_is_the_same_from_json_and_has_no_round_for_a_cho
 def test_around_a_stage_is_what_it_needs_and_what_needs_it():
     found = stages()
     (quantizer, _) = [id for id in found if id.startswith("quantizer-")]
-    kinds = [stage.kind.name for stage in plan.around([quantizer], found).values()]
+    kinds = [stage.kind.name for stage in submit.related([quantizer], found).values()]
     assert sorted(kinds) == ["latents", "likelihood", "quantizer", "sample", "sample", "score", "score", "train"]
-    assert plan.around(["train-0"], found) == {}
+    assert submit.related(["train-0"], found) == {}
 
 
 def test_the_snapshot_runs_and_knows_its_commit(tmp_path):
