@@ -16,7 +16,6 @@ from typing import Any
 
 from experiments import reads
 from tokenbridge.config import CONTINUOUS, HEAD_KINDS, RunConfig, UserError
-from tokenbridge.overrides import settings
 from tokenbridge.store.artifacts import Store, digest, read_json, stage_id, writable, write_json
 
 EXPERIMENT = "tokenbridge"  # in MLflow
@@ -262,9 +261,3 @@ def record(store: Store, cells: Sequence[Cell], experiment: str, sweep: str = ""
                 "sweeps": list(sweeps),
             }
             write_json(path, entry)
-
-
-def differing(config: RunConfig, base: RunConfig) -> Mapping[str, Any]:
-    """Dotted settings in which a config differs from its base."""
-    before = settings(base)
-    return {key: value for key, value in settings(config).items() if before[key] != value}

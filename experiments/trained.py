@@ -8,11 +8,11 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from experiments.pipeline import JOINT, Stage, differing
+from experiments.pipeline import JOINT, Stage
 from experiments.pipeline import Cell as Planned
 from experiments.presets import PRESETS
 from tokenbridge.config import RunConfig, UserError
-from tokenbridge.overrides import build, override, plain
+from tokenbridge.overrides import build, differing, override, plain
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import Cell, read_cells
 

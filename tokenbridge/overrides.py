@@ -69,6 +69,12 @@ def settings(config: Config | type[Config], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def differing(config: Config, base: Config) -> dict[str, Any]:
+    """Dotted settings in which a config differs from its base."""
+    before = settings(base)
+    return {key: value for key, value in settings(config).items() if before[key] != value}
+
+
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The same dotted settings of a config that was read from JSON."""
     flat: dict[str, Any] = {}

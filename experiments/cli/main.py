@@ -88,12 +88,12 @@ def run(
     """
     from experiments import pipeline, presets, runner
     from experiments.tracking import sync as tracking
-    from tokenbridge.overrides import override
+    from tokenbridge.overrides import differing, override
 
     base = presets.preset(preset)
     config = override(base, settings or ())
     wanted = tuple(only) if only else pipeline.wanted_of(config)
-    changes = "-".join(f"{key.rsplit('.', 1)[-1]}{value}" for key, value in pipeline.differing(config, base).items())
+    changes = "-".join(f"{key.rsplit('.', 1)[-1]}{value}" for key, value in differing(config, base).items())
     cell = pipeline.Cell(name or "-".join(filter(None, (preset, changes))), config, wanted)
     store = Store(runs)
     threads = threads or presets.THREADS.get(preset)

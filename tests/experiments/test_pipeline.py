@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experiments.pipeline import GENERATION, KINDS, Cell, differing, graph, wanted_of
+from experiments.pipeline import GENERATION, KINDS, Cell, graph, wanted_of
 from experiments.runner import run_cells, training_line
 from tests.helpers.paths import ROOT
 from tokenbridge.config import CONTINUOUS, Runtime, UserError
-from tokenbridge.overrides import override
+from tokenbridge.overrides import differing, override
 from tokenbridge.stages.sample import run as sample_run
 from tokenbridge.store.artifacts import Store
 

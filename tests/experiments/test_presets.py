@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from experiments.paper import TABLES
-from experiments.pipeline import differing
 from experiments.presets import PRESETS
 from experiments.trained import nearest
 from tokenbridge.model.generator import Generator
-from tokenbridge.overrides import override
+from tokenbridge.overrides import differing, override
 from tokenbridge.tokenizers.scalar import IdentityQuantizer, ScalarQuantizer
 
 # from the released classes; TokenBridge with 64 levels
