@@ -1,146 +1,35 @@
-"""RunConfig -> stages: which there are, what each reads, their ids. experiments/runner.py runs them.
-
-latents ─ quantizer ─┬─ reconstruct
-                     └─ train ─┬─ likelihood
-                               └─ sample ─ score
-Trained tokens (vq, fsq, lfq) begin with `tokenizer`, the training of their autoencoder.
-"""
+"""From configurations to a graph of stages with ids; tokenbridge.stages declares what each stage is."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from experiments import reads
-from tokenbridge.config import CONTINUOUS, HEAD_KINDS, RunConfig, UserError
+from tokenbridge.config import CONTINUOUS, RunConfig, UserError
+from tokenbridge.stages import STAGES, Kind, measuring
 from tokenbridge.store.artifacts import Store, digest, read_json, stage_id, writable, write_json
 
 EXPERIMENT = "tokenbridge"  # in MLflow
-RECONSTRUCTION = ("reconstruct",)
-GENERATION = ("likelihood", "score")
+RECONSTRUCTION = measuring("reconstruction")
+GENERATION = measuring("generation")
 JOINT = " · "  # between the names of a cell that several tables share
-
-
-def _one(config: RunConfig) -> float:
-    return 1
-
-
-def _training_work(config: RunConfig) -> float:
-    """Epochs, times the matrix products of an image relative to the digits preset: roughly 6 operations a weight."""
-    head, backbone, levels = config.head, config.backbone, config.token_levels
-    tokens = config.positions + backbone.class_tokens
-    work = 12 * backbone.width**2 * (backbone.encoder_depth + backbone.decoder_depth) * tokens
-    if levels:
-        steps = len(levels) // head.group
-        classes = max(levels) ** head.group
-        work += config.positions * steps * head.width * (18 * head.width * head.depth + classes)
-    else:
-        work += config.positions * head.multiplier * 5 * head.width**2 * head.depth
-    return config.train.epochs * work / 31e6
-
-
-def _tokenizer_epochs(config: RunConfig) -> float:
-    return config.quantizer.epochs
-
-
-def _images_drawn(config: RunConfig) -> float:
-    return config.sample.images
-
-
-def _head_width(config: RunConfig) -> float:
-    return config.head.width / 64
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of stage: what it needs, what it reads of the config, the function that does it."""
-
-    name: str
-    needs: tuple[str, ...]
-    """`tokenizer` for trained tokens only; `train` needs nothing where its weights are imported"""
-    reads: Callable[[RunConfig], dict[str, Any]]
-    version: int = 1
-    resumable: bool = False
-    shared: bool = False
-    """whether several processes (tokenbridge.distributed) do it together; else rank 0 alone, and the others wait"""
-    seconds: float = 5.0
-    """first guess of its time on the digits for one unit of work, until the store holds measured ones"""
-    work: Callable[[RunConfig], float] = _one
-    """what its time grows with"""
-    sections: tuple[str, ...] = ()
-    """of the config, all that `reads` looks at; given where many cells of a grid share the stage, so that its id is
-    made once"""
-
-    @property
-    def function(self) -> str:
-        return f"tokenbridge.stages.{self.name}"
-
-
-KINDS: dict[str, Kind] = {
-    kind.name: kind
-    for kind in (
-        Kind("tokenizer", (), reads.tokenizer, seconds=8, work=_tokenizer_epochs),
-        Kind(
-            "latents",
-            ("tokenizer",),
-            reads.latents,
-            resumable=True,
-            shared=True,
-            sections=("data", "autoencoder", "latents", "quantizer"),
-        ),
-        Kind("quantizer", ("tokenizer", "latents"), reads.quantizer, sections=("quantizer",)),
-        Kind("reconstruct", ("tokenizer", "latents", "quantizer"), reads.reconstruct),
-        Kind(
-            "train",
-            ("latents", "quantizer"),
-            reads.train,
-            resumable=True,
-            shared=True,
-            seconds=5,
-            work=_training_work,
-            sections=("backbone", "head", "train"),
-        ),
-        Kind("likelihood", ("latents", "quantizer", "train"), reads.likelihood),
-        Kind(
-            "sample",
-            ("tokenizer", "latents", "quantizer", "train"),
-            reads.sample,
-            resumable=True,
-            shared=True,
-            seconds=0.012,
-            work=_images_drawn,
-        ),
-        Kind("score", ("sample",), reads.score),
-        Kind("speed", (), reads.speed, work=_head_width),
-    )
-}
 
 
 def wanted_of(config: RunConfig) -> tuple[str, ...]:
     """All results that a config can have: continuous tokens with a head of levels are only reconstructed."""
     if config.quantizer.kind == "identity" and config.head.kind not in CONTINUOUS:
         return RECONSTRUCTION
-    wanted = RECONSTRUCTION + GENERATION
-    return wanted if _no_likelihood(config) is None else tuple(kind for kind in wanted if kind != "likelihood")
+    return tuple(name for name in RECONSTRUCTION + GENERATION if not STAGES[name].refusal(config))
 
 
 def generated(config: RunConfig) -> tuple[str, ...]:
-    """What is wanted of a generator: reconstructions have tables of their own."""
-    found = tuple(kind for kind in wanted_of(config) if kind not in RECONSTRUCTION)
+    """The results that are wanted of a generator: reconstructions have tables of their own."""
+    results = tuple(name for name in wanted_of(config) if name not in RECONSTRUCTION)
     # trained tokenizers stand in no table of reconstructions, and figure 5 shows them
-    return (*RECONSTRUCTION, *found) if config.quantizer.trained else found
-
-
-def _no_likelihood(config: RunConfig) -> str | None:
-    """Why a config has no bits per dimension, None where it has."""
-    if config.quantizer.trained:
-        return f"quantizer.kind={config.quantizer.kind} has latents of its own, whose bits no other tokens share"
-    if not HEAD_KINDS[config.head.kind].density:
-        return f"head.kind={config.head.kind} has no exact density"
-    return None
+    return (*RECONSTRUCTION, *results) if config.quantizer.trained else results
 
 
 @dataclass(frozen=True)
@@ -184,28 +73,26 @@ class Cell:
     def _stages(self) -> list[Stage]:
         if set(self.wanted) & set(GENERATION):
             self.config.require_pair()
-        if "likelihood" in self.wanted and (reason := _no_likelihood(self.config)):
-            raise UserError(f"likelihood cannot be measured: {reason}; ask for other stages, such as score")
-        found: dict[str, Stage] = {}
         for name in self.wanted:
-            _add(name, self, found)
-        return list(found.values())
+            if name not in STAGES:
+                raise UserError(f"{name} is no stage; stages are {', '.join(STAGES)}")
+            if reason := STAGES[name].refusal(self.config):
+                raise UserError(reason)
+        stages: dict[str, Stage] = {}
+        for name in self.wanted:
+            _add(STAGES[name], self, stages)
+        return list(stages.values())
 
 
-def _add(name: str, cell: Cell, found: dict[str, Stage]) -> None:
-    if name in found:
+def _add(kind: Kind, cell: Cell, stages: dict[str, Stage]) -> None:
+    """Add a stage of the cell after those that it needs."""
+    if kind.name in stages:
         return
-    if name not in KINDS:
-        raise UserError(f"{name} is no stage; stages are {', '.join(KINDS)}")
-    kind, trained = KINDS[name], cell.config.quantizer.trained
-    if name == "tokenizer" and not trained:
-        raise UserError(f"tokenizer trains quantizer.kind=vq, fsq or lfq, not {cell.config.quantizer.kind}")
-    imported = name == "train" and cell.config.train.released
-    needs = [needed for needed in kind.needs if not imported and (needed != "tokenizer" or trained)]
-    for needed in needs:
-        _add(needed, cell, found)
-    inputs = tuple((needed, found[needed].id) for needed in needs)
-    found[name] = Stage(kind, _id(kind, inputs, cell.config), inputs, cell.config, cell.name)
+    needs = kind.inputs(cell.config)
+    for name in needs:
+        _add(STAGES[name], cell, stages)
+    inputs = tuple((name, stages[name].id) for name in needs)
+    stages[kind.name] = Stage(kind, _id(kind, inputs, cell.config), inputs, cell.config, cell.name)
 
 
 _IDS: dict[tuple[Any, ...], str] = {}

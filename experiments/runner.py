@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from experiments.pipeline import KINDS, Cell, Stage, graph, needing, record
+from experiments.pipeline import Cell, Stage, graph, needing, record
 from experiments.trained import require_imported
 from experiments.work import run_stage
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.distributed import joined, world
 from tokenbridge.overrides import build
+from tokenbridge.stages import STAGES
 from tokenbridge.store.artifacts import JOURNAL, Store, journal_end, read_json
 
 TICK_SECONDS = 20.0
@@ -231,7 +232,7 @@ def training_line(store: Store, id: str) -> str | None:
 
 def seconds_of_work(store: Store) -> dict[str, float]:
     """Seconds for a unit of work of each kind: of the last finished stage in this store, else a first guess."""
-    seconds = {name: kind.seconds for name, kind in KINDS.items()}
+    seconds = {name: kind.seconds for name, kind in STAGES.items()}
     for path in sorted(store.root.glob("stages/*/manifest.json"), key=lambda path: path.stat().st_mtime):
         about = store.manifest(path.parent.name)
         try:
@@ -240,7 +241,7 @@ def seconds_of_work(store: Store) -> dict[str, float]:
             continue  # of another version of the project
         if about["kind"] == "train" and config.train.released:
             continue  # imported
-        seconds[about["kind"]] = about["wall_seconds"] / KINDS[about["kind"]].work(config)
+        seconds[about["kind"]] = about["wall_seconds"] / STAGES[about["kind"]].work(config)
     return seconds
 
 

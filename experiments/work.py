@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ def run_stage(store: Store, stage: Stage, runtime: Runtime) -> float:
         with _writing(store, stage, world) as out:
             if out is not None and (world.main or stage.kind.shared):
                 inputs = {kind: store.folder(id) for kind, id in stage.inputs}
-                importlib.import_module(stage.kind.function).run(stage.config, inputs, out, runtime)
+                stage.kind.run(stage.config, inputs, out, runtime)
         world.barrier()  # it is published
     return time.monotonic() - start
 

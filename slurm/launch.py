@@ -6,11 +6,11 @@ import sys
 from dataclasses import dataclass
 
 from experiments.grid.request import Grid, Request
-from experiments.pipeline import KINDS
 from experiments.runner import seconds_of_work, time_text
 from experiments.trained import require_imported
 from slurm import resources, rounds, submit
 from tokenbridge.config import Runtime, UserError
+from tokenbridge.stages import STAGES
 from tokenbridge.store.artifacts import Store
 
 MOST_JOBS, MOST_HOURS = 500, 100.0  # beyond which it asks
@@ -38,7 +38,7 @@ def cost(store: Store, grid: Grid, cluster_file: str) -> Cost:
     lines, hours = [f"on Slurm, by {cluster.path}:"], 0.0
     for array in submit.arrays_of(todo.values(), len(todo) or 1):
         own = cluster.of(array.kind)
-        seconds = sum(rates[array.kind] * KINDS[array.kind].work(stage.config) for stage in array.stages)
+        seconds = sum(rates[array.kind] * STAGES[array.kind].work(stage.config) for stage in array.stages)
         hours += seconds * own.devices / 3600
         lines.append(f"  {array.kind:<12} {len(array.stages):>4} jobs, about {time_text(seconds)}: {own.about}")
     lines.append(f"{len(todo)} jobs, about {hours:.2g} device-hours" if todo else "nothing to submit: all is finished")

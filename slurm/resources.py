@@ -15,14 +15,14 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from experiments.pipeline import KINDS
 from slurm.scheduler import seconds
 from tokenbridge.config import Config, UserError
 from tokenbridge.overrides import build
+from tokenbridge.stages import STAGES
 
 SHIPPED = Path(__file__).parent / "clusters"
 OWN = "cluster.toml"
-TABLES = ("all", *KINDS, "next")
+TABLES = ("all", *STAGES, "next")
 """next: the short job that ends a round of a sweep"""
 FIELDS = {
     "time": "time", "mem": "memory", "partition": "partition", "account": "account", "qos": "qos",

@@ -16,13 +16,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from experiments.pipeline import KINDS
 from experiments.runner import Training, training
 from slurm import scheduler
 from slurm import sweep as records
 from slurm.scheduler import RETURNING, Task
 from slurm.sweep import CellStages, Job, Sweep
 from tokenbridge.config import UserError
+from tokenbridge.stages import STAGES
 from tokenbridge.store.artifacts import Store
 
 Word = Literal["finished", "running", "requeued", "queued", "blocked", "waiting", "failed", "cancelled", "lost"]
@@ -346,7 +346,7 @@ def planned(cells: Iterable[CellStages]) -> dict[str, Planned]:
     for cell in cells:
         for kind, id in cell.stages.items():
             if id not in found:
-                needs = KINDS[kind].needs if kind in KINDS else ()
+                needs = STAGES[kind].needs if kind in STAGES else ()
                 found[id] = Planned(kind, cell.name, tuple(cell.stages[k] for k in needs if k in cell.stages))
     return found
 
@@ -440,4 +440,4 @@ def _rate(store: Store, status: SweepStatus, kind: str) -> float | None:
 def columns(sweep: Sweep) -> list[str]:
     """Kinds of stages, in an order in which they can run."""
     found = {kind for cell in sweep.cells.values() for kind in cell.stages}
-    return [kind for kind in KINDS if kind in found] + sorted(found - set(KINDS))
+    return [kind for kind in STAGES if kind in found] + sorted(found - set(STAGES))

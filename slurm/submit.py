@@ -19,13 +19,14 @@ from typing import Any
 from submitit import AutoExecutor
 from submitit.core.utils import FailedJobError
 
-from experiments.pipeline import KINDS, Stage, needing
+from experiments.pipeline import Stage, needing
 from slurm import scheduler, snapshot, sweep
 from slurm.job import StageJob
 from slurm.resources import Cluster, Resources
 from slurm.status import ask
 from slurm.sweep import Job
 from tokenbridge.config import Runtime, UserError
+from tokenbridge.stages import STAGES
 from tokenbridge.store.artifacts import Store, writable
 from tokenbridge.store.provenance import job_here
 
@@ -168,7 +169,7 @@ class Array:
 def arrays_of(stages: Iterable[Stage], most: int) -> list[Array]:
     """At most so many stages an array; what a stage needs is in an earlier one."""
     found = []
-    by_kind: dict[str, list[Stage]] = {kind: [] for kind in KINDS}  # in an order in which they can run
+    by_kind: dict[str, list[Stage]] = {kind: [] for kind in STAGES}  # in an order in which they can run
     for stage in stages:
         by_kind[stage.kind.name].append(stage)
     for kind, same in by_kind.items():

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from experiments.grid.request import Grid, confidence, timed
-from experiments.pipeline import KINDS, graph
+from experiments.pipeline import graph
 from experiments.runner import seconds_of_work, time_text
+from tokenbridge.stages import STAGES
 from tokenbridge.store.artifacts import Store
 
 
@@ -21,7 +22,7 @@ def forecast(store: Store, grid: Grid, jobs: int) -> list[str]:
     stages, rates = graph(everything), seconds_of_work(store)
     asked = Counter(stage.kind.name for cell in everything for stage in cell.stages())
     lines, total, count = [f"{len(grid.rows) + len(grid.trials)} cells of {grid.about}; stages by kind:"], 0.0, 0
-    for kind in KINDS.values():
+    for kind in STAGES.values():
         own = [stage for stage in stages.values() if stage.kind is kind]
         todo = [stage for stage in own if not store.finished(stage.id)]
         seconds = sum(rates[kind.name] * kind.work(stage.config) for stage in todo)

@@ -10,11 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experiments.pipeline import GENERATION, KINDS, Cell, graph, wanted_of
+from experiments.pipeline import GENERATION, Cell, graph, wanted_of
 from experiments.runner import run_cells, training_line
 from tests.helpers.paths import ROOT
 from tokenbridge.config import CONTINUOUS, Runtime, UserError
 from tokenbridge.overrides import differing, override
+from tokenbridge.stages import STAGES
 from tokenbridge.stages.sample import run as sample_run
 from tokenbridge.store.artifacts import Store
 
@@ -29,7 +30,7 @@ def test_one_cell_runs_through_every_stage(finished):
     assert set(stages) == {"latents", "quantizer", "reconstruct", "train", "likelihood", "sample", "score"}
     for kind, stage in stages.items():
         manifest = store.manifest(stage.id)
-        assert manifest["inputs"] == {needed: stages[needed].id for needed in KINDS[kind].needs if needed in stages}
+        assert manifest["inputs"] == {needed: stages[needed].id for needed in STAGES[kind].needs if needed in stages}
         if kind != "latents":
             metrics = json.loads((store.folder(stage.id) / "metrics.json").read_text())
             assert metrics["protocol"], f"{kind}: a number carries its protocol"
@@ -74,7 +75,7 @@ def test_each_kind_reads_only_what_changes_it(tiny):
     assert changed("data.split_seed=1") == set(base)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind.sections], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [kind for kind in STAGES.values() if kind.sections], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("quantizer", ["gaussian", "identity", "fsq"])
 def test_a_kind_looks_at_its_sections_only(tiny, kind, quantizer):
     """Its id is made once for equal sections: looking at another one would give two stages one id."""

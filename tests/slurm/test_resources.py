@@ -7,11 +7,11 @@ import pytest
 from submitit import AutoExecutor
 from submitit.slurm.slurm import SlurmExecutor
 
-from experiments.pipeline import KINDS
 from slurm import resources
 from slurm.resources import OURS, SHIPPED, Resources
 from tokenbridge.config import UserError
 from tokenbridge.overrides import build
+from tokenbridge.stages import STAGES
 
 
 def written(folder: Path, text: str) -> Path:
@@ -44,7 +44,7 @@ def test_shipped_files_can_be_read_by_name(monkeypatch, tmp_path):
     for path in SHIPPED.glob("*.toml"):
         cluster = resources.read(path.stem)
         assert cluster.path == path
-        for kind in (*KINDS, "next"):
+        for kind in (*STAGES, "next"):
             assert sbatch_lines(cluster.of(kind), tmp_path, monkeypatch)
     train = resources.read("example").of("train")
     assert (train.ranks, train.devices) == (8, 8)

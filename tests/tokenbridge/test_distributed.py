@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from experiments.pipeline import KINDS
 from experiments.presets import DIGITS
 from tests.conftest import TINY
 from tests.helpers.processes import CHECKS, start
@@ -19,7 +18,7 @@ from tokenbridge.distributed import World, joined, require_one
 from tokenbridge.model.batches import Draws
 from tokenbridge.model.trainer import Trainer
 from tokenbridge.overrides import override
-from tokenbridge.stages import train
+from tokenbridge.stages import STAGES, train
 from tokenbridge.stages.latents import Latents
 from tokenbridge.stages.train import CHECKPOINT, build_model
 from tokenbridge.store.artifacts import Store, read_journal
@@ -164,7 +163,7 @@ def test_dropout_is_drawn_by_rank(inputs, tmp_path):
 
 def test_what_processes_share():
     """A stage that rank 0 began alone would wait for the others, who wait for its end."""
-    assert [kind.name for kind in KINDS.values() if kind.shared] == ["latents", "train", "sample"]
+    assert [kind.name for kind in STAGES.values() if kind.shared] == ["latents", "train", "sample"]
 
 
 @pytest.mark.slow

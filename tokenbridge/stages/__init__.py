@@ -1,0 +1,326 @@
+"""The stages: functions from artifacts to an artifact, and the one list of them, STAGES.
+
+    latents ─ quantizer ─┬─ reconstruct
+                         └─ train ─┬─ likelihood
+                                   └─ sample ─ score
+    Trained tokens (vq, fsq, lfq) begin with `tokenizer`, the training of their autoencoder; `speed` needs nothing.
+
+A stage is declared here once, beside the file of its name, whose `run` does it. Ids, manifests, MLflow, reports and
+Slurm follow from the declaration. This file imports neither torch nor numpy, so that planning is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from tokenbridge.config import HEAD_KINDS, Autoencoder, Data, RunConfig, UserError
+
+Result = Literal["", "reconstruction", "generation", "speed"]
+
+
+def _one(config: RunConfig) -> float:
+    return 1
+
+
+def _possible(config: RunConfig) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The declaration of a kind of stage.
+
+    Its function is `tokenbridge.stages.<name>.run(config, inputs, out, runtime)`: inputs maps the names of the stages
+    that it needs to their folders, out is the folder that it writes.
+    """
+
+    name: str
+    reads: Callable[[RunConfig], dict[str, Any]]
+    """what its id hashes of a config, beside the ids of its inputs; UserError for settings that cannot work"""
+    needs: tuple[str, ...] = ()
+    """kinds that come before it; see `inputs`"""
+    version: int = 1
+    """raise it when the stage leaves something else for the same settings: its ids change"""
+    refusal: Callable[[RunConfig], str] = _possible
+    """why a config cannot have this stage, empty where it can"""
+    sections: tuple[str, ...] = ()
+    """all sections of the config that `reads` looks at; given where many cells of a grid share the stage, so that its
+    id is made once for equal sections"""
+    resumable: bool = False
+    """whether what an interrupted run left is handed to the next one"""
+    shared: bool = False
+    """whether several processes (tokenbridge.distributed) do it together; else rank 0 alone, and the others wait"""
+    seconds: float = 5.0
+    """first guess of the time for one unit of work on the digits, until the store holds measured ones"""
+    work: Callable[[RunConfig], float] = _one
+    """units of work, with which the time grows"""
+    result: Result = ""
+    """which result of a cell it measures, empty for a stage that is run only because others need it"""
+    compared: bool = False
+    """whether its metrics tell cells of a sweep apart as better and worse"""
+    measured: bool = True
+    """whether it always leaves metrics.json; one that does not may still"""
+    examples: Literal["always", "perhaps", "never"] = "never"
+    """whether it leaves examples.npz, from which figures are drawn without torch"""
+    pictures: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    """files for MLflow -> arrays of examples.npz that they show: one as a grid of images, two one above the other"""
+    curves: bool = False
+    """whether it is a training, which writes a journal of its losses and the steps that it has to go"""
+
+    @property
+    def run(self) -> Callable[..., None]:
+        return importlib.import_module(f"tokenbridge.stages.{self.name}").run
+
+    def inputs(self, config: RunConfig) -> tuple[str, ...]:
+        """The kinds that it needs with this config: imported weights need none, only trained tokens a tokenizer."""
+        if self.name == "train" and config.train.released:
+            return ()
+        return tuple(name for name in self.needs if name != "tokenizer" or config.quantizer.trained)
+
+    @property
+    def all_sections(self) -> frozenset[str]:
+        """Sections of the config that it depends on, itself or through what it needs."""
+        return frozenset(self.sections).union(*(STAGES[name].all_sections for name in self.needs))
+
+
+def _images(config: RunConfig) -> dict[str, Any]:
+    return {
+        "data": config.data.model_dump(exclude={"path", "held_out_path", "class_list"}),
+        "images": _image_hash(config.data),  # pyright: ignore[reportArgumentType] (frozen models hash)
+    }
+
+
+@cache
+def _image_hash(data: Data) -> str:
+    from tokenbridge.data.files import fingerprint  # numpy and Pillow: only where an id is asked for
+
+    return fingerprint(data)
+
+
+@cache
+def _weights_hash(autoencoder: Autoencoder) -> str:
+    from tokenbridge.autoencoders.files import fingerprint
+
+    return fingerprint(autoencoder)
+
+
+@cache
+def _architecture(autoencoder: Autoencoder) -> dict[str, Any]:
+    from tokenbridge.autoencoders.files import settings_of
+
+    return settings_of(autoencoder)
+
+
+def _tokenizer_reads(config: RunConfig) -> dict[str, Any]:
+    from tokenbridge.autoencoders.frozen import architecture
+    from tokenbridge.tokenizers.trained import require_trainable
+
+    require_trainable(config)
+    trained = config.quantizer.model_dump(include={"kind", "epochs", "seed"}) | {"levels": config.token_levels}
+    return _images(config) | {"architecture": architecture(config.autoencoder)} | trained
+
+
+def _tokenizer_refusal(config: RunConfig) -> str:
+    if config.quantizer.trained:
+        return ""
+    return f"tokenizer trains quantizer.kind=vq, fsq or lfq, not {config.quantizer.kind}"
+
+
+def _tokenizer_work(config: RunConfig) -> float:
+    return config.quantizer.epochs
+
+
+def _latents_reads(config: RunConfig) -> dict[str, Any]:
+    """Of an autoencoder the id holds its weights alone, so one that does not fit the settings is refused here."""
+    from tokenbridge.autoencoders.files import require_fit
+
+    reads = _images(config) | config.latents.model_dump()
+    if config.quantizer.trained:
+        if config.latents.scale == "autoencoder":
+            raise UserError(
+                f"latents.scale=autoencoder has no meaning with quantizer.kind={config.quantizer.kind}, whose"
+                " autoencoder is trained anew; take latents.scale=auto"
+            )
+        return reads
+    require_fit(config, _architecture(config.autoencoder))  # pyright: ignore[reportArgumentType]
+    return reads | {"autoencoder": _weights_hash(config.autoencoder)}  # pyright: ignore[reportArgumentType]
+
+
+def _quantizer_reads(config: RunConfig) -> dict[str, Any]:
+    if config.quantizer.kind == "identity" or config.quantizer.trained:
+        return {"kind": config.quantizer.kind}
+    return config.quantizer.model_dump(include={"kind", "levels", "range", "std_range", "edges", "per"})
+
+
+def _scorers(config: RunConfig) -> dict[str, Any]:
+    """Scorers and the hashes of their weights; UserError where weights are not to be had."""
+    from tokenbridge.metrics.scorers import weights_hash
+
+    hashes = [weights_hash(config.score, name) for name in config.score.scorers]
+    return {"features": config.score.features, "weights": hashes[0] if len(hashes) == 1 else hashes}
+
+
+def _reference(config: RunConfig) -> str:
+    """The split, or the hash of a file or folder; UserError for one that cannot be the reference of these scorers."""
+    from tokenbridge.metrics.reference_files import fingerprint
+
+    return config.score.split or fingerprint(config.score)
+
+
+def _reconstruct_reads(config: RunConfig) -> dict[str, Any]:
+    """A split as the reference enters no id: reconstructions are measured against the training split then."""
+    reads = _scorers(config) | ({} if config.score.split else {"reference": _reference(config)})
+    if config.score.lpips is None:
+        return reads
+    from tokenbridge.store.artifacts import file_hash
+
+    try:
+        return reads | {"lpips": file_hash(Path(config.score.lpips))}
+    except OSError as error:
+        raise UserError(f"score.lpips={config.score.lpips} must be a file ({error}); correct the path") from None
+
+
+def _train_reads(config: RunConfig) -> dict[str, Any]:
+    """Imported weights are their file: no other setting of a training made them."""
+    model = {"backbone": config.backbone.model_dump(), "head": config.head.training_settings()}
+    released = config.train.released
+    return model | ({"released": released} if released else {"train": config.train.model_dump()})
+
+
+def _train_work(config: RunConfig) -> float:
+    """Epochs × operations per image relative to the digits preset, at about 6 operations per weight and token."""
+    head, backbone, levels = config.head, config.backbone, config.token_levels
+    tokens = config.positions + backbone.class_tokens
+    work = 12 * backbone.width**2 * (backbone.encoder_depth + backbone.decoder_depth) * tokens
+    if levels:
+        steps = len(levels) // head.group
+        classes = max(levels) ** head.group
+        work += config.positions * steps * head.width * (18 * head.width * head.depth + classes)
+    else:
+        work += config.positions * head.multiplier * 5 * head.width**2 * head.depth
+    return config.train.epochs * work / 31e6
+
+
+def _likelihood_reads(config: RunConfig) -> dict[str, Any]:
+    return {"weights": config.sample.weights}
+
+
+def _likelihood_refusal(config: RunConfig) -> str:
+    if config.quantizer.trained:
+        reason = f"quantizer.kind={config.quantizer.kind} has latents of its own, whose bits no other tokens share"
+    elif not HEAD_KINDS[config.head.kind].density:
+        reason = f"head.kind={config.head.kind} has no exact density"
+    else:
+        return ""
+    return f"likelihood cannot be measured: {reason}; ask for other stages, such as score"
+
+
+def _sample_reads(config: RunConfig) -> dict[str, Any]:
+    """Settings at their defaults stay out, so that a new one changes no id."""
+    start = {"start": config.head.start} if config.head.start != "trained" else {}
+    return config.sample.model_dump(exclude_defaults=True) | start
+
+
+def _sample_work(config: RunConfig) -> float:
+    return config.sample.images
+
+
+def _score_reads(config: RunConfig) -> dict[str, Any]:
+    return _scorers(config) | {"reference": _reference(config)}
+
+
+def _speed_reads(config: RunConfig) -> dict[str, Any]:
+    """All that time depends on except the machine, which the protocol names: ids are the same on each machine."""
+    sample, train = config.sample, config.train
+    free = {"images", "guidance", "temperature", "seed", "weights"}
+    return {
+        "sizes": [config.data.classes, config.positions, config.autoencoder.channels, list(config.token_levels)],
+        "tokens": config.quantizer.kind,
+        "backbone": config.backbone.model_dump(),
+        "head": config.head.training_settings(),
+        "sample": sample.model_dump(exclude_defaults=True, exclude=free),
+        "guided": sample.guidance != 1,
+        "train": [train.batch, train.precision, train.gradient_checkpointing, train.mask_ratio_min],
+    }
+
+
+def _speed_work(config: RunConfig) -> float:
+    return config.head.width / 64
+
+
+STAGES: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("tokenizer", _tokenizer_reads, refusal=_tokenizer_refusal, seconds=8, work=_tokenizer_work),
+        Kind(
+            "latents",
+            _latents_reads,
+            needs=("tokenizer",),
+            sections=("data", "autoencoder", "latents", "quantizer"),
+            resumable=True,
+            shared=True,
+            measured=False,
+            examples="perhaps",  # spectra came after the first runs
+        ),
+        Kind(
+            "quantizer",
+            _quantizer_reads,
+            needs=("tokenizer", "latents"),
+            sections=("quantizer",),
+            compared=True,
+            examples="always",
+        ),
+        Kind(
+            "reconstruct",
+            _reconstruct_reads,
+            needs=("tokenizer", "latents", "quantizer"),
+            result="reconstruction",
+            compared=True,
+            examples="always",
+            pictures={"strip.png": ("original", "reconstructed")},
+        ),
+        Kind(
+            "train",
+            _train_reads,
+            needs=("latents", "quantizer"),
+            sections=("backbone", "head", "train"),
+            resumable=True,
+            shared=True,
+            work=_train_work,
+            measured=False,  # its curves count without metrics
+            curves=True,
+        ),
+        Kind(
+            "likelihood",
+            _likelihood_reads,
+            needs=("latents", "quantizer", "train"),
+            refusal=_likelihood_refusal,
+            result="generation",
+            compared=True,
+        ),
+        Kind(
+            "sample",
+            _sample_reads,
+            needs=("tokenizer", "latents", "quantizer", "train"),
+            resumable=True,
+            shared=True,
+            seconds=0.012,
+            work=_sample_work,
+            examples="always",
+            pictures={"grid.png": ("images",)},
+        ),
+        Kind("score", _score_reads, needs=("sample",), result="generation", compared=True),
+        Kind("speed", _speed_reads, work=_speed_work, result="speed"),
+    )
+}
+"""All kinds of stages by name, each after those that it needs."""
+
+
+def measuring(result: Result) -> tuple[str, ...]:
+    """Names of the stages that measure a result."""
+    return tuple(kind.name for kind in STAGES.values() if kind.result == result)
