@@ -1,10 +1,10 @@
-"""Intervals over seeds or images, differences between two cells and their verdicts, and how a number is printed."""
+"""Intervals over seeds or images, differences of two numbers and when one is settled, and how a number is printed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import fmean
 from typing import Literal
@@ -13,10 +13,14 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 LEVEL = 1 - CONFIDENCE
+PANTER_DITE = math.pi * math.sqrt(3) / 2
+"""mean squared error times squared levels of the best quantizer of N(0, 1) with many levels (Panter and Dite, 1951)"""
 
 Over = Literal["seeds", "images", "pairs", ""]
 """what an interval is over: trainings, sampled images, matched pairs of cells; empty: there is none"""
 Verdict = Literal["better", "worse", "no difference shown"]
+Place = tuple[float, float]
+"""a point of a search: guidance and temperature"""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Estimate:
     error: float | None = None
     """standard error over images of a single value"""
     over: Over = ""
+    left_out: tuple[float, ...] = ()
+    """a single value without each group of its images in turn, where that is known"""
 
     @property
     def seeds(self) -> int:
@@ -45,23 +51,32 @@ class Gap:
     error: float | None
     freedom: float
     values: tuple[float, ...]
-    """one a pair, or the mean alone"""
+    """one for each pair, or the mean alone"""
     over: Over
+    coarse: bool = False
+    """whether all pairs differ by the same though their values vary, as shares of few images do"""
 
     def half(self, level: float = LEVEL) -> float | None:
-        """Half-width of the interval that misses the true difference with this probability."""
-        if self.error is None:
-            return None
-        return quantile(level, self.freedom) * self.error
+        """Half-width of the interval that misses the true difference with probability `level`."""
+        return None if self.error is None else quantile(level, self.freedom) * self.error
 
     @property
     def p(self) -> float | None:
-        """Two-sided, for no difference. Without any spread a difference is certain."""
+        """Two-sided p value for no difference. Without any spread a difference is certain."""
         if self.error is None:
             return None
         if self.error == 0:
             return 0.0 if self.mean else 1.0
         return float(2 * stats.t.sf(abs(self.mean) / self.error, self.freedom))
+
+    @property
+    def settled(self) -> bool:
+        """Whether the 95 % interval leaves out zero, for two numbers compared by themselves.
+
+        Coarse values settle nothing: that their interval has no width comes from how few values there are.
+        """
+        half = self.half()
+        return half is not None and abs(self.mean) > half and not self.coarse
 
     @property
     def estimate(self) -> Estimate:
@@ -88,15 +103,25 @@ class Comparison:
 
 @lru_cache(maxsize=4096)
 def quantile(level: float, freedom: float) -> float:
+    """Standard errors on either side of a mean that leave out a share `level` of Student's t distribution."""
     return float(stats.t.ppf(1 - level / 2, freedom))
 
 
 def estimate(
-    values: Sequence[float], keys: Sequence[Hashable] = (), error: float | None = None, over: Over = "seeds"
+    values: Sequence[float],
+    keys: Sequence[Hashable] = (),
+    error: float | None = None,
+    over: Over = "seeds",
+    left_out: Sequence[float] = (),
 ) -> Estimate:
-    """Mean ± t(0.975, n - 1)·s/√n of one value a seed, or of a single value ± 1.96·error over images.
+    """Mean ± t(0.975, n - 1)·s/√n of one value per seed, or a single value ± 1.96·error over images.
 
-    keys: the training seed of each value. Values of one training are one observation, their mean.
+    Args:
+        values: one number for each measurement.
+        keys: the training seed of each value. Values of one training are one observation, their mean.
+        error: standard error over images of a single value.
+        over: what several values are over.
+        left_out: a single value without each group of its images in turn.
     """
     assert len(values), "an estimate needs a value"
     if len(keys):
@@ -109,13 +134,13 @@ def estimate(
         return Estimate(sample[0] if len(sample) == 1 else math.nan, None, sample, keys)
     if len(sample) == 1:
         half = None if error is None else quantile(LEVEL, math.inf) * error
-        return Estimate(sample[0], half, sample, keys, error, "" if half is None else "images")
+        return Estimate(sample[0], half, sample, keys, error, "" if half is None else "images", tuple(left_out))
     half = quantile(LEVEL, len(sample) - 1) * math.sqrt(_variance(sample) / len(sample))
     return Estimate(fmean(sample), half, sample, keys, None, over)
 
 
 def _variance(values: Sequence[float]) -> float:
-    """Unbiased. In plain Python: for a few seeds a hundred times as fast as an array."""
+    """Unbiased variance. In plain Python: for a few seeds a hundred times as fast as an array."""
     mean = fmean(values)
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
@@ -123,13 +148,13 @@ def _variance(values: Sequence[float]) -> float:
 def gap(a: Estimate, b: Estimate) -> Gap:
     """a - b: paired over common seeds; Welch's where none pair; over images where each has one measurement."""
     if a.seeds == b.seeds == 1:
-        known = a.error is not None and b.error is not None
-        error = math.hypot(a.error or 0.0, b.error or 0.0) if known else None
-        return Gap(a.mean - b.mean, error, math.inf, (a.mean - b.mean,), "images")
-    ours, theirs = (dict(zip(each.keys, each.values, strict=bool(each.keys))) for each in (a, b))
+        error = _error_over_images(a, b)
+        return Gap(a.mean - b.mean, error, math.inf, (a.mean - b.mean,), "images", coarse=error == 0)
+    ours, theirs = (dict(zip(e.keys, e.values, strict=bool(e.keys))) for e in (a, b))
     common = [key for key in ours if key in theirs]
     if len(common) > 1:
-        return gap_of([ours[key] - theirs[key] for key in common])
+        paired = gap_of([ours[key] - theirs[key] for key in common])
+        return replace(paired, coarse=paired.error == 0 and len({ours[key] for key in common}) > 1)
     return _welch(a, b)
 
 
@@ -140,6 +165,18 @@ def gap_of(values: Sequence[float], over: Over = "seeds") -> Gap:
         return Gap(math.nan, None, 1, tuple(values), over)
     error = math.sqrt(_variance(values) / count) if count > 1 else None
     return Gap(fmean(values), error, count - 1, tuple(values), over)
+
+
+def _error_over_images(a: Estimate, b: Estimate) -> float | None:
+    """Standard error of a - b over images, None where it is unknown.
+
+    Samples drawn with the same noise pair: a jackknife of the difference over the groups of images left out. Without
+    these parts both errors are joined as if the images were independent, which is rather too wide.
+    """
+    if a.left_out and len(a.left_out) == len(b.left_out):
+        parts = [x - y for x, y in zip(a.left_out, b.left_out, strict=True)]
+        return (len(parts) - 1) * math.sqrt(_variance(parts) / len(parts))
+    return None if a.error is None or b.error is None else math.hypot(a.error, b.error)
 
 
 def _welch(a: Estimate, b: Estimate) -> Gap:
@@ -154,20 +191,8 @@ def _welch(a: Estimate, b: Estimate) -> Gap:
     return Gap(mean, math.sqrt(total), freedom, (mean,), "seeds")
 
 
-def difference(a: Estimate, b: Estimate) -> Estimate:
-    """a - b with its 95 % interval."""
-    return gap(a, b).estimate
-
-
-def settled(a: Estimate, b: Estimate) -> bool:
-    """Whether the interval of the difference leaves out zero."""
-    found = gap(a, b)
-    half = found.half()
-    return half is not None and abs(found.mean) > half
-
-
 def holm(p: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Adjusted p values, and the level at which Holm's step-down method decided each test.
+    """Adjusted p values, and the level at which Holm's step-down method decided each test (Holm, 1979).
 
     The smallest of m goes against 0.05/m, the next against 0.05/(m - 1), and so on until one fails; all behind it fail
     at that one's level.
@@ -185,16 +210,16 @@ def holm(p: Sequence[float]) -> tuple[list[float], list[float]]:
 
 def compare(gaps: Sequence[tuple[Gap, str]]) -> list[Comparison | None]:
     """Verdicts of all tests of one table: each difference with which way is better. None where there is no test."""
-    tests = [i for i, (each, better) in enumerate(gaps) if better and each.p is not None]
+    tests = [i for i, (gap, better) in enumerate(gaps) if better and gap.p is not None]
     adjusted, levels = holm([gaps[i][0].p or 0.0 for i in tests])
-    found: list[Comparison | None] = [None] * len(gaps)
+    comparisons: list[Comparison | None] = [None] * len(gaps)
     for i, value, level in zip(tests, adjusted, levels, strict=True):
-        each, better = gaps[i]
+        gap, better = gaps[i]
         verdict: Verdict = "no difference shown"
         if value < LEVEL:
-            verdict = "better" if (each.mean < 0) == (better == "lower") else "worse"
-        found[i] = Comparison(each.estimate, each.p or 0.0, value, verdict, each.half(level) or 0.0)
-    return found
+            verdict = "better" if (gap.mean < 0) == (better == "lower") else "worse"
+        comparisons[i] = Comparison(gap.estimate, gap.p or 0.0, value, verdict, gap.half(level) or 0.0)
+    return comparisons
 
 
 def best(estimates: Sequence[Estimate | None], better: str) -> int | None:
@@ -208,16 +233,31 @@ def best(estimates: Sequence[Estimate | None], better: str) -> int | None:
     sign = 1 if better == "lower" else -1
     first, *rest = sorted(present, key=lambda item: sign * item[1].mean)
     # beating each rival at the level asks for no correction: all the tests have to pass
-    return first[0] if all(settled(first[1], other) for _, other in rest) else None
+    return first[0] if all(gap(first[1], other).settled for _, other in rest) else None
 
 
 def extrapolated(value: float, images: float, few: float, few_images: float) -> float:
     """A Fréchet distance for infinitely many images, FD(N) = FD∞ + a/N through two numbers of images.
 
     Chong and Forsyth, arXiv 1911.07023: the bias of an estimated Fréchet distance falls with 1/N.
+
+    Args:
+        value: the distance of `images` images.
+        few: the distance of `few_images` images, fewer than `images`.
     """
     assert images > few_images > 0, (images, few_images)
     return (images * value - few_images * few) / (images - few_images)
+
+
+def edges(place: Place, places: Iterable[Place]) -> tuple[str, ...]:
+    """Where a point lies at an end of a search's grid: "lowest guidance"; empty inside it."""
+    places, names = list(places), list[str]()
+    for i, name in enumerate(("guidance", "temperature")):
+        values = {other[i] for other in places}
+        if len(values) > 1:
+            names += [f"lowest {name}"] if place[i] == min(values) else []
+            names += [f"highest {name}"] if place[i] == max(values) else []
+    return tuple(names)
 
 
 def number(value: float, decimals: int) -> str:

@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
 from analysis.figures.look import Z, open_face, size
+from analysis.stats import PANTER_DITE
 
-PANTER_DITE = math.pi * math.sqrt(3) / 2
 ENTROPY_CODED = math.pi * math.e / 6
 MARKERS = (("C0", "o"), ("C1", "s"), ("C2", "^"), ("C3", "D"), ("C4", "v"), ("C0", "P"), ("C1", "X"), ("C2", "*"))
 """colour and marker of the series of a chart, so that no two share both"""

@@ -103,8 +103,8 @@ def _against(point: Point, found: list[Point], key: str) -> tuple[str | None, fl
     other = rival(point, found, key)
     if other is None:
         return None, None, None
-    gap = stats.difference(other.fd, point.fd)
-    return other.name, gap.mean, gap.half
+    gap = stats.gap(other.fd, point.fd)
+    return other.name, gap.mean, gap.half()
 
 
 def _told(point: Point, found: list[Point], key: str, fd: str) -> str:

@@ -8,6 +8,7 @@ from analysis.figures.form import Drawing
 from analysis.figures.look import Z, table
 from analysis.frame.source import Source
 from analysis.frame.trials import AXES
+from analysis.stats import PANTER_DITE
 from experiments.paper import PSNR, RECONSTRUCTION_FD, TABLE_1A, TABLE_HEADS
 from tokenbridge.config import TRAINED_TOKENS
 
@@ -46,7 +47,7 @@ def distortion(source: Source) -> Drawing | None:
     alt = "Quantization error against levels and against entropy, beside Panter–Dite, entropy-coded and Shannon limits"
     data = table(
         ["quantizer", "levels", "entropy, bits", "mean squared error", "Panter-Dite", "entropy-coded", "Shannon"],
-        [(p.series, p.levels, p.entropy, p.mse, charts.PANTER_DITE / p.levels**2, *_coded(p.entropy)) for p in points],
+        [(p.series, p.levels, p.entropy, p.mse, PANTER_DITE / p.levels**2, *_coded(p.entropy)) for p in points],
     )
     used = [table.id for table in source.tables if table.id in (TABLE_1A.id, AXES)]
     if not used:

@@ -9,7 +9,7 @@ from analysis.figures.search_charts import OPEN, Panel, heat_maps
 from analysis.frame.source import Source
 from analysis.report import facts
 from analysis.report.facts import Chosen
-from analysis.tuning import Place
+from analysis.stats import Place
 from experiments.paper import TABLE_HEADS
 from tokenbridge.config import TRAINED_TOKENS
 
@@ -92,13 +92,9 @@ def _values(source: Source, chosen: Chosen) -> dict[Place, dict[object, float]]:
 
 def _panel(source: Source, name: str, chosen: Chosen) -> Panel:
     values, place = _values(source, chosen), (float(chosen.guidance), float(chosen.temperature))
-    best, unsettled = values[place], set[Place]()
-    for other, measured in values.items():
-        gaps = [measured[seed] - best[seed] for seed in measured if seed in best]
-        gap = stats.estimate(gaps) if len(gaps) > 1 else None
-        if other != place and gap is not None and not gap.mean > (gap.half or 0):
-            unsettled.add(other)
-    estimates = {other: stats.estimate(list(measured.values())) for other, measured in values.items()}
+    estimates = {other: stats.estimate([*measured.values()], [*measured]) for other, measured in values.items()}
+    gaps = {other: stats.gap(value, estimates[place]) for other, value in estimates.items() if other != place}
+    unsettled = {other for other, gap in gaps.items() if gap.over != "images" and not (gap.settled and gap.mean > 0)}
     return Panel(name, estimates, place, frozenset(unsettled))
 
 

@@ -15,8 +15,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from analysis.figures.look import size
-from analysis.stats import Estimate
-from analysis.tuning import Place
+from analysis.stats import Estimate, Place
 
 COLUMNS = 3
 OPEN = "≈"

@@ -10,9 +10,9 @@ from typing import Any
 
 from analysis import stats
 from analysis.frame.source import Source
+from analysis.stats import Place, edges
 from analysis.tables.fill import Filled
 from analysis.tables.notes import point_text
-from analysis.tuning import Place, edges
 from tokenbridge.config import UserError
 
 

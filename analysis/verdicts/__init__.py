@@ -1,11 +1,16 @@
-"""What the numbers say, in sentences computed from them: the summary at the top of a report."""
+"""The summary at the top of a report: sentences that are computed from its numbers.
+
+`verdicts(source)` gives them in order, each a `Verdict` with its `Status` and the table that it is of. `form` has the
+two kinds of claims (a row beats another, a column has a trend); the other files hold the claims table by table. A table
+gets its sentences by a line in `MAKERS`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from analysis.frame.source import Source
-from analysis.verdicts import axes, generation, heads, reconstruction, speed
+from analysis.verdicts import axes, generation, heads, reconstruction
 from analysis.verdicts.form import Status, Verdict
 
 MAKERS: dict[str, Callable[[Source], list[Verdict | None]]] = {
@@ -15,7 +20,7 @@ MAKERS: dict[str, Callable[[Source], list[Verdict | None]]] = {
     "2c": generation.levels,
     "2d": generation.groups,
     "2e": generation.size,
-    "5": speed.speed,
+    "5": generation.speed,
     "1a": reconstruction.levels,
     "1b": reconstruction.ranges,
     "axes": axes.effects,
@@ -23,10 +28,10 @@ MAKERS: dict[str, Callable[[Source], list[Verdict | None]]] = {
 
 
 def verdicts(source: Source) -> list[Verdict]:
-    """About two sentences a table that the report has; what lacks its numbers is left out."""
-    used = {table.id for table in source.tables}
-    found = [verdict for id, make in MAKERS.items() if id in used for verdict in make(source)]
-    return [verdict for verdict in found if verdict is not None]
+    """About two sentences per table of the report; claims whose numbers are missing are left out."""
+    tables = {table.id for table in source.tables}
+    made = [verdict for id, make in MAKERS.items() if id in tables for verdict in make(source)]
+    return [verdict for verdict in made if verdict is not None]
 
 
 __all__ = ["Status", "Verdict", "verdicts"]

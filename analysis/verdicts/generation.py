@@ -1,34 +1,83 @@
-"""Tables 2a to 2e: what the paper says of prediction, order, levels, groups and the head's size, and what we see."""
+"""Tables 2a to 2e and 5: prediction, order, levels, groups, the head's size, and the time for one image token."""
 
 from __future__ import annotations
 
 from analysis.frame.source import Source
-from analysis.verdicts.form import Verdict, claim, trend
-from experiments.paper import BITS, FD, TABLE_2A, TABLE_2B, TABLE_2C, TABLE_2D, TABLE_2E, Column
+from analysis.stats import number
+from analysis.tables.notes import timed_on
+from analysis.verdicts.form import Verdict, claim, estimates, trend
+from experiments.paper import (
+    BITS,
+    FD,
+    RECOMPUTING_MS,
+    STEPWISE_MS,
+    TABLE_2A,
+    TABLE_2B,
+    TABLE_2C,
+    TABLE_2D,
+    TABLE_2E,
+    TABLE_5,
+    TOKEN_MS,
+    Column,
+)
 
-Found = list[Verdict | None]
+OURS, RIVAL = "autoregressive 1024×4", "diffusion 1280×8"
+"""rows of table 5"""
+Verdicts = list[Verdict | None]
 
 
 def _columns(source: Source) -> tuple[Column, Column]:
     return BITS, source.by_scorer(FD)
 
 
-def prediction(source: Source) -> Found:
+def prediction(source: Source) -> Verdicts:
     return [claim(source, TABLE_2A, ("autoregressive", "parallel"), column) for column in _columns(source)]
 
 
-def order(source: Source) -> Found:
+def order(source: Source) -> Verdicts:
     names = ("the frequency order of channels", "the stored one")
     return [claim(source, TABLE_2B, ("frequency", "as stored"), column, names) for column in _columns(source)]
 
 
-def levels(source: Source) -> Found:
+def levels(source: Source) -> Verdicts:
     return [trend(source, TABLE_2C, column, "more levels", "better") for column in _columns(source)]
 
 
-def groups(source: Source) -> Found:
+def groups(source: Source) -> Verdicts:
     return [trend(source, TABLE_2D, column, "more channels predicted together", "worse") for column in _columns(source)]
 
 
-def size(source: Source) -> Found:
+def size(source: Source) -> Verdicts:
     return [trend(source, TABLE_2E, column, "a larger head", "better") for column in _columns(source)]
+
+
+def speed(source: Source) -> Verdicts:
+    return [_against_diffusion(source), _cache(source)]
+
+
+def _against_diffusion(source: Source) -> Verdict | None:
+    times = estimates(source, TABLE_5, TOKEN_MS)
+    if not {OURS, RIVAL} <= times.keys():
+        return None
+    ours, theirs = times[OURS].mean, times[RIVAL].mean
+    printed = {label: float(TABLE_5.cell(label).published["ms"]) for label in (OURS, RIVAL)}
+    published = number(printed[RIVAL] / printed[OURS], 2)
+    device = next((text for id in source.cells(TABLE_5.id, OURS) if (text := timed_on(source, id))), "")
+    # the published ratio is about diffusion as released samplers run it
+    stepwise = estimates(source, TABLE_5, STEPWISE_MS).get(RIVAL)
+    released = "; against diffusion step by step, as released, {} times"
+    text = (
+        f"One token at a time, {OURS} takes {number(ours, TOKEN_MS.decimals)} ms and {RIVAL}"
+        f" {number(theirs, TOKEN_MS.decimals)} ms{f' ({device})' if device else ''}: {number(theirs / ours, 2)} times"
+        f" as fast (published: {published}, A100){released.format(number(stepwise.mean / ours, 2)) if stepwise else ''}."
+    )
+    return Verdict("holds" if theirs > ours else "does not hold", text, TABLE_5.id)
+
+
+def _cache(source: Source) -> Verdict | None:
+    with_cache, without = (estimates(source, TABLE_5, column).get(OURS) for column in (TOKEN_MS, RECOMPUTING_MS))
+    if with_cache is None or without is None:
+        return None
+    ratio = number(without.mean / with_cache.mean, 1)
+    text = f"Keeping keys and values from channel to channel makes it {ratio} times as fast as recomputing them."
+    return Verdict("measured", text, TABLE_5.id)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from analysis.figures.charts import PANTER_DITE
 from analysis.frame.source import Source
-from analysis.stats import number
+from analysis.stats import PANTER_DITE, number
 from analysis.verdicts.form import Verdict, estimates
 from experiments.paper import MSE, ORIGINALS_FD, PSNR, TABLE_1A, TABLE_1B, Column
 

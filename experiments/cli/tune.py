@@ -18,7 +18,7 @@ from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store, write_json
 
 if TYPE_CHECKING:
-    from analysis.tuning import Gap
+    from analysis.stats import Estimate, Gap
     from experiments.grid.tune import Rung, Scored, Search
 
 
@@ -119,7 +119,7 @@ def _rung(search: Search, number: int, rung: Rung) -> list[str]:
         place = f"  {point.guidance:>8g}  {point.temperature:>11g}  {_value(point):>20}"
         what = "chosen" if last and i == 0 else "goes on" if i < rung.kept else "dropped"
         apart = _gap(point, first)
-        told = "" if i == 0 else f"{apart.mean:+.3f}{_half(apart.half)}"
+        told = "" if i == 0 else f"{apart.mean:+.3f}{_half(apart.half())}"
         settled = "" if i == 0 else ", settled worse" if apart.settled else ", not settled"
         lines.append(f"{place}  {told:>16}  {what}{settled}".rstrip())
     if not last:
@@ -137,7 +137,7 @@ def _end(search: Search, rungs: Sequence[Rung], last: Scored, own: Scored | None
     verdict = "settled worse" if apart.settled else "not settled to be worse (more --images or training seeds may tell)"
     lines = [
         f"chosen: {words(best.place)}",
-        f"runner-up: {words(second.place)}: {apart.mean:+.3f}{_half(apart.half)} to the chosen; {verdict}",
+        f"runner-up: {words(second.place)}: {apart.mean:+.3f}{_half(apart.half())} to the chosen; {verdict}",
     ]
     if edges:
         options = " and ".join(f"--{each.split()[1]}" for each in edges)
@@ -170,7 +170,7 @@ def _verdict(search: Search, last: Scored, own: Scored) -> str:
     apart = _gap(last, own)
     better = (apart.mean < 0) == (search.better == "lower")
     word = ("better" if better else "worse") if apart.settled else "no difference shown"
-    return f"the chosen one differs by {apart.mean:+.3f}{_half(apart.half)}: {word}"
+    return f"the chosen one differs by {apart.mean:+.3f}{_half(apart.half())}: {word}"
 
 
 def _record(search: Search, rungs: Sequence[Rung], last: Scored, own: Scored | None) -> dict[str, Any]:
@@ -208,23 +208,29 @@ def _record(search: Search, rungs: Sequence[Rung], last: Scored, own: Scored | N
 def _point(point: Scored, to: Scored | None = None) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from analysis.tuning import half_width
-
-    found = asdict(point) | {"mean": fmean(point.values), "half": half_width(point)}
+    found = asdict(point) | {"mean": fmean(point.values), "half": _estimate(point).half}
     if to is None or to == point:
         return found
     apart = _gap(point, to)
-    return found | {"difference": apart.mean, "difference_half": apart.half}
+    return found | {"difference": apart.mean, "difference_half": apart.half()}
 
 
 def _gap(point: Scored, to: Scored) -> Gap:
-    from analysis.tuning import gap
+    from analysis import stats
 
-    return gap(point, to)
+    return stats.gap(_estimate(point), _estimate(to))
+
+
+def _estimate(point: Scored) -> Estimate:
+    """A point's training seeds, which pair with those of other points, or its one seed with what is known of images."""
+    from analysis import stats
+
+    left_out = point.left_out[0] if point.left_out else ()
+    return stats.estimate(point.values, range(len(point.values)), point.errors[0], left_out=left_out)
 
 
 def _edges(search: Search, point: Scored) -> tuple[str, ...]:
-    from analysis.tuning import edges
+    from analysis.stats import edges
 
     return edges(point.place, search.places)
 
@@ -241,9 +247,7 @@ def _over(search: Search) -> str:
 
 
 def _value(point: Scored) -> str:
-    from analysis.tuning import half_width
-
-    return f"{fmean(point.values):.3f}{_half(half_width(point))}"
+    return f"{fmean(point.values):.3f}{_half(_estimate(point).half)}"
 
 
 def _half(half: float | None) -> str:

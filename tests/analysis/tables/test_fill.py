@@ -67,8 +67,8 @@ def test_the_best_is_marked_only_where_it_is_settled(columns, better: str, winne
 
 def test_equal_values_are_no_difference_and_certain_ones_are() -> None:
     same = stats.estimate([1.0, 1.0])
-    assert not stats.settled(same, stats.estimate([1.0, 1.0]))
-    assert stats.settled(same, stats.estimate([2.0, 2.0]))
+    assert not stats.gap(same, stats.estimate([1.0, 1.0])).settled
+    assert stats.gap(same, stats.estimate([2.0, 2.0])).settled
 
 
 def test_own_and_published_numbers_stand_apart_under_their_headings(one: Path) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm, sem, ttest_rel
 
-from analysis import tuning
+from analysis.stats import edges
+from experiments.cli.tune import _estimate, _gap
 from experiments.grid.tune import Scored, Search, images_drawn
 from experiments.pipeline import Cell, record
 from experiments.presets import DIGITS
@@ -74,22 +75,22 @@ def point(*values, error=None, left=()):
 
 def test_two_points_are_compared_within_their_models():
     first, second = (3.1, 2.4, 5.0), (3.0, 2.1, 4.8)  # models differ more than points
-    found = tuning.gap(point(*first), point(*second))
+    found = _gap(point(*first), point(*second))
     interval = ttest_rel(first, second).confidence_interval(0.95)
-    assert found.half == pytest.approx((interval.high - interval.low) / 2)
+    assert found.half() == pytest.approx((interval.high - interval.low) / 2)
     assert found.mean == pytest.approx(0.2)
     assert found.settled == (interval.low > 0) == (ttest_rel(first, second).pvalue < 0.05)
-    assert not tuning.gap(point(0.5, 0.25), point(0.25, 0.0)).settled  # two equal differences of a coarse share
+    assert not _gap(point(0.5, 0.25), point(0.25, 0.0)).settled  # two equal differences of a coarse share
 
 
 def test_one_model_is_compared_by_the_errors_over_its_images():
     first, second = point(3.0, error=0.3), point(2.0, error=0.4)
-    assert tuning.gap(first, second).half == pytest.approx(norm.ppf(0.975) * 0.5)
-    assert tuning.gap(first, second).settled
-    assert not tuning.gap(point(2.9, error=0.3), second).settled
-    assert tuning.half_width(first) == pytest.approx(0.588, abs=1e-3)
-    unknown = tuning.gap(point(3.0), second)
-    assert (unknown.half, unknown.settled, tuning.half_width(point(3.0))) == (None, False, None)
+    assert _gap(first, second).half() == pytest.approx(norm.ppf(0.975) * 0.5)
+    assert _gap(first, second).settled
+    assert not _gap(point(2.9, error=0.3), second).settled
+    assert _estimate(first).half == pytest.approx(0.588, abs=1e-3)
+    unknown = _gap(point(3.0), second)
+    assert (unknown.half(), unknown.settled, _estimate(point(3.0)).half) == (None, False, None)
 
 
 def test_images_of_the_same_noise_are_compared_pair_by_pair():
@@ -98,16 +99,16 @@ def test_images_of_the_same_noise_are_compared_pair_by_pair():
     noise = draw.normal(size=400)
     sets = [noise + shift + draw.normal(scale=0.1, size=400) for shift in (0.0, 0.03)]
     left = [tuple((x.sum() - x) / 399) for x in sets]
-    found = tuning.gap(*(point(x.mean(), error=sem(x), left=without) for x, without in zip(sets, left, strict=True)))
-    assert found.half == pytest.approx(norm.ppf(0.975) * sem(sets[0] - sets[1]))
+    found = _gap(*(point(x.mean(), error=sem(x), left=without) for x, without in zip(sets, left, strict=True)))
+    assert found.half() == pytest.approx(norm.ppf(0.975) * sem(sets[0] - sets[1]))
     assert found.settled
-    assert not tuning.gap(*(point(x.mean(), error=sem(x)) for x in sets)).settled
+    assert not _gap(*(point(x.mean(), error=sem(x)) for x in sets)).settled
 
 
 def test_ends_of_the_grid():
     points = [(g, t) for g in (1.0, 1.5, 2.0) for t in (0.9,)]
-    assert tuning.edges((2.0, 0.9), points) == ("highest guidance",)  # one temperature has no ends
-    assert tuning.edges((1.5, 0.9), points) == ()
+    assert edges((2.0, 0.9), points) == ("highest guidance",)  # one temperature has no ends
+    assert edges((1.5, 0.9), points) == ()
 
 
 def test_all_training_seeds_of_a_configuration_are_tuned_together(tmp_path):
