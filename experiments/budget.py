@@ -8,7 +8,7 @@ from pathlib import Path
 
 from experiments.runner import time_text
 from tokenbridge.autoencoders import files as weight_files
-from tokenbridge.autoencoders import ldm
+from tokenbridge.autoencoders import frozen, ldm
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.data.files import digits, files
 from tokenbridge.model import costs
@@ -116,7 +116,7 @@ def memory(config: RunConfig, machine: Machine, parameters: int) -> list[str]:
 
 
 def _autoencoder(config: RunConfig) -> tuple[dict[str, int], str]:
-    """What costs.autoencoder_costs says, and in words; nothing where the architecture is not known here."""
+    """What frozen.costs says, and in words; nothing where the architecture is not known here."""
     own, note = config.autoencoder, ""
     if own.path is None or Path(own.path).exists():
         settings = weight_files.settings_of(own)
@@ -125,6 +125,6 @@ def _autoencoder(config: RunConfig) -> tuple[dict[str, int], str]:
     else:
         return {}, f"unknown, for {own.path} is not here"
     weight_files.require_sizes(own, weight_files.sizes_of(settings))
-    found = costs.autoencoder_costs(settings, config.data.image_size)
+    found = frozen.costs(settings, config.data.image_size)
     total = found["encoder"] + found["decoder"]
     return found, f"{total:,} (encoder {found['encoder']:,}, decoder {found['decoder']:,}){note}"

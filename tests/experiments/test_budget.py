@@ -14,7 +14,7 @@ from tokenbridge.autoencoders import frozen as autoencoder
 from tokenbridge.autoencoders.files import DIGITS_ARCHITECTURE
 from tokenbridge.config import UserError
 from tokenbridge.model import costs
-from tokenbridge.model.flops import training_flops
+from tokenbridge.model.costs import training_flops
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.trainer import Trainer
 from tokenbridge.overrides import override
@@ -33,7 +33,7 @@ def config_of(kind, *settings):
 
 
 def model_of(config):
-    tokenizer = costs._tokenizer(config)
+    tokenizer = costs.placeholder_tokenizer(config)
     return small.shake(Generator(config, tokenizer, tuple(range(tokenizer.channels))))
 
 
@@ -89,7 +89,7 @@ def test_memory_of_the_backward_pass(kind, precision):
 
 @pytest.mark.parametrize("settings", [DIGITS_ARCHITECTURE, TINY | {"mid_block_add_attention": True}])
 def test_the_autoencoder(settings):
-    found = costs.autoencoder_costs(settings, 16)
+    found = autoencoder.costs(settings, 16)
     frozen = autoencoder.FrozenAutoencoder(autoencoder.build(settings).eval())
     images = torch.zeros(1, settings["in_channels"], 16, 16, dtype=torch.uint8)
     assert found["encoder"] + found["decoder"] == costs.parameters(frozen)

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tokenbridge.autoencoders import ldm
 from tokenbridge.autoencoders.autoencoder_kl import autoencoder_kl
@@ -140,6 +141,28 @@ def build_body(config: Autoencoder) -> Any:
 
 def build(settings: Mapping[str, Any]) -> Any:
     return autoencoder_kl()(**settings).to(memory_format=torch.channels_last)  # three times faster on a CPU
+
+
+@torch.no_grad()
+def costs(settings: Mapping[str, Any], image_size: int) -> dict[str, int]:
+    """Parameters of an AutoencoderKL with these settings, and the operations per image each way, without values.
+
+    Returns:
+        encoder, decoder: numbers of weights; encode, decode: floating-point operations of products and attention.
+    """
+    with torch.device("meta"):
+        model = build(settings).eval()
+        images = torch.zeros(1, settings.get("in_channels", 3), image_size, image_size)
+    with FlopCounterMode(display=False) as encoding:
+        latents = model.encode(images).latent_dist.mean
+    with FlopCounterMode(display=False) as decoding:
+        model.decode(latents)
+    halves = {"encoder": (model.encoder, model.quant_conv), "decoder": (model.decoder, model.post_quant_conv)}
+    weights = {
+        name: sum(p.numel() for module in modules if module is not None for p in module.parameters())
+        for name, modules in halves.items()
+    }
+    return weights | {"encode": encoding.get_total_flops(), "decode": decoding.get_total_flops()}
 
 
 def _load_ldm(path: Path) -> FrozenAutoencoder:

@@ -1,13 +1,18 @@
-"""What a configuration costs, counted before it runs, on tensors without values: they take no memory.
+"""Parameters, floating-point operations and memory of a configuration, told before it runs.
 
-B image, L position, C channel, D width, U unmasked positions.
+Operations are those of matrix products and attention, as torch counts them; elementwise work and the optimizer are
+left out. The backbone's are a formula; the heads', which differ, are counted on tensors without values, which take no
+memory.
+
+B image, L position, E embedding of a token, C channel, D width, M class tokens, U unmasked positions, T = M + U or
+M + L tokens of a block.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,10 +21,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokenbridge.autoencoders.frozen import build
 from tokenbridge.config import RunConfig
-from tokenbridge.model.backbone import Backbone
-from tokenbridge.model.flops import MASK_RATIOS
+from tokenbridge.model.batches import Batch, Draws
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.heads import build_head
 from tokenbridge.model.heads.contract import Head
@@ -27,21 +30,24 @@ from tokenbridge.model.masking import masked_after, masked_count
 from tokenbridge.tokenizers.scalar import IdentityQuantizer, ScalarQuantizer, Tokenizer
 from tokenbridge.tokenizers.trained import CODEBOOK, finish
 
-META = torch.device("meta")
+MASK_RATIOS = 8
+"""evenly spaced quantiles of the mask ratio over which a step's operations are averaged"""
 
 
 def parameters(*modules: nn.Module) -> int:
+    """Number of weights of all modules."""
     return sum(p.numel() for module in modules for p in module.parameters())
 
 
 def empty_generator(config: RunConfig) -> Generator:
-    """The config's generator without values; its tokenizer has some, of no meaning."""
-    tokenizer = _tokenizer(config)
-    with META:
+    """The config's generator on the meta device, without values."""
+    tokenizer = placeholder_tokenizer(config)
+    with torch.device("meta"):
         return Generator(config, tokenizer, tuple(range(tokenizer.channels)))
 
 
-def _tokenizer(config: RunConfig) -> Tokenizer:
+def placeholder_tokenizer(config: RunConfig) -> Tokenizer:
+    """A tokenizer of the config's kind and size whose values mean nothing: a real one needs latents."""
     levels, channels = config.token_levels, config.autoencoder.channels
     extremes = torch.zeros(2, channels)
     if not levels:
@@ -51,36 +57,91 @@ def _tokenizer(config: RunConfig) -> Tokenizer:
     return ScalarQuantizer(torch.arange(levels[0])[None].float(), extremes)
 
 
-def training_step_flops(config: RunConfig) -> float:
-    """Operations of one step on the global batch: flops.training_flops without running it.
+def training_flops(loss: Callable[[Batch], Tensor], draws: Draws) -> float:
+    """Operations of a whole training, forward and backward, counted by running its loss at MASK_RATIOS mask ratios.
 
-    Attention counts as its two products, forward and backward.
+    No weight and no random state is changed; gradients are.
     """
+    batch, total = draws.batch(0), 0
+    order = torch.arange(batch.mask.shape[1]).expand_as(batch.mask)
+    for i in range(MASK_RATIOS):
+        mask = draws.mask(order, (i + 0.5) / MASK_RATIOS)
+        with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
+            loss(replace(batch, mask=mask)).backward()
+        total += counter.get_total_flops()
+    return total / MASK_RATIOS * draws.steps
+
+
+def training_step_flops(config: RunConfig) -> float:
+    """Operations of one step on the global batch: training_flops per step, without running it."""
     masked = [_masked(config, (i + 0.5) / MASK_RATIOS) for i in range(MASK_RATIOS)]
-    backbone = _backbone_flops(config, [config.positions - count for count in masked], training=True)
-    tokenizer = _tokenizer(config)
+    backbone = sum(backbone_flops(config, config.positions - count, training=True) for count in masked)
+    tokenizer = placeholder_tokenizer(config)
     with _without_values(), FlopCounterMode(display=False) as counter:
         z = torch.zeros(1, config.backbone.width, requires_grad=True)
         _head_loss(_head(config, tokenizer), z, tokenizer).sum().backward()
-    an_image = sum(backbone) + sum(masked) * counter.get_total_flops()
-    return an_image / MASK_RATIOS * config.train.batch
+    return (backbone + sum(masked) * counter.get_total_flops()) / MASK_RATIOS * config.train.batch
+
+
+@torch.no_grad()
+def sampling_flops(config: RunConfig) -> float:
+    """Operations per image of a batch: the backbone in each iteration, the head for each token drawn."""
+    how, tokenizer = config.sample, placeholder_tokenizer(config)
+    guided, masked = how.guidance != 1, [config.positions, *masked_after(config.positions, how.iterations)[:-1]]
+    backbone = sum(backbone_flops(config, config.positions - count, training=False) for count in masked)
+
+    def drawn(tokens: int) -> int:
+        with _without_values(), FlopCounterMode(display=False) as counter:
+            head, z = _head(config, tokenizer).eval(), torch.zeros(tokens, config.backbone.width)
+            head.sample(z, torch.zeros(tokens, *head.noise_shape(how)), how, z if guided else None, how.guidance)
+            if how.confidence > 0:
+                head.log_prob(z, torch.zeros(tokens, tokenizer.channels, dtype=tokenizer.dtype))
+        return counter.get_total_flops()
+
+    # the difference: what all tokens of a batch share, such as embeddings of time, counts for none
+    tokens = sum(masked) if how.confidence > 0 else config.positions
+    return (1 + guided) * backbone + tokens * (drawn(2) - drawn(1))
+
+
+def backbone_flops(config: RunConfig, unmasked: int, training: bool) -> int:
+    """Operations of the backbone on one image.
+
+    A product with a weight (a, b) takes 2·T·a·b, the two of attention 2·T²·D each; the backward pass takes each twice
+    again, for the gradients of both factors, but the embedding's input has none. Gradient checkpointing runs the
+    blocks again up to the last operation whose input is kept: without dropout that is the last product.
+
+    Args:
+        unmasked: U in [0, L].
+        training: with the backward pass.
+    """
+    c, positions = config.backbone, config.positions
+    width, hidden = c.width, int(c.width * c.mlp_ratio)
+    passes, again = (3, config.train.gradient_checkpointing) if training else (1, False)
+
+    def block(tokens: int) -> int:
+        last = 2 * tokens * hidden * width
+        forward = 2 * tokens * 4 * width**2 + 4 * tokens**2 * width + 2 * last
+        return passes * forward + again * (forward - (0 if c.dropout else last))
+
+    seen, full = c.class_tokens + unmasked, c.class_tokens + positions
+    embed = 2 * positions * config.autoencoder.channels * width * (2 if training else 1)
+    return embed + c.encoder_depth * block(seen) + passes * 2 * seen * width**2 + c.decoder_depth * block(full)
 
 
 def activation_bytes(config: RunConfig, images: int) -> int:
-    """What the operators keep of a forward pass of so many images for the backward pass, half of the batch's masks
-    having fewer masked positions.
+    """Bytes that the operators keep of a forward pass of so many images for the backward pass, at the median mask.
 
-    As PyTorch's operators on a CPU keep it, in the training's precision, each tensor once; with gradient checkpointing,
-    the input of each block of the backbone and one block's own.
+    As PyTorch's operators on a CPU keep them, in the training's precision, each tensor once; with gradient
+    checkpointing, the input of each block of the backbone and one block's own.
     """
-    tokenizer = _tokenizer(config)
+    tokenizer = placeholder_tokenizer(config)
     with FakeTensorMode():
         model = Generator(config, tokenizer, tuple(range(tokenizer.channels)))
         return saved_bytes(model, config, images)
 
 
 def saved_bytes(model: Generator, config: RunConfig, images: int) -> int:
-    """activation_bytes of this model, with values or without."""
+    """The activation_bytes of this model, which may have values or none."""
     own = {p.untyped_storage()._cdata for p in model.parameters()}
     kept: dict[int, Tensor] = {}
     blocks, inputs, before = list[int](), list[int](), list[int]()
@@ -117,7 +178,7 @@ def _masked(config: RunConfig, uniform: float) -> int:
 
 
 def _loss(model: Generator, images: int, masked: int) -> Tensor:
-    """Generator.forward behind the tokenizer, with as many masked positions in each image."""
+    """The loss of Generator.forward, behind the tokenizer, with as many masked positions in each image."""
     positions, tokenizer = model.positions, model.tokenizer
     embedded = torch.zeros(images, positions, tokenizer.embedding_width)
     seen = torch.arange(positions - masked).expand(images, -1)
@@ -130,27 +191,6 @@ def _head_loss(head: Head, z: Tensor, tokenizer: Tokenizer) -> Tensor:
     return head.loss(z, target, torch.zeros(len(z), *(head.loss_noise_shape or (0,)), device=z.device))
 
 
-@torch.no_grad()
-def sampling_flops(config: RunConfig) -> float:
-    """Operations of one more image in a batch: the backbone in each iteration, the head for each token drawn."""
-    how, tokenizer = config.sample, _tokenizer(config)
-    guided, left = how.guidance != 1, masked_after(config.positions, how.iterations)
-    masked = [config.positions, *left[:-1]]
-    backbone = _backbone_flops(config, [config.positions - count for count in masked], training=False)
-
-    def drawn(tokens: int) -> int:
-        with _without_values(), FlopCounterMode(display=False) as counter:
-            head, z = _head(config, tokenizer).eval(), torch.zeros(tokens, config.backbone.width)
-            head.sample(z, torch.zeros(tokens, *head.noise_shape(how)), how, z if guided else None, how.guidance)
-            if how.confidence > 0:
-                head.log_prob(z, torch.zeros(tokens, tokenizer.channels, dtype=tokenizer.dtype))
-        return counter.get_total_flops()
-
-    # the difference: what all tokens of a batch share, such as embeddings of time, counts for none
-    tokens = sum(masked) if how.confidence > 0 else config.positions
-    return (1 + guided) * sum(backbone) + tokens * (drawn(2) - drawn(1))
-
-
 def _head(config: RunConfig, tokenizer: Tokenizer) -> Head:
     channels = tokenizer.channels
     return build_head(config.head, config.backbone.width, channels, tokenizer.levels, tuple(range(channels)))
@@ -158,66 +198,6 @@ def _head(config: RunConfig, tokenizer: Tokenizer) -> Head:
 
 @contextmanager
 def _without_values() -> Iterator[None]:
-    """Where a module asks for autocast, which the meta device has not; attention as products, which are counted."""
+    """Tensors of the CPU without values: the meta device has no autocast; attention as products, which are counted."""
     with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):
         yield
-
-
-def _backbone_flops(config: RunConfig, seen: list[int], training: bool) -> list[float]:
-    """Of one image with so many unmasked positions each, with the backward pass in training.
-
-    Linear in both depths and quadratic in the positions, so that few small backbones are counted.
-    """
-    encoder, decoder = config.backbone.encoder_depth - 1, config.backbone.decoder_depth - 1
-    weights = {(1, 1): 1 - encoder - decoder, (2, 1): encoder, (1, 2): decoder}
-    thin = {depths: _thin(config, *depths) for depths, weight in weights.items() if weight}
-
-    def counted(count: int) -> float:
-        return sum(weights[depths] * _count(config, backbone, count, training) for depths, backbone in thin.items())
-
-    points = sorted(set(seen) if len(set(seen)) <= 3 else {0, config.positions // 2, config.positions})
-    known = {point: counted(point) for point in points}
-
-    def at(u: int) -> float:
-        return sum(
-            value * math.prod((u - other) / (point - other) for other in points if other != point)
-            for point, value in known.items()
-        )
-
-    return [known[u] if u in known else at(u) for u in seen]
-
-
-def _thin(config: RunConfig, encoder_depth: int, decoder_depth: int) -> Backbone:
-    depths = {"encoder_depth": encoder_depth, "decoder_depth": decoder_depth}
-    with META:
-        settings = config.backbone.model_copy(update=depths)
-        return Backbone(settings, config.positions, config.autoencoder.channels, config.data.classes)
-
-
-def _count(config: RunConfig, backbone: Backbone, seen: int, training: bool) -> int:
-    backbone.gradient_checkpointing = config.train.gradient_checkpointing
-    embedded = torch.zeros(1, config.positions, backbone.embed.in_features, device=META)
-    index = torch.zeros(1, seen, dtype=torch.int64, device=META)
-    with FlopCounterMode(display=False) as counter:
-        z = backbone.train(training).at(embedded, index, torch.zeros(1, dtype=torch.int64, device=META))
-        if training:
-            z.sum().backward()
-    return counter.get_total_flops()
-
-
-@torch.no_grad()
-def autoencoder_costs(settings: Mapping[str, Any], image_size: int) -> dict[str, int]:
-    """Parameters of an AutoencoderKL with these settings, and the operations of an image each way."""
-    with META:
-        model = build(settings).eval()
-        images = torch.zeros(1, settings.get("in_channels", 3), image_size, image_size)
-    with FlopCounterMode(display=False) as encoding:
-        latents = model.encode(images).latent_dist.mean
-    with FlopCounterMode(display=False) as decoding:
-        model.decode(latents)
-    return {
-        "encoder": parameters(model.encoder, *filter(None, [model.quant_conv])),
-        "decoder": parameters(model.decoder, *filter(None, [model.post_quant_conv])),
-        "encode": encoding.get_total_flops(),
-        "decode": decoding.get_total_flops(),
-    }

@@ -20,7 +20,7 @@ from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.devices import pick_device
 from tokenbridge.distributed import world
 from tokenbridge.model.batches import Draws
-from tokenbridge.model.flops import training_flops
+from tokenbridge.model.costs import training_flops
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.ordering import channel_order
 from tokenbridge.model.trainer import Trainer

@@ -16,7 +16,7 @@ from tests.helpers.processes import start
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.distributed import World
 from tokenbridge.model.batches import Draws
-from tokenbridge.model.flops import MASK_RATIOS, training_flops
+from tokenbridge.model.costs import MASK_RATIOS, training_flops
 from tokenbridge.model.masking import masked_count
 from tokenbridge.model.trainer import Trainer
 from tokenbridge.overrides import override
