@@ -45,49 +45,49 @@ def status(
     word); 3 still under way.
     """
     store = Store(runs)
-    known = _sweep(store, name)
+    sweep = _sweep(store, name)
     try:
         while True:
-            found = look(store, known)
+            state = look(store, sweep)
             if as_json:
-                print(json.dumps(found.json(), indent=1))
+                print(json.dumps(state.json(), indent=1))
             else:
-                _print(store, found, everything, watch)
-            if not watch or found.exit_code != EXIT_UNDER_WAY:
+                _print(store, state, everything, watch)
+            if not watch or state.exit_code != EXIT_UNDER_WAY:
                 break
             time.sleep(WATCH_SECONDS)
-            known = records.read(store, known.name)  # the next round may have come
+            sweep = records.read(store, sweep.name)  # the next round may have come
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     if not as_json:
-        _track(store, found)
-    raise typer.Exit(found.exit_code)
+        _track(store, state)
+    raise typer.Exit(state.exit_code)
 
 
 def _sweep(store: Store, name: str | None) -> Sweep:
     if name is None:
-        known = records.names(store)
-        if not known:
+        names = records.names(store)
+        if not names:
             raise UserError(f"there is no sweep in {store.root}; submit one with `tokenbridge grid ... --on slurm`")
-        name = known[-1]
+        name = names[-1]
     return records.read(store, name)
 
 
-def _print(store: Store, found: SweepStatus, everything: bool, watch: bool) -> None:
+def _print(store: Store, state: SweepStatus, everything: bool, watch: bool) -> None:
     size = screen.Size.of_terminal()
-    text = "\n".join(screen.lines(found, seconds_left(store, found), size, everything))
+    text = "\n".join(screen.lines(state, seconds_left(store, state), size, everything))
     before = CLEAR if watch and sys.stdout.isatty() else ""
     print(f"{before}{text}" + ("\n" if watch and not before else ""), flush=True)
 
 
-def _track(store: Store, found: SweepStatus) -> None:
+def _track(store: Store, state: SweepStatus) -> None:
     """Send MLflow what has come since; whatever keeps it from that is one line and no failure."""
     if not _news(store):
         return
     from experiments.tracking import sync as tracking
 
     try:
-        tracking.catch_up(store, list(found.sweep.cells))
+        tracking.catch_up(store, list(state.sweep.cells))
     except (UserError, KeyboardInterrupt) as error:
         print(f"MLflow is not up to date: {error or 'stopped; `tokenbridge sync` goes on'}", file=sys.stderr)
 
@@ -109,13 +109,13 @@ def _news(store: Store) -> bool:
 def sweeps(runs: Runs = DEFAULT_RUNS) -> None:
     """List the sweeps, the oldest first: how many cells are finished, and the command."""
     store = Store(runs)
-    known = [records.read(store, name) for name in records.names(store)]
-    if not known:
+    stored = [records.read(store, name) for name in records.names(store)]
+    if not stored:
         print(f"no sweep in {store.root}")
         return
-    found = looks(store, known)
-    print("\n".join(screen.sweeps_table(found, screen.Size.of_terminal().width)))
-    if silent := next((each.silent for each in found if each.silent), ""):
+    states = looks(store, stored)
+    print("\n".join(screen.sweeps_table(states, screen.Size.of_terminal().width)))
+    if silent := next((state.silent for state in states if state.silent), ""):
         print(f"by folders and what the jobs said, without Slurm: {silent}")
 
 
@@ -163,21 +163,21 @@ def retry(
     With the code and the file of resources as they are now. What is queued or runs is left alone.
     """
     store = Store(runs)
-    found = _asked(look(store, records.read(store, name)))
-    stages = found.broken(("failed",)) if only_failed else found.lacking()
+    state = _asked(look(store, records.read(store, name)))
+    stages = state.broken(("failed",)) if only_failed else state.lacking()
     if not stages:
         print(f"{name}: nothing to retry")
         return
     from slurm import rounds
 
-    jobs = rounds.resubmit(store, found.sweep, stages)
+    jobs = rounds.resubmit(store, state.sweep, stages)
     print(f"{name}: {count(len(jobs), 'job')} submitted for {count(len(stages), 'stage')}; tokenbridge status {name}")
 
 
-def _asked(found: SweepStatus) -> SweepStatus:
-    if found.silent:
-        raise UserError(found.silent)
-    return found
+def _asked(state: SweepStatus) -> SweepStatus:
+    if state.silent:
+        raise UserError(state.silent)
+    return state
 
 
 @commands.command()
@@ -191,22 +191,22 @@ def cancel(
     Exit code: 0 cancelled, or nothing to cancel; 1 the answer was no.
     """
     store = Store(runs)
-    own, kept = _to_cancel(store, name)
+    cancelled, kept = _to_cancel(store, name)
     for other, number in kept.items():
         print(f"kept: {count(number, 'job')} that {other} needs")
-    if not own:
+    if not cancelled:
         print(f"{name}: nothing to cancel")
         return
-    running = sum(word == "running" for word in own.values())
-    print(f"{name}: {count(running, 'job')} running, {len(own) - running} waiting")
+    running = sum(word == "running" for word in cancelled.values())
+    print(f"{name}: {count(running, 'job')} running, {len(cancelled) - running} waiting")
     if not yes and not typer.confirm("cancel them?"):
         raise typer.Exit(1)
     with store.lock("submission"):
-        own, _ = _to_cancel(store, name)  # more may have come, or ended, while we asked
-        scheduler.cancel([job for _, job in own])
-        for stage, job in own:
+        cancelled, _ = _to_cancel(store, name)  # more may have come, or ended, while we asked
+        scheduler.cancel([job for _, job in cancelled])
+        for stage, job in cancelled:
             records.note(store, stage, "cancelled", {"job": job, "by": getpass.getuser()})
-    print(f"{name}: {count(len(own), 'job')} cancelled; tokenbridge retry {name} submits them again")
+    print(f"{name}: {count(len(cancelled), 'job')} cancelled; tokenbridge retry {name} submits them again")
 
 
 def _to_cancel(store: Store, name: str) -> tuple[dict[tuple[str, str], str], dict[str, int]]:
@@ -215,18 +215,18 @@ def _to_cancel(store: Store, name: str) -> tuple[dict[tuple[str, str], str], dic
     And by sweep, how many are kept for it.
     """
     records.read(store, name)  # UserError for an unknown one
-    views = {found.sweep.name: _asked(found) for found in looks(store, _all(store))}
-    mine = views.pop(name)
-    own = {id: state for id, state in mine.states.items() if state.job and state.word in LIVE}
+    states = {state.sweep.name: _asked(state) for state in looks(store, _all(store))}
+    mine = states.pop(name)
+    cancelled = {id: state for id, state in mine.states.items() if state.job and state.word in LIVE}
     kept: dict[str, int] = {}
-    for other, found in views.items():
-        alone = (state.word for id, state in found.states.items() if id not in mine.states)
+    for other, state in states.items():
+        alone = (state.word for id, state in state.states.items() if id not in mine.states)
         if not set(LIVE).isdisjoint(alone):  # a cancelled sweep has nothing of its own left
-            shared = own.keys() & found.states.keys()
+            shared = cancelled.keys() & state.states.keys()
             kept |= {other: len(shared)} if shared else {}
-            own = {id: state for id, state in own.items() if id not in shared}
-    order = sorted(own, key=lambda id: id != mine.sweep.last)
-    return {(id, own[id].job): own[id].word for id in order}, kept
+            cancelled = {id: state for id, state in cancelled.items() if id not in shared}
+    order = sorted(cancelled, key=lambda id: id != mine.sweep.last)
+    return {(id, cancelled[id].job): cancelled[id].word for id in order}, kept
 
 
 def _all(store: Store) -> list[Sweep]:

@@ -42,7 +42,7 @@ class StageJob:
     runtime: Runtime
 
     def checkpoint(self) -> DelayedSubmission:
-        """What submitit runs after a requeue: the same, which goes on from the stage's own checkpoint."""
+        """Submitit runs the same again after a requeue; it goes on from the stage's own checkpoint."""
         return DelayedSubmission(self)
 
     def __call__(self) -> None:

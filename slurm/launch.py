@@ -18,12 +18,12 @@ MOST_JOBS, MOST_HOURS = 500, 100.0  # beyond which it asks
 
 @dataclass(frozen=True)
 class Cost:
-    """Of the first round of a sweep, by what is not finished."""
+    """What the first round of a sweep would take: its stages that are not finished."""
 
     lines: list[str]
     jobs: int
     hours: float
-    """of devices: GPUs where a job has some, else processors"""
+    """device-hours: of GPUs where a job has some, else of processes"""
 
     @property
     def much(self) -> bool:
@@ -31,22 +31,29 @@ class Cost:
 
 
 def cost(store: Store, grid: Grid, cluster_file: str) -> Cost:
-    """Jobs, arrays and device-hours by kind of stage; of searched tables, the rows at the chosen points come later."""
+    """Jobs, arrays and device-hours per kind of stage.
+
+    Rows of searched tables at their chosen points are not counted: they come in the second round.
+    """
     cluster, stages = resources.read(cluster_file), rounds.of(store, grid, 1).stages()
     require_imported(store, stages.values())
     todo, rates = submit.unfinished(store, stages), seconds_of_work(store)
     lines, hours = [f"on Slurm, by {cluster.path}:"], 0.0
     for array in submit.arrays_of(todo.values(), len(todo) or 1):
-        own = cluster.of(array.kind)
+        needs = cluster.of(array.kind)
         seconds = sum(rates[array.kind] * STAGES[array.kind].work(stage.config) for stage in array.stages)
-        hours += seconds * own.devices / 3600
-        lines.append(f"  {array.kind:<12} {len(array.stages):>4} jobs, about {time_text(seconds)}: {own.about}")
+        hours += seconds * needs.devices / 3600
+        lines.append(f"  {array.kind:<12} {len(array.stages):>4} jobs, about {time_text(seconds)}: {needs.about}")
     lines.append(f"{len(todo)} jobs, about {hours:.2g} device-hours" if todo else "nothing to submit: all is finished")
     return Cost(lines, len(todo), hours)
 
 
 def start(store: Store, request: Request, grid: Grid, cluster: str, runtime: Runtime, command: str, yes: bool) -> None:
-    """Submit what the request (its grid) lacks; UserError where Slurm refuses or nobody is there to be asked."""
+    """Submit the stages that the grid of a request lacks, after asking where that is much.
+
+    Raises:
+        UserError: Slurm refuses, or nobody is there to be asked.
+    """
     wanted = rounds.new(store, request, cluster, runtime, command)
     expected = cost(store, grid, cluster)
     print("\n".join(expected.lines))

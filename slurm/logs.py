@@ -19,7 +19,7 @@ from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store
 
 LINES, BYTES = 100, 65_536
-"""of the end of a file that are shown"""
+"""how much of the end of a file is shown"""
 POLL_SECONDS, ASK_SECONDS = 0.5, 5.0
 SHOWN_FIRST: tuple[Word, ...] = ("failed", "lost", "running", "requeued")
 CLOSEST = 5
@@ -38,13 +38,18 @@ class Attempt:
 
 
 def find(store: Store, target: str, name: str | None = None, kind: str | None = None) -> Attempt:
-    """The newest job of a stage, or of the stage of a cell that failed, else that runs, else of the last that ran.
+    """Find the newest job of a stage; of a cell, of its stage that failed, else that runs, else that ran last.
 
-    target: name of a cell or a part of one, id of a cell, of a stage or of a job. name: the sweep, by default the
-    latest one that knows the target. UserError: nothing is called so, or several cells.
+    Args:
+        target: name of a cell or a part of it, or the id of a cell, a stage or a job.
+        name: the sweep, by default the latest one that knows the target.
+        kind: which stage of the cell.
+
+    Raises:
+        UserError: nothing is called so, or several cells are.
     """
     registered = records.jobs(store)
-    sweeps = [records.read(store, each) for each in ([name] if name else reversed(records.names(store)))]
+    sweeps = [records.read(store, title) for title in ([name] if name else reversed(records.names(store)))]
     if target not in registered:
         for stage, jobs in registered.items():
             for job in jobs:
@@ -53,17 +58,17 @@ def find(store: Store, target: str, name: str | None = None, kind: str | None = 
     for sweep in sweeps:
         if target in sweep.stages or target == sweep.last:
             return _newest(registered, sweeps, target, _word(store, [sweep], target))
-        if found := _cells(sweep, target):
-            return _of_cell(store, sweep, _only(found, target), kind, registered)
+        if cells := _cells(sweep, target):
+            return _of_cell(store, sweep, _only(cells, target), kind, registered)
     names = [cell.name for sweep in sweeps for cell in sweep.cells.values()]
     close = difflib.get_close_matches(target, names, CLOSEST, 0.4)
-    place = f"sweep {name}" if name else f"any sweep in {store.root}"
+    where = f"sweep {name}" if name else f"any sweep in {store.root}"
     remedy = f"did you mean {', '.join(dict.fromkeys(close))}?" if close else "see `tokenbridge status --all`"
-    raise UserError(f"{target} is no cell, stage or job of {place}; {remedy}")
+    raise UserError(f"{target} is no cell, stage or job of {where}; {remedy}")
 
 
 def _cells(sweep: Sweep, target: str) -> list[CellStages]:
-    """Exact names and ids before parts of names."""
+    """Cells that the target names: by id, by exact name, else by a part of the name."""
     if target in sweep.cells:
         return [sweep.cells[target]]
     cells = list(sweep.cells.values())
@@ -72,10 +77,10 @@ def _cells(sweep: Sweep, target: str) -> list[CellStages]:
     ]
 
 
-def _only(found: Sequence[CellStages], target: str) -> CellStages:
-    if len(found) == 1:
-        return found[0]
-    names = [cell.name for cell in found]
+def _only(cells: Sequence[CellStages], target: str) -> CellStages:
+    if len(cells) == 1:
+        return cells[0]
+    names = [cell.name for cell in cells]
     more = f" and {len(names) - CLOSEST} more" if len(names) > CLOSEST else ""
     raise UserError(f"{target} is part of {len(names)} names ({', '.join(names[:CLOSEST])}{more}); give one of them")
 
@@ -87,10 +92,10 @@ def _of_cell(
         raise UserError(f"--stage={kind} is no stage of {cell.name}; it has {', '.join(cell.stages)}")
     states = status.look(store, sweep).of(cell)
     if kind is None:
-        known = [kind for kind, id in cell.stages.items() if id in registered] or list(cell.stages)
-        first = [kind for word in SHOWN_FIRST for kind in known if states[kind].word == word]
-        began = [kind for kind in known if states[kind].word == "finished"]
-        kind = (first or began[-1:] or known)[0]
+        submitted = [kind for kind, id in cell.stages.items() if id in registered] or list(cell.stages)
+        first = [kind for word in SHOWN_FIRST for kind in submitted if states[kind].word == word]
+        began = [kind for kind in submitted if states[kind].word == "finished"]
+        kind = (first or began[-1:] or submitted)[0]
     state = states[kind]
     return _newest(registered, [sweep], cell.stages[kind], f"{state.word}{state.detail and f' ({state.detail})'}")
 
@@ -101,8 +106,8 @@ def _newest(registered: dict[str, list[Job]], sweeps: Sequence[Sweep], stage: st
 
 def _label(sweeps: Sequence[Sweep], stage: str) -> str:
     for sweep in sweeps:
-        if found := status.with_last(sweep).get(stage):
-            return str(found)
+        if planned := status.with_last(sweep).get(stage):
+            return str(planned)
     return stage
 
 
@@ -142,7 +147,7 @@ def _files(store: Store, job: Job) -> list[Path]:
 
 
 def _end(path: Path) -> tuple[str, int]:
-    """The last lines of a file, of progress bars what they showed last, and the size of the file."""
+    """The last lines of a file, of progress bars only their last state; and the size of the file in bytes."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -186,7 +191,7 @@ def follow(store: Store, attempt: Attempt, read: dict[Path, int], write: Write) 
 
 
 def ended(store: Store, attempt: Attempt) -> bool:
-    """Whether the job will write no more; one that was requeued goes on."""
+    """True where the job will write no more; a requeued one goes on."""
     if attempt.job is None:
         return True
     tasks, silent = status.ask([attempt.job])

@@ -35,7 +35,7 @@ OURS = ("array", "dependency", "output", "error", "job-name", "open-mode", "kill
 
 
 class Resources(Config):
-    """Of one job: a stage, or one task of an array of them."""
+    """Resources of one job: of a stage, or of one task of an array of stages."""
 
     partition: str | None = None
     account: str | None = None
@@ -44,7 +44,7 @@ class Resources(Config):
     """features that a node must have, such as a100|h100"""
     nodes: int = Field(default=1, ge=1)
     processes: int = Field(default=1, ge=1)
-    """on each node; with GPUs, one a GPU. More than one in all: training shares its batch among them, sampling its
+    """on each node; with GPUs, one per GPU. More than one in all: training shares its batch among them, sampling its
     images"""
     gpus: int = Field(default=0, ge=0)
     """on each node"""
@@ -81,7 +81,7 @@ class Resources(Config):
 
     @property
     def devices(self) -> int:
-        """What device-hours count: GPUs, or processes where there are none."""
+        """Number of devices that device-hours count: GPUs, or processes where there are none."""
         return self.nodes * self.gpus or self.ranks
 
     @property
@@ -172,7 +172,7 @@ class Cluster:
 
     @property
     def lasting(self) -> str:
-        """What finds it again from another folder, by the snapshot of the code if it is a part of that."""
+        """Path that finds the file from another folder: within the snapshot of the code where it is part of that."""
         return self.path.stem if self.path.parent == SHIPPED else str(self.path)
 
     def of(self, kind: str) -> Resources:

@@ -49,7 +49,7 @@ class RoundJob:
     sweep: str
 
     def checkpoint(self) -> DelayedSubmission:
-        """What submitit runs after a requeue: the same, from the beginning."""
+        """Submitit runs the same again after a requeue, from the beginning."""
         return DelayedSubmission(self)
 
     def __call__(self) -> None:
@@ -93,32 +93,34 @@ def advance(store: Store, wanted: Sweep, only: Iterable[str] | None = None) -> l
     only: leave out what these stages do not need and what does not need them. Returns the jobs that were submitted.
     UserError: what Slurm said; the sweep is then as it was.
     """
-    found = of(store, request_of(wanted).grid(), wanted.round)
-    jobs = hand_over(store, wanted, found, only)
+    cells_of_round = of(store, request_of(wanted).grid(), wanted.round)
+    jobs = hand_over(store, wanted, cells_of_round, only)
     return end(store, wanted.name, only) if jobs is None else jobs
 
 
-def hand_over(store: Store, wanted: Sweep, found: Round, only: Iterable[str] | None = None) -> list[sweep.Job] | None:
+def hand_over(
+    store: Store, wanted: Sweep, submitted: Round, only: Iterable[str] | None = None
+) -> list[sweep.Job] | None:
     """The jobs that a round is submitted as: none where all its stages are queued already, None where all are there."""
     store = Store(store.root.resolve())  # jobs may start in another folder
     cluster, runtime = resources.read(wanted.cluster), build(Runtime, wanted.runtime)
     submission = submit.Submission(store, wanted.name, cluster, runtime)
 
     def write(code: str) -> None:
-        record(store, found.cells, EXPERIMENT, wanted.name)
-        sweep.write(store, replace(wanted, cells=_joined(wanted, found), done=False, code=code))
+        record(store, submitted.cells, EXPERIMENT, wanted.name)
+        sweep.write(store, replace(wanted, cells=_joined(wanted, submitted), done=False, code=code))
 
-    stages = found.stages() if only is None else submit.related(only, found.stages())
+    stages = submitted.stages() if only is None else submit.related(only, submitted.stages())
     under_way = submission.submit(stages, RoundJob(store, wanted.name), write)
     return submission.jobs if under_way else None
 
 
-def resubmit(store: Store, known: Sweep, stages: Iterable[str]) -> list[sweep.Job]:
+def resubmit(store: Store, before: Sweep, stages: Iterable[str]) -> list[sweep.Job]:
     """Submit stages of a sweep again, and with them what is missing for them and what needs them.
 
     From the first round: a row that its search was missing for comes in the second once that is there.
     """
-    return advance(store, replace(known, round=1), list(stages))
+    return advance(store, replace(before, round=1), list(stages))
 
 
 def end(store: Store, name: str, only: Iterable[str] | None = None) -> list[sweep.Job]:
@@ -138,13 +140,13 @@ def end(store: Store, name: str, only: Iterable[str] | None = None) -> list[swee
     return []
 
 
-def request_of(known: Sweep) -> Request:
-    return build(Request, known.request)
+def request_of(wanted: Sweep) -> Request:
+    return build(Request, wanted.request)
 
 
-def _joined(known: Sweep, found: Round) -> dict[str, CellStages]:
-    cells = dict(known.cells)
-    for cell in [*found.cells, *found.ahead]:
+def _joined(wanted: Sweep, submitted: Round) -> dict[str, CellStages]:
+    cells = dict(wanted.cells)
+    for cell in [*submitted.cells, *submitted.ahead]:
         stages = {stage.kind.name: stage.id for stage in cell.stages()}
         before = cells.get(cell.id)
         cells[cell.id] = CellStages(before.name, before.stages | stages) if before else CellStages(cell.name, stages)

@@ -38,7 +38,7 @@ _JOB = re.compile(r"\d+(_\d+)?")
 
 
 def unavailable() -> str | None:
-    """None when Slurm answers, else in one line why not."""
+    """Say in one line why Slurm does not answer; None where it does."""
     if missing := [program for program in ("sbatch", "squeue", "scontrol") if shutil.which(program) is None]:
         return f"{', '.join(missing)} not found on PATH: this machine has no Slurm client"
     try:
@@ -49,10 +49,15 @@ def unavailable() -> str | None:
 
 
 def queue(jobs: Iterable[str] | None = None, users: Iterable[str] = ()) -> dict[str, Task]:
-    """Jobs of these users (this one, unless told) that wait, run or ended within MinJobAge seconds, by id.
+    """Ask squeue for jobs that wait, run or ended within MinJobAge seconds.
 
-    jobs: only these. Always asks for all and filters: a thousand ids make too long a command line, and one unknown
-    among them an error.
+    Args:
+        jobs: ids to keep, all by default. squeue is asked for all and filtered: a thousand ids make too long a command
+            line, and one unknown id among them is an error.
+        users: whose jobs, by default this user's.
+
+    Returns:
+        Tasks by job id.
     """
     columns = ",".join(f"{name}:{width}" for name, width in COLUMNS.items())
     whose = ",".join(sorted({*users} or {getpass.getuser()}))
@@ -61,8 +66,8 @@ def queue(jobs: Iterable[str] | None = None, users: Iterable[str] = ()) -> dict[
 
 
 def history(jobs: Iterable[str]) -> dict[str, Task]:
-    """What accounting knows of jobs, by id: their last attempt. Empty without accounting."""
-    jobs, found = list(jobs), {}
+    """Ask accounting for the last attempt of these jobs; tasks by job id, none without accounting."""
+    jobs, tasks = list(jobs), {}
     arrays = sorted({_checked(job).split("_")[0] for job in jobs}, key=int)
     for start in range(0, len(arrays), AT_ONCE):
         # given ids and no start time, sacct looks at all times
@@ -73,12 +78,15 @@ def history(jobs: Iterable[str]) -> dict[str, Task]:
             if "accounting storage is disabled" in str(error):
                 return {}
             raise
-        found |= parse_history(text)
-    return _wanted(found, jobs)
+        tasks |= parse_history(text)
+    return _wanted(tasks, jobs)
 
 
 def cancel(jobs: Iterable[str]) -> None:
-    """Ended jobs are passed over. Tasks of submitit ignore SIGTERM: they end when Slurm kills them, KillWait later."""
+    """Cancel jobs; those that have ended are passed over.
+
+    Tasks of submitit ignore SIGTERM: they end when Slurm kills them, KillWait later.
+    """
     jobs = [_checked(job) for job in jobs]
     if tasks := "".join(f"hold {job}\n" for job in jobs if "_" in job):
         with suppress(UserError):  # those that run or have ended cannot be held; the others get records of their own
@@ -88,10 +96,10 @@ def cancel(jobs: Iterable[str]) -> None:
 
 
 def depend(waits: Mapping[str, Iterable[str]]) -> None:
-    """Each pending job or array task starts once all that it waits for have completed; nothing means at once.
+    """Let each pending job or array task start once all jobs that it waits for have completed, or at once for none.
 
-    Replaces what was there before. Name every task of an array, also with nothing, so that each has its own record.
-    Hold the jobs meanwhile (sbatch --hold, then release), or they may have started.
+    This replaces what was there before. Name every task of an array, also with nothing, so that each has its own
+    record. Hold the jobs meanwhile (sbatch --hold, then release), or they may have started.
     """
     lines = []
     for job, others in waits.items():
@@ -102,18 +110,18 @@ def depend(waits: Mapping[str, Iterable[str]]) -> None:
 
 
 def release(jobs: Iterable[str]) -> None:
-    """Lets held jobs start; of an array all tasks, even when only one is named."""
+    """Let held jobs start; of an array all tasks start, even when only one is named."""
     if whole := dict.fromkeys(_checked(job).split("_")[0] for job in jobs):
         _ask("scontrol", stdin="".join(f"release {job}\n" for job in whole))
 
 
 def array_limit() -> int:
-    """Most tasks of an array (MaxArraySize, which is one more than the largest index)."""
+    """Largest number of tasks of an array (MaxArraySize, which is one more than the largest index)."""
     return int(_config().get("MaxArraySize", 1001))
 
 
 def most_jobs() -> int:
-    """Jobs that slurmctld holds at a time (MaxJobCount)."""
+    """Number of jobs that slurmctld holds at a time (MaxJobCount)."""
     return int(_config().get("MaxJobCount", 10_000))
 
 
@@ -124,7 +132,7 @@ def _config() -> dict[str, str]:
 
 
 def _ask(*words: str, stdin: str | None = None, timeout: float = 120) -> str:
-    """Standard output. UserError with the program's own words when it fails or does not answer."""
+    """Run a program of Slurm and return its output; UserError with its own words where it fails or does not answer."""
     environment = os.environ | {"SLURM_TIME_FORMAT": "%s"}  # no time zones, no change of the clock
     try:
         done = subprocess.run(
@@ -146,8 +154,8 @@ def _checked(job: str) -> str:
     return job
 
 
-def _wanted(found: dict[str, Task], jobs: Iterable[str] | None) -> dict[str, Task]:
-    return found if jobs is None else {job: found[job] for job in jobs if job in found}
+def _wanted(tasks: dict[str, Task], jobs: Iterable[str] | None) -> dict[str, Task]:
+    return tasks if jobs is None else {job: tasks[job] for job in jobs if job in tasks}
 
 
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
@@ -160,7 +168,7 @@ _LIMIT = re.compile(r"(\d+-)?\d+(:\d+){0,2}")
 
 @dataclass(frozen=True)
 class Task:
-    """What Slurm says of one job or array task."""
+    """One job or array task as Slurm describes it."""
 
     state: str
     """Slurm's word: PENDING, RUNNING, COMPLETED, FAILED, TIMEOUT, NODE_FAIL, OUT_OF_MEMORY, CANCELLED, PREEMPTED ..."""
@@ -189,23 +197,23 @@ class Task:
 
     @property
     def running(self) -> bool:
-        """Has its nodes, or is just leaving them."""
+        """True while it has its nodes or is just leaving them."""
         return self.state in RUNNING
 
     @property
     def live(self) -> bool:
-        """Has not ended for good."""
+        """True until it has ended for good."""
         return self.waiting or self.running
 
     @property
     def over(self) -> bool:
-        """Whether a job that Slurm still lists has ended for good: it may be about to come back to the queue."""
+        """True where a job that Slurm still lists has ended for good and will not come back to the queue."""
         returns = self.state in RETURNING and time.time() - (self.ended or 0) < RETURNING_SECONDS
         return not (self.live or returns)
 
     @property
     def ending(self) -> str:
-        """FAILED, exit code 1 or FAILED, signal 9."""
+        """How the job ended: `FAILED, exit code 1` or `FAILED, signal 9`."""
         code, _, number = self.exit.partition(":")
         if number not in ("", "0"):
             return f"{self.state}, signal {number}"
@@ -213,7 +221,7 @@ class Task:
 
     @property
     def canceller(self) -> str:
-        """Of a cancelled job: by anna."""
+        """Who cancelled the job, such as `by anna`."""
         user = self.reason.removeprefix("by uid ")
         if not user.isdigit():
             return "by a user"
@@ -233,15 +241,15 @@ RECORD = "JobID,State,Reason,NodeList,Submit,Start,End,TimelimitRaw,ExitCode"
 
 
 def parse_queue(text: str) -> dict[str, Task]:
-    """squeue's table of COLUMNS, each as wide as told."""
-    found = {}
+    """Read squeue's table of COLUMNS, each column as wide as given there; tasks by job id."""
+    tasks = {}
     for line in text.splitlines():
         cells, start = {}, 0
         for name, width in COLUMNS.items():
             cells[name], start = line[start : start + width].strip(), start + width
         status = int(cells["exit_code"] or 0)
         reason, dependency = cells["Reason"], cells["Dependency"]
-        found[cells["JobArrayID"]] = Task(
+        tasks[cells["JobArrayID"]] = Task(
             state=cells["State"],
             reason="" if reason == "None" else reason,
             node=cells["NodeList"],
@@ -253,12 +261,15 @@ def parse_queue(text: str) -> dict[str, Task]:
             restarts=int(cells["RestartCnt"] or 0),
             dependency="" if dependency == "(null)" else dependency,
         )
-    return found
+    return tasks
 
 
 def parse_history(text: str) -> dict[str, Task]:
-    """sacct's lines of RECORD between bars. A requeued job that has not started again is one that waits."""
-    found = {}
+    """Read sacct's lines of RECORD, separated by bars; tasks by job id.
+
+    A requeued job that has not started again is one that waits.
+    """
+    tasks = {}
     for line in text.splitlines():
         job, state, reason, node, submitted, started, ended, minutes, code = line.split("|")
         state, _, who = state.partition(" ")  # CANCELLED by 1000
@@ -266,7 +277,7 @@ def parse_history(text: str) -> dict[str, Task]:
             reason = who.replace("by", "by uid")
         elif not who:
             reason = ""  # why it had waited once, which stays there
-        found[job] = Task(
+        tasks[job] = Task(
             state="PENDING" if state == "REQUEUED" else state,
             reason=reason,
             node="" if node == "None assigned" else node,
@@ -276,11 +287,14 @@ def parse_history(text: str) -> dict[str, Task]:
             limit=float(minutes) * 60 if minutes.isdigit() else None,
             exit=code,
         )
-    return found
+    return tasks
 
 
 def seconds(limit: str) -> float | None:
-    """Of a time limit in one of Slurm's forms: 90 (minutes), 30:00, 2:00:00, 1-12, 1-12:00, 1-12:00:00; else None."""
+    """Seconds of a time limit in one of Slurm's forms, else None.
+
+    The forms are 90 (minutes), 30:00, 2:00:00, 1-12, 1-12:00 and 1-12:00:00.
+    """
     if not _LIMIT.fullmatch(limit):
         return None
     days, dash, rest = limit.rpartition("-")
@@ -292,7 +306,7 @@ def seconds(limit: str) -> float | None:
 
 
 def said(text: str) -> str:
-    """What a program of Slurm complained of, as one line: its last two different lines without their prefixes."""
+    """The complaint of a program of Slurm as one line: its last two different lines without their prefixes."""
     lines = [re.sub(r"^(\w+: |slurm_\w+ )?((error|fatal): )?", "", line.strip()) for line in text.splitlines()]
     return "; ".join(list(dict.fromkeys(line for line in lines if line))[-2:])
 

@@ -42,12 +42,12 @@ class StateRow:
     label: str
     states: Mapping[str, State]
     single: bool = True
-    """percent and a note are those of one cell"""
+    """one cell, so that percent and a note can be shown"""
 
 
 @dataclass
 class StateTable:
-    """Rows with one column a kind of stage."""
+    """Rows of states with one column per kind of stage."""
 
     kinds: Sequence[str]
     size: Size
@@ -87,7 +87,7 @@ def mark_of(state: State, single: bool) -> str:
 
 
 def note_of(states: Iterable[State]) -> str:
-    """What there is to say of the one stage of a cell that is under way."""
+    """The progress of the one stage of a cell that is under way, or why it is back in the queue."""
     for state in states:
         if state.word == "running" and state.at:
             return f"step {state.at.step}/{state.at.steps}, {time_text(state.at.seconds)} left"
@@ -147,7 +147,7 @@ def header(status: SweepStatus, left: tuple[float, int] | None) -> list[str]:
         about.append(f"round {sweep.round} of {sweep.rounds}")
     if left:
         about.append(f"about {time_text(left[0])} left with {count(left[1], 'job')} at a time")
-    found = [
+    lines = [
         f"{sweep.name}: {count(len(sweep.cells), 'cell')}: {_counts(status.cells)}",
         f"{count(sum(status.counts.values()), 'stage')}: {_counts(status.counts)}",
         "; ".join(about),
@@ -157,14 +157,14 @@ def header(status: SweepStatus, left: tuple[float, int] | None) -> list[str]:
         if state.word == "queued" and state.detail:
             reasons[state.detail] = reasons.get(state.detail, 0) + 1
     if reasons:
-        found.append("queued because of " + ", ".join(f"{reason} ({number})" for reason, number in reasons.items()))
+        lines.append("queued because of " + ", ".join(f"{reason} ({number})" for reason, number in reasons.items()))
     if status.last.word in LIVE and not status.counts.keys() & {*LIVE}:
-        found.append(f"the job that ends the round is {status.last.word}: it submits the next one, or fills MLflow")
+        lines.append(f"the job that ends the round is {status.last.word}: it submits the next one, or fills MLflow")
     if status.discarded:
-        found.append(f"{count(status.discarded, 'result')} came twice and the later discarded: Slurm ran the job twice")
+        lines.append(f"{count(status.discarded, 'result')} came twice and the later discarded: Slurm ran the job twice")
     if status.silent:
-        found.append(f"by folders and what the jobs said, without Slurm: {status.silent}")
-    return found
+        lines.append(f"by folders and what the jobs said, without Slurm: {status.silent}")
+    return lines
 
 
 def _counts(counts: Mapping[Word, int]) -> str:
@@ -215,20 +215,20 @@ def problems(status: SweepStatus) -> list[str]:
         kind = "" if state.word == "cancelled" else status.stages[id].kind
         if not state.cause:
             causes.setdefault((kind, state.word, state.detail), []).append(id)
-    found: list[str] = []
+    lines: list[str] = []
     shown = sorted(causes.items(), key=lambda item: ORDER.index(status.states[item[1][0]].word))
     for (_, word, detail), ids in shown[:MOST_PROBLEMS]:
         more = f" and {count(len(ids) - 1, 'more stage')}" if ids[1:] else ""
-        found.append(f"{word}: {status.stages[ids[0]]}{more}{_missing(status, ids)}: {detail}")
+        lines.append(f"{word}: {status.stages[ids[0]]}{more}{_missing(status, ids)}: {detail}")
         if word != "cancelled":
             stage = status.stages[ids[0]]
             target = ids[0] if stage.kind == "next" else f"{shlex.quote(stage.cell)} --stage {stage.kind}"
-            found.append(f"    tokenbridge logs {target} --sweep {status.sweep.name}")
+            lines.append(f"    tokenbridge logs {target} --sweep {status.sweep.name}")
     if shown[MOST_PROBLEMS:]:
-        found.append(f"and {count(len(shown) - MOST_PROBLEMS, 'more cause')}; --json lists all")
-    if found:
-        found.append(f"tokenbridge retry {status.sweep.name} submits again what failed, was cancelled or is lost")
-    return found
+        lines.append(f"and {count(len(shown) - MOST_PROBLEMS, 'more cause')}; --json lists all")
+    if lines:
+        lines.append(f"tokenbridge retry {status.sweep.name} submits again what failed, was cancelled or is lost")
+    return lines
 
 
 def _missing(status: SweepStatus, ids: Sequence[str]) -> str:

@@ -74,7 +74,7 @@ class State:
 
 
 def finished_stages(store: Store) -> set[str]:
-    """Of all sweeps: one look at the folder instead of one for each stage. A stage's folder appears whole."""
+    """Ids of all finished stages, by one look at their folder: a stage's folder appears only when it is whole."""
     return {name for name in _names(store.root / "stages") if not name.endswith(".partial")}
 
 
@@ -107,7 +107,7 @@ def stage_states(
 
 
 class _Look:
-    """One look at all stages."""
+    """One look at all stages: what is read once for them, and the states so far."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class _Look:
         self.states: dict[str, State] = {}
 
     def _newest(self, jobs: Sequence[Job]) -> Job:
-        """The last one, but rather one that Slurm still has."""
+        """The job that counts: one that Slurm still has, else the last."""
         return next((job for job in reversed(jobs) if self.tasks and job.job in self.tasks), jobs[-1])
 
     def unknown(self) -> list[str]:
@@ -137,9 +137,9 @@ class _Look:
         return task is None or (task.state == "CANCELLED" and not task.reason)  # only accounting knows by whom
 
     def _record(self, job: Job) -> Task | None:
-        """Of a job that has ended. What accounting still calls running or waiting has been lost on the way."""
-        known, past = (self.tasks or {}).get(job.job), self.past.get(job.job)
-        return past if past and past.over and (known is None or known.state == past.state) else known
+        """Slurm's record of an ended job. What accounting still calls running or waiting was lost on the way."""
+        queued, past = (self.tasks or {}).get(job.job), self.past.get(job.job)
+        return past if past and past.over and (queued is None or queued.state == past.state) else queued
 
     def _queued(self, job: Job) -> Task | None:
         task = (self.tasks or {}).get(job.job)
@@ -182,7 +182,7 @@ class _Look:
         return State("running", "", job.job, at=training(self.store, id))
 
     def _gone(self, id: str, job: Job) -> State:
-        """Slurm no longer has the job: why did it end?"""
+        """The state of a stage whose job Slurm no longer has: why did it end?"""
         said = self._said(id, job)
         event = said.get("event")
         if event == "finished" and self.stages[id].kind == "next":
@@ -208,7 +208,7 @@ class _Look:
         return State("failed", f"{DEATHS.get(how) or f'ended without a word ({task.ending})'}{kept}", job.job)
 
     def _by_word(self, id: str, job: Job) -> State:
-        """Without Slurm."""
+        """The state by what the job itself said, where no Slurm can be asked."""
         said = self._said(id, job)
         event = said.get("event")
         if event == "started":
@@ -253,7 +253,7 @@ def _last_word(said: Mapping[str, Any], job: Job) -> State:
 ORDER: tuple[Word, ...] = (
     "failed", "lost", "cancelled", "running", "requeued", "queued", "blocked", "waiting", "finished",
 )  # fmt: skip
-"""a cell is called what comes first among its stages"""
+"""a cell has the state that comes first among those of its stages"""
 LIVE: tuple[Word, ...] = ("running", "requeued", "queued", "blocked")
 REUSED_SECONDS = 60.0  # by which a job can seem to be submitted after its record: clocks differ
 MEASURED = 5  # finished stages of a kind that are asked how long they took
@@ -270,7 +270,7 @@ class SweepStatus:
     silent: str
     """why Slurm could not be asked; empty where it was"""
     discarded: int
-    """results that came twice, since Slurm ran a job twice"""
+    """number of results that came twice, since Slurm ran a job twice"""
 
     def of(self, cell: CellStages) -> dict[str, State]:
         return {kind: self.states[id] for kind, id in cell.stages.items()}
@@ -304,7 +304,7 @@ class SweepStatus:
         return [id for id, state in self.states.items() if state.word in words]
 
     def lacking(self) -> list[str]:
-        """What is broken and, where nothing is under way any more, what was never submitted."""
+        """Ids of broken stages and, where nothing is under way any more, of those that were never submitted."""
         return self.broken(BROKEN if self.exit_code == EXIT_UNDER_WAY else (*BROKEN, "waiting"))
 
     def json(self) -> dict[str, Any]:
@@ -331,24 +331,24 @@ class SweepStatus:
 
 
 def _state(state: State) -> dict[str, Any]:
-    found: dict[str, Any] = {"state": state.word, "detail": state.detail, "job": state.job}
+    values: dict[str, Any] = {"state": state.word, "detail": state.detail, "job": state.job}
     if state.cause:
-        found["cause"] = state.cause
+        values["cause"] = state.cause
     if state.at:
         at = state.at
-        found |= {"step": at.step, "steps": at.steps, "loss": at.loss, "seconds_left": at.seconds}
-    return found
+        values |= {"step": at.step, "steps": at.steps, "loss": at.loss, "seconds_left": at.seconds}
+    return values
 
 
 def planned(cells: Iterable[CellStages]) -> dict[str, Planned]:
     """Stages by id, each once and after its inputs, named after the first cell that has it."""
-    found: dict[str, Planned] = {}
+    stages: dict[str, Planned] = {}
     for cell in cells:
         for kind, id in cell.stages.items():
-            if id not in found:
+            if id not in stages:
                 needs = STAGES[kind].needs if kind in STAGES else ()
-                found[id] = Planned(kind, cell.name, tuple(cell.stages[k] for k in needs if k in cell.stages))
-    return found
+                stages[id] = Planned(kind, cell.name, tuple(cell.stages[k] for k in needs if k in cell.stages))
+    return stages
 
 
 def with_last(sweep: Sweep) -> dict[str, Planned]:
@@ -362,37 +362,37 @@ def look(store: Store, sweep: Sweep) -> SweepStatus:
 
 
 def looks(store: Store, sweeps: Sequence[Sweep]) -> list[SweepStatus]:
-    """One squeue and at most one sacct for all of them."""
-    of_each = [with_last(sweep) for sweep in sweeps]
-    stages = {id: stage for each in of_each for id, stage in each.items()}
+    """The status of several sweeps, by one squeue and at most one sacct for all of them."""
+    by_sweep = [with_last(sweep) for sweep in sweeps]
+    all_stages = {id: stage for stages in by_sweep for id, stage in stages.items()}
     registered = records.jobs(store)
-    jobs = {id: registered[id] for id in stages if id in registered}
+    jobs = {id: registered[id] for id in all_stages if id in registered}
     finished = finished_stages(store)
     over = finished | {sweep.last for sweep in sweeps if sweep.done}
-    left = [job for id, found in jobs.items() if id not in over for job in found]
+    left = [job for id, attempts in jobs.items() if id not in over for job in attempts]
     tasks, silent = ask(left)
-    states = stage_states(store, stages, jobs, tasks, _history)
+    states = stage_states(store, all_stages, jobs, tasks, _history)
     twice = Counter(records.discarded(store))
     statuses = []
-    for sweep, own in zip(sweeps, of_each, strict=True):
-        found = {id: states[id] for id in own}
+    for sweep, stages in zip(sweeps, by_sweep, strict=True):
+        of_sweep = {id: states[id] for id in stages}
         if sweep.done:  # maybe without a job, where all stages were there
-            found[sweep.last] = State("finished")
-        statuses.append(SweepStatus(sweep, own, found, silent, sum(twice[id] for id in own)))
+            of_sweep[sweep.last] = State("finished")
+        statuses.append(SweepStatus(sweep, stages, of_sweep, silent, sum(twice[id] for id in stages)))
     return statuses
 
 
 def ask(jobs: Sequence[Job]) -> tuple[dict[str, scheduler.Task] | None, str]:
-    """What Slurm has of these jobs in its queue; None and the reason where it does not answer."""
+    """Slurm's tasks of these jobs that are in its queue, by job; None and the reason where it does not answer."""
     if not jobs:
         return {}, ""
     if reason := scheduler.unavailable():
         return None, reason
     try:
-        found = scheduler.queue([job.job for job in jobs], {job.user for job in jobs})
+        tasks = scheduler.queue([job.job for job in jobs], {job.user for job in jobs})
     except UserError as error:
         return None, str(error)
-    return {job.job: found[job.job] for job in jobs if job.job in found and _same(job, found[job.job])}, ""
+    return {job.job: tasks[job.job] for job in jobs if job.job in tasks and _same(job, tasks[job.job])}, ""
 
 
 def _same(job: Job, task: scheduler.Task) -> bool:
@@ -407,9 +407,9 @@ def _history(jobs: Sequence[str]) -> Mapping[str, scheduler.Task]:
 
 
 def seconds_left(store: Store, status: SweepStatus) -> tuple[float, int] | None:
-    """Seconds to the end of what was submitted, and the jobs at a time that they are for; None where nothing tells.
+    """Estimate the seconds until the submitted stages end, and with how many jobs at a time; None where nothing tells.
 
-    By the median of some finished stages of each kind, for a training also by those under way.
+    The estimate takes the median of some finished stages per kind, and for a training also of those under way.
     """
     left = {id: state for id, state in status.states.items() if state.word in LIVE and id != status.sweep.last}
     kinds = {status.stages[id].kind for id in left}
@@ -418,8 +418,8 @@ def seconds_left(store: Store, status: SweepStatus) -> tuple[float, int] | None:
         return None
     ahead: dict[str, float] = {}
     for id, state in left.items():  # inputs come before what needs them
-        own = state.at.seconds if state.at else rates[status.stages[id].kind]
-        ahead[id] = own + max((ahead.get(needed, 0.0) for needed in status.stages[id].inputs), default=0.0)
+        seconds = state.at.seconds if state.at else rates[status.stages[id].kind]
+        ahead[id] = seconds + max((ahead.get(needed, 0.0) for needed in status.stages[id].inputs), default=0.0)
     at_once = max(1, sum(state.word == "running" for state in left.values()))
     work = sum(state.at.seconds if state.at else rates[status.stages[id].kind] for id, state in left.items())
     return max(work / at_once, *ahead.values()), at_once
@@ -438,6 +438,6 @@ def _rate(store: Store, status: SweepStatus, kind: str) -> float | None:
 
 
 def columns(sweep: Sweep) -> list[str]:
-    """Kinds of stages, in an order in which they can run."""
-    found = {kind for cell in sweep.cells.values() for kind in cell.stages}
-    return [kind for kind in STAGES if kind in found] + sorted(found - set(STAGES))
+    """Kinds of stages of a sweep, in an order in which they can run: a column each."""
+    kinds = {kind for cell in sweep.cells.values() for kind in cell.stages}
+    return [kind for kind in STAGES if kind in kinds] + sorted(kinds - set(STAGES))

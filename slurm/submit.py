@@ -39,9 +39,9 @@ def unfinished(store: Store, stages: Mapping[str, Stage]) -> dict[str, Stage]:
 
 
 def live(store: Store, ids: Iterable[str]) -> dict[str, str]:
-    """Stages that are in Slurm's hands, by whatever sweep: their jobs. The job that asks is as good as over."""
-    known = sweep.jobs(store)
-    last = {id: known[id][-1] for id in ids if id in known}
+    """Jobs by stage, of stages that any sweep has in Slurm's hands. The job that asks counts as over."""
+    registered = sweep.jobs(store)
+    last = {id: registered[id][-1] for id in ids if id in registered}
     tasks, silent = ask(list(last.values()))
     if tasks is None:
         raise UserError(silent)
@@ -63,11 +63,18 @@ class Submission:
     def submit(
         self, stages: Mapping[str, Stage], end: Callable[[], None], write: Callable[[str], None]
     ) -> dict[str, str]:
-        """Submit what is to run, and a job that ends the round; returns the stages in Slurm's hands and their jobs.
+        """Submit the stages that are not finished, and a job that ends the round.
 
-        stages: a whole graph, inputs before what needs them. end: what runs when none of them is left. write: what is
-        to be on disk before the first job runs; it gets the folder of the code. UserError: what Slurm said; nothing is
-        then submitted or written.
+        Args:
+            stages: a whole graph by id, inputs before what needs them.
+            end: called in a job of its own when no stage is left.
+            write: called with the folder of the code to leave the records that must be there before a job runs.
+
+        Returns:
+            Jobs by stage, of all that are in Slurm's hands now.
+
+        Raises:
+            UserError: what Slurm said; nothing is then submitted or written.
         """
         if reason := scheduler.unavailable():
             raise UserError(reason)
@@ -103,7 +110,7 @@ class Submission:
         self.time = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
     def _arrays(self, new: Mapping[str, Stage], running: dict[str, str]) -> None:
-        """Adds the new jobs to those that run."""
+        """Submit new stages as arrays, and add their jobs to those that run."""
         for array in arrays_of(new.values(), scheduler.array_limit()):
             ids = self._send(array.kind, [StageJob(self.store, stage, self.runtime) for stage in array.stages], {})
             waits = [awaited_jobs(stage, running) for stage in array.stages]
@@ -113,7 +120,7 @@ class Submission:
             scheduler.depend(dict(zip(ids, waits, strict=True)))
 
     def _end(self, call: Callable[[], None], running: dict[str, str]) -> None:
-        """The job that comes after all of the round, however they end; it takes the place of an earlier one."""
+        """Submit the job that runs after all stages of the round, however they end; it replaces an earlier one."""
         before = running.pop(self.last, None)
         after = {"dependency": "afterany:" + ":".join(whole_arrays(list(running.values())))}
         (id,) = self._send("next", [call], after)
@@ -123,7 +130,7 @@ class Submission:
             scheduler.cancel([before])
 
     def _send(self, kind: str, calls: Sequence[Any], more: Mapping[str, Any]) -> list[str]:
-        """Job ids of an array of calls, held."""
+        """Submit an array of calls, held, and return its job ids."""
         resources = self.cluster.of(kind)
         executor = AutoExecutor(
             folder=self.store.root / self.folder,
@@ -140,22 +147,26 @@ class Submission:
         return [job.job_id for job in jobs]
 
     def _parameters(self, kind: str, resources: Resources, more: Mapping[str, Any]) -> dict[str, Any]:
-        found = resources.parameters()
+        parameters = resources.parameters()
         # safe: else Python looks first in the folder of the submission, which may be the checkout
         code = f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(self.store.root / self.code))}"
-        found["slurm_setup"] = [*found.get("slurm_setup", ()), code]
-        found["slurm_additional_parameters"] = {**found.get("slurm_additional_parameters", {}), **HELD, **more}
-        return found | {"name": f"{self.name}-{kind}"}
+        parameters["slurm_setup"] = [*parameters.get("slurm_setup", ()), code]
+        parameters["slurm_additional_parameters"] = {
+            **parameters.get("slurm_additional_parameters", {}),
+            **HELD,
+            **more,
+        }
+        return parameters | {"name": f"{self.name}-{kind}"}
 
 
 @contextmanager
 def _outside_of_jobs() -> Iterator[None]:
     """sbatch takes options from the variables that Slurm sets in a job: the next round would inherit this job's."""
-    own = {key: os.environ.pop(key) for key in list(os.environ) if OWN.match(key)}
+    inherited = {key: os.environ.pop(key) for key in list(os.environ) if OWN.match(key)}
     try:
         yield
     finally:
-        os.environ.update(own)
+        os.environ.update(inherited)
 
 
 @dataclass(frozen=True)
@@ -167,28 +178,28 @@ class Array:
 
 
 def arrays_of(stages: Iterable[Stage], most: int) -> list[Array]:
-    """At most so many stages an array; what a stage needs is in an earlier one."""
-    found = []
+    """Stages as arrays of at most `most`, one kind each; the inputs of a stage are in an earlier array."""
+    arrays = []
     by_kind: dict[str, list[Stage]] = {kind: [] for kind in STAGES}  # in an order in which they can run
     for stage in stages:
         by_kind[stage.kind.name].append(stage)
     for kind, same in by_kind.items():
-        found += [Array(kind, tuple(same[first : first + most])) for first in range(0, len(same), most)]
-    return found
+        arrays += [Array(kind, tuple(same[first : first + most])) for first in range(0, len(same), most)]
+    return arrays
 
 
 def awaited_jobs(stage: Stage, jobs: Mapping[str, str]) -> list[str]:
-    """Jobs that a stage waits for: of those inputs that have one, in Slurm now or submitted with it."""
+    """Jobs of those inputs of a stage that have one, in Slurm now or submitted with it: it waits for them."""
     return [jobs[id] for _, id in stage.inputs if id in jobs]
 
 
 def related(ids: Iterable[str], stages: Mapping[str, Stage]) -> dict[str, Stage]:
     """These stages, all that they need and all that needs them, directly or through others."""
-    found = needing(ids, stages)
+    ids_kept = needing(ids, stages)
     for stage in reversed(list(stages.values())):
-        if stage.id in found:
-            found.update(id for _, id in stage.inputs)
-    return {id: stage for id, stage in stages.items() if id in found}
+        if stage.id in ids_kept:
+            ids_kept.update(id for _, id in stage.inputs)
+    return {id: stage for id, stage in stages.items() if id in ids_kept}
 
 
 def whole_arrays(jobs: Sequence[str]) -> list[str]:

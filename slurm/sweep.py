@@ -90,7 +90,7 @@ TAKEN = ("code", "events")  # folders beside those of the sweeps
 
 
 def ending(name: str) -> str:
-    """What the job that ends a round of a sweep is called where jobs are listed by stage."""
+    """The name of the job that ends a round of a sweep, where jobs are listed by stage."""
     return f"next-{name}"
 
 
@@ -99,17 +99,17 @@ def folder(store: Store, name: str = "") -> Path:
 
 
 def names(store: Store) -> list[str]:
-    """The oldest first."""
-    found = folder(store).glob("*/sweep.json")
-    return [path.parent.name for path in sorted(found, key=lambda path: read_json(path)["submitted"])]
+    """Names of the sweeps, the oldest first."""
+    paths = folder(store).glob("*/sweep.json")
+    return [path.parent.name for path in sorted(paths, key=lambda path: read_json(path)["submitted"])]
 
 
 def read(store: Store, name: str) -> Sweep:
-    """UserError where there is no such sweep."""
+    """Read the record of a sweep; UserError where there is none of this name."""
     path = folder(store, name) / "sweep.json"
     if not path.exists():
-        known = ", ".join(names(store)) or f"none yet in {store.root}"
-        raise UserError(f"{name} is no sweep; there is {known}")
+        existing = ", ".join(names(store)) or f"none yet in {store.root}"
+        raise UserError(f"{name} is no sweep; there is {existing}")
     values = read_json(path)
     try:
         cells = {id: CellStages(**cell) for id, cell in values.pop("cells").items()}
@@ -125,20 +125,20 @@ def write(store: Store, sweep: Sweep) -> None:
 
 
 def jobs(store: Store) -> dict[str, list[Job]]:
-    """By stage, the oldest first: the last is the one that counts."""
-    found: dict[str, list[Job]] = {}
+    """Registered jobs by stage, the oldest first: the last is the one that counts."""
+    by_stage: dict[str, list[Job]] = {}
     for line in _lines(folder(store) / "jobs.jsonl"):
-        found.setdefault(line["stage"], []).append(Job(**line))
-    return found
+        by_stage.setdefault(line["stage"], []).append(Job(**line))
+    return by_stage
 
 
 def register(store: Store, new: Iterable[Job]) -> None:
-    """Under the lock `submission`, so that nobody else submits the same stages meanwhile."""
+    """Register new jobs, under the lock `submission`, so that nobody else submits the same stages meanwhile."""
     _append(folder(store) / "jobs.jsonl", [asdict(job) for job in new])
 
 
 def events(store: Store, stage: str) -> list[dict[str, Any]]:
-    """What jobs said of a stage, the oldest first: event, time, job, host, restart and, of a failure, its error."""
+    """Events noted of a stage, the oldest first: event, time, job, host, restart and, of a failure, its error."""
     return _lines(_events(store, stage))
 
 
@@ -150,7 +150,7 @@ def note(store: Store, stage: str, event: Word, about: Mapping[str, Any]) -> Non
 
 
 def discarded(store: Store) -> list[str]:
-    """Stages that were made once more than needed, as often as they were."""
+    """Ids of stages that were made once more than needed, each as often as that happened."""
     return [line["stage"] for line in _lines(folder(store) / "discarded.jsonl")]
 
 
@@ -159,16 +159,16 @@ def _events(store: Store, stage: str) -> Path:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """What a kill has cut, or what is being written, is left out."""
+    """The JSON lines of a file; a line that a kill has cut, or that is being written, is left out."""
     try:
         lines = path.read_text().splitlines()
     except FileNotFoundError:
         return []
-    found = []
+    values = []
     for line in lines:
         with suppress(ValueError):
-            found.append(json.loads(line))
-    return found
+            values.append(json.loads(line))
+    return values
 
 
 def _append(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
