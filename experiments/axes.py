@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Any
 
 from tokenbridge.config import RunConfig, UserError
-from tokenbridge.overrides import plain, require_key, value_of
+from tokenbridge.overrides import plain, require_key, settings, value_of
 
 Point = dict[str, Any]
 """setting -> value; settings that are not in it are those of the base"""
@@ -84,27 +86,41 @@ def points(axes: Sequence[Axis], each: bool = False) -> list[Point]:
     return [dict(zip(keys, values, strict=True)) for values in product(*(axis.values for axis in axes))]
 
 
-def names(axes: Sequence[Axis], places: Sequence[Point]) -> list[str]:
+def names(axes: Sequence[Axis], points: Sequence[Point]) -> list[str]:
     """A short name of each point from what varies, numbers padded so that names sort: `b08-r3-d1-t0.9`."""
-    lasts = [axis.key.rpartition(".")[2] for axis in axes]
     parts: dict[str, dict[str, str]] = {}
-    for axis, last in zip(axes, lasts, strict=True):
-        # two sections may have a setting of one name: backbone.width and head.width
-        whole = axis.key.replace(".", "-") if lasts.count(last) > 1 else last
-        form = SHORT.get(axis.key, (whole, 1, 0))
-        seen = {plain(place[axis.key]): place[axis.key] for place in places if axis.key in place}
-        parts[axis.key] = {shown: _part(axis, value, *form) for shown, value in seen.items()}
-    return ["-".join(parts[axis.key][plain(place[axis.key])] for axis in axes if axis.key in place) for place in places]
+    for axis in axes:
+        values = {plain(point[axis.key]): point[axis.key] for point in points if axis.key in point}
+        form = SHORT.get(axis.key, (_word_of(axis.key), 1, 0))
+        parts[axis.key] = {text: _part(axis, value, *form) for text, value in values.items()}
+    return ["-".join(parts[axis.key][plain(point[axis.key])] for axis in axes if axis.key in point) for point in points]
+
+
+def run_name(base: str, changes: Mapping[str, Any]) -> str:
+    """The name of a run from its preset and the settings that differ from it: `digits-levels32-head-width48`."""
+    parts = [_part(Axis(key, (value,)), value, _word_of(key), 1, 0) for key, value in changes.items()]
+    return "-".join([base, *parts])
+
+
+def _word_of(key: str) -> str:
+    """The last word of a setting, or all of it where two sections share the word: backbone.width and head.width."""
+    word = key.rpartition(".")[2]
+    return key.replace(".", "-") if _last_words()[word] > 1 else word
+
+
+@cache
+def _last_words() -> Counter[str]:
+    return Counter(key.rpartition(".")[2] for key in settings(RunConfig))
 
 
 def _part(axis: Axis, value: Any, letters: str, digits: int, decimals: int) -> str:
     if not _number(value):
         word = re.sub(r"[][ \"]", "", plain(value)).replace(",", ".")
         return word if isinstance(value, str) and axis.key.endswith((".kind", ".order")) else f"{letters}-{word}"
-    shown = [f"{each:g}" for each in (value, *filter(_number, axis.values))]
-    if any("e" in each for each in shown):
+    texts = [f"{number:g}" for number in (value, *filter(_number, axis.values))]
+    if any("e" in text for text in texts):
         return f"{letters}{value:g}"
-    wholes, _, fractions = zip(*(each.partition(".") for each in shown), strict=True)
+    wholes, _, fractions = zip(*(text.partition(".") for text in texts), strict=True)
     decimals = max(decimals, *map(len, fractions))
     digits = max(digits, *map(len, wholes)) + (decimals + 1 if decimals else 0)
     return f"{letters}{value:0{digits}.{decimals}f}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.runner import time_text
+from experiments.progress import time_text
 from tokenbridge.autoencoders import files as weight_files
 from tokenbridge.autoencoders import frozen, ldm
 from tokenbridge.config import RunConfig, UserError

@@ -1,4 +1,7 @@
-"""Run a graph of stages on this machine: finished ones are skipped, others start as soon as their inputs are there."""
+"""Run a graph of stages on this machine: finished ones are skipped, others start as soon as their inputs are there.
+
+attempt_cells runs cells and lists what failed, run_cells raises it, run_stage runs a single stage.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from experiments.pipeline import Cell, Stage, graph, needing, record
+from experiments.progress import seconds_of_work, time_text, training_line
 from experiments.trained import require_imported
-from experiments.work import run_stage
-from tokenbridge.config import RunConfig, Runtime, UserError
-from tokenbridge.distributed import joined, world
-from tokenbridge.overrides import build
-from tokenbridge.stages import STAGES
-from tokenbridge.store.artifacts import JOURNAL, Store, journal_end, read_json
+from tokenbridge.config import Runtime, UserError
+from tokenbridge.distributed import World, joined
+from tokenbridge.store.artifacts import Store
 
 TICK_SECONDS = 20.0
 
@@ -38,8 +40,13 @@ class Failure:
 
 
 def run_cells(store: Store, cells: Sequence[Cell], runtime: Runtime, experiment: str, jobs: int = 1) -> None:
-    """attempt_cells, and raise the first failure: as UserError where that is what it was."""
-    for failure in attempt_cells(store, cells, runtime, experiment, jobs):
+    """Run the cells as attempt_cells does, and raise the first failure."""
+    raise_first(attempt_cells(store, cells, runtime, experiment, jobs))
+
+
+def raise_first(failures: Sequence[Failure]) -> None:
+    """Raise the first failure, where there is one: as UserError where that is what it was."""
+    for failure in failures:
         kind = UserError if isinstance(failure.error, UserError) else RuntimeError
         raise kind(str(failure)) from failure.error
 
@@ -53,11 +60,15 @@ def attempt_cells(
     ahead: Sequence[Cell] = (),
     sweep: str = "",
 ) -> list[Failure]:
-    """Run what is missing in `jobs` processes, with one line a stage, and record the cells for tracking.
+    """Run the stages that are missing, with one line per stage, and record the cells for tracking.
 
-    Each process has its share of the cores, unless runtime.threads says otherwise. A failed stage stops those that need
-    it and no others. ahead: cells whose stages are run as well, early for a later call, and that are not recorded.
-    sweep: that the cells are of.
+    A failed stage stops those that need it and no others.
+
+    Args:
+        experiment: the name by which tracking groups the cells.
+        jobs: processes at a time; each has its share of the cores, unless runtime.threads says otherwise.
+        ahead: cells whose stages are run as well, early for a later call, and that are not recorded.
+        sweep: the sweep that the cells belong to, if any.
     """
     stages = graph([*cells, *ahead])  # raises for a cell that cannot work, before anything runs
     require_imported(store, stages.values())
@@ -66,50 +77,76 @@ def attempt_cells(
             raise UserError(f"--jobs={jobs} must be 1 where {here.size} processes share each stage; leave it out")
         if here.main:
             record(store, cells, experiment, sweep)
-        missing = here.first([id for id in stages if not store.finished(id)])
-        return _attempt(store, {id: stages[id] for id in missing}, runtime, jobs)
-
-
-def _attempt(store: Store, todo: Mapping[str, Stage], runtime: Runtime, jobs: int) -> list[Failure]:
-    if not todo:
-        return []
-    progress = _Progress(store, list(todo.values()), jobs)
-    if jobs == 1 or len(todo) == 1:
-        failed = _run_in_turn(store, todo, runtime, progress)
-    else:
-        if runtime.threads is None:
-            runtime = runtime.model_copy(update={"threads": max(1, (os.cpu_count() or 1) // jobs)})
-        runtime = runtime.model_copy(update={"bars": False})  # bars of several processes would overwrite each other
-        failed = _run_parallel(store, todo, runtime, jobs, progress)
-    done = sum(store.finished(id) for id in todo)
-    print(f"{done} of {len(todo)} stages done in {time_text(time.monotonic() - progress.start)}", flush=True)
+        todo = {id: stages[id] for id in here.first([id for id in stages if not store.finished(id)])}
+        progress, failed = _Progress(store, todo, jobs), dict[str, BaseException]()
+        if jobs > 1 and len(todo) > 1:
+            _run_parallel(progress, runtime, failed)
+        else:
+            for stage in _in_turn(todo, failed):
+                progress.starts(stage)
+                try:
+                    progress.ends(stage, run_stage(store, stage, runtime))
+                except Exception as error:  # whatever it was, the others go on and the list in the end tells it
+                    failed[stage.id] = error
+                    if here.size > 1:  # the others are elsewhere in the graph, or waiting: ending is what tells them
+                        break
+        progress.done()
     return [Failure(todo[id], error, len(needing([id], todo)) - 1) for id, error in failed.items()]
 
 
-def _run_in_turn(
-    store: Store, todo: Mapping[str, Stage], runtime: Runtime, progress: _Progress
-) -> dict[str, BaseException]:
-    failed, lost = dict[str, BaseException](), set[str]()
+def _in_turn(todo: Mapping[str, Stage], failed: Mapping[str, BaseException]) -> Iterator[Stage]:
+    """The stages, without those that need one which has failed meanwhile."""
+    lost = set[str]()
     for stage in todo.values():
-        if any(id in lost for _, id in stage.inputs):
+        if any(id in lost or id in failed for _, id in stage.inputs):
             lost.add(stage.id)
-            continue
-        progress.starts(stage)
-        try:
-            progress.ends(stage, run_stage(store, stage, runtime))
-        except Exception as error:  # whatever it was, the others go on and the list in the end tells it
-            failed[stage.id] = error
-            lost.add(stage.id)
-            if world().size > 1:  # the others are elsewhere in the graph, or waiting: ending is what tells them
-                break
-    return failed
+        else:
+            yield stage
 
 
-def _run_parallel(
-    store: Store, todo: Mapping[str, Stage], runtime: Runtime, jobs: int, progress: _Progress
-) -> dict[str, BaseException]:
-    waiting, running, failed = dict(todo), dict[Future[float], Stage](), dict[str, BaseException]()
-    ahead = _seconds_ahead(todo, {id: progress.expected(stage) for id, stage in todo.items()})
+def run_stage(store: Store, stage: Stage, runtime: Runtime) -> float:
+    """Run one stage unless it is finished, by this process or another; returns the seconds it took.
+
+    Of several processes (tokenbridge.distributed), each calls this; an error in one ends them all.
+    """
+    start = time.monotonic()
+    with joined() as world:
+        if not world.main:
+            runtime = runtime.model_copy(update={"bars": False})
+        with _writing(store, stage, world) as out:
+            if out is not None and (world.main or stage.kind.shared):
+                inputs = {kind: store.folder(id) for kind, id in stage.inputs}
+                stage.kind.run(stage.config, inputs, out, runtime)
+        world.barrier()  # it is published
+    return time.monotonic() - start
+
+
+@contextmanager
+def _writing(store: Store, stage: Stage, world: World) -> Iterator[Path | None]:
+    """The folder that all processes work in, None where the stage is finished; rank 0 locks and publishes it."""
+    if not world.main:
+        out = world.first(None)
+        if out is not None and not out.is_dir():
+            raise UserError(
+                f"{out} is not there for process {world.rank} of {world.size}; choose a folder with --runs that all"
+                " nodes share"
+            )
+        yield out
+    elif store.finished(stage.id):
+        yield world.first(None)
+    else:
+        about = stage.about() | ({"processes": world.size} if world.size > 1 and stage.kind.shared else {})
+        with store.writing(stage.id, about, stage.kind.resumable) as out:
+            yield world.first(out)
+
+
+def _run_parallel(progress: _Progress, runtime: Runtime, failed: dict[str, BaseException]) -> None:
+    """Run the stages of `progress` in several processes; what fails is put into `failed`."""
+    store, jobs, waiting = progress.store, progress.jobs, dict(progress.left)
+    if runtime.threads is None:
+        runtime = runtime.model_copy(update={"threads": max(1, (os.cpu_count() or 1) // jobs)})
+    runtime = runtime.model_copy(update={"bars": False})  # bars of several processes would overwrite each other
+    ahead, running = _seconds_ahead(progress), dict[Future[float], Stage]()
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool, _stopping(pool):
         while True:
             blocked = waiting.keys() | {stage.id for stage in running.values()} | failed.keys()
@@ -118,7 +155,7 @@ def _run_parallel(
                 progress.starts(stage)
                 running[pool.submit(_work, store, stage, runtime)] = waiting.pop(stage.id)
             if not running:
-                return failed
+                return
             for future in wait(running, TICK_SECONDS, FIRST_COMPLETED).done:
                 stage = running.pop(future)
                 if error := future.exception():
@@ -136,13 +173,13 @@ def _work(store: Store, stage: Stage, runtime: Runtime) -> float:
         os._exit(stop.code if isinstance(stop.code, int) else 1)
 
 
-def _seconds_ahead(todo: Mapping[str, Stage], expected: Mapping[str, float]) -> dict[str, float]:
-    """Time of the longest chain of stages that begins with each: what is started first, so that cores never idle."""
-    ahead = {id: expected[id] for id in todo}
-    for stage in reversed(list(todo.values())):  # what needs a stage comes after it
+def _seconds_ahead(progress: _Progress) -> dict[str, float]:
+    """Seconds of the longest chain of stages that begins with each: it is started first, so that cores never idle."""
+    ahead = {id: progress.expected(stage) for id, stage in progress.left.items()}
+    for stage in reversed(progress.left.values()):  # what needs a stage comes after it
         for _, id in stage.inputs:
             if id in ahead:
-                ahead[id] = max(ahead[id], expected[id] + ahead[stage.id])
+                ahead[id] = max(ahead[id], progress.expected(progress.left[id]) + ahead[stage.id])
     return ahead
 
 
@@ -169,9 +206,10 @@ def _stopping(pool: ProcessPoolExecutor) -> Iterator[None]:
 class _Progress:
     """Lines that say what runs and how long is left, by the times of earlier stages of the same kind."""
 
-    def __init__(self, store: Store, stages: list[Stage], jobs: int):
-        self.store, self.rates, self.jobs = store, seconds_of_work(store), jobs
-        self.left, self.begun, self.total = {s.id: s for s in stages}, 0, len(stages)
+    def __init__(self, store: Store, stages: Mapping[str, Stage], jobs: int):
+        self.store, self.jobs, self.left = store, jobs, dict(stages)
+        self.rates = seconds_of_work(store) if stages else {}
+        self.begun, self.total = 0, len(stages)
         self.start = self.told = time.monotonic()
 
     def expected(self, stage: Stage) -> float:
@@ -180,10 +218,7 @@ class _Progress:
     def starts(self, stage: Stage) -> None:
         self.begun += 1
         left = sum(self.expected(s) for s in self.left.values()) / self.jobs
-        print(
-            f"[{self.begun}/{self.total}] {stage.kind.name:<11} {stage.label:<40} about {time_text(left)} left",
-            flush=True,
-        )
+        self._tell(f"[{self.begun}/{self.total}]", stage, f"about {time_text(left)} left")
 
     def ends(self, stage: Stage, seconds: float) -> None:
         self.rates[stage.kind.name] = seconds / stage.kind.work(stage.config)
@@ -196,57 +231,12 @@ class _Progress:
         self.told = time.monotonic()
         for stage in running:
             if line := training_line(self.store, stage.id):
-                print(f"        {stage.kind.name:<11} {stage.label:<40} {line}", flush=True)
+                self._tell(" " * 7, stage, line)
 
+    def done(self) -> None:
+        if self.total:
+            seconds = time_text(time.monotonic() - self.start)
+            print(f"{self.total - len(self.left)} of {self.total} stages done in {seconds}", flush=True)
 
-@dataclass(frozen=True)
-class Training:
-    """A training that is under way: where it is, and the seconds to its end."""
-
-    step: int
-    steps: int
-    loss: float
-    seconds: float
-
-
-def training(store: Store, id: str) -> Training | None:
-    """How far a training is, from the end of its journal; None before its first points."""
-    work = store.folder(id).with_name(f"{id}.partial")
-    try:
-        points = [line for line in journal_end(work / JOURNAL) if line[0] == "loss"]
-        steps = read_json(work / "progress.json")["steps"]
-    except (OSError, UserError):
-        return None  # it has just begun or ended: its files come and go while we look
-    if len(points) < 2:
-        return None
-    (_, _, began, first), (_, loss, now, step) = points[-min(len(points), 20)], points[-1]
-    return Training(step, steps, loss, (steps - step) * (now - began) / 1000 / max(1, step - first))
-
-
-def training_line(store: Store, id: str) -> str | None:
-    """Step, loss and time left of a training that is under way; None before its first points."""
-    if (at := training(store, id)) is None:
-        return None
-    return f"step {at.step}/{at.steps}, loss {at.loss:.3f}, about {time_text(at.seconds)} to go"
-
-
-def seconds_of_work(store: Store) -> dict[str, float]:
-    """Seconds for a unit of work of each kind: of the last finished stage in this store, else a first guess."""
-    seconds = {name: kind.seconds for name, kind in STAGES.items()}
-    for path in sorted(store.root.glob("stages/*/manifest.json"), key=lambda path: path.stat().st_mtime):
-        about = store.manifest(path.parent.name)
-        try:
-            config = build(RunConfig, about["config"])
-        except UserError:
-            continue  # of another version of the project
-        if about["kind"] == "train" and config.train.released:
-            continue  # imported
-        seconds[about["kind"]] = about["wall_seconds"] / STAGES[about["kind"]].work(config)
-    return seconds
-
-
-def time_text(seconds: float) -> str:
-    """Seconds for a reader."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    def _tell(self, mark: str, stage: Stage, line: str) -> None:
+        print(f"{mark} {stage.kind.name:<11} {stage.label:<40} {line}", flush=True)

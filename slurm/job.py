@@ -22,8 +22,8 @@ from submitit.core.utils import DelayedSubmission
 from submitit.helpers import TorchDistributedEnvironment
 
 from experiments.pipeline import Stage
+from experiments.runner import run_stage
 from experiments.tracking import live
-from experiments.work import run_stage
 from slurm import sweep
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.signals import Interrupted

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 
 from experiments.grid.request import Grid, Request
-from experiments.runner import seconds_of_work, time_text
+from experiments.progress import seconds_of_work, time_text
 from experiments.trained import require_imported
 from slurm import resources, rounds, submit
 from tokenbridge.config import Runtime, UserError

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from experiments.runner import time_text
+from experiments.progress import time_text
 from slurm.status import BROKEN, EXIT_BROKEN, EXIT_FINISHED, LIVE, ORDER, State, SweepStatus, Word, columns
 from slurm.sweep import CellStages
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from experiments.runner import Training, training
+from experiments.progress import Training, training
 from slurm import scheduler
 from slurm import sweep as records
 from slurm.scheduler import RETURNING, Task

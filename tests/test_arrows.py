@@ -41,7 +41,6 @@ KNOWS_PROCESSES = {
     "tokenbridge.model.trainer",
     "experiments.runner",
     "experiments.cli.tools",
-    "experiments.work",
     *COMMANDS,
 }
 WRITES_MLFLOW = {"experiments.tracking.store", "experiments.tracking.sender"}

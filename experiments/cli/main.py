@@ -86,20 +86,19 @@ def run(
 
     Several processes share encoding, training and sampling: torchrun --nproc-per-node 2 -m experiments.cli run digits
     """
-    from experiments import pipeline, presets, runner
+    from experiments import axes, pipeline, presets, runner
     from experiments.tracking import sync as tracking
     from tokenbridge.overrides import differing, override
 
     base = presets.preset(preset)
     config = override(base, settings or ())
     wanted = tuple(only) if only else pipeline.wanted_of(config)
-    changes = "-".join(f"{key.rsplit('.', 1)[-1]}{value}" for key, value in differing(config, base).items())
-    cell = pipeline.Cell(name or "-".join(filter(None, (preset, changes))), config, wanted)
+    cell = pipeline.Cell(name or axes.run_name(preset, differing(config, base)), config, wanted)
     store = Store(runs)
     threads = threads or presets.THREADS.get(preset)
     runtime = build(Runtime, {"device": device, "threads": threads, "batch": batch, "accumulate": accumulate})
     with joined() as world:
-        runner.run_cells(store, [cell], runtime, pipeline.EXPERIMENT, jobs)
+        runner.raise_first(runner.attempt_cells(store, [cell], runtime, pipeline.EXPERIMENT, jobs))
     if not world.main:
         return
     tracking.sync(store, [cell.id])

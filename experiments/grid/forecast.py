@@ -6,7 +6,7 @@ from collections import Counter
 
 from experiments.grid.request import Grid, confidence, timed
 from experiments.pipeline import graph
-from experiments.runner import seconds_of_work, time_text
+from experiments.progress import seconds_of_work, time_text
 from tokenbridge.stages import STAGES
 from tokenbridge.store.artifacts import Store
 

@@ -16,7 +16,7 @@ from itertools import pairwise, product
 from pathlib import Path
 from statistics import fmean
 
-from experiments import paper, runner
+from experiments import paper, progress, runner
 from experiments.grid.search import GUIDANCE, SEARCH, SEARCH_SEED, TEMPERATURE, point_name
 from experiments.paper.scored import OWN, distance, every
 from experiments.pipeline import EXPERIMENT, JOINT, Cell, graph
@@ -195,7 +195,7 @@ def scored(store: Store, search: Search, place: Place, images: int | None = None
 
 def forecast(store: Store, search: Search, jobs: int) -> list[str]:
     """What a run would do, a line a rung; of later rungs only how many points they have is known."""
-    rates, seconds, lines = runner.seconds_of_work(store), 0.0, list[str]()
+    rates, seconds, lines = progress.seconds_of_work(store), 0.0, list[str]()
     for number, (images, points) in enumerate(search.rungs):
         cells = [cell for place in search.places[:points] for cell in search.cells(place, images)]
         stages = [stage for cell in cells for stage in cell.stages() if stage.kind.name in ("sample", "score")]
@@ -203,9 +203,9 @@ def forecast(store: Store, search: Search, jobs: int) -> list[str]:
         time = sum(rates[stage.kind.name] * stage.kind.work(stage.config) for stage in todo)
         seconds += time
         about = f"{points} points, {images} images of each and a training seed"
-        lines.append(f"  rung {number + 1}: {about}, {len(todo)} stages to run, about {runner.time_text(time)}")
+        lines.append(f"  rung {number + 1}: {about}, {len(todo)} stages to run, about {progress.time_text(time)}")
     lines.append(f"  then the chosen point with {search.models.configs[0].sample.images} images")
-    return [*lines, f"about {runner.time_text(seconds / jobs)} with {jobs} stages at a time, less what is finished"]
+    return [*lines, f"about {progress.time_text(seconds / jobs)} with {jobs} stages at a time, less what is finished"]
 
 
 def record_path(store: Store, name: str) -> Path:

@@ -18,8 +18,7 @@ from submitit import AutoExecutor
 from experiments.grid.request import Request
 from experiments.pipeline import Cell, graph
 from experiments.presets import THREADS, preset
-from experiments.runner import run_cells
-from experiments.work import run_stage
+from experiments.runner import run_cells, run_stage
 from slurm import resources, rounds
 from tokenbridge.config import Runtime
 from tokenbridge.overrides import override

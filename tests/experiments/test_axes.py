@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from experiments.axes import GRIDS, Axis, names, parse, points, text
+from experiments.axes import GRIDS, Axis, names, parse, points, run_name, text
 from experiments.grid import run as run_grid
 from experiments.grid.request import Request
 from experiments.pipeline import graph
@@ -51,6 +51,20 @@ def test_a_wrong_axis_is_one_line(word, part):
         parse(word)
     assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"backbone.width": 48}, "digits-backbone-width48"),
+        ({"head.width": 48}, "digits-head-width48"),
+        ({"quantizer.levels": 32, "train.epochs": 5}, "digits-levels32-train-epochs5"),
+        ({"quantizer.kind": "uniform", "quantizer.range": 3.0}, "digits-uniform-range3"),
+        ({}, "digits"),
+    ],
+)
+def test_two_configurations_never_share_the_name_of_a_run(changes, name):
+    assert run_name("digits", changes) == name
 
 
 def test_points_and_names():

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from experiments.pipeline import GENERATION, Cell, graph, wanted_of
-from experiments.runner import run_cells, training_line
+from experiments.progress import training_line
+from experiments.runner import run_cells
 from tests.helpers.paths import ROOT
 from tokenbridge.config import CONTINUOUS, Runtime, UserError
 from tokenbridge.overrides import differing, override
@@ -120,7 +121,7 @@ def test_a_run_in_several_processes_stops_with_checkpoints_and_leaves_no_process
     script = (
         "import sys; from pathlib import Path;"
         "from experiments.pipeline import Cell; from experiments.presets import DIGITS;"
-        "from experiments.runner import run_cells, training_line; from tests.conftest import TINY;"
+        "from experiments.runner import run_cells; from tests.conftest import TINY;"
         "from tokenbridge.store.artifacts import Store; from tokenbridge.config import CONTINUOUS, Runtime;"
         "from tokenbridge.overrides import override;"
         "\nif __name__ == '__main__':"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.pipeline import Cell
-from experiments.work import run_stage
+from experiments.runner import run_stage
 from tests.conftest import TINY
 from tests.helpers.processes import sampling, start
 from tokenbridge.config import Runtime, UserError

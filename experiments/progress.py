@@ -1,0 +1,63 @@
+"""How far a training is, and how long stages take: what commands and status tell of time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenbridge.config import RunConfig, UserError
+from tokenbridge.overrides import build
+from tokenbridge.stages import STAGES
+from tokenbridge.store.artifacts import JOURNAL, Store, journal_end, read_json
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that is under way: where it is, and the seconds to its end."""
+
+    step: int
+    steps: int
+    loss: float
+    seconds: float
+
+
+def training(store: Store, id: str) -> Training | None:
+    """How far a training is, from the end of its journal; None before its first points."""
+    work = store.folder(id).with_name(f"{id}.partial")
+    try:
+        points = [line for line in journal_end(work / JOURNAL) if line[0] == "loss"]
+        steps = read_json(work / "progress.json")["steps"]
+    except (OSError, UserError):
+        return None  # it has just begun or ended: its files come and go while we look
+    if len(points) < 2:
+        return None
+    (_, _, began, first), (_, loss, now, step) = points[-min(len(points), 20)], points[-1]
+    return Training(step, steps, loss, (steps - step) * (now - began) / 1000 / max(1, step - first))
+
+
+def training_line(store: Store, id: str) -> str | None:
+    """Step, loss and time left of a training that is under way; None before its first points."""
+    if (at := training(store, id)) is None:
+        return None
+    return f"step {at.step}/{at.steps}, loss {at.loss:.3f}, about {time_text(at.seconds)} to go"
+
+
+def seconds_of_work(store: Store) -> dict[str, float]:
+    """Seconds for a unit of work of each kind: of the last finished stage in this store, else a first guess."""
+    seconds = {name: kind.seconds for name, kind in STAGES.items()}
+    for path in sorted(store.root.glob("stages/*/manifest.json"), key=lambda path: path.stat().st_mtime):
+        about = store.manifest(path.parent.name)
+        try:
+            config = build(RunConfig, about["config"])
+        except UserError:
+            continue  # of another version of the project
+        if about["kind"] == "train" and config.train.released:
+            continue  # imported
+        seconds[about["kind"]] = about["wall_seconds"] / STAGES[about["kind"]].work(config)
+    return seconds
+
+
+def time_text(seconds: float) -> str:
+    """Seconds for a reader."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
