@@ -29,7 +29,7 @@ def cells(
 ) -> list[Cell]:
     """Continuous latents, then each pair of range and levels; settings may change all else.
 
-    images, train: folders with one sub-folder a class, or digits. Of `images` each is reconstructed; scale, data-fitted
+    images, train: folders with one sub-folder per class, or digits. Each of `images` is reconstructed; scale, fitted
     levels and the reference of rFID are of `train`, or of the same images without it. UserError for what cannot work.
     """
     base = _base(images, train, autoencoder, assignments)

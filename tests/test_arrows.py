@@ -29,7 +29,7 @@ ALLOWED = {
     "analysis": {"analysis", "experiments.axes", "experiments.paper", "tokenbridge.config", "tokenbridge.overrides"},
 }
 # each may import those before it
-ORDER = ["sections", "evaluation", "config", "tokenizers", "model"]
+ORDER = ["config", "tokenizers", "model"]
 # of experiments, only they may call analysis and slurm
 COMMANDS = {"experiments.cli.main", "experiments.cli.grid", "experiments.cli.report", "experiments.cli.tune"}
 READS_MLFLOW = {"analysis.frame.mlflow"}

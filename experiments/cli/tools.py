@@ -137,7 +137,7 @@ def export(
 
 @tools.command()
 def reconstruct(
-    images: Annotated[str, typer.Argument(help="folder with one sub-folder a class, or digits")],
+    images: Annotated[str, typer.Argument(help="folder with one sub-folder per class, or digits")],
     settings: Settings = None,
     autoencoder: Annotated[
         str, typer.Option("--autoencoder", help="digits, a diffusers folder or an LDM checkpoint (kl16.ckpt)")
@@ -193,7 +193,7 @@ def stats(
 @tools.command("train-autoencoder")
 def train_autoencoder(
     images: Annotated[
-        Path | None, typer.Argument(help="folder with one sub-folder a class; without it, the shipped one again")
+        Path | None, typer.Argument(help="folder with one sub-folder per class; without it, the shipped one again")
     ] = None,
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 30,
     seed: int = 0,

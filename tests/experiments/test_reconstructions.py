@@ -133,8 +133,8 @@ def test_other_files_are_no_lpips(tmp_path, network, content, size, said):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "nowhere must be a folder with one sub-folder a class, or digits"),
-        (["one"], "one must hold one sub-folder a class, at least 2"),
+        (["nowhere"], "nowhere must be a folder with one sub-folder per class, or digits"),
+        (["one"], "one must hold one sub-folder per class, at least 2"),
         (["digits", "--autoencoder", "kl.ckpt"], "--autoencoder kl.ckpt must be digits, a diffusers folder or an LDM"),
         (["digits", "--train", "one"], "--train one goes with a folder of images"),
         (["digits", "--levels", "1"], "quantizer.levels=1 must be >= 2"),

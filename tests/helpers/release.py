@@ -45,7 +45,7 @@ def change(family: str = "tokenbridge", key: str = "model", **changes: Any) -> d
 
 
 def images(folder: Path, classes: int = 7, each: int = 3) -> Path:
-    """A folder of noise with one sub-folder a class."""
+    """A folder of noise with one sub-folder per class."""
     draws = np.random.default_rng(0)
     for label in range(classes):
         (folder / f"class{label}").mkdir(parents=True)

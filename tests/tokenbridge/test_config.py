@@ -104,10 +104,10 @@ def test_every_head_goes_with_a_token_or_says_why_not(head, tokens):
     [
         ({"head.order": (0, 1)}, "head.order=[0, 1] must hold each channel 0..7 once"),
         ({"head.group": 3}, "head.group=3 must divide 8, the channels of a token"),
-        ({"head.group": 4, "quantizer.levels": 64}, "makes 16,777,216 classes a group, which must be at most 65,536"),
+        ({"head.group": 4, "quantizer.levels": 64}, "makes 16,777,216 classes per group, which must be at most 65,536"),
         (VQ | {"head.group": 2}, "head.group=2 must divide 1, the channels of a token"),
         (LFQ | {"head.order": tuple(range(8))}, "must hold each channel 0..9 once"),
-        ({"sample.temperature": (1.0, 0.5)}, "sample.temperature=[1.0, 0.5] must be one number, or 8: one a step"),
+        ({"sample.temperature": (1.0, 0.5)}, "sample.temperature=[1.0, 0.5] must be one number, or 8: one per step"),
     ],
 )
 def test_heads_that_do_not_fit_their_tokens(settings, message):

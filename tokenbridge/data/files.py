@@ -102,16 +102,16 @@ def files(config: Data, split: Split) -> tuple[list[Path], np.ndarray]:
 def class_count(folder: Path, other: str = "") -> int:
     """How many class folders there are. UserError for none and for one; other: what else could have been given."""
     if not folder.is_dir():
-        raise UserError(f"{folder} must be a folder with one sub-folder a class{other}; correct the path")
+        raise UserError(f"{folder} must be a folder with one sub-folder per class{other}; correct the path")
     found = sum(entry.is_dir() for entry in folder.iterdir())
     if found < 2:
-        raise UserError(f"{folder} must hold one sub-folder a class, at least 2; sort the images into such folders")
+        raise UserError(f"{folder} must hold one sub-folder per class, at least 2; sort the images into such folders")
     return found
 
 
 def _classes(root: Path, key: str, config: Data) -> list[str]:
     if not root.is_dir():
-        raise UserError(f"{key}={root} must be a folder with one sub-folder a class, and is none; correct the path")
+        raise UserError(f"{key}={root} must be a folder with one sub-folder per class, and is none; correct the path")
     found = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
     where = f"sub-folders of {root}"
     if config.class_list is not None:
@@ -123,7 +123,7 @@ def _classes(root: Path, key: str, config: Data) -> list[str]:
         found = listed
     if len(found) < 2:
         raise UserError(
-            f"{key}={root} must hold one sub-folder a class, at least 2, and holds {len(found)}; sort the images into"
+            f"{key}={root} must hold one sub-folder per class, at least 2, and holds {len(found)}; sort the images into"
             " such folders"
         )
     if len(found) != config.classes:
@@ -132,11 +132,13 @@ def _classes(root: Path, key: str, config: Data) -> list[str]:
 
 
 def _listed(path: Path) -> list[str]:
-    """Names of class folders, one a line; empty lines are skipped."""
+    """Names of class folders, one per line; empty lines are skipped."""
     try:
         names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"data.class_list={path} must be a text file with one class folder a line ({error})") from error
+        raise UserError(
+            f"data.class_list={path} must be a text file with one class folder per line ({error})"
+        ) from error
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"data.class_list={path} names {twice[0]} twice; a class has one label")
     return names

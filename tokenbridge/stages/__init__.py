@@ -118,9 +118,8 @@ def _architecture(autoencoder: Autoencoder) -> dict[str, Any]:
 
 def _tokenizer_reads(config: RunConfig) -> dict[str, Any]:
     from tokenbridge.autoencoders.frozen import architecture
-    from tokenbridge.tokenizers.trained import require_trainable
 
-    require_trainable(config)
+    config.require_trainable()
     trained = config.quantizer.model_dump(include={"kind", "epochs", "seed"}) | {"levels": config.token_levels}
     return _images(config) | {"architecture": architecture(config.autoencoder)} | trained
 

@@ -26,7 +26,7 @@ from tokenbridge.devices import pick_device
 from tokenbridge.metrics.images import psnr
 from tokenbridge.store.artifacts import write_atomic, write_json
 from tokenbridge.tokenizers.scalar import code_usage
-from tokenbridge.tokenizers.trained import TRAINED, require_trainable
+from tokenbridge.tokenizers.trained import TRAINED
 
 LIBRARY = "vector-quantize-pytorch"
 DEAD = 0.1
@@ -55,7 +55,7 @@ def library_quantizer(config: RunConfig, batch: int) -> nn.Module:
     """
     from vector_quantize_pytorch import FSQ, LFQ, VectorQuantize  # takes seconds to import
 
-    require_trainable(config)
+    config.require_trainable()
     kind, levels, width = config.quantizer.kind, config.token_levels, config.autoencoder.channels
     if kind == "fsq":
         return FSQ(list(levels))

@@ -7,39 +7,19 @@ Dimension letters: N any number of latents, E latent channel, C token channel (1
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from tokenbridge.config import RunConfig, UserError
+from tokenbridge.config import RunConfig
 from tokenbridge.tokenizers.scalar import Tokenizer
 
-MOST_CODES = 65_536
-"""in a codebook, levels multiplied over channels: training keeps a table of all, and LFQ's entropy asks each of them"""
 TRAINED = "tokenizer.safetensors"
 """what the stage `tokenizer` leaves: weights of the body and of the library's quantizer"""
 BODY = "body."  # in front of the body's keys
 CODEBOOK = "quantizer._codebook.embed"  # (1, V, E): where the library keeps VQ's codes
 DISTANCES = 2**22  # at once, between latents and codes
-
-
-def require_trainable(config: RunConfig) -> None:
-    """Raise UserError for a codebook that cannot be trained."""
-    kind, levels = config.quantizer.kind, config.token_levels
-    assert config.quantizer.trained
-    if kind == "fsq" and min(levels) < 3:
-        raise UserError(
-            f"quantizer.levels={list(levels)} must each be >= 3 with quantizer.kind=fsq; for bits, take kind=lfq"
-        )
-    codes = math.prod(levels)
-    if codes > MOST_CODES:
-        less = "autoencoder.channels" if kind == "lfq" else "quantizer.levels"
-        raise UserError(
-            f"quantizer.kind={kind} makes {codes:,} codes of {len(levels)} channels, which must be at most"
-            f" {MOST_CODES:,}; lower {less}"
-        )
 
 
 def rounded_from(config: RunConfig) -> Callable[[Tensor], Tensor]:

@@ -252,8 +252,8 @@ def test_an_own_autoencoder_of_grey_images_and_its_quality_in_parts(call, tmp_pa
         (["images", "--stride", "6"], "--stride 6 must be a power of two from 2 to 32 that divides the image size, 32"),
         (["images", "--stride", "16", "--size", "24"], "that divides the image size, 24"),
         (["--size", "64"], "--size, --grey, --channels and --stride go with a folder of images; name it first"),
-        (["nowhere"], "nowhere must be a folder with one sub-folder a class; correct the path"),
-        (["images/a"], "images/a must hold one sub-folder a class, at least 2"),
+        (["nowhere"], "nowhere must be a folder with one sub-folder per class; correct the path"),
+        (["images/a"], "images/a must hold one sub-folder per class, at least 2"),
         (["images"], "data holds 2 training images and must hold 64, a batch; add some"),
     ],
 )

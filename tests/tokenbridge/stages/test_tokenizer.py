@@ -21,7 +21,6 @@ from tokenbridge.data import images as data
 from tokenbridge.overrides import override
 from tokenbridge.stages.tokenizer import QuantizedAutoencoder, train_tokenizer
 from tokenbridge.store.artifacts import Store
-from tokenbridge.tokenizers.trained import require_trainable
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +160,7 @@ def test_other_refusals():
         train_tokenizer(config_of("fsq"), few(7), Budget(1), CPU)
     with pytest.raises(UserError, match=r"data\.image_channels=3 must be 1"):
         train_tokenizer(config_of("fsq", "data.image_channels=3"), few(64), Budget(1), CPU)
-    require_trainable(config_of("lfq", "autoencoder.channels=16"))
+    config_of("lfq", "autoencoder.channels=16").require_trainable()
 
 
 @pytest.mark.slow
