@@ -31,7 +31,13 @@ ALLOWED = {
 # each may import those before it
 ORDER = ["config", "tokenizers", "model"]
 # of experiments, only they may call analysis and slurm
-COMMANDS = {"experiments.cli.main", "experiments.cli.grid", "experiments.cli.report", "experiments.cli.tune"}
+COMMANDS = {
+    "experiments.cli.main",
+    "experiments.cli.grid",
+    "experiments.cli.report",
+    "experiments.cli.tune",
+    "experiments.cli.exchange",
+}
 READS_MLFLOW = {"analysis.frame.mlflow"}
 KNOWS_PROCESSES = {
     "tokenbridge.stages.latents",

@@ -69,7 +69,8 @@ def _against_diffusion(source: Source) -> Verdict | None:
     text = (
         f"One token at a time, {OURS} takes {number(ours, TOKEN_MS.decimals)} ms and {RIVAL}"
         f" {number(theirs, TOKEN_MS.decimals)} ms{f' ({device})' if device else ''}: {number(theirs / ours, 2)} times"
-        f" as fast (published: {published}, A100){released.format(number(stepwise.mean / ours, 2)) if stepwise else ''}."
+        f" as fast (published: {published}, A100)"
+        f"{released.format(number(stepwise.mean / ours, 2)) if stepwise else ''}."
     )
     return Verdict("holds" if theirs > ours else "does not hold", text, TABLE_5.id)
 

@@ -1,15 +1,14 @@
-"""The command `tokenbridge grid`, and how a command that runs cells ends."""
+"""The command `tokenbridge grid`."""
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from experiments.cli.common import end_with, print_metrics
 from experiments.cli.options import (
     DEFAULT_BATCH,
     DEFAULT_RUNS,
@@ -28,8 +27,6 @@ from tokenbridge.store.artifacts import Store
 
 if TYPE_CHECKING:
     from experiments.grid.request import Grid
-    from experiments.pipeline import Cell
-    from experiments.runner import Failure
 
 PLACES = ("local", "slurm", "debug")
 
@@ -72,7 +69,7 @@ def grid(
     accumulate: Accumulate = 1,
     search_images: Annotated[
         int | None,
-        typer.Option("--search-images", min=50, help="images of a point and training seed, where guidance is searched"),
+        typer.Option("--search-images", min=50, help="images per point and training seed, where guidance is searched"),
     ] = None,
     points: Annotated[
         str,
@@ -156,21 +153,3 @@ def _try(store: Store, asked: Grid, jobs: int, runtime: Runtime) -> None:
     end_with(attempt_cells(store, [asked.sample], runtime, EXPERIMENT, jobs))
     print_metrics(store, asked.sample)
     print("the whole grid, of which this cell is finished:", *forecast(store, asked, jobs), sep="\n")
-
-
-def end_with(failures: Sequence[Failure]) -> None:
-    """Stop with a list of what failed and why, one line each; exit code 1."""
-    for failure in failures:
-        print(f"failed: {failure}", file=sys.stderr)
-    if failures:
-        print("the same command tries these again and nothing else", file=sys.stderr)
-        raise typer.Exit(1)
-
-
-def print_metrics(store: Store, cell: Cell) -> None:
-    """Every metric of a cell, one a line."""
-    for stage in cell.stages():
-        path = store.folder(stage.id) / "metrics.json"
-        if path.exists():
-            for key, value in json.loads(path.read_text())["metrics"].items():
-                print(f"{f'{stage.kind.name}/{key}':<44} {value:.6g}")

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.grid import end_with, grid, print_metrics
+from experiments.cli.common import end_with, print_metrics
+from experiments.cli.exchange import exchange
+from experiments.cli.grid import grid
 from experiments.cli.options import (
     DEFAULT_BATCH,
     DEFAULT_REPORTS,
@@ -128,6 +130,7 @@ def ui(runs: Runs = DEFAULT_RUNS, port: Annotated[int, typer.Option("--port")] =
 
 
 app.add_typer(tools)
+app.add_typer(exchange)
 app.add_typer(commands)
 
 

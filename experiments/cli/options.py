@@ -12,7 +12,7 @@ Runs = Annotated[Path, typer.Option("--runs", envvar="TOKENBRIDGE_RUNS", help="f
 Reports = Annotated[Path, typer.Option("--reports", help="folder of all reports")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="stages at a time on this machine")]
 TrainedOut = Annotated[Path, typer.Option("--out", help="folder for the weights and their card")]
-Seeds = Annotated[int, typer.Option("--seeds", min=1, help="training seeds a row")]
+Seeds = Annotated[int, typer.Option("--seeds", min=1, help="training seeds per row")]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads of a stage (default: the preset's, else its share)")
 ]

@@ -1,4 +1,4 @@
-"""Commands beside the main flow: doctor, plan, speed, imports, exports, references, training what ships again."""
+"""Commands beside the main flow: doctor, speed, plan, reconstructions, reference statistics, small networks."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def doctor(runs: Runs = DEFAULT_RUNS, device: Device = "auto") -> None:
     """Say what is there and what is missing, one line each, with the remedy."""
     from experiments import doctor as module
 
-    found = module.checks(Store(runs), build(Runtime, {"device": device}))
-    for check in found:
+    checks = module.checks(Store(runs), build(Runtime, {"device": device}))
+    for check in checks:
         print(check)
-    raise typer.Exit(module.exit_status(found))
+    raise typer.Exit(module.exit_status(checks))
 
 
 @tools.command()
@@ -57,8 +57,8 @@ def speed(
     store = Store(runs)
     runtime = build(Runtime, {"device": device, "threads": threads})
     rows = module.preset_cells()
-    found = module.run(store, runtime, rows, quick, again)
-    print("\n".join([*module.table_lines(found), *module.claims(found)]))
+    times = module.run(store, runtime, rows, quick, again)
+    print("\n".join([*module.table_lines(times), *module.claims(times)]))
     print(bucketized_encoding(1_000_000 if quick else 3_000_000, rounds=1 if quick else 3).line())
     module.plan(store, rows)
     tracking.sync(store, [cell.id for cell in rows.values()])
@@ -96,45 +96,6 @@ def verify_latents(runs: Runs = DEFAULT_RUNS) -> None:
         print(f"{folder}: {verify(folder):,} images as they were written")
 
 
-@tools.command("import")
-def import_released(
-    path: Annotated[Path, typer.Argument(help="checkpoint-last.pth of a release")],
-    model: Annotated[str, typer.Option("--as", help="tokenbridge-B, -L or -H, or mar-B, -L or -H")],
-    settings: Settings = None,
-    runs: Runs = DEFAULT_RUNS,
-) -> None:
-    """Make released weights of TokenBridge or MAR the finished training of their configuration."""
-    from experiments import pipeline, presets, trained
-    from tokenbridge.exchange.released import read_released, require_fit, write_released
-    from tokenbridge.overrides import override
-
-    config = override(presets.released(model), settings or ())
-    weights = read_released(path)
-    require_fit(weights, config)
-    config = override(config, {"train.released": weights.id})
-    store, cell = Store(runs), pipeline.Cell(model, config, ("train",))
-    (stage,) = cell.stages()
-    with store.writing(stage.id, stage.about()) as out:
-        if out is not None:
-            write_released(weights, config, out)
-    pipeline.record(store, [cell], pipeline.EXPERIMENT)
-    print(f"{model} is {stage.id} in {runs / 'stages'}; go on: {trained.command(config)} --name {model}")
-
-
-@tools.command()
-def export(
-    what: Annotated[str, typer.Argument(help="cell (id or name) or stage (sample-…)", metavar="CELL|STAGE")],
-    png: Annotated[Path | None, typer.Option("--png", help="new folder of PNG files")] = None,
-    npz: Annotated[Path | None, typer.Option("--npz", help="new file in the layout of ADM's evaluator")] = None,
-    runs: Runs = DEFAULT_RUNS,
-) -> None:
-    """Write samples as other evaluators read them: uint8 RGB, in order; arr_0 of the .npz is (N, H, W, 3)."""
-    from experiments.cli import exported
-
-    require_one("export")
-    print("\n".join(exported.export(Store(runs), what, png, npz)))
-
-
 @tools.command()
 def reconstruct(
     images: Annotated[str, typer.Argument(help="folder with one sub-folder per class, or digits")],
@@ -160,7 +121,10 @@ def reconstruct(
 
     require_one("reconstruct")
     threads = threads or presets.THREADS.get(images)
-    grid = {"levels": [value_of(each) for each in levels.split(",")], "range": [value_of(e) for e in range.split(",")]}
+    grid = {
+        "levels": [value_of(word) for word in levels.split(",")],
+        "range": [value_of(word) for word in range.split(",")],
+    }
     cells = reconstructions.cells(images, train, autoencoder, grid, settings or ())
     store, runtime = Store(runs), build(Runtime, {"device": device, "threads": threads, "batch": batch})
     runner.run_cells(store, cells, runtime, pipeline.EXPERIMENT, jobs)
@@ -217,9 +181,9 @@ def train_autoencoder(
 
     shape = {"image_size": size, "image_channels": 1 if grey else 3, "classes": class_count(images)}
     data = build(Data, {"source": "folder", "path": str(images)} | shape)
-    where = pick_device(build(Runtime, {"device": device}))
+    device_of_training = pick_device(build(Runtime, {"device": device}))
     with writable(out):
-        card = module.train_own_autoencoder(out, data, channels, stride, epochs, seed, where)
+        card = module.train_own_autoencoder(out, data, channels, stride, epochs, seed, device_of_training)
     print(json.dumps(card["quality"]))
     print(
         f"{out}: autoencoder.source=diffusers autoencoder.path={out} autoencoder.channels={channels}"

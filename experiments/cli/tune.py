@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli.grid import end_with
+from experiments.cli.common import end_with
 from experiments.cli.options import DEFAULT_RUNS, DEMO_JOBS, Device, Jobs, Runs, Settings, Threads
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.distributed import require_one
@@ -30,7 +30,7 @@ def tune(
     guidance: Annotated[str, typer.Option("--guidance", help="values to try")] = "1,1.5,2",
     temperature: Annotated[str, typer.Option("--temperature", help="values to try")] = "0.8,0.9,1.0",
     images: Annotated[
-        str, typer.Option("--images", help="images of a point and training seed, for each rung of the search")
+        str, typer.Option("--images", help="images per point and training seed, for each rung of the search")
     ] = "100,300,900",
     metric: Annotated[str, typer.Option("--metric", help="of the score stage (default: fd_digits or the like)")] = "",
     name: Annotated[str, typer.Option("--name", help="of the record in runs/tunes (default: the cell's name)")] = "",
@@ -95,12 +95,12 @@ def _heading(search: Search) -> list[str]:
     listed = ", ".join(map(str, seeds))
     models = f"training seeds {listed}, mean over them" if len(seeds) > 1 else f"training seed {listed}"
     left_out = f"; not trained yet and left out: {', '.join(map(str, waiting))}" if waiting else ""
-    values = " × ".join(
-        f"{name} {', '.join(f'{value:g}' for value in each)}"
-        for name, each in (("guidance", search.guidance), ("temperature", search.temperature))
+    axes = " × ".join(
+        f"{name} {', '.join(f'{value:g}' for value in values)}"
+        for name, values in (("guidance", search.guidance), ("temperature", search.temperature))
     )
     return [
-        f"{search.models.name}: {len(search.places)} points, {values}, by {search.metric} ({search.better} is better)",
+        f"{search.models.name}: {len(search.places)} points, {axes}, by {search.metric} ({search.better} is better)",
         f"models: {models}{left_out}",
         f"images: sample.seed={search.seed} for the search, {search.final_seed} for the final score",
     ]
@@ -111,7 +111,7 @@ def _rung(search: Search, number: int, rung: Rung) -> list[str]:
     count, dropped = len(rung.points), rung.points[rung.kept :]
     first, last = rung.points[0], rung.kept == 1
     lines = [
-        f"rung {number}: {rung.images} images a point and training seed, {count} points,"
+        f"rung {number}: {rung.images} images per point and training seed, {count} points,"
         f" {'the best is chosen' if last else f'{rung.kept} go on'}",
         f"  guidance  temperature  {search.metric:>20}  {'minus the best':>16}  (± over {_over(search)})",
     ]
@@ -140,12 +140,12 @@ def _end(search: Search, rungs: Sequence[Rung], last: Scored, own: Scored | None
         f"runner-up: {words(second.place)}: {apart.mean:+.3f}{_half(apart.half())} to the chosen; {verdict}",
     ]
     if edges:
-        options = " and ".join(f"--{each.split()[1]}" for each in edges)
+        options = " and ".join(f"--{edge.split()[1]}" for edge in edges)
         lines.append(
             f"the point is at an end of the grid ({', '.join(edges)}): better ones may lie beyond; widen {options}"
         )
     lines.append(
-        f"final: {search.metric} {_value(last)} with {last.images} images a training seed,"
+        f"final: {search.metric} {_value(last)} with {last.images} images per training seed,"
         f" sample.seed={search.final_seed}"
     )
     if own is not None and own.place == last.place:
@@ -208,11 +208,11 @@ def _record(search: Search, rungs: Sequence[Rung], last: Scored, own: Scored | N
 def _point(point: Scored, to: Scored | None = None) -> dict[str, Any]:
     from dataclasses import asdict
 
-    found = asdict(point) | {"mean": fmean(point.values), "half": _estimate(point).half}
+    values = asdict(point) | {"mean": fmean(point.values), "half": _estimate(point).half}
     if to is None or to == point:
-        return found
+        return values
     apart = _gap(point, to)
-    return found | {"difference": apart.mean, "difference_half": apart.half()}
+    return values | {"difference": apart.mean, "difference_half": apart.half()}
 
 
 def _gap(point: Scored, to: Scored) -> Gap:

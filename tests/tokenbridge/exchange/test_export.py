@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch_fidelity.utils import prepare_input_from_descriptor
 
-from experiments.cli.exported import export
+from experiments.cli.exchange import write_samples
 from tokenbridge.config import UserError
 from tokenbridge.exchange.export import Samples, write_npz, write_png
 from tokenbridge.store.artifacts import Store
@@ -65,7 +65,7 @@ def as_adm_reads(path, most):
 
 def test_an_npz_that_adm_reads(finished, stage, drawn, tmp_path):
     pixels, labels = drawn
-    said = export(finished[0], "tiny", None, tmp_path / "new" / "samples.npz")
+    said = write_samples(finished[0], "tiny", None, tmp_path / "new" / "samples.npz")
     assert said == [f"71 images of {stage.id}: {tmp_path / 'new' / 'samples.npz'}"]
     with np.load(tmp_path / "new" / "samples.npz") as arrays:
         assert sorted(arrays) == ["arr_0", "arr_1"]
@@ -79,7 +79,7 @@ def test_an_npz_that_adm_reads(finished, stage, drawn, tmp_path):
 
 def test_a_folder_of_png_that_torch_fidelity_reads(finished, stage, drawn, tmp_path):
     """As the inputs of its FID and KID."""
-    export(finished[0], stage.id, tmp_path / "png", None)
+    write_samples(finished[0], stage.id, tmp_path / "png", None)
     files = sorted((tmp_path / "png").iterdir())
     assert [path.name for path in files] == [f"{i:06d}.png" for i in range(71)]
     for path, pixels in zip(files, drawn[0], strict=True):
@@ -121,7 +121,7 @@ def test_what_is_there_stays(finished, tmp_path, option):
     target = tmp_path / "target"
     (target.mkdir if option == "png" else target.touch)()
     with pytest.raises(UserError, match="target is there already; it must be new"):
-        export(finished[0], "tiny", **({"png": None, "npz": None} | {option: target}))
+        write_samples(finished[0], "tiny", **({"png": None, "npz": None} | {option: target}))
     assert list(tmp_path.iterdir()) == [target]
 
 
@@ -132,7 +132,7 @@ def test_a_changed_pixel_stops_it_and_nothing_half_written_stays(broken, tmp_pat
     pixels[64, 0, 3, 5] ^= 4
     pixels.flush()
     with pytest.raises(UserError, match=r"image 64 is not as it was drawn\); delete it and run again"):
-        export(store, "tiny", **({"png": None, "npz": None} | {option: tmp_path / "out" / "target"}))
+        write_samples(store, "tiny", **({"png": None, "npz": None} | {option: tmp_path / "out" / "target"}))
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -142,21 +142,21 @@ def test_damaged_stages_are_named(broken, tmp_path):
     whole = (folder / "samples.npy").read_bytes()
     (folder / "samples.npy").write_bytes(whole[:-1])
     with pytest.raises(UserError, match=r"samples\.npy is damaged .* delete .* and run again"):
-        export(store, "tiny", None, target)
+        write_samples(store, "tiny", None, target)
     (folder / "record.npy").unlink()  # as of samples from before there was one
     with pytest.raises(UserError, match=r"must hold whole samples .* delete it and run again"):
-        export(store, "tiny", None, target)
+        write_samples(store, "tiny", None, target)
     (folder / "samples.npy").write_bytes(whole)
     np.save(folder / "labels.npy", np.arange(70))
     with pytest.raises(UserError, match="71 images have 70 labels"):
-        export(store, "tiny", None, target)
+        write_samples(store, "tiny", None, target)
     assert not target.exists()
 
 
 def test_samples_from_before_the_record(broken, drawn, tmp_path):
     store, folder = broken
     (folder / "record.npy").unlink()
-    export(store, "tiny", None, tmp_path / "x.npz")
+    write_samples(store, "tiny", None, tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz") as arrays:
         assert np.array_equal(arrays["arr_0"][..., 1], drawn[0])
 

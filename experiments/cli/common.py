@@ -1,0 +1,34 @@
+"""How commands that run cells end: what failed, or what was measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from tokenbridge.store.artifacts import Store
+
+if TYPE_CHECKING:
+    from experiments.pipeline import Cell
+    from experiments.runner import Failure
+
+
+def end_with(failures: Sequence[Failure]) -> None:
+    """Stop with a list of what failed and why, one line each; exit code 1."""
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    if failures:
+        print("the same command tries these again and nothing else", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def print_metrics(store: Store, cell: Cell) -> None:
+    """Every metric of a cell, one a line."""
+    for stage in cell.stages():
+        path = store.folder(stage.id) / "metrics.json"
+        if path.exists():
+            for key, value in json.loads(path.read_text())["metrics"].items():
+                print(f"{f'{stage.kind.name}/{key}':<44} {value:.6g}")

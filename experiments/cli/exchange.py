@@ -1,0 +1,117 @@
+"""Commands that take in released weights and hand out samples: import, export."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.cli.options import DEFAULT_RUNS, Runs, Settings
+from experiments.pipeline import JOINT
+from experiments.trained import SHOWN, command
+from tokenbridge.config import RunConfig, UserError
+from tokenbridge.distributed import require_one
+from tokenbridge.overrides import build
+from tokenbridge.store.artifacts import Store, digest, writable
+from tokenbridge.store.rows import progress
+from tokenbridge.store.runs import Cell, read_cells
+
+exchange = typer.Typer()
+PREFIX = "sample-"
+
+
+@exchange.command("import")
+def import_released(
+    path: Annotated[Path, typer.Argument(help="checkpoint-last.pth of a release")],
+    model: Annotated[str, typer.Option("--as", help="tokenbridge-B, -L or -H, or mar-B, -L or -H")],
+    settings: Settings = None,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Make released weights of TokenBridge or MAR the finished training of their configuration."""
+    from experiments import pipeline, presets, trained
+    from tokenbridge.exchange.released import read_released, require_fit, write_released
+    from tokenbridge.overrides import override
+
+    config = override(presets.released(model), settings or ())
+    weights = read_released(path)
+    require_fit(weights, config)
+    config = override(config, {"train.released": weights.id})
+    store, cell = Store(runs), pipeline.Cell(model, config, ("train",))
+    (stage,) = cell.stages()
+    with store.writing(stage.id, stage.about()) as out:
+        if out is not None:
+            write_released(weights, config, out)
+    pipeline.record(store, [cell], pipeline.EXPERIMENT)
+    print(f"{model} is {stage.id} in {runs / 'stages'}; go on: {trained.command(config)} --name {model}")
+
+
+@exchange.command()
+def export(
+    what: Annotated[str, typer.Argument(help="cell (id or name) or stage (sample-…)", metavar="CELL|STAGE")],
+    png: Annotated[Path | None, typer.Option("--png", help="new folder of PNG files")] = None,
+    npz: Annotated[Path | None, typer.Option("--npz", help="new file in the layout of ADM's evaluator")] = None,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Write samples as other evaluators read them: uint8 RGB, in order; arr_0 of the .npz is (N, H, W, 3)."""
+    require_one("export")
+    print("\n".join(write_samples(Store(runs), what, png, npz)))
+
+
+def write_samples(store: Store, what: str, png: Path | None, npz: Path | None) -> list[str]:
+    """Write what is asked for; a line for each target. UserError: no target, an existing one, or no whole samples."""
+    if png is None and npz is None:
+        raise UserError(f"export {what} needs a target; give --png FOLDER or --npz FILE")
+    folder = store.folder(sample_stage(store, what))
+    from tokenbridge.exchange.export import Samples, write_npz, write_png  # torch, only for what is there
+
+    samples = Samples(folder)
+    lines = []
+    for option, target, write in (("--png", png, write_png), ("--npz", npz, write_npz)):
+        if target is None:
+            continue
+        with writable(target.parent, option), store.lock(f"export-{digest(str(target.resolve()))}"):
+            write(samples, target)
+        lines.append(f"{len(samples)} images of {folder.name}: {target}")
+    return lines
+
+
+def sample_stage(store: Store, what: str) -> str:
+    """Id of the finished stage that `what` names: itself, or a cell by id or name. UserError where there is none."""
+    cells = read_cells(store)
+    if what.startswith(PREFIX):
+        cell = next((cell for cell in cells.values() if what in cell.stages.values()), None)
+        return _finished(store, what, what, cell)
+    matching = [cell for id, cell in cells.items() if what in (id, cell.name, *cell.name.split(JOINT))]
+    if not matching:
+        names = [*{name: None for cell in cells.values() for name in cell.name.split(JOINT)}, *cells]
+        near = difflib.get_close_matches(what, names, SHOWN, 0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else "tokenbridge run makes one"
+        raise UserError(f"{what} is no cell of {store.root / 'cells'}; {hint}")
+    matching = [
+        cell for cell in matching if "sample" in cell.stages
+    ] or matching  # imported weights are a cell without samples
+    stages = {cell.stages.get("sample"): cell for cell in matching}
+    if len(stages) > 1:
+        ids = ", ".join(cell.id for cell in matching[:SHOWN]) + (", …" if len(matching) > SHOWN else "")
+        raise UserError(f"{what} names {len(matching)} cells with different samples; give an id: {ids}")
+    ((id, cell),) = stages.items()
+    if id is None:
+        raise UserError(f"{what} draws no samples; run first: {_command(cell)} --only sample")
+    return _finished(store, id, what, cell)
+
+
+def _finished(store: Store, id: str, what: str, cell: Cell | None) -> str:
+    if store.finished(id):
+        return id
+    drawn, count = progress(store.folder(f"{id}.partial"))
+    if cell is None and not count:
+        raise UserError(f"{id} is no stage of {store.root / 'stages'}; give a cell's name or id")
+    begun = f" ({drawn} of {count} images are drawn)" if count else ""
+    run = f"run first: {_command(cell)} --only sample" if cell else "run its cell to the end first"
+    raise UserError(f"{what if what == id else f'{id} of {what}'} is not finished{begun}; {run}")
+
+
+def _command(cell: Cell) -> str:
+    return command(build(RunConfig, cell.config))
