@@ -10,12 +10,12 @@ from typing import Any
 
 from tokenbridge.config import CONTINUOUS, RunConfig, UserError
 from tokenbridge.stages import STAGES, Kind, measuring
-from tokenbridge.store.artifacts import Store, digest, read_json, stage_id, writable, write_json
+from tokenbridge.store.artifacts import Store, digest, stage_id
+from tokenbridge.store.runs import RecordedCell, write_cells
 
 EXPERIMENT = "tokenbridge"  # in MLflow
 RECONSTRUCTION = measuring("reconstruction")
 GENERATION = measuring("generation")
-JOINT = " · "  # between the names of a cell that several tables share
 
 
 def wanted_of(config: RunConfig) -> tuple[str, ...]:
@@ -130,21 +130,10 @@ def needing(ids: Iterable[str], stages: Mapping[str, Stage]) -> set[str]:
 
 
 def record(store: Store, cells: Sequence[Cell], experiment: str, sweep: str = "") -> None:
-    """Write runs/cells/<id>.json, from which tracking and tables find a cell's stages; kinds and sweeps add up."""
-    folder = store.root / "cells"
-    with writable(store.root), store.lock("cells"):  # two sweeps may name the same cell at the same moment
-        folder.mkdir(exist_ok=True)
-        for cell in cells:
-            path = folder / f"{cell.id}.json"
-            before = read_json(path) if path.exists() else {"name": cell.name, "stages": {}}
-            names = dict.fromkeys([*before["name"].split(JOINT), cell.name])
-            sweeps = dict.fromkeys([*before.get("sweeps", ()), *filter(None, [sweep])])
-            entry = {
-                "id": cell.id,
-                "name": JOINT.join(names),
-                "experiment": experiment,
-                "config": cell.config.model_dump(),
-                "stages": before["stages"] | {stage.kind.name: stage.id for stage in cell.stages()},
-                "sweeps": list(sweeps),
-            }
-            write_json(path, entry)
+    """Record cells in the runs folder, from which tracking and tables find their stages."""
+    write_cells(store, [_recorded(cell, experiment, sweep) for cell in cells])
+
+
+def _recorded(cell: Cell, experiment: str, sweep: str) -> RecordedCell:
+    stages = {stage.kind.name: stage.id for stage in cell.stages()}
+    return RecordedCell(cell.id, [cell.name], experiment, cell.config.model_dump(), stages, [sweep] if sweep else [])

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.overrides import build
 from tokenbridge.stages import STAGES
-from tokenbridge.store.artifacts import JOURNAL, Store, journal_end, read_json
+from tokenbridge.store.artifacts import Store, read_json
+from tokenbridge.store.runs import JOURNAL, PARTIAL, journal_end
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Training:
 
 def training(store: Store, id: str) -> Training | None:
     """How far a training is, from the end of its journal; None before its first points."""
-    work = store.folder(id).with_name(f"{id}.partial")
+    work = store.folder(id).with_name(f"{id}{PARTIAL}")
     try:
         points = [line for line in journal_end(work / JOURNAL) if line[0] == "loss"]
         steps = read_json(work / "progress.json")["steps"]

@@ -73,7 +73,7 @@ def rows(store: Store, cells: Sequence[Cell]) -> list[dict[str, Any]]:
         how, levels = cell.config.quantizer, cell.config.token_levels
         settings: dict[str, Any] = {"quantizer": "none" if how.kind == "identity" else how.kind}
         settings |= {"levels": plain(how.levels) if levels else "", "range": how.range if levels else ""}
-        metrics, _ = read_metrics(store.folder(cell.stages()[-1].id) / "metrics.json")
+        metrics = read_metrics(store.folder(cell.stages()[-1].id)).metrics
         bits = {"bits": cell.config.positions * sum(map(math.log2, levels))} if levels else {}
         found.append(settings | bits | metrics)
     return found
@@ -81,7 +81,7 @@ def rows(store: Store, cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 def remarks(store: Store, cells: Sequence[Cell]) -> Iterator[str]:
     """What was left out, and why; what the reference is."""
-    _, protocol = read_metrics(store.folder(cells[0].stages()[-1].id) / "metrics.json")
+    protocol = read_metrics(store.folder(cells[0].stages()[-1].id)).protocol
     data, score = cells[0].config.data, cells[0].config.score
     if reason := protocol.get("features_left_out"):
         yield f"No Fréchet distance and no inception-style score: {reason}."

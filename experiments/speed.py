@@ -17,7 +17,8 @@ from experiments.pipeline import EXPERIMENT, Cell, Stage, record
 from experiments.presets import preset
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.overrides import override
-from tokenbridge.store.artifacts import Store, read_json, writable, write_json
+from tokenbridge.store.artifacts import Store, writable, write_json
+from tokenbridge.store.runs import Measured, read_metrics, write_metrics
 
 PRESET, PLAN = "imagenet256-L", "speed"
 OURS = "autoregressive 1024×4"
@@ -53,15 +54,15 @@ def run(
     with speed.one_thread(device, runtime):
         protocols = {label: speed.protocol(c, device, effort, len(configs)) for label, c in configs.items()}
         stored = {label: _stored(store, stage) for label, stage in stages.items()}
-        if not again and all(stored[label].get("protocol") == protocols[label] for label in stages):
-            return {label: content["metrics"] for label, content in stored.items()}
+        if not again and all(known and known.protocol == protocols[label] for label, known in stored.items()):
+            return {label: known.metrics for label, known in stored.items() if known}
         record(store, list(wanted.values()), EXPERIMENT)
         with writable(store.root), ExitStack() as stack:
             out = {label: stack.enter_context(_anew(store, stage)) for label, stage in stages.items()}
             found = speed.measure(configs, device, effort)
             for label, folder in out.items():
                 if folder is not None:  # None: another process has just written it
-                    write_json(folder / "metrics.json", {"metrics": found[label], "protocol": protocols[label]})
+                    write_metrics(folder, found[label], protocols[label])
     return found
 
 
@@ -71,8 +72,8 @@ def _anew(store: Store, stage: Stage) -> AbstractContextManager[Path | None]:
     return store.writing(stage.id, stage.about())
 
 
-def _stored(store: Store, stage: Stage) -> dict[str, Any]:
-    return read_json(store.folder(stage.id) / "metrics.json") if store.finished(stage.id) else {}
+def _stored(store: Store, stage: Stage) -> Measured | None:
+    return read_metrics(store.folder(stage.id)) if store.finished(stage.id) else None
 
 
 def table_lines(found: Metrics) -> list[str]:

@@ -8,13 +8,12 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from experiments.pipeline import JOINT, Stage
-from experiments.pipeline import Cell as Planned
+from experiments.pipeline import Cell, Stage
 from experiments.presets import PRESETS
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.overrides import build, differing, override, plain
 from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import Cell, read_cells
+from tokenbridge.store.runs import RecordedCell, read_cells
 
 SHOWN = 4
 """cells that a message lists"""
@@ -45,15 +44,15 @@ def models(store: Store, what: str, assignments: Sequence[str] = ()) -> Models:
     untrained = [seed for seed, each in same.items() if not store.finished(training(each))]
     trained = tuple(each for seed, each in same.items() if seed not in untrained)
     waiting = tuple(seed for seed in untrained if training(same[seed]) in known)
-    recorded = cells.get(Planned("", config).id)
-    names = recorded.name.split(JOINT) if recorded else ["-".join([name, *changes])]
+    recorded = cells.get(Cell("", config).id)
+    names = recorded.names if recorded else ["-".join([name, *changes])]
     return Models(re.sub(r"[^\w.=-]+", "-", name if name in names else names[0]), trained, waiting)
 
 
 def training(config: RunConfig) -> str:
     """Id of the stage that trains a configuration. UserError for a pair that cannot work."""
     config.require_pair()
-    return Planned("", config, ("train",)).stages()[-1].id
+    return Cell("", config, ("train",)).stages()[-1].id
 
 
 def require_imported(store: Store, stages: Iterable[Stage]) -> None:
@@ -79,11 +78,11 @@ def nearest(config: RunConfig) -> str:
     return min(PRESETS, key=lambda name: len(differing(config, PRESETS[name])))
 
 
-def _named(what: str, cells: Mapping[str, Cell], store: Store) -> tuple[str, RunConfig]:
+def _named(what: str, cells: Mapping[str, RecordedCell], store: Store) -> tuple[str, RunConfig]:
     """Name and config of the cell; cells of one name must differ in the training seed alone."""
-    found = [cell for id, cell in cells.items() if what in (id, cell.name, *cell.name.split(JOINT))]
+    found = [cell for cell in cells.values() if cell.called(what)]
     if not found:
-        names = [*{name: None for cell in cells.values() for name in cell.name.split(JOINT)}, *cells, *PRESETS]
+        names = [*{name: None for cell in cells.values() for name in cell.names}, *cells, *PRESETS]
         near = difflib.get_close_matches(what, names, SHOWN, 0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"presets are {', '.join(PRESETS)}"
         raise UserError(f"{what} is no cell of {store.root / 'cells'} and no preset; {hint}")
@@ -93,4 +92,4 @@ def _named(what: str, cells: Mapping[str, Cell], store: Store) -> tuple[str, Run
         if changes := differing(override(config, {"train.seed": first.train.seed}), first):
             ids = ", ".join(cell.id for cell in found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
             raise UserError(f"{what} names {len(found)} cells, which differ in {', '.join(changes)}; give an id: {ids}")
-    return found[0].name.split(JOINT)[0] if what in cells else what.split(JOINT)[0], first
+    return what if what in found[0].names else found[0].names[0], first

@@ -15,12 +15,11 @@ from filelock import FileLock, Timeout
 from experiments.cli.options import DEFAULT_RUNS, Runs
 from slurm import logs as attempts
 from slurm import scheduler, screen
-from slurm import sweep as records
 from slurm.screen import count
 from slurm.status import EXIT_UNDER_WAY, LIVE, SweepStatus, look, looks, seconds_left
-from slurm.sweep import Sweep
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import Sweep, read_sweep, sweep_names, write_event
 
 commands = typer.Typer()
 
@@ -56,7 +55,7 @@ def status(
             if not watch or state.exit_code != EXIT_UNDER_WAY:
                 break
             time.sleep(WATCH_SECONDS)
-            sweep = records.read(store, sweep.name)  # the next round may have come
+            sweep = read_sweep(store, sweep.name)  # the next round may have come
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     if not as_json:
@@ -66,11 +65,11 @@ def status(
 
 def _sweep(store: Store, name: str | None) -> Sweep:
     if name is None:
-        names = records.names(store)
+        names = sweep_names(store)
         if not names:
             raise UserError(f"there is no sweep in {store.root}; submit one with `tokenbridge grid ... --on slurm`")
         name = names[-1]
-    return records.read(store, name)
+    return read_sweep(store, name)
 
 
 def _print(store: Store, state: SweepStatus, everything: bool, watch: bool) -> None:
@@ -109,7 +108,7 @@ def _news(store: Store) -> bool:
 def sweeps(runs: Runs = DEFAULT_RUNS) -> None:
     """List the sweeps, the oldest first: how many cells are finished, and the command."""
     store = Store(runs)
-    stored = [records.read(store, name) for name in records.names(store)]
+    stored = [read_sweep(store, name) for name in sweep_names(store)]
     if not stored:
         print(f"no sweep in {store.root}")
         return
@@ -163,7 +162,7 @@ def retry(
     With the code and the file of resources as they are now. What is queued or runs is left alone.
     """
     store = Store(runs)
-    state = _asked(look(store, records.read(store, name)))
+    state = _asked(look(store, read_sweep(store, name)))
     stages = state.broken(("failed",)) if only_failed else state.lacking()
     if not stages:
         print(f"{name}: nothing to retry")
@@ -205,7 +204,7 @@ def cancel(
         cancelled, _ = _to_cancel(store, name)  # more may have come, or ended, while we asked
         scheduler.cancel([job for _, job in cancelled])
         for stage, job in cancelled:
-            records.note(store, stage, "cancelled", {"job": job, "by": getpass.getuser()})
+            write_event(store, stage, "cancelled", {"job": job, "by": getpass.getuser()})
     print(f"{name}: {count(len(cancelled), 'job')} cancelled; tokenbridge retry {name} submits them again")
 
 
@@ -214,7 +213,7 @@ def _to_cancel(store: Store, name: str) -> tuple[dict[tuple[str, str], str], dic
 
     And by sweep, how many are kept for it.
     """
-    records.read(store, name)  # UserError for an unknown one
+    read_sweep(store, name)  # UserError for an unknown one
     states = {state.sweep.name: _asked(state) for state in looks(store, _all(store))}
     mine = states.pop(name)
     cancelled = {id: state for id, state in mine.states.items() if state.job and state.word in LIVE}
@@ -230,4 +229,4 @@ def _to_cancel(store: Store, name: str) -> tuple[dict[tuple[str, str], str], dic
 
 
 def _all(store: Store) -> list[Sweep]:
-    return [records.read(store, name) for name in records.names(store)]
+    return [read_sweep(store, name) for name in sweep_names(store)]

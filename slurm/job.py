@@ -24,11 +24,11 @@ from submitit.helpers import TorchDistributedEnvironment
 from experiments.pipeline import Stage
 from experiments.runner import run_stage
 from experiments.tracking import live
-from slurm import sweep
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.signals import Interrupted
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.provenance import job_here
+from tokenbridge.store.runs import Event, write_event
 
 KILL_SECONDS = 600  # after which a job that nobody killed gives up waiting
 
@@ -65,9 +65,9 @@ def telling(store: Store, stage: str) -> Iterator[None]:
     here = job_here() or {"id": "", "restarts": 0}
     about = {"job": here["id"], "restart": here["restarts"], "host": platform.node()}
 
-    def tell(event: sweep.Word, **more: Any) -> None:
+    def tell(event: Event, **more: Any) -> None:
         if os.environ.get("SLURM_PROCID", "0") == "0":
-            sweep.note(store, stage, event, about | more)
+            write_event(store, stage, event, about | more)
 
     tell("started")
     try:

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from experiments.pipeline import JOINT
 from slurm import status
-from slurm import sweep as records
 from slurm.status import Word
-from slurm.sweep import CellStages, Job, Sweep
+from slurm.sweep import Job, jobs_by_stage
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import CellStages, Sweep, read_events, read_sweep, sweep_names
 
 LINES, BYTES = 100, 65_536
 """how much of the end of a file is shown"""
@@ -48,8 +47,8 @@ def find(store: Store, target: str, name: str | None = None, kind: str | None = 
     Raises:
         UserError: nothing is called so, or several cells are.
     """
-    registered = records.jobs(store)
-    sweeps = [records.read(store, title) for title in ([name] if name else reversed(records.names(store)))]
+    registered = jobs_by_stage(store)
+    sweeps = [read_sweep(store, title) for title in ([name] if name else reversed(sweep_names(store)))]
     if target not in registered:
         for stage, jobs in registered.items():
             for job in jobs:
@@ -72,9 +71,7 @@ def _cells(sweep: Sweep, target: str) -> list[CellStages]:
     if target in sweep.cells:
         return [sweep.cells[target]]
     cells = list(sweep.cells.values())
-    return [cell for cell in cells if target in (cell.name, *cell.name.split(JOINT))] or [
-        cell for cell in cells if target in cell.name
-    ]
+    return [cell for cell in cells if target == cell.name] or [cell for cell in cells if target in cell.name]
 
 
 def _only(cells: Sequence[CellStages], target: str) -> CellStages:
@@ -131,7 +128,7 @@ def show(store: Store, attempt: Attempt, write: Write) -> dict[Path, int]:
         text, read[path] = _end(path)
         texts += text
         write(f"==> {path} <==\n{text}")
-    for said in records.events(store, attempt.stage):
+    for said in read_events(store, attempt.stage):
         trace = said.get("traceback", "")
         if said.get("job") == job.job and trace and trace.strip().splitlines()[-1] not in texts:
             write(f"==> what the job said when it failed on {said.get('host')} <==\n{trace.rstrip()}\n")
@@ -198,5 +195,5 @@ def ended(store: Store, attempt: Attempt) -> bool:
     if not silent:
         task = (tasks or {}).get(attempt.job.job)
         return task is None or task.over
-    said = [said for said in records.events(store, attempt.stage) if said.get("job") == attempt.job.job]
+    said = [said for said in read_events(store, attempt.stage) if said.get("job") == attempt.job.job]
     return store.finished(attempt.stage) or (bool(said) and said[-1]["event"] not in ("started", "stopped"))

@@ -12,12 +12,13 @@ from submitit.core.utils import DelayedSubmission
 from experiments.grid import run as run_grid
 from experiments.grid.request import SPEED, Grid, Request, timed
 from experiments.pipeline import EXPERIMENT, Cell, Stage, graph, record
-from slurm import resources, submit, sweep
+from slurm import resources, submit
 from slurm.job import telling
-from slurm.sweep import CellStages, Sweep
+from slurm.sweep import TAKEN, Job
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import CellStages, Sweep, ending, is_sweep, read_sweep, write_sweep
 
 NAME = re.compile(r"\w[\w.-]*")
 
@@ -53,17 +54,17 @@ class RoundJob:
         return DelayedSubmission(self)
 
     def __call__(self) -> None:
-        with telling(self.store, sweep.ending(self.sweep)):
+        with telling(self.store, ending(self.sweep)):
             end(self.store, self.sweep)
 
 
 def new(store: Store, request: Request, cluster: str, runtime: Runtime, command: str) -> Sweep:
     """A sweep that nobody has submitted yet, or the one of that name with a new request. UserError: cannot run."""
     grid = request.grid()
-    if not NAME.fullmatch(request.name) or request.name in sweep.TAKEN:
+    if not NAME.fullmatch(request.name) or request.name in TAKEN:
         raise UserError(
             f"--name={request.name} must be letters, digits and . _ - (it names a folder and jobs), and none of"
-            f" {', '.join(sweep.TAKEN)}"
+            f" {', '.join(TAKEN)}"
         )
     if SPEED in grid.tables:
         raise UserError(f"table {SPEED} compares times on one machine and is not for a cluster; run it with --on local")
@@ -78,16 +79,16 @@ def new(store: Store, request: Request, cluster: str, runtime: Runtime, command:
         runtime=runtime.model_dump(mode="json"),
         rounds=grid.rounds,
     )
-    if not (sweep.folder(store, request.name) / "sweep.json").exists():
+    if not is_sweep(store, request.name):
         return asked
-    before = sweep.read(store, request.name)
+    before = read_sweep(store, request.name)
     same = before.request.get("preset") == request.preset and before.request.get("assignments") == list(
         request.assignments
     )
     return replace(asked, cells=before.cells if same else {}, submitted=before.submitted)
 
 
-def advance(store: Store, wanted: Sweep, only: Iterable[str] | None = None) -> list[sweep.Job]:
+def advance(store: Store, wanted: Sweep, only: Iterable[str] | None = None) -> list[Job]:
     """Submit what the sweep's round lacks; where it lacks nothing, go on to the next, and in the end write the plan.
 
     only: leave out what these stages do not need and what does not need them. Returns the jobs that were submitted.
@@ -98,9 +99,7 @@ def advance(store: Store, wanted: Sweep, only: Iterable[str] | None = None) -> l
     return end(store, wanted.name, only) if jobs is None else jobs
 
 
-def hand_over(
-    store: Store, wanted: Sweep, submitted: Round, only: Iterable[str] | None = None
-) -> list[sweep.Job] | None:
+def hand_over(store: Store, wanted: Sweep, submitted: Round, only: Iterable[str] | None = None) -> list[Job] | None:
     """The jobs that a round is submitted as: none where all its stages are queued already, None where all are there."""
     store = Store(store.root.resolve())  # jobs may start in another folder
     cluster, runtime = resources.read(wanted.cluster), build(Runtime, wanted.runtime)
@@ -108,14 +107,14 @@ def hand_over(
 
     def write(code: str) -> None:
         record(store, submitted.cells, EXPERIMENT, wanted.name)
-        sweep.write(store, replace(wanted, cells=_joined(wanted, submitted), done=False, code=code))
+        write_sweep(store, replace(wanted, cells=_joined(wanted, submitted), done=False, code=code))
 
     stages = submitted.stages() if only is None else submit.related(only, submitted.stages())
     under_way = submission.submit(stages, RoundJob(store, wanted.name), write)
     return submission.jobs if under_way else None
 
 
-def resubmit(store: Store, before: Sweep, stages: Iterable[str]) -> list[sweep.Job]:
+def resubmit(store: Store, before: Sweep, stages: Iterable[str]) -> list[Job]:
     """Submit stages of a sweep again, and with them what is missing for them and what needs them.
 
     From the first round: a row that its search was missing for comes in the second once that is there.
@@ -123,9 +122,9 @@ def resubmit(store: Store, before: Sweep, stages: Iterable[str]) -> list[sweep.J
     return advance(store, replace(before, round=1), list(stages))
 
 
-def end(store: Store, name: str, only: Iterable[str] | None = None) -> list[sweep.Job]:
+def end(store: Store, name: str, only: Iterable[str] | None = None) -> list[Job]:
     """After a round: submit the next with what there is, or write the plan of the tables and fill MLflow."""
-    ended = sweep.read(store, name)
+    ended = read_sweep(store, name)
     if ended.round < ended.rounds:
         return advance(store, replace(ended, round=ended.round + 1), only)
     from experiments.tracking import sync as tracking
@@ -136,7 +135,7 @@ def end(store: Store, name: str, only: Iterable[str] | None = None) -> list[swee
         tracking.sync(store, list(ended.cells))
     except UserError as error:  # nothing is lost, and no job fails for a server that is away
         print(error, flush=True)
-    sweep.write(store, replace(ended, done=True))
+    write_sweep(store, replace(ended, done=True))
     return []
 
 

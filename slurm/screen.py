@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from experiments.progress import time_text
 from slurm.status import BROKEN, EXIT_BROKEN, EXIT_FINISHED, LIVE, ORDER, State, SweepStatus, Word, columns
-from slurm.sweep import CellStages
+from tokenbridge.store.runs import CellStages
 
 MARKS: dict[Word, str] = {
     "finished": "ok", "running": "run", "requeued": "req", "queued": "q", "blocked": ".", "waiting": "-",

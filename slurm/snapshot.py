@@ -6,9 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
-from slurm import sweep
 from tokenbridge.store.artifacts import Store, digest, file_hash, write_json
 from tokenbridge.store.provenance import git_state
+from tokenbridge.store.runs import sweep_folder
 
 HERE = Path(__file__).parents[1]
 PACKAGES = ("tokenbridge", "experiments", "analysis", "slurm")
@@ -23,7 +23,7 @@ def take(store: Store) -> str:
     files = [path for name in PACKAGES for path in sorted((HERE / name).rglob("*")) if _wanted(path)]
     state = git_state()
     hash = digest([state, {str(path.relative_to(HERE)): file_hash(path) for path in files}])
-    final = sweep.folder(store, "code") / hash
+    final = sweep_folder(store, "code") / hash
     if not final.exists():
         work = final.with_name(f"{hash}.{os.getpid()}.partial")
         try:

@@ -6,24 +6,22 @@ its queue, then the last word of the stage's newest job, then Slurm's accounting
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
 from experiments.progress import Training, training
 from slurm import scheduler
-from slurm import sweep as records
 from slurm.scheduler import RETURNING, Task
-from slurm.sweep import CellStages, Job, Sweep
+from slurm.sweep import Job, jobs_by_stage
 from tokenbridge.config import UserError
 from tokenbridge.stages import STAGES
 from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import CellStages, Sweep, discarded, finished_stages, read_events, stages_with_events
 
 Word = Literal["finished", "running", "requeued", "queued", "blocked", "waiting", "failed", "cancelled", "lost"]
 """requeued: back in the queue after a checkpoint or a node's death; blocked: its inputs are under way; waiting: not
@@ -73,19 +71,6 @@ class State:
     at: Training | None = None
 
 
-def finished_stages(store: Store) -> set[str]:
-    """Ids of all finished stages, by one look at their folder: a stage's folder appears only when it is whole."""
-    return {name for name in _names(store.root / "stages") if not name.endswith(".partial")}
-
-
-def _names(folder: Path) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
-    except FileNotFoundError:
-        return set()
-
-
 def stage_states(
     store: Store,
     stages: Mapping[str, Planned],
@@ -118,7 +103,7 @@ class _Look:
     ):
         self.store, self.stages, self.tasks = store, stages, tasks
         self.finished = finished_stages(store)
-        self.spoken = {name.removesuffix(".jsonl") for name in _names(records.folder(store) / "events")}
+        self.spoken = stages_with_events(store)
         self.jobs = {id: self._newest(jobs[id]) for id in stages if id in jobs}
         self.past: Mapping[str, Task] = {}
         self.states: dict[str, State] = {}
@@ -149,7 +134,7 @@ class _Look:
         """The last word of this job, {} where it has said nothing."""
         if id not in self.spoken:
             return {}
-        return next((said for said in reversed(records.events(self.store, id)) if said.get("job") == job.job), {})
+        return next((said for said in reversed(read_events(self.store, id)) if said.get("job") == job.job), {})
 
     def state(self, id: str) -> State:
         if id in self.finished:
@@ -365,14 +350,14 @@ def looks(store: Store, sweeps: Sequence[Sweep]) -> list[SweepStatus]:
     """The status of several sweeps, by one squeue and at most one sacct for all of them."""
     by_sweep = [with_last(sweep) for sweep in sweeps]
     all_stages = {id: stage for stages in by_sweep for id, stage in stages.items()}
-    registered = records.jobs(store)
+    registered = jobs_by_stage(store)
     jobs = {id: registered[id] for id in all_stages if id in registered}
     finished = finished_stages(store)
     over = finished | {sweep.last for sweep in sweeps if sweep.done}
     left = [job for id, attempts in jobs.items() if id not in over for job in attempts]
     tasks, silent = ask(left)
     states = stage_states(store, all_stages, jobs, tasks, _history)
-    twice = Counter(records.discarded(store))
+    twice = Counter(discarded(store))
     statuses = []
     for sweep, stages in zip(sweeps, by_sweep, strict=True):
         of_sweep = {id: states[id] for id in stages}

@@ -29,6 +29,7 @@ from tokenbridge.config import Runtime, UserError
 from tokenbridge.stages import STAGES
 from tokenbridge.store.artifacts import Store, writable
 from tokenbridge.store.provenance import job_here
+from tokenbridge.store.runs import ending
 
 HELD = {"hold": True, "kill-on-invalid-dep": "yes"}
 OWN = re.compile("SLURM_(?!CONF$)|SBATCH_|SRUN_|SUBMITIT_")
@@ -40,7 +41,7 @@ def unfinished(store: Store, stages: Mapping[str, Stage]) -> dict[str, Stage]:
 
 def live(store: Store, ids: Iterable[str]) -> dict[str, str]:
     """Jobs by stage, of stages that any sweep has in Slurm's hands. The job that asks counts as over."""
-    registered = sweep.jobs(store)
+    registered = sweep.jobs_by_stage(store)
     last = {id: registered[id][-1] for id in ids if id in registered}
     tasks, silent = ask(list(last.values()))
     if tasks is None:
@@ -100,7 +101,7 @@ class Submission:
 
     @property
     def last(self) -> str:
-        return sweep.ending(self.name)
+        return ending(self.name)
 
     @property
     def folder(self) -> str:

@@ -26,7 +26,14 @@ FORBIDDEN = {
     "slurm": {"analysis", "mlflow", "torch", "pandas"},
 }
 ALLOWED = {
-    "analysis": {"analysis", "experiments.axes", "experiments.paper", "tokenbridge.config", "tokenbridge.overrides"},
+    "analysis": {
+        "analysis",
+        "experiments.axes",
+        "experiments.paper",
+        "tokenbridge.config",
+        "tokenbridge.overrides",
+        "tokenbridge.store.runs",
+    },
 }
 # each may import those before it
 ORDER = ["config", "tokenizers", "model"]

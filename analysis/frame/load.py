@@ -13,6 +13,7 @@ import json
 import math
 import os
 import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,22 @@ from typing import Any
 import pandas as pd
 
 from analysis.frame import mlflow as tracked
-from analysis.frame import runs_folder
 from analysis.frame.cache import cached
 from analysis.frame.describe import describe
 from analysis.frame.source import CURVES, planned
 from tokenbridge.config import RunConfig, UserError
-from tokenbridge.overrides import settings
+from tokenbridge.overrides import flatten, settings
+from tokenbridge.store.runs import RecordedCell, Store, cell_ids, journal_of, measured, read_cell, read_journal
 
 __all__ = ["collect", "describe", "frame", "frame_from_stages", "runs"]
 
 FIRST = ("cell", "name", "experiment", "run_id")
 KINDS = ("tokenizer", "latents", "quantizer", "reconstruct", "train", "likelihood", "sample", "score", "speed")
 WITH_EXAMPLES = ("latents", "quantizer", "reconstruct", "sample")
+UNMEASURED = ("tokenizer", "latents", "train")
+"""stages that may leave no metrics.json"""
+UNPICTURED = ("latents",)
+"""stages that may leave no examples.npz: spectra came after the first runs"""
 WITH_CURVES = ("2a",)
 """tables whose trainings a figure shows"""
 
@@ -61,7 +66,7 @@ def frame(store_root: Path | None, uri: str, cells: Sequence[str] | None = None)
     """
     if cells is None:
         found = cached(uri, lambda: _by_name(list(tracked.rows(uri).values())))
-        cells = None if store_root is None else runs_folder.cell_ids(store_root)
+        cells = None if store_root is None else cell_ids(Store(store_root))
         if cells is None or (len(cells) == len(found) and set(cells) == set(found["cell"])):
             return found
         return _by_name(_chosen(tracked.rows(uri), cells, uri))
@@ -81,9 +86,19 @@ def _by_name(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 def frame_from_stages(root: Path, cells: Sequence[str] | None = None) -> pd.DataFrame:
     """The same frame from the stages' folders alone; run_id, which only MLflow knows, is empty."""
-    found = [runs_folder.read_cell(root, id) for id in (runs_folder.cell_ids(root) if cells is None else cells)]
-    rows = [runs_folder.cell_values(root, cell) for cell in found]
+    store = Store(root)
+    rows = [_values(store, read_cell(store, id)) for id in (cell_ids(store) if cells is None else cells)]
     return _by_name(rows) if cells is None else _tidy(rows)
+
+
+def _values(store: Store, cell: RecordedCell) -> dict[str, Any]:
+    """A cell as flat values: what it is, its settings, and the metrics and protocols of its finished stages."""
+    row = {"cell": cell.id, "name": cell.name, "experiment": cell.experiment, "run_id": ""}
+    row |= flatten(cell.config) | {f"stage.{kind}": id for kind, id in cell.stages.items()}
+    for kind, result in measured(store, cell.stages, UNMEASURED).items():
+        row |= {f"{kind}/{name}": value for name, value in result.metrics.items()}
+        row[f"protocol.{kind}"] = json.dumps(result.protocol, sort_keys=True)
+    return row
 
 
 def collect(root: Path, uri: str, plan: Mapping[str, Any], source: Path) -> None:
@@ -107,28 +122,43 @@ def collect(root: Path, uri: str, plan: Mapping[str, Any], source: Path) -> None
 
 
 def _write_source(root: Path, uri: str, plan: Mapping[str, Any], out: Path) -> None:
-    cells = list(dict.fromkeys(cell for _, cell in planned(plan)))
-    own = {cell: runs_folder.read_cell(root, cell) for cell in cells}
-    stages = {id: kind for cell in cells for kind, id in own[cell]["stages"].items()}
-    pictured = {id for cell in _pictured(plan) for id in own[cell]["stages"].values()}
+    store = Store(root)
+    cells = {id: read_cell(store, id) for id in dict.fromkeys(cell for _, cell in planned(plan))}
+    stages = {id: kind for cell in cells.values() for kind, id in cell.stages.items()}
+    pictured = {id for cell in _pictured(plan) for id in cells[cell].stages.values()}
     trained = dict.fromkeys(
-        own[row["cell"]]["stages"].get("train") for row in plan["rows"] if row["table"] in WITH_CURVES
+        cells[row["cell"]].stages.get("train") for row in plan["rows"] if row["table"] in WITH_CURVES
     )
     for folder in (out / "examples", out / "manifests"):
         folder.mkdir(parents=True)
-    known, measured = frame(root, uri, cells), [runs_folder.cell_values(root, own[cell]) for cell in cells]
-    _require_agreement(root, known, _tidy(measured), uri)
-    _told(known, measured).to_csv(out / "frame.csv", index=False, lineterminator="\n")
+    tracked_frame, rows = frame(root, uri, list(cells)), [_values(store, cell) for cell in cells.values()]
+    _require_agreement(store, tracked_frame, _tidy(rows), uri)
+    _told(tracked_frame, rows).to_csv(out / "frame.csv", index=False, lineterminator="\n")
     (out / "plan.json").write_text(_json(plan))
-    curves = [point for id in trained if id for point in runs_folder.curve(root, id)]
+    curves = [
+        (id, key, step, value) for id in trained if id for key, value, _, step in read_journal(journal_of(store, id))
+    ]
     pd.DataFrame(curves, columns=CURVES).to_csv(out / "curves.csv", index=False, lineterminator="\n")
     for id, kind in stages.items():
-        if not runs_folder.finished(root, id):
+        if not store.finished(id):
             continue
-        manifest = {key: value for key, value in runs_folder.read_manifest(root, id).items() if key != "host"}
+        manifest = {key: value for key, value in store.manifest(id).items() if key != "host"}
         (out / "manifests" / f"{id}.json").write_text(_json(manifest))
-        if kind in WITH_EXAMPLES and id in pictured and runs_folder.has_examples(root, id, kind):
-            runs_folder.copy_examples(root, id, out / "examples" / f"{id}.npz")
+        examples = store.folder(id) / "examples.npz"
+        if kind in WITH_EXAMPLES and id in pictured and (kind not in UNPICTURED or examples.exists()):
+            _copy_examples(examples, out / "examples" / f"{id}.npz")
+
+
+def _copy_examples(source: Path, target: Path) -> None:
+    """Copy a stage's example images; a damaged file is a UserError."""
+    try:
+        shutil.copyfile(source, target)
+        with zipfile.ZipFile(target) as archive:
+            damaged = archive.testzip()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{source} is not readable ({error}); delete its folder and run again") from error
+    if damaged:
+        raise UserError(f"{source}: {damaged} is damaged; delete its folder and run again")
 
 
 def _pictured(plan: Mapping[str, Any]) -> list[str]:
@@ -149,7 +179,7 @@ def _told(frame: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> pd.DataFram
     return frame.assign(**words)
 
 
-def _require_agreement(root: Path, known: pd.DataFrame, measured: pd.DataFrame, uri: str) -> None:
+def _require_agreement(store: Store, known: pd.DataFrame, measured: pd.DataFrame, uri: str) -> None:
     """MLflow has every number that the stages left; a report must not show less, or older ones."""
     columns = list(dict.fromkeys(str(column) for column in (*known, *measured) if "/" in str(column)))
     there, here = known.reindex(columns=columns), measured.reindex(columns=columns)
@@ -159,9 +189,9 @@ def _require_agreement(root: Path, known: pd.DataFrame, measured: pd.DataFrame, 
         if not behind:
             continue
         name, stage = measured["name"].iloc[behind[0]], measured[f"stage.{column.partition('/')[0]}"].iloc[behind[0]]
-        if not runs_folder.finished(root, stage):
+        if not store.finished(stage):
             raise UserError(
-                f"stage {stage} of cell {name} is gone from {root / 'stages'}, though MLflow has its numbers;"
+                f"stage {stage} of cell {name} is gone from {store.root / 'stages'}, though MLflow has its numbers;"
                 " run the cell again"
             )
         raise UserError(

@@ -41,7 +41,7 @@ _VALUES = {
 
 
 def rows(uri: str) -> dict[str, dict[str, Any]]:
-    """Cell id -> its values, in the form of runs_folder.cell_values; of two runs, the first that was made, as the
+    """Cell id -> its values, in the form of load._values; of two runs, the first that was made, as the
     writer does. UserError where MLflow cannot be read.
     """
     path = database(uri)

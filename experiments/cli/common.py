@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import has_metrics, read_metrics
 
 if TYPE_CHECKING:
     from experiments.pipeline import Cell
@@ -28,7 +28,6 @@ def end_with(failures: Sequence[Failure]) -> None:
 def print_metrics(store: Store, cell: Cell) -> None:
     """Every metric of a cell, one a line."""
     for stage in cell.stages():
-        path = store.folder(stage.id) / "metrics.json"
-        if path.exists():
-            for key, value in json.loads(path.read_text())["metrics"].items():
+        if has_metrics(folder := store.folder(stage.id)):
+            for key, value in read_metrics(folder).metrics.items():
                 print(f"{f'{stage.kind.name}/{key}':<44} {value:.6g}")

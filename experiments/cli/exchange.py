@@ -9,14 +9,13 @@ from typing import Annotated
 import typer
 
 from experiments.cli.options import DEFAULT_RUNS, Runs, Settings
-from experiments.pipeline import JOINT
 from experiments.trained import SHOWN, command
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store, digest, writable
 from tokenbridge.store.rows import progress
-from tokenbridge.store.runs import Cell, read_cells
+from tokenbridge.store.runs import RecordedCell, read_cells
 
 exchange = typer.Typer()
 PREFIX = "sample-"
@@ -83,9 +82,9 @@ def sample_stage(store: Store, what: str) -> str:
     if what.startswith(PREFIX):
         cell = next((cell for cell in cells.values() if what in cell.stages.values()), None)
         return _finished(store, what, what, cell)
-    matching = [cell for id, cell in cells.items() if what in (id, cell.name, *cell.name.split(JOINT))]
+    matching = [cell for cell in cells.values() if cell.called(what)]
     if not matching:
-        names = [*{name: None for cell in cells.values() for name in cell.name.split(JOINT)}, *cells]
+        names = [*{name: None for cell in cells.values() for name in cell.names}, *cells]
         near = difflib.get_close_matches(what, names, SHOWN, 0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else "tokenbridge run makes one"
         raise UserError(f"{what} is no cell of {store.root / 'cells'}; {hint}")
@@ -102,7 +101,7 @@ def sample_stage(store: Store, what: str) -> str:
     return _finished(store, id, what, cell)
 
 
-def _finished(store: Store, id: str, what: str, cell: Cell | None) -> str:
+def _finished(store: Store, id: str, what: str, cell: RecordedCell | None) -> str:
     if store.finished(id):
         return id
     drawn, count = progress(store.folder(f"{id}.partial"))
@@ -113,5 +112,5 @@ def _finished(store: Store, id: str, what: str, cell: Cell | None) -> str:
     raise UserError(f"{what if what == id else f'{id} of {what}'} is not finished{begun}; {run}")
 
 
-def _command(cell: Cell) -> str:
+def _command(cell: RecordedCell) -> str:
     return command(build(RunConfig, cell.config))

@@ -13,7 +13,8 @@ from experiments.paper.scored import distance
 from experiments.pipeline import Cell
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.overrides import override, plain
-from tokenbridge.store.artifacts import Store, read_json
+from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import read_metrics
 
 GUIDANCE, TEMPERATURE = "sample.guidance", "sample.temperature"
 SEARCH = {GUIDANCE: (1.0, 1.5, 2.0), TEMPERATURE: (0.8, 0.9, 1.0)}
@@ -96,4 +97,4 @@ def score_of(store: Store, cell: Cell, metric: str = "") -> float:
     """A metric of the score stage, by default the one that searches go by."""
     metric = metric or metric_of(cell.config)
     score = cell.stages()[-1]
-    return read_json(store.folder(score.id) / "metrics.json")["metrics"][metric]
+    return read_metrics(store.folder(score.id)).metrics[metric]

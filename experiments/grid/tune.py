@@ -19,13 +19,13 @@ from statistics import fmean
 from experiments import paper, progress, runner
 from experiments.grid.search import GUIDANCE, SEARCH, SEARCH_SEED, TEMPERATURE, point_name
 from experiments.paper.scored import OWN, distance, every
-from experiments.pipeline import EXPERIMENT, JOINT, Cell, graph
+from experiments.pipeline import EXPERIMENT, Cell, graph
 from experiments.trained import Models
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.metrics.scorers import SCORERS
 from tokenbridge.overrides import override
-from tokenbridge.store.artifacts import Store, read_json
-from tokenbridge.store.runs import read_cells
+from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import read_cells, read_metrics
 
 IMAGES = (100, 300, 900)
 """of a point and training seed, a rung each"""
@@ -155,10 +155,7 @@ def climb(store: Store, search: Search, runtime: Runtime, jobs: int) -> Iterator
 def final(store: Store, search: Search, place: Place, runtime: Runtime, jobs: int) -> Scored:
     """Score a point with the final images. Raises Failed."""
     known = read_cells(store)  # a cell that has a name keeps it
-    cells = [
-        replace(cell, name=known[cell.id].name.split(JOINT)[0]) if cell.id in known else cell
-        for cell in search.cells(place)
-    ]
+    cells = [replace(cell, name=known[cell.id].names[0]) if cell.id in known else cell for cell in search.cells(place)]
     _run(store, cells, runtime, jobs)
     return scored(store, search, place)
 
@@ -178,17 +175,16 @@ def scored(store: Store, search: Search, place: Place, images: int | None = None
     cells, values, errors = search.cells(place, images), list[float](), list[float | None]()
     left = list[tuple[float, ...]]()
     for cell in cells:
-        path = store.folder(cell.stages()[-1].id) / "metrics.json"
-        content = read_json(path)
-        metrics = content["metrics"]
+        folder = store.folder(cell.stages()[-1].id)
+        metrics, _, left_out = read_metrics(folder)
         if search.metric not in metrics:
-            raise UserError(f"{path} has no {search.metric}; choose another --metric, or delete its folder")
+            raise UserError(f"{folder} has no {search.metric}; choose another --metric, or delete it")
         value, count = metrics[search.metric], cell.config.sample.images
         # of a share, that of a binomial
         error = math.sqrt(value * (1 - value) / count) if search.metric == "agreement" else None
         values.append(value)
         errors.append(metrics.get(f"{search.metric}_se", error))
-        left.append(tuple(content.get("left_out", {}).get(search.metric, ())))
+        left.append(tuple(left_out.get(search.metric, ())))
     count = cells[0].config.sample.images
     return Scored(*place, count, tuple(cell.id for cell in cells), tuple(values), tuple(errors), tuple(left))
 

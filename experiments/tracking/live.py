@@ -22,7 +22,7 @@ from pathlib import Path
 from experiments.tracking.store import tracking_uri
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import Cell, Stages, Stamp, read_cells
+from tokenbridge.store.runs import PARTIAL, RecordedCell, StageFiles, Stamp, read_cells
 
 ROUND_SECONDS = 5.0
 LONGEST_PAUSE = 60.0
@@ -67,7 +67,7 @@ class Live:
     def __init__(self, store: Store, stages: Sequence[str]):
         self.store, self.own = store, list(stages)
         self.sent: dict[str, Stamp] = {}
-        self.cells, self.read = dict[str, Cell](), 0
+        self.cells, self.read = dict[str, RecordedCell](), 0
 
     def send(self) -> None:
         """What is new of the curves. UserError: MLflow is away."""
@@ -87,12 +87,12 @@ class Live:
             time.sleep(0.2)
 
     def _new(self) -> dict[str, Stamp]:
-        stages, partial = Stages(self.store), self.store.root.glob("stages/train-*.partial")
-        under_way = [path.name.removesuffix(".partial") for path in partial]
+        stages, partial = StageFiles(self.store), self.store.root.glob(f"stages/train-*{PARTIAL}")
+        under_way = [path.name.removesuffix(PARTIAL) for path in partial]
         stamps = {id: stages.journal(id) for id in dict.fromkeys([*self.own, *under_way])}
         return {id: stamp for id, stamp in stamps.items() if stamp and stamp != self.sent.get(id)}
 
-    def _known(self) -> dict[str, Cell]:
+    def _known(self) -> dict[str, RecordedCell]:
         """The cells, read again where one was added or changed."""
         with suppress(FileNotFoundError):
             if (changed := (self.store.root / "cells").stat().st_mtime_ns) != self.read:

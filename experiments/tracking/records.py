@@ -13,8 +13,8 @@ from experiments.tracking.sweep_record import SweepRecord
 from experiments.tracking.views import MEMBER, main_metrics, member_tag
 from tokenbridge.config import UserError
 from tokenbridge.overrides import flatten
-from tokenbridge.store.artifacts import JOURNAL, MANIFEST, Store, digest, file_hash, read_journal, read_json
-from tokenbridge.store.runs import Cell, Stages, read_cells, read_metrics
+from tokenbridge.store.artifacts import MANIFEST, Store, digest, file_hash
+from tokenbridge.store.runs import METRICS, RecordedCell, StageFiles, journal_of, measured, read_cells, read_journal
 
 FORMAT = 3
 """raise it when the content of the records changes: everything is then sent anew"""
@@ -29,11 +29,11 @@ CURVES_READ = ("data", "autoencoder", "latents", "quantizer", "backbone", "head"
 class CellRecord:
     kind = "cell"
 
-    def __init__(self, store: Store, cell: Cell, stages: Stages):
+    def __init__(self, store: Store, cell: RecordedCell, stages: StageFiles):
         self.store, self.cell, self.id, self.name = store, cell, cell.id, cell.name
         self.parent = f"sweep/{cell.sweeps[0]}" if cell.sweeps else ""
         self.finished = {kind: id for kind, id in cell.stages.items() if stages.finished(id)}
-        self.error = next(filter(None, (stages.failure(id) for id in cell.stages.values())), "")
+        self.error = stages.failure(cell.stages.values())
         about = [cell.id, cell.name, cell.experiment, cell.stages, cell.sweeps]  # the id stands for the config
         self.signature = digest([FORMAT, about, [stages.stamps(id) for id in cell.stages.values()]])
 
@@ -46,14 +46,13 @@ class CellRecord:
         tags |= {f"stage.{kind}": id for kind, id in cell.stages.items()} | provenance(manifests)
         metrics: dict[str, float] = {}
         files: dict[str, bytes] = {}
+        results = measured(self.store, self.finished, UNMEASURED)
         for kind, folder in folders.items():
             files[f"{kind}/{MANIFEST}"] = (folder / MANIFEST).read_bytes()
-            path = folder / "metrics.json"
-            if kind not in UNMEASURED or path.exists():
-                measured, protocol = read_metrics(path)
-                metrics |= {f"{kind}/{name}": value for name, value in measured.items()}
-                tags[f"protocol.{kind}"] = json.dumps(protocol, sort_keys=True)
-                files[f"{kind}/metrics.json"] = path.read_bytes()
+            if kind in results:
+                metrics |= {f"{kind}/{name}": value for name, value in results[kind].metrics.items()}
+                tags[f"protocol.{kind}"] = json.dumps(results[kind].protocol, sort_keys=True)
+                files[f"{kind}/{METRICS}"] = (folder / METRICS).read_bytes()
             if kind in PICTURES:
                 name, draw = PICTURES[kind]
                 files[f"{kind}/{name}"] = draw(folder / "examples.npz")
@@ -75,10 +74,10 @@ class TrainingRecord:
 
     kind, parent = "training", ""
 
-    def __init__(self, store: Store, id: str, cells: list[Cell], stages: Stages):
+    def __init__(self, store: Store, id: str, cells: list[RecordedCell], stages: StageFiles):
         self.id, self.cells = id, sorted(cells, key=lambda cell: cell.name)
-        self.done, self.error = stages.finished(id), stages.failure(id)
-        self.folder = store.folder(id) if self.done else store.folder(f"{id}.partial")
+        self.done, self.error = stages.finished(id), stages.failure([id])
+        self.store = store
         self.name = f"train {self.cells[0].name}"
         names, journal = [cell.name for cell in self.cells], stages.journal(id)
         self.started = journal is not None
@@ -86,9 +85,9 @@ class TrainingRecord:
 
     def content(self) -> Content:
         cell = self.cells[0]
-        manifest = read_json(self.folder / MANIFEST) if self.done else {}
+        manifest = self.store.manifest(self.id) if self.done else {}
         config = {section: values for section, values in cell.config.items() if section in CURVES_READ}
-        points = [[f"train/{key}", *rest] for key, *rest in read_journal(self.folder / JOURNAL)]
+        points = [[f"train/{key}", *rest] for key, *rest in read_journal(journal_of(self.store, self.id))]
         return Content(
             tags={"stage": self.id, "cells": ", ".join(c.name for c in self.cells)} | provenance({"train": manifest}),
             params={key: spell(value) for key, value in flatten(config).items()},
@@ -125,7 +124,7 @@ def find_records(store: Store, ids: Iterable[str] | None) -> list[Record]:
     for id in ids:
         if id not in known:
             raise UserError(f"cell {id} is not in {store.root / 'cells'}; run it, or choose its folder with --runs")
-    cells, stages = sorted((known[id] for id in ids), key=lambda cell: cell.name), Stages(store)
+    cells, stages = sorted((known[id] for id in ids), key=lambda cell: cell.name), StageFiles(store)
     trained = dict.fromkeys(cell.stages["train"] for cell in cells if "train" in cell.stages)
     names = dict.fromkeys(name for cell in cells for name in cell.sweeps)
     members = {name: [cell for cell in known.values() if name in cell.sweeps] for name in names}
@@ -135,17 +134,17 @@ def find_records(store: Store, ids: Iterable[str] | None) -> list[Record]:
 
 
 def find_trainings(
-    store: Store, known: Mapping[str, Cell], ids: Collection[str], stages: Stages
+    store: Store, known: Mapping[str, RecordedCell], ids: Collection[str], stages: StageFiles
 ) -> list[TrainingRecord]:
     """Records of these training stages as far as they have begun."""
-    sharing: dict[str, list[Cell]] = {}
+    sharing: dict[str, list[RecordedCell]] = {}
     for cell in known.values():
         sharing.setdefault(cell.stages.get("train", ""), []).append(cell)
     found = [TrainingRecord(store, id, sharing[id], stages) for id in ids if id in sharing]
     return [training for training in found if training.started]
 
 
-def _dataset(cell: Cell, latents: Mapping[str, Any] | None) -> tuple[str, str, str] | None:
+def _dataset(cell: RecordedCell, latents: Mapping[str, Any] | None) -> tuple[str, str, str] | None:
     data = cell.config.get("data", {})
     if latents is None or not data:
         return None

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from experiments.tracking.content import Content, Status, spell
 from experiments.tracking.views import MEMBER, direction, member_tag, of_sweep
 from tokenbridge.overrides import flatten
-from tokenbridge.store.artifacts import Store, digest, read_json
-from tokenbridge.store.runs import Cell, Stages, read_metrics
+from tokenbridge.store.artifacts import Store, digest
+from tokenbridge.store.runs import Measured, RecordedCell, StageFiles, Sweep, is_sweep, read_metrics, read_sweep
 
 FORMAT = 2
 """raise it when the content changes"""
@@ -26,14 +25,13 @@ VALUES_SHOWN = 12
 class SweepRecord:
     kind, parent = "sweep", ""
 
-    def __init__(self, store: Store, name: str, cells: Sequence[Cell], stages: Stages):
+    def __init__(self, store: Store, name: str, cells: Sequence[RecordedCell], stages: StageFiles):
         self.store, self.id, self.name, self.stages = store, name, name, stages
         self.cells = sorted(cells, key=lambda cell: cell.name)
-        path = store.root / "sweeps" / name / "sweep.json"
-        self.about: dict[str, Any] = read_json(path) if path.exists() else {}
+        self.submission: Sweep | None = read_sweep(store, name) if is_sweep(store, name) else None
+        self.command = self.submission.command if self.submission else ""
         states = {id: stages.stamps(id) for cell in self.cells for id in cell.stages.values()}
-        command = self.about.get("command")
-        self.signature = digest([FORMAT, command, [[cell.id, cell.name] for cell in self.cells], states])
+        self.signature = digest([FORMAT, self.command or None, [[cell.id, cell.name] for cell in self.cells], states])
 
     def content(self) -> Content:
         settings = [flatten(cell.config) for cell in self.cells]
@@ -44,37 +42,34 @@ class SweepRecord:
         best, of = _best(found)
         tags = {"sweep": self.id, "states": ", ".join(f"{state} {count}" for state, count in sorted(states.items()))}
         tags[member_tag(self.id)] = MEMBER
-        if command := self.about.get("command"):
-            tags["command"] = str(command)
+        if self.command:
+            tags["command"] = self.command
         return Content(
             tags=tags | {f"best.{key.removeprefix('best/')}": name for key, name in of.items()},
             params={key: seen[0] for key, seen in values.items() if len(seen) == 1},
             metrics=best | {"cells": len(self.cells), "cells_finished": states["finished"]},
             seconds=self._seconds(),
-            started=float(self.about.get("submitted", 0)),
+            started=self.submission.submitted if self.submission else 0.0,
             status=_status(states),
-            error=next(filter(None, (self._error(cell) for cell in self.cells)), ""),
+            error=self.stages.failure([id for cell in self.cells for id in cell.stages.values()]),
             note=self._note(varying),
             view=of_sweep(self.id, list(varying), found),
         )
 
-    def _state(self, cell: Cell) -> str:
+    def _state(self, cell: RecordedCell) -> str:
         if all(self.stages.finished(id) for id in cell.stages.values()):
             return "finished"
-        return "failed" if self._error(cell) else "open"
-
-    def _error(self, cell: Cell) -> str:
-        return next(filter(None, (self.stages.failure(id) for id in cell.stages.values())), "")
+        return "failed" if self.stages.failure(cell.stages.values()) else "open"
 
     def _measured(self) -> dict[str, list[tuple[float, float, str]]]:
         """Metrics that say better or worse: of each cell that has one the images (negative), the value and the name."""
         found: dict[str, list[tuple[float, float, str]]] = {}
-        read: dict[str, tuple[dict[str, float], dict[str, Any]]] = {}
+        read: dict[str, Measured] = {}
         for cell in self.cells:
             for kind, id in cell.stages.items():
                 if kind not in TELLING or not self.stages.stamps(id)[1]:
                     continue
-                metrics, protocol = read[id] = read.get(id) or read_metrics(self.store.folder(id) / "metrics.json")
+                metrics, protocol, _ = read[id] = read.get(id) or read_metrics(self.store.folder(id))
                 for name, value in metrics.items():
                     if direction(key := f"{kind}/{name}") and value == value:
                         found.setdefault(key, []).append((-float(protocol.get("images", 0)), value, cell.name))
@@ -83,19 +78,19 @@ class SweepRecord:
     def _seconds(self) -> float:
         """From the submission to the last result so far; where nothing was submitted, those that its stages took."""
         stages = dict.fromkeys(id for cell in self.cells for id in cell.stages.values() if self.stages.finished(id))
-        if "submitted" not in self.about:
+        if self.submission is None:
             return sum(self.store.manifest(id).get("wall_seconds") or 0.0 for id in stages)
         ends = (self.stages.stamps(id)[0] for id in stages)
         last = max((end[0] / 1e9 for end in ends if end), default=0.0)
-        return max(0.0, last - float(self.about["submitted"]))
+        return max(0.0, last - self.submission.submitted)
 
     def _note(self, varying: dict[str, list[str]]) -> str:
         lines = [f"{len(self.cells)} cells" + (", which differ in" if varying else "")]
         for key, seen in varying.items():
             more = f", … ({len(seen)})" if len(seen) > VALUES_SHOWN else ""
             lines.append(f"- `{key}`: {', '.join(sorted(seen[:VALUES_SHOWN], key=_order))}{more}")
-        if command := self.about.get("command"):
-            lines += ["", f"`{command}`"]
+        if self.command:
+            lines += ["", f"`{self.command}`"]
         return "\n".join(lines)
 
 

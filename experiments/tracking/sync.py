@@ -19,7 +19,7 @@ from experiments.tracking.sender import Sender
 from experiments.tracking.store import client, ensure_store, experiment_id, reaching, tracking_uri, ui_command
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store, writable
-from tokenbridge.store.runs import Cell, Stages
+from tokenbridge.store.runs import RecordedCell, StageFiles
 
 __all__ = ["catch_up", "ensure_store", "log_report", "send_curves", "sync", "tracking_uri", "ui", "ui_command"]
 
@@ -54,9 +54,11 @@ def ui(store: Store, port: int = 5000) -> int:
     return mlflow_store.ui(store, port)
 
 
-def send_curves(store: Store, cells: dict[str, Cell], trainings: Collection[str], seconds: float) -> Counts | None:
+def send_curves(
+    store: Store, cells: dict[str, RecordedCell], trainings: Collection[str], seconds: float
+) -> Counts | None:
     """catch_up for the curves of these trainings alone, which are known to be of these cells."""
-    return _unless_busy(store, lambda: find_trainings(store, cells, trainings, Stages(store)), seconds)
+    return _unless_busy(store, lambda: find_trainings(store, cells, trainings, StageFiles(store)), seconds)
 
 
 def log_report(store: Store, name: str, folder: Path) -> Counts:

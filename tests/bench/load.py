@@ -20,6 +20,7 @@ from experiments.tracking import sync as tracking
 from tests.helpers import report_numbers as synthetic_numbers
 from tests.helpers import runs as small_runs
 from tokenbridge.store.artifacts import Store, read_json, write_json
+from tokenbridge.store.runs import write_metrics
 
 ROUNDS = 15
 
@@ -41,7 +42,7 @@ def first_cell(store: Store) -> None:
         metrics = {key.partition("/")[2]: value for key, value in numbers.items() if key.startswith(f"{kind}/")}
         if metrics:
             protocol = json.loads(numbers.get(f"protocol.{kind}", '{"images": 10}'))
-            write_json(store.folder(stage) / "metrics.json", {"metrics": metrics, "protocol": protocol})
+            write_metrics(store.folder(stage), metrics, protocol)
 
 
 def make(root: Path, count: int) -> str:

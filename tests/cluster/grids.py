@@ -16,6 +16,7 @@ from slurm import sweep
 from tests.conftest import TINY
 from tests.helpers.paths import ROOT
 from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import read_events, read_sweep
 
 CLUSTER = ROOT / "slurm" / "clusters" / "local-slurm.toml"
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
@@ -72,7 +73,7 @@ def _jobs() -> bool:
 
 def jobs_by_stage(cwd: Path) -> dict[str, int]:
     """How often each stage was handed to Slurm."""
-    found = sweep.jobs(Store(cwd / "runs"))
+    found = sweep.jobs_by_stage(Store(cwd / "runs"))
     return {stage: len(jobs) for stage, jobs in found.items() if not stage.startswith("next-")}
 
 
@@ -82,11 +83,11 @@ def numbers(cwd: Path) -> pd.DataFrame:
 
 
 def events(cwd: Path, stage: str) -> list[str]:
-    return [event["event"] for event in sweep.events(Store(cwd / "runs"), stage)]
+    return [event["event"] for event in read_events(Store(cwd / "runs"), stage)]
 
 
 def stages(cwd: Path, name: str, kind: str) -> list[str]:
-    return [id for id, of in sweep.read(Store(cwd / "runs"), name).stages.items() if of == kind]
+    return [id for id, of in read_sweep(Store(cwd / "runs"), name).stages.items() if of == kind]
 
 
 def journal(cwd: Path, stage: str) -> list[tuple[str, float, int]]:

@@ -72,7 +72,7 @@ def running_training(folder: Path, chance: random.Random) -> tuple[str, str, str
     """Stage, job and node of a training under way that has taken a step."""
     for _ in range(600):
         queue = dict(line.split() for line in slurm("squeue", "-rh", "-t", "RUNNING", "-o", "%i %N").splitlines())
-        jobs = {id: found[-1].job for id, found in sweep.jobs(Store(folder / "runs")).items()}
+        jobs = {id: found[-1].job for id, found in sweep.jobs_by_stage(Store(folder / "runs")).items()}
         found = [
             (id, jobs[id], queue[jobs[id]])
             for id in stages(folder, "faults", "train")

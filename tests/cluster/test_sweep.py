@@ -7,7 +7,6 @@ import sys
 import pandas as pd
 import pytest
 
-from slurm import sweep
 from tests.cluster.grids import (
     CLUSTER,
     ROOT,
@@ -24,6 +23,7 @@ from tests.cluster.grids import (
     tokenbridge,
 )
 from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import read_sweep
 
 AXES = ("quantizer.levels=4,8,16", "sample.temperature=0.9,1.0")
 
@@ -171,7 +171,7 @@ def test_a_searched_table_goes_through_both_rounds(cluster, tmp_path):
     assert "autoregressive" in report
 
     # one point of the search is missing, the second round lacks nothing: the job between them writes the plan
-    known = sweep.read(Store(tmp_path / "runs"), "searched")
+    known = read_sweep(Store(tmp_path / "runs"), "searched")
     score = next(cell.stages["score"] for cell in known.cells.values() if cell.name.startswith("search-"))
     plan = tmp_path / "runs" / "plans" / "searched.json"
     before = plan.read_text()
@@ -180,7 +180,7 @@ def test_a_searched_table_goes_through_both_rounds(cluster, tmp_path):
     tokenbridge(*words, *SETTINGS, *on_slurm(), cwd=tmp_path)
     assert end_of(tmp_path, "searched").returncode == 0
     assert plan.read_text() == before
-    assert sweep.read(Store(tmp_path / "runs"), "searched").done
+    assert read_sweep(Store(tmp_path / "runs"), "searched").done
     states = subprocess.run(["squeue", "--noheader", "--states=all", "--name=searched-next", "--format=%T"],
         capture_output=True, text=True, check=True)  # fmt: skip
     assert "CANCELLED" not in states.stdout  # none has cancelled itself

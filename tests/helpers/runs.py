@@ -17,7 +17,8 @@ from experiments.tracking import store as mlflow_store
 from experiments.tracking import sync as tracking
 from tokenbridge.config import RunConfig
 from tokenbridge.overrides import override
-from tokenbridge.store.artifacts import JOURNAL, Journal, Store, digest, write_json
+from tokenbridge.store.artifacts import Store, digest
+from tokenbridge.store.runs import JOURNAL, Journal, RecordedCell, write_cells, write_metrics
 
 LEVELS = (2, 4, 8)
 NOTHING = {"runs": 0, "params": 0, "metrics": 0, "points": 0, "artifacts": 0}
@@ -130,7 +131,7 @@ def stage(
     with store.writing(id, {"kind": kind, **(about or {})}) as out:
         if out is not None:
             if metrics is not None:
-                write_json(out / "metrics.json", {"metrics": metrics, "protocol": {"images": 10, "kind": kind}})
+                write_metrics(out, metrics, {"images": 10, "kind": kind})
             if examples is not None:
                 np.savez(out / "examples.npz", **examples)  # pyright: ignore[reportArgumentType]
     return id
@@ -138,10 +139,9 @@ def stage(
 
 def add_cell(store: Store, name: str, config: RunConfig, stages: dict[str, str]) -> str:
     dump = json.loads(config.model_dump_json())
-    entry = {"id": digest(dump), "name": name, "experiment": "small", "config": dump, "stages": stages}
-    (store.root / "cells").mkdir(parents=True, exist_ok=True)
-    write_json(store.root / "cells" / f"{entry['id']}.json", entry)
-    return entry["id"]
+    cell = RecordedCell(digest(dump), [name], "small", dump, stages)
+    write_cells(store, [cell])
+    return cell.id
 
 
 def runs_of(store: Store, kind: str) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from slurm import sweep as records
-from slurm.sweep import CellStages, Job, Sweep
-from tokenbridge.store.artifacts import JOURNAL, MANIFEST, Store
+from slurm.sweep import Job
+from tokenbridge.store.artifacts import MANIFEST, Store
+from tokenbridge.store.runs import JOURNAL, CellStages, Sweep, write_event, write_sweep
 
 KINDS = ("latents", "quantizer", "reconstruct", "train", "likelihood", "sample", "score")
 
@@ -32,7 +33,7 @@ class Small:
             command=f"tokenbridge grid 2a --name {self.name} --on slurm",
             submitted=1_700_000_000.0 + self.first,
         )
-        records.write(self.store, self.sweep)
+        write_sweep(self.store, self.sweep)
 
     @staticmethod
     def cell(number: int) -> CellStages:
@@ -67,7 +68,7 @@ class Small:
 
     def say(self, id: str, *events: str, **about: object) -> None:
         for event in events:
-            records.note(self.store, id, event, {"job": self.jobs[id], "restart": 0, "host": "node1", **about})  # type: ignore[arg-type]
+            write_event(self.store, id, event, {"job": self.jobs[id], "restart": 0, "host": "node1", **about})  # type: ignore[arg-type]
 
     def train(self, id: str, step: int = 45, steps: int = 100) -> None:
         """A training under way: a step a second."""
@@ -79,6 +80,6 @@ class Small:
 
     def log(self, id: str, out: str = "", err: str = "") -> None:
         for stream, text in (("out", out), ("err", err)):
-            path = records.jobs(self.store)[id][-1].log(self.store, stream)  # type: ignore[arg-type]
+            path = records.jobs_by_stage(self.store)[id][-1].log(self.store, stream)  # type: ignore[arg-type]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)

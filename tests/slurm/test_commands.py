@@ -150,7 +150,7 @@ def test_logs_of_the_stage_that_failed(call, small):
         assert (done.returncode, done.stderr) == (0, "")
         first, *rest = done.stdout.splitlines()
         assert first == f"train of 2a-b000-t0: failed (loss=nan); stage {train}, job {small.jobs[train]}"
-        out, err = (records.jobs(small.store)[train][-1].log(small.store, stream) for stream in ("out", "err"))
+        out, err = (records.jobs_by_stage(small.store)[train][-1].log(small.store, stream) for stream in ("out", "err"))
         assert rest == [
             f"==> {out} <==",
             f"out of {train}",
@@ -213,7 +213,7 @@ def test_following_ends_with_the_job(small, monkeypatch):
 def test_a_name_in_several_sweeps_is_of_the_latest(small):
     later = Small(small.store, 2, "later", first=0)
     later.submit(300)
-    assert logs.find(small.store, "2a-b000-t0").job == records.jobs(small.store)[small.id("latents")][-1]
+    assert logs.find(small.store, "2a-b000-t0").job == records.jobs_by_stage(small.store)[small.id("latents")][-1]
     with pytest.raises(UserError, match="2a-b001-t0 is no cell, stage or job of sweep later"):
         logs.find(small.store, "2a-b001-t0", "later")
     assert logs.find(small.store, "2a-b001-t0").label == "latents of 2a-b000-t0"

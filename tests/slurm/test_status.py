@@ -33,7 +33,7 @@ def states(small, tasks=None, past=None, stages=None):
         asked.extend(jobs)
         return {job: task for job, task in gone.items() if job in jobs}
 
-    found = stage_states(small.store, stages, records.jobs(small.store), named, accounting)
+    found = stage_states(small.store, stages, records.jobs_by_stage(small.store), named, accounting)
     assert set(asked) >= set(gone)
     return found
 
@@ -132,7 +132,7 @@ def test_a_job_that_wrote_nothing_had_no_shared_folder(small):
     failed = Task("FAILED", exit="1:0", node="n7")
     where = f"it wrote nothing into {small.store.root.resolve()}, which node n7 must share with this one"
     assert one(small, train, None, failed) == ("failed", where)
-    log = records.jobs(small.store)[train][-1].log(small.store, "err")
+    log = records.jobs_by_stage(small.store)[train][-1].log(small.store, "err")
     log.parent.mkdir(parents=True)
     log.touch()
     assert one(small, train, None, failed) == ("failed", "ended without a word (FAILED, exit code 1)")
@@ -190,7 +190,7 @@ def test_a_retry_counts_and_a_job_in_the_queue_counts_more(small):
     small.submit(200, [train])
     assert one(small, train, Task("PENDING", "Priority")) == ("queued", "Priority")
     old = {"103_0": Task("RUNNING")}
-    found = stage_states(small.store, status.with_last(small.sweep), records.jobs(small.store), old)
+    found = stage_states(small.store, status.with_last(small.sweep), records.jobs_by_stage(small.store), old)
     assert found[train].job == "103_0"
 
 

@@ -21,7 +21,8 @@ from tokenbridge.overrides import override
 from tokenbridge.stages import STAGES, train
 from tokenbridge.stages.latents import Latents
 from tokenbridge.stages.train import CHECKPOINT, build_model
-from tokenbridge.store.artifacts import Store, read_journal
+from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import read_journal
 
 SMOOTH = (*TINY, "backbone.attention_dropout=0")  # dropout is drawn by rank, so it would make other curves
 LOSS, WEIGHT = 1e-5, 1e-3

@@ -19,7 +19,8 @@ from torch import Tensor
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.exchange.checkpoints import BUFFERS, from_released
 from tokenbridge.model.costs import empty_generator
-from tokenbridge.store.artifacts import file_hash, write_atomic, write_json
+from tokenbridge.store.artifacts import file_hash, write_atomic
+from tokenbridge.store.runs import write_metrics
 from tokenbridge.tokenizers.levels import gaussian_bounds, gaussian_centers
 from tokenbridge.weights import read_checkpoint
 
@@ -137,4 +138,4 @@ def write_released(weights: Released, config: RunConfig, out: Path) -> None:
     model = empty_generator(config)
     counts = {"parameters": model, "head_parameters": model.head}
     metrics = {name: sum(p.numel() for p in part.parameters()) for name, part in counts.items()}
-    write_json(out / "metrics.json", {"metrics": metrics, "protocol": {"weights": config.train.released}})
+    write_metrics(out, metrics, {"weights": config.train.released})

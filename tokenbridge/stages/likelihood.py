@@ -21,7 +21,7 @@ from tokenbridge.model.generator import Generator
 from tokenbridge.rng import generator
 from tokenbridge.stages.latents import Latents
 from tokenbridge.stages.train import load_model
-from tokenbridge.store.artifacts import write_json
+from tokenbridge.store.runs import write_metrics
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
@@ -55,7 +55,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         "weights": config.sample.weights,
         "scale": latents.scale,
     }
-    write_json(out / "metrics.json", {"metrics": metrics, "protocol": protocol})
+    write_metrics(out, metrics, protocol)
 
 
 def bits_per_dimension(model: Generator, latents: Tensor, labels: Tensor, order: Tensor) -> Tensor:

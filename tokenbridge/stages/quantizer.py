@@ -13,7 +13,8 @@ from torch import Tensor
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.rng import generator
 from tokenbridge.stages.latents import FIT_IMAGES, Latents
-from tokenbridge.store.artifacts import write_atomic, write_json
+from tokenbridge.store.artifacts import write_atomic
+from tokenbridge.store.runs import write_metrics
 from tokenbridge.tokenizers.scalar import IdentityQuantizer, ScalarQuantizer, Tokenizer, diagnostics, fit
 from tokenbridge.tokenizers.trained import TRAINED, EvenQuantizer, VectorQuantizer, finish
 from tokenbridge.weights import read
@@ -44,7 +45,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         "held_out_images": len(latents.labels("held-out")),
         "calibration_images": len(train) // config.positions,
     }
-    write_json(out / "metrics.json", {"metrics": metrics, "protocol": protocol})
+    write_metrics(out, metrics, protocol)
     tokens = quantizer.encode(held_out)
     before, after = (_histogram(values) for values in (held_out, quantizer.decode(tokens)))
     seen = {"edges": HISTOGRAM, "centers": np.empty((1, 0)), "before": before, "after": after}

@@ -28,7 +28,8 @@ from tokenbridge.metrics.reference import Reference, References
 from tokenbridge.metrics.scorers import SCORERS, Scorer
 from tokenbridge.stages.latents import Latents, to_grid
 from tokenbridge.stages.quantizer import load_quantizer
-from tokenbridge.store.artifacts import Store, write_json
+from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import write_metrics
 from tokenbridge.tokenizers.scalar import Tokenizer
 
 EXAMPLES = 10  # classes shown
@@ -75,7 +76,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         protocol |= own if len(found) == 1 else {f"{SCORERS[name].suffix}.{key}": own[key] for key in own}
     if reasons:
         protocol |= {"features": None, "features_left_out": reasons[0]}
-    write_json(out / "metrics.json", {"metrics": metrics, "protocol": protocol})
+    write_metrics(out, metrics, protocol)
     original, reconstructed, labels = tally.examples()
     np.savez_compressed(out / "examples.npz", original=original, reconstructed=reconstructed, labels=labels)
 

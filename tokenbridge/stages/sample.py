@@ -21,8 +21,8 @@ from tokenbridge.model.generator import Generator
 from tokenbridge.rng import generator
 from tokenbridge.stages.latents import Latents, to_grid
 from tokenbridge.stages.train import load_model
-from tokenbridge.store.artifacts import write_json
 from tokenbridge.store.rows import Rows
+from tokenbridge.store.runs import write_metrics
 
 ARRAYS = ("samples", "tokens")
 EXAMPLES = 100
@@ -102,4 +102,4 @@ def _finish(config: RunConfig, out: Path) -> None:
     np.save(out / "labels.npy", labels)
     np.savez_compressed(out / "examples.npz", images=rows.array("samples")[:EXAMPLES], labels=labels[:EXAMPLES])
     protocol = config.sample.model_dump() | {"head": config.head.kind, "quantizer": config.quantizer.kind}
-    write_json(out / "metrics.json", {"metrics": {"images": count}, "protocol": protocol})
+    write_metrics(out, {"images": count}, protocol)

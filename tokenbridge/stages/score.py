@@ -24,7 +24,8 @@ from tokenbridge.metrics.features import load_extractor
 from tokenbridge.metrics.measures import MEASURES, Scored
 from tokenbridge.metrics.reference import References
 from tokenbridge.metrics.scorers import SCORERS, cautions
-from tokenbridge.store.artifacts import Store, read_json, write_json
+from tokenbridge.store.artifacts import Store, write_json
+from tokenbridge.store.runs import read_metrics, write_metrics
 
 NO_IMAGES = "a file of statistics has no features of images: KID, precision, recall, density and coverage are left out"
 
@@ -48,11 +49,10 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         if scored.reference.real is not None:
             classes[name] = by_class(scored.scorer, scored.found, labels, scored.reference.real)
     protocol |= {f"sample.{key}": value for key, value in settings.items()}
-    content = {"metrics": metrics, "protocol": protocol, "left_out": left_out}
     for line in warnings:
         print(f"score: {line}", file=sys.stderr)
     write_json(out / "classes.json", classes)
-    write_json(out / "metrics.json", content | ({"warnings": warnings} if warnings else {}))
+    write_metrics(out, metrics, protocol, left_out=left_out, warnings=warnings)
 
 
 def _scored(
@@ -103,4 +103,4 @@ def _samples(folder: Path) -> tuple[Images, Labels, dict[str, Any]]:
         raise UserError(f"{folder} must hold whole samples ({error}); delete it and run again") from error
     assert images.dtype == np.uint8, images.dtype
     assert len(images) == len(labels), (images.shape, labels.shape)
-    return images, labels, read_json(folder / "metrics.json").get("protocol", {})
+    return images, labels, read_metrics(folder).protocol

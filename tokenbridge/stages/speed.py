@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.devices import pick_device
 from tokenbridge.speed import measure, one_thread, protocol, usual
-from tokenbridge.store.artifacts import write_json
+from tokenbridge.store.runs import write_metrics
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
@@ -17,4 +17,4 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     with one_thread(device, runtime):
         effort = usual(device)
         metrics = measure({"": config}, device, effort)[""]
-        write_json(out / "metrics.json", {"metrics": metrics, "protocol": protocol(config, device, effort)})
+        write_metrics(out, metrics, protocol(config, device, effort))

@@ -24,7 +24,8 @@ from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.data import images as data
 from tokenbridge.devices import pick_device
 from tokenbridge.metrics.images import psnr
-from tokenbridge.store.artifacts import write_atomic, write_json
+from tokenbridge.store.artifacts import write_atomic
+from tokenbridge.store.runs import write_metrics
 from tokenbridge.tokenizers.scalar import code_usage
 from tokenbridge.tokenizers.trained import TRAINED
 
@@ -97,7 +98,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         "library": f"{LIBRARY} {metadata.version(LIBRARY)}",
         **asdict(budget),
     }
-    write_json(out / "metrics.json", {"metrics": metrics, "protocol": protocol})
+    write_metrics(out, metrics, protocol)
 
 
 def train_tokenizer(

@@ -28,7 +28,8 @@ from tokenbridge.rng import seed_of
 from tokenbridge.signals import interrupted, signals
 from tokenbridge.stages.latents import Latents
 from tokenbridge.stages.quantizer import load_quantizer
-from tokenbridge.store.artifacts import JOURNAL, Journal, write_atomic, write_json
+from tokenbridge.store.artifacts import write_atomic, write_json
+from tokenbridge.store.runs import JOURNAL, Journal, write_metrics
 from tokenbridge.weights import RUN_AGAIN, fill, read
 
 CHECKPOINT, PROGRESS = "checkpoint.pt", "progress.json"
@@ -108,7 +109,7 @@ def _finish(trainer: Trainer, out: Path) -> None:
         "held_out_loss": trainer.held_out_loss(trainer.draws.held_out()),
         "training_tflops": training_flops(trainer.loss, trainer.draws) / 1e12,
     }
-    write_json(out / "metrics.json", {"metrics": metrics, "protocol": {"held_out_loss": "a channel, averaged weights"}})
+    write_metrics(out, metrics, {"held_out_loss": "a channel, averaged weights"})
 
 
 def _loop(trainer: Trainer, journal: Journal, checkpoint: Path, of: str, runtime: Runtime) -> None:

@@ -28,7 +28,6 @@ from tokenbridge.config import UserError
 from tokenbridge.store.provenance import environment
 
 MANIFEST = "manifest.json"
-JOURNAL = "metrics.jsonl"
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=list)
 _REMEDY = "free space or choose another folder with --runs"
 
@@ -185,38 +184,3 @@ def new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
-
-
-class Journal:
-    """Metrics by step as JSON lines [key, value, timestamp in ms, step], appended and flushed at once."""
-
-    def __init__(self, path: Path, before: int | None = None):
-        """before: forget lines of this step and later (a resumed run writes them again)."""
-        self.path = path
-        if before is not None and path.exists():
-            write_atomic(
-                path, "".join(json.dumps(line) + "\n" for line in read_journal(path) if line[3] < before).encode()
-            )
-
-    def write(self, step: int, **metrics: float) -> None:
-        now = int(time.time() * 1000)
-        with open(self.path, "a") as file:
-            file.writelines(json.dumps([key, value, now, step]) + "\n" for key, value in metrics.items())
-
-
-def read_journal(path: Path) -> list[list[Any]]:
-    """Lines of a journal; a last line cut by a kill is left out. UserError where another is none."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    try:
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-    except ValueError as error:
-        raise UserError(f"{path} has a line that is no JSON ({error}); delete its folder and run again") from error
-
-
-def journal_end(path: Path, most: int = 8192) -> list[list[Any]]:
-    """The last lines of a journal, so many bytes at most: what a look at many trainings can afford."""
-    with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - most))
-        lines = file.read().splitlines(keepends=True)
-    return [json.loads(line) for line in lines[size > most :] if line.endswith(b"\n")]

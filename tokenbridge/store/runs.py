@@ -1,60 +1,370 @@
-"""What tracking reads of a runs folder: cells, and how far each of their stages is."""
+"""The records of a runs folder, each with its one reader and its one writer; without torch.
+
+cells/ID.json             a configuration, its names, its stages, the sweeps that it belongs to
+stages/ID/metrics.json    what a stage measured, and by which protocol
+stages/ID/metrics.jsonl   the journal of a training: its curves
+sweeps/NAME/sweep.json    a request to Slurm, its cells and their stages; written at each submission
+sweeps/events/ID.jsonl    what the jobs of a stage said: started, stopped, finished, failed, discarded, cancelled
+sweeps/discarded.jsonl    results that came too late, of all stages: a look need not read every stage's events
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import time
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from tokenbridge.config import UserError
-from tokenbridge.store.artifacts import JOURNAL, MANIFEST, Store, read_json
+from tokenbridge.store.artifacts import MANIFEST, Store, read_json, writable, write_atomic, write_json
+
+METRICS = "metrics.json"
+JOURNAL = "metrics.jsonl"
+PARTIAL = ".partial"
+_JOINT = " · "
+"""between the names of a cell where they are shown; older runs folders hold them joined in one text"""
+_AGAIN = "delete its folder and run again"
+
+
+# cells
+
+
+@dataclass(frozen=True)
+class RecordedCell:
+    """A cell as its record holds it: the configuration is plain values, which may come from an older version."""
+
+    id: str
+    names: list[str]
+    """the one of the first run, then those by which other tables and plans call the same configuration"""
+    experiment: str
+    config: dict[str, Any]
+    stages: dict[str, str]
+    """id by kind"""
+    sweeps: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """All names as they are shown."""
+        return _JOINT.join(self.names)
+
+    def called(self, text: str) -> bool:
+        """Whether text is the cell's id, one of its names or all of them as they are shown."""
+        return text in (self.id, self.name, *self.names)
+
+
+def cell_ids(store: Store) -> list[str]:
+    """Ids of all recorded cells, sorted."""
+    return sorted(path.stem for path in (store.root / "cells").glob("*.json"))
+
+
+def read_cell(store: Store, id: str) -> RecordedCell:
+    """One recorded cell. UserError where there is none or its file is damaged."""
+    path = store.root / "cells" / f"{id}.json"
+    if not path.exists():
+        raise UserError(f"cell {id} is not in {path.parent}; run it, or choose its folder with --runs")
+    values = read_json(path)
+    try:
+        if "names" not in values:
+            values["names"] = values.pop("name").split(_JOINT)
+        return RecordedCell(**values)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is no cell ({error}); delete it and run again") from error
+
+
+def read_cells(store: Store) -> dict[str, RecordedCell]:
+    """All recorded cells by id."""
+    return {id: read_cell(store, id) for id in cell_ids(store)}
+
+
+def write_cells(store: Store, cells: Iterable[RecordedCell]) -> None:
+    """Record cells; names, stages and sweeps that were recorded before are kept in front of the new ones."""
+    with writable(store.root), store.lock("cells"):  # two sweeps may name the same cell at the same moment
+        folder = store.root / "cells"
+        folder.mkdir(exist_ok=True)
+        for cell in cells:
+            path = folder / f"{cell.id}.json"
+            before = read_cell(store, cell.id) if path.exists() else cell
+            merged = replace(
+                cell,
+                names=[*dict.fromkeys([*before.names, *cell.names])],
+                stages=before.stages | cell.stages,
+                sweeps=[*dict.fromkeys([*before.sweeps, *cell.sweeps])],
+            )
+            write_json(path, asdict(merged))
+
+
+# metrics of a stage
+
+
+class Measured(NamedTuple):
+    """What a stage measured. NaN and infinity are values."""
+
+    metrics: dict[str, float]
+    protocol: dict[str, Any]
+    """all that the numbers depend on beside the configuration's other stages"""
+    left_out: dict[str, list[float]]
+    """metric -> its values without each group of images, from which the jackknife has its error"""
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, float], protocol: Mapping[str, Any], **more: Any) -> None:
+    """Write metrics.json of a stage.
+
+    Args:
+        folder: the stage's, while it is written.
+        metrics: number by name, without the kind of the stage.
+        protocol: what two numbers must have in common to be compared.
+        more: what else the file holds (left_out, warnings); empty values are left out.
+    """
+    write_json(folder / METRICS, {"metrics": metrics, "protocol": protocol} | {k: v for k, v in more.items() if v})
+
+
+def has_metrics(folder: Path) -> bool:
+    """Whether a stage left metrics."""
+    return (folder / METRICS).exists()
+
+
+def read_metrics(folder: Path) -> Measured:
+    """Read metrics.json of a stage's folder. UserError where it is missing, damaged or holds other than numbers."""
+    path = folder / METRICS
+    content = read_json(path)
+    metrics = content.get("metrics") if isinstance(content, dict) else None
+    if not isinstance(metrics, dict):
+        raise UserError(f'{path} must hold {{"metrics": …, "protocol": …}}; {_AGAIN}')
+    for name, value in metrics.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UserError(f"{path}: {name}={value!r} must be a number; {_AGAIN}")
+    numbers = {name: float(value) for name, value in metrics.items()}
+    return Measured(numbers, content.get("protocol", {}), content.get("left_out", {}))
+
+
+def measured(store: Store, stages: Mapping[str, str], silent: Collection[str]) -> dict[str, Measured]:
+    """What the finished stages of a cell measured, by kind.
+
+    Args:
+        stages: id by kind.
+        silent: kinds that may leave no metrics; of any other, a missing file is a UserError.
+    """
+    finished = {kind: store.folder(id) for kind, id in stages.items() if store.finished(id)}
+    return {kind: read_metrics(f) for kind, f in finished.items() if kind not in silent or has_metrics(f)}
+
+
+# journals of trainings
+
+
+class Journal:
+    """Metrics by step as JSON lines [key, value, timestamp in ms, step], appended and flushed at once."""
+
+    def __init__(self, path: Path, before: int | None = None):
+        """Open a journal; a resumed run forgets lines of step `before` and later, as it writes them again."""
+        self.path = path
+        if before is not None and path.exists():
+            kept = [json.dumps(line) + "\n" for line in read_journal(path) if line[3] < before]
+            write_atomic(path, "".join(kept).encode())
+
+    def write(self, step: int, **metrics: float) -> None:
+        now = int(time.time() * 1000)
+        with open(self.path, "a") as file:
+            file.writelines(json.dumps([key, value, now, step]) + "\n" for key, value in metrics.items())
+
+
+def read_journal(path: Path) -> list[list[Any]]:
+    """Lines of a journal; a last line cut by a kill is left out. UserError where another is none."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    points = []
+    for number, line in enumerate(lines, 1):
+        if not line.endswith("\n"):
+            continue
+        try:
+            key, value, milliseconds, step = json.loads(line)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}:{number} is no line of a journal ({error}); {_AGAIN}") from error
+        points.append([key, value, milliseconds, step])
+    return points
+
+
+def journal_end(path: Path, most: int = 8192) -> list[list[Any]]:
+    """The last lines of a journal, `most` bytes of them: what a look at many trainings can afford."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - most))
+        lines = file.read().splitlines(keepends=True)
+    return [json.loads(line) for line in lines[size > most :] if line.endswith(b"\n")]
+
+
+def journal_of(store: Store, id: str) -> Path:
+    """The journal of a training stage, finished or under way."""
+    return store.folder(id if store.finished(id) else f"{id}{PARTIAL}") / JOURNAL
+
+
+# sweeps, and what the jobs of stages said
+
+Event = Literal["started", "stopped", "finished", "failed", "discarded", "cancelled"]
+"""stopped: wrote a checkpoint on a signal, to go on later; discarded: another job had finished the stage meanwhile;
+cancelled: said by `tokenbridge cancel`, since Slurm without accounting keeps no trace of it"""
+
+
+@dataclass(frozen=True)
+class CellStages:
+    """A cell of a sweep: its name and, by kind, the ids of its stages in an order in which they can run."""
+
+    name: str
+    stages: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One name, one or more submissions."""
+
+    name: str
+    request: dict[str, Any]
+    """experiments.grid.request.Request as JSON"""
+    cells: dict[str, CellStages]
+    """by cell id, of the rounds submitted so far"""
+    cluster: str
+    """file with the resources"""
+    code: str
+    """folder of the snapshot that the jobs run, below the runs folder"""
+    command: str
+    submitted: float
+    """seconds since 1970, of the first submission"""
+    round: int = 1
+    """1: a search or trainings that later rows build on; 2: the rows"""
+    rounds: int = 1
+    done: bool = False
+    """the last job has written the plan of the tables"""
+    runtime: dict[str, Any] = field(default_factory=dict)
+    """tokenbridge.config.Runtime of the stages, as JSON"""
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """Kind by stage id, each once, in an order in which they can run."""
+        return {id: kind for cell in self.cells.values() for kind, id in cell.stages.items()}
+
+    @property
+    def last(self) -> str:
+        return ending(self.name)
+
+
+def ending(name: str) -> str:
+    """What the job that ends a round of a sweep is called where jobs are listed by stage."""
+    return f"next-{name}"
+
+
+def sweep_folder(store: Store, name: str = "") -> Path:
+    """The folder of a sweep; without a name, that of all sweeps."""
+    return store.root / "sweeps" / name
+
+
+def is_sweep(store: Store, name: str) -> bool:
+    """Whether a sweep of this name was submitted."""
+    return (sweep_folder(store, name) / "sweep.json").exists()
+
+
+def sweep_names(store: Store) -> list[str]:
+    """Names of all sweeps, the oldest first."""
+    paths = sweep_folder(store).glob("*/sweep.json")
+    return [path.parent.name for path in sorted(paths, key=lambda path: read_json(path)["submitted"])]
+
+
+def read_sweep(store: Store, name: str) -> Sweep:
+    """One sweep. UserError where there is none of this name or its file is damaged."""
+    if not is_sweep(store, name):
+        names = ", ".join(sweep_names(store)) or f"none yet in {store.root}"
+        raise UserError(f"{name} is no sweep; there is {names}")
+    path = sweep_folder(store, name) / "sweep.json"
+    values = read_json(path)
+    try:
+        cells = {id: CellStages(**cell) for id, cell in values.pop("cells").items()}
+        return Sweep(cells=cells, **values)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is no sweep ({error}); delete it and submit again") from error
+
+
+def write_sweep(store: Store, sweep: Sweep) -> None:
+    path = sweep_folder(store, sweep.name) / "sweep.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, asdict(sweep))
+
+
+def write_event(store: Store, stage: str, event: Event, about: Mapping[str, Any]) -> None:
+    """Add what a job says of a stage; about: its job, host, restart and, of a failure, its error."""
+    said = {"event": event, "time": time.time(), **about}
+    append_lines(_events(store, stage), [said])
+    if event == "discarded":
+        append_lines(sweep_folder(store) / "discarded.jsonl", [{"stage": stage, **said}])
+
+
+def read_events(store: Store, stage: str) -> list[dict[str, Any]]:
+    """What jobs said of a stage, the oldest first: event, time and what write_event was told."""
+    return read_lines(_events(store, stage))
+
+
+def stages_with_events(store: Store) -> set[str]:
+    """Ids of the stages whose jobs said anything: one look at the folder instead of one for each stage."""
+    return {name.removesuffix(".jsonl") for name in _names(sweep_folder(store) / "events")}
+
+
+def discarded(store: Store) -> list[str]:
+    """Stages that were made once more than needed, as often as they were."""
+    return [line["stage"] for line in read_lines(sweep_folder(store) / "discarded.jsonl")]
+
+
+def _events(store: Store, stage: str) -> Path:
+    return sweep_folder(store) / "events" / f"{stage}.jsonl"
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of a file of JSON lines; what a kill has cut, or what is being written, is left out."""
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    values = []
+    for line in lines:
+        with suppress(ValueError):
+            values.append(json.loads(line))
+    return values
+
+
+def append_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
+    """Append JSON lines in one write: a file opened for appending keeps those of several processes apart.
+
+    Each begins with a new line, so that it does not join one that a kill has cut.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        file.write("".join(f"\n{json.dumps(value)}" for value in values) + "\n")
+
+
+# how far stages are
 
 Stamp = list[int] | None
 """time of change and size of a file; None where there is none"""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """cells/<id>.json: one RunConfig, the stages that it runs, the sweeps that it belongs to."""
-
-    id: str
-    name: str
-    experiment: str
-    config: dict[str, Any]
-    stages: dict[str, str]
-    sweeps: list[str] = field(default_factory=list)
+def finished_stages(store: Store) -> set[str]:
+    """Ids of all finished stages: one look at the folder instead of one for each stage, which appears whole."""
+    return {name for name in _names(store.root / "stages") if not name.endswith(PARTIAL)}
 
 
-def read_cells(store: Store) -> dict[str, Cell]:
-    """All cells of a store by id."""
-    cells = {}
-    for path in sorted((store.root / "cells").glob("*.json")):
-        try:
-            cells[path.stem] = Cell(**read_json(path))
-        except TypeError as error:
-            raise UserError(f"{path} is no cell ({error}); delete it and run again") from error
-    return cells
-
-
-class Stages:
-    """The stages' folders, each looked at once: the cells of a sweep share most of them."""
+class StageFiles:
+    """The stages' files, each looked at once: the cells of a sweep share most of them."""
 
     def __init__(self, store: Store):
-        self.root, self.events = str(store.root / "stages"), str(store.root / "sweeps" / "events")
+        self.store, self.root, self.events = store, str(store.root / "stages"), str(sweep_folder(store) / "events")
         self.seen: dict[str, tuple[Stamp, Stamp, Stamp]] = {}
         self.journals: dict[str, Stamp] = {}
         self.failures: dict[str, str] = {}
 
     def stamps(self, id: str) -> tuple[Stamp, Stamp, Stamp]:
-        """Of the manifest, of the metrics and, unless it is finished, of what jobs said of it."""
+        """Stamps of a stage's manifest, of its metrics and, unless it is finished, of what jobs said of it."""
         if id not in self.seen:
-            folder = f"{self.root}/{id}"
-            manifest = _stamp(f"{folder}/{MANIFEST}")
-            if manifest:
-                self.seen[id] = manifest, _stamp(f"{folder}/metrics.json"), None
+            if manifest := _stamp(f"{self.root}/{id}/{MANIFEST}"):
+                self.seen[id] = manifest, _stamp(f"{self.root}/{id}/{METRICS}"), None
             else:
                 self.seen[id] = None, None, _stamp(f"{self.events}/{id}.jsonl")
         return self.seen[id]
@@ -63,42 +373,24 @@ class Stages:
         return self.stamps(id)[0] is not None
 
     def journal(self, id: str) -> Stamp:
-        """Of a training's journal, finished or under way."""
+        """Stamp of a training's journal, finished or under way."""
         if id not in self.journals:
-            folder = f"{self.root}/{id}" if self.finished(id) else f"{self.root}/{id}.partial"
-            self.journals[id] = _stamp(f"{folder}/{JOURNAL}")
+            self.journals[id] = _stamp(f"{self.root}/{id}{'' if self.finished(id) else PARTIAL}/{JOURNAL}")
         return self.journals[id]
 
-    def failure(self, id: str) -> str:
-        """Last line of the error of a stage whose last job failed; nothing where it did not."""
-        if self.stamps(id)[2] is None:
-            return ""
-        if id not in self.failures:
-            self.failures[id] = _failure(Path(self.events, f"{id}.jsonl"))
-        return self.failures[id]
+    def failure(self, stages: Collection[str]) -> str:
+        """The last line of the error of the first of these stages whose last job failed; empty where none did."""
+        for id in stages:
+            if self.stamps(id)[2] is not None and id not in self.failures:
+                self.failures[id] = _failure(read_events(self.store, id))
+        return next((error for id in stages if (error := self.failures.get(id))), "")
 
 
-def _failure(path: Path) -> str:
-    last: dict[str, Any] = {}
-    for line in path.read_text().splitlines():
-        with suppress(ValueError):  # what a kill has cut, or what is being written, and empty lines
-            last = json.loads(line)
-    if last.get("event") != "failed":
+def _failure(events: list[dict[str, Any]]) -> str:
+    if not events or events[-1].get("event") != "failed":
         return ""
-    lines = str(last.get("error") or "").strip().splitlines()
+    lines = str(events[-1].get("error") or "").strip().splitlines()
     return lines[-1].strip() if lines else "no word of why"
-
-
-def read_metrics(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
-    """Metrics and protocol of a finished stage. NaN and infinity are values; text and null are not."""
-    content = read_json(path)
-    metrics = content.get("metrics") if isinstance(content, dict) else None
-    if not isinstance(metrics, dict):
-        raise UserError(f'{path} must hold {{"metrics": …, "protocol": …}}; delete its folder and run again')
-    for name, value in metrics.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(f"{path}: {name}={value!r} must be a number; delete its folder and run again")
-    return {name: float(value) for name, value in metrics.items()}, content.get("protocol", {})
 
 
 def _stamp(path: str) -> Stamp:
@@ -107,3 +399,11 @@ def _stamp(path: str) -> Stamp:
     except FileNotFoundError:
         return None
     return [stat.st_mtime_ns, stat.st_size]
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except FileNotFoundError:
+        return set()

@@ -15,7 +15,8 @@ from experiments.tracking import sync as tracking
 from tests.helpers import runs as small_runs
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.overrides import flatten, settings
-from tokenbridge.store.artifacts import JOURNAL, Store, write_json
+from tokenbridge.store.artifacts import Store, write_json
+from tokenbridge.store.runs import JOURNAL
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_what_cannot_be_found_is_one_line(store, tmp_path, monkeypatch):
 )
 def test_unreadable_metrics_are_named(store, text):
     (store.folder(small_runs.id_of("quantizer", 2)) / "metrics.json").write_text(text)
-    with pytest.raises(UserError, match=r"quantizer-\w+/metrics.json .*delete its folder and run again") as caught:
+    with pytest.raises(UserError, match=r"quantizer-\w+/metrics.json.*delete its folder and run again") as caught:
         load.frame_from_stages(store.root)
     assert "\n" not in str(caught.value)
 

@@ -94,7 +94,7 @@ def test_twice_gives_nothing_twice_even_without_its_memory(store):
 def test_cells_can_be_chosen(store):
     cell = json.loads(next((store.root / "cells").glob("*.json")).read_text())
     assert tracking.sync(store, [cell["id"]])["runs"] >= 1
-    assert list(runs_of(store, "cell")) == [cell["name"]]
+    assert list(runs_of(store, "cell")) == cell["names"]
     with pytest.raises(UserError, match=r"cell 0123 is not in .*cells; run it"):
         tracking.sync(store, ["0123"])
 
@@ -160,7 +160,7 @@ def test_a_cell_may_get_more_stages_and_another_name(store):
     path = next(path for path in (store.root / "cells").glob("*.json") if "1a-b004" in path.read_text())
     cell = json.loads(path.read_text())
     score = small_runs.stage(store, "score", "more", metrics={"fd_pixels": 2.0})
-    write_json(path, cell | {"name": "2c-b004", "stages": cell["stages"] | {"score": score}})
+    write_json(path, cell | {"names": ["2c-b004"], "stages": cell["stages"] | {"score": score}})
     assert tracking.sync(store) == NOTHING | {"metrics": 1, "artifacts": 8}
     assert "1a-b004" not in runs_of(store, "cell")
     assert runs_of(store, "cell")["2c-b004"].data.metrics["score/fd_pixels"] == 2.0

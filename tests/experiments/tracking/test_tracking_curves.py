@@ -9,7 +9,8 @@ from experiments.tracking import store as mlflow_store
 from experiments.tracking import sync as tracking
 from tests.helpers import runs as small_runs
 from tests.helpers.runs import NOTHING, curve, runs_of
-from tokenbridge.store.artifacts import JOURNAL, Store, write_json
+from tokenbridge.store.artifacts import Store, write_json
+from tokenbridge.store.runs import JOURNAL
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from experiments.tracking import sync as tracking
 from tests.helpers import runs as small_runs
 from tests.helpers.runs import NOTHING, config_of, id_of, runs_of
 from tokenbridge.store.artifacts import Store, write_json
+from tokenbridge.store.runs import Sweep, write_sweep
 
 SWEEP = "levels"
 
@@ -26,9 +27,7 @@ def store(tmp_path, template) -> Store:
     for path in (store.root / "cells").glob("*.json"):
         if "1a-" in path.read_text():
             belong(path, [SWEEP])
-    about = {"name": SWEEP, "command": "tokenbridge grid 1a --on slurm", "submitted": 1.7e9}
-    (store.root / "sweeps" / SWEEP).mkdir(parents=True)
-    write_json(store.root / "sweeps" / SWEEP / "sweep.json", about)
+    write_sweep(store, Sweep(SWEEP, {}, {}, "example", "sweeps/code/1", "tokenbridge grid 1a --on slurm", 1.7e9))
     return store
 
 

@@ -23,7 +23,8 @@ from tokenbridge.overrides import override
 from tokenbridge.stages import train
 from tokenbridge.stages.latents import Latents
 from tokenbridge.stages.train import CHECKPOINT, build_model, load_model
-from tokenbridge.store.artifacts import Store, read_journal
+from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import read_journal
 
 RUNTIME = Runtime(threads=1, checkpoint_seconds=0)  # a checkpoint after every step
 

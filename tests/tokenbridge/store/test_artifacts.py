@@ -12,15 +12,14 @@ from safetensors.torch import save
 
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import (
-    Journal,
     Store,
     new_array,
-    read_journal,
     read_json,
     stage_id,
     write_atomic,
     write_json,
 )
+from tokenbridge.store.runs import Journal, read_journal
 
 
 def test_ids_depend_on_what_is_read_and_on_nothing_else():

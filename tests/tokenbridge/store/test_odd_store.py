@@ -16,7 +16,8 @@ from experiments.tracking import sync as tracking
 from tests.analysis.test_odd_input import one_line
 from tests.helpers import runs as small_runs
 from tokenbridge.config import UserError
-from tokenbridge.store.artifacts import JOURNAL, Store, write_json
+from tokenbridge.store.artifacts import Store, write_json
+from tokenbridge.store.runs import JOURNAL
 
 
 @pytest.fixture
