@@ -7,9 +7,8 @@ from analysis.figures.form import Drawing
 from analysis.figures.look import table
 from analysis.figures.search_charts import OPEN, Panel, heat_maps
 from analysis.frame.source import Source
-from analysis.report import facts
-from analysis.report.facts import Chosen
 from analysis.stats import Place
+from analysis.tables.search import Chosen, chosen
 from experiments.paper import TABLE_HEADS
 from tokenbridge.config import TRAINED_TOKENS
 
@@ -20,7 +19,7 @@ MOST = 12
 def search(source: Source) -> Drawing | None:
     """The metric at each point that was tried, for one row of each kind of token and head."""
     told = source.plan.get("search") or {}
-    every = [each for each in facts.chosen(source) if _is_searched(source, each)]
+    every = [each for each in chosen(source) if _is_searched(source, each)]
     rows = _shown(source, every)
     panels = [_panel(source, name, each) for name, each in rows]
     if not panels:

@@ -1,35 +1,28 @@
-"""A report from its source folder alone: page, report.md, paper.tex, tables and figures. Same source, same bytes."""
+"""Build a report from its source folder alone: page, report.md, paper.tex, tables, figures; same source, same bytes."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from analysis import figures
 from analysis.frame.source import Source, read
-from analysis.report import facts, html
-from analysis.report import latex as latex_document
-from analysis.report import markdown as markdown_document
+from analysis.report import html, latex, markdown
 from analysis.report.contents import contents
 from analysis.report.html import Picture
-from analysis.tables import effects, latex
-from analysis.tables import fill as tables
-from analysis.tables import text as table_files
-from analysis.tables.filled import Filled
+from analysis.tables import effects, search
+from analysis.tables.fill import fill
+from analysis.tables.html import to_html
+from analysis.tables.latex import to_latex
+from analysis.tables.text import to_csv, to_markdown
 
 PAGE, MARKDOWN, PAPER = "index.html", "report.md", "paper.tex"
 PARTS = {"tables": (".md", ".csv", ".tex", ".html"), "figures": (".png", ".pdf", ".csv")}
 """folders that a report owns, and the kinds of files in them that are its own to replace"""
-FORMS = {
-    "md": table_files.to_markdown,
-    "csv": table_files.to_csv,
-    "tex": latex.to_latex,
-    "html": html.table_page,
-}
-"""ending of a table's file -> what writes it"""
+FORMS = {"md": to_markdown, "csv": to_csv, "tex": to_latex, "html": to_html}
+"""ending of a table's file -> its writer"""
 
 
 def build(folder: Path, mlflow: str = "") -> Path:
@@ -52,12 +45,12 @@ def build(folder: Path, mlflow: str = "") -> Path:
 
 def render(source: Source, mlflow: str = "") -> dict[str, bytes]:
     """Every file of the report by its path within the report's folder."""
-    filled = [tables.fill(table, source) for table in source.tables] + effects.filled(source)
-    points = facts.search_csv(source)
+    filled = [fill(table, source) for table in source.tables] + effects.filled(source)
+    points = search.to_csv(source)
     files: dict[str, bytes] = {"tables/search.csv": points.encode()} if points else {}
     for table in filled:
         for ending, form in FORMS.items():
-            files[f"tables/table-{table.table.id}.{ending}"] = form(table).encode()
+            files[f"tables/table-{table.id}.{ending}"] = form(table).encode()
     pictures = []
     for light, dark in zip(figures.draw(source), figures.draw(source, dark=True), strict=True):
         png = _image(light.figure, "png", dark=False)
@@ -66,16 +59,11 @@ def render(source: Source, mlflow: str = "") -> dict[str, bytes]:
         if light.data:
             files[f"figures/{light.name}.csv"] = light.data.encode()
         pictures.append(Picture(light, png, _image(dark.figure, "png", dark=True)))
-    found = contents(source, filled, [picture.drawing for picture in pictures], mlflow)
-    files[PAGE] = html.page(found, pictures).encode()
-    files[MARKDOWN] = markdown_document.report(found).encode()
-    files[PAPER] = latex_document.paper(found).encode()
+    report = contents(source, filled, [picture.drawing for picture in pictures], mlflow)
+    files[PAGE] = html.page(report, pictures).encode()
+    files[MARKDOWN] = markdown.report(report).encode()
+    files[PAPER] = latex.paper(report).encode()
     return files
-
-
-def page(source: Source, filled: Sequence[Filled], pictures: Sequence[Picture], mlflow: str = "") -> str:
-    """The page alone."""
-    return html.page(contents(source, filled, [picture.drawing for picture in pictures], mlflow), pictures)
 
 
 def _image(figure: Figure, format: str, dark: bool) -> bytes:
@@ -88,7 +76,7 @@ def _image(figure: Figure, format: str, dark: bool) -> bytes:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
+    """Write a file whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_bytes(content)

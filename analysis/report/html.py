@@ -1,4 +1,4 @@
-"""The report's page, and a table as a page of its own: HTML that needs nothing else."""
+"""A report as one HTML page that needs nothing else."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from analysis.figures import Drawing
 from analysis.report.contents import Contents
-from analysis.tables.filled import Filled
+from analysis.tables.html import template
 
 
 @dataclass(frozen=True)
@@ -29,29 +27,12 @@ class Picture:
 
 
 def page(contents: Contents, pictures: Iterable[Picture]) -> str:
-    shown = list(pictures)
-    return _template("page.html.j2").render(
-        contents=contents,
-        pictures={id: [each for each in shown if each.drawing.table == id] for id in contents.names},
-        embedded=_embedded,
+    by_table: dict[str, list[Picture]] = {id: [] for id in contents.names}
+    for picture in pictures:
+        by_table.setdefault(picture.drawing.table, []).append(picture)
+    return template("page.html.j2", Path(__file__).parent / "templates").render(
+        contents=contents, pictures=by_table, embedded=_embedded
     )
-
-
-def table_page(filled: Filled) -> str:
-    """One table that a browser shows by itself and whose <table> can be pasted into any page."""
-    return _template("table.html.j2").render(table=filled)
-
-
-def _template(name: str):
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(name)
 
 
 def _embedded(png: bytes) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from analysis.figures import Drawing
 from analysis.report.contents import Contents
-from analysis.tables.filled import Filled
-from analysis.tables.latex import to_latex
-from analysis.tables.latex_text import escape
+from analysis.tables.filled import FilledTable
+from analysis.tables.latex import escape, to_latex
 
 PREAMBLE = r"""
 % Compile in this folder with pdflatex, twice. The figures are figures/*.pdf; each table is also in tables/.
@@ -35,8 +34,8 @@ def paper(contents: Contents) -> str:
     lines = [PREAMBLE.lstrip() + rf"\title{{{escape(contents.title)}}}", r"\begin{document}", r"\maketitle", ""]
     lines += [escape(contents.lead), "", r"\section*{Summary}", *_summary(contents), ""]
     lines += [f"{escape(note)}\n" for note in contents.notes]
-    if contents.reading:
-        lines += [r"\section*{How to read it}", *_meanings(contents.reading)]
+    if contents.terms:
+        lines += [r"\section*{How to read it}", *_meanings(contents.terms)]
     for heading, tables in contents.sections:
         lines += [rf"\section*{{{escape(heading)}}}", ""]
         for filled in tables:
@@ -55,14 +54,14 @@ def _summary(contents: Contents) -> list[str]:
     return [r"\begin{description}", *items, r"\end{description}"] if items else []
 
 
-def _table(filled: Filled, contents: Contents) -> list[str]:
-    figures = [line for drawing in contents.illustrating(filled.table.id) for line in _figure(drawing)]
-    return [to_latex(filled, contents.table_notes[filled.table.id]), *figures, ""]
+def _table(filled: FilledTable, contents: Contents) -> list[str]:
+    figures = [line for drawing in contents.illustrating(filled.id) for line in _figure(drawing)]
+    return [to_latex(filled, contents.table_notes[filled.id]), *figures, ""]
 
 
 def _columns(contents: Contents) -> list[str]:
     """What the columns of all tables mean, as in their order no column is explained twice."""
-    columns = [column for filled in contents.tables for column in contents.glossary[filled.table.id]]
+    columns = [column for filled in contents.tables for column in contents.glossary[filled.id]]
     return _meanings([(column.title, column.meaning) for column in columns])
 
 

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from analysis.figures import Drawing
 from analysis.report.contents import Contents
 from analysis.report.facts import Origin
-from analysis.tables.filled import Filled
+from analysis.tables.filled import FilledTable
 from analysis.tables.text import to_markdown
 
 
 def report(contents: Contents) -> str:
     parts = [f"# {escape(contents.title)}", escape(contents.lead), *map(escape, contents.notes)]
     parts += ["## Summary", _verdicts(contents)]
-    if contents.reading:
-        parts += ["## How to read it", _meanings(contents.reading)]
+    if contents.terms:
+        parts += ["## How to read it", _meanings(contents.terms)]
     for heading, tables in contents.sections:
         parts.append(f"## {heading}")
         for filled in tables:
@@ -27,7 +27,7 @@ def report(contents: Contents) -> str:
     parts += ["## Environment", _facts(contents.environment)]
     parts += [
         "## Repeat a number",
-        "Each row of a table comes from one cell a seed. The command repeats it; what is finished already is not done"
+        "Each row of a table comes from one cell per seed. The command repeats it; what is finished already is not done"
         " again.",
         *(_origin(origin, contents) for origin in contents.provenance),
     ]
@@ -55,11 +55,11 @@ def _anchor(name: str, contents: Contents) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def _table(filled: Filled, contents: Contents) -> list[str]:
+def _table(filled: FilledTable, contents: Contents) -> list[str]:
     """The table as in its own file, without what a table before it has said or explained."""
-    id = filled.table.id
+    id = filled.id
     _, rows, *_ = to_markdown(filled).split("\n\n")
-    meanings = _meanings([(each.title, each.meaning) for each in contents.glossary[id]])
+    meanings = _meanings([(column.title, column.meaning) for column in contents.glossary[id]])
     notes = [escape(note) for note in contents.table_notes[id]]
     files = ", ".join(f"[{end}](tables/table-{id}.{end})" for end in ("csv", "tex", "html"))
     figures = [_figure(drawing) for drawing in contents.illustrating(id)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.tables.filled import SAME_RUN, Entry, Filled
+from analysis.tables.filled import SAME_RUN, FilledTable
 from analysis.tables.notes import BOLD, IMAGES, UNREPEATED, VERDICTS
 from analysis.verdicts import Verdict
 from experiments.paper import BITS, FD
@@ -27,57 +27,60 @@ AXES: Terms = [
 SAID = (BOLD, VERDICTS, IMAGES, UNREPEATED)
 """notes of single tables that a report with these terms need not repeat"""
 COLUMNS = (FD, BITS)
-"""that the summary speaks of"""
+"""columns that the summary speaks of"""
+VERDICT = (
+    "the verdict on the difference to the base, or of an axis's value to the first one, by a test at 5 %, corrected."
+    " Over seeds it is the t test of differences between equal training seeds (Welch's where none are equal). No"
+    " difference shown does not say that there is none: these runs do not settle it"
+)
 CORRECTED = (
     "a table asks many questions at once, of which some would look settled by chance. Holm's method asks more of each,"
     " so that the chance of even one wrong better or worse in a table is at most 5 %. A corrected interval is of the"
     " level at which it decided: it leaves out zero exactly where a difference is shown"
 )
+BEST = (
+    "better than every other row, each by a 95 % interval of the difference that leaves out zero, and not against its"
+    " verdict; in a table of main effects: better"
+)
 
 
-def terms(filled: Sequence[Filled], verdicts: Sequence[Verdict], of_paper: bool) -> Terms:
-    """Those that this report uses, in the order in which a reader meets them."""
-    entries = [entry for table in filled for row in table.rows for entry in row.measured]
+def terms(filled: Sequence[FilledTable], verdicts: Sequence[Verdict], of_paper: bool) -> Terms:
+    """The terms that a report uses, in the order in which a reader meets them.
+
+    Args:
+        of_paper: whether the verdicts are on claims of the paper, not on axes.
+    """
     used = {verdict.status for verdict in verdicts}
-    found = [(word, meaning) for word, meaning in (CLAIMS if of_paper else AXES) if word in used]
+    words = [(word, meaning) for word, meaning in (CLAIMS if of_paper else AXES) if word in used]
     columns = {column.key: column for table in filled for column in table.measured}
     told = [columns[column.key] for column in every(COLUMNS) if used and column.key in columns]
-    found += [(column.title, column.meaning) for column in told]
+    words += [(column.title, column.meaning) for column in told]
     if any(column.better for column in columns.values()):
-        found.append(("↓, ↑", "lower is better, higher is better"))
-    return found + _intervals(filled) + _comparisons(filled, entries)
+        words.append(("↓, ↑", "lower is better, higher is better"))
+    return words + _intervals(filled) + _comparisons(filled)
 
 
-def _intervals(filled: Sequence[Filled]) -> Terms:
-    over = {(entry.over, table.table.kind) for table in filled for row in table.rows for entry in row.measured}
-    found = []
+def _intervals(filled: Sequence[FilledTable]) -> Terms:
+    over = {(entry.over, table.kind) for table in filled for row in table.rows for entry in row.measured}
+    words = []
     if any(what == "seeds" for what, _ in over):
-        found.append(("±", "half-width of the 95 % Student t interval over training seeds"))
+        words.append(("±", "half-width of the 95 % Student t interval over training seeds"))
     if kinds := {kind for what, kind in over if what == "images"}:
         trained = f" {UNREPEATED}" if kinds != {"reconstruction"} else ""
-        found.append(("† behind ±", (IMAGES.removeprefix("† ") + trained).rstrip(".")))
-    return found
+        words.append(("† behind ±", (IMAGES.removeprefix("† ") + trained).rstrip(".")))
+    return words
 
 
-def _comparisons(filled: Sequence[Filled], entries: Sequence[Entry]) -> Terms:
+def _comparisons(filled: Sequence[FilledTable]) -> Terms:
+    entries = [entry for table in filled for row in table.rows for entry in row.measured]
     if not any(entry.comparison for entry in entries):
         return []
-    found = []
-    if any(table.compared for table in filled if table.table.kind != "effects"):
-        found.append(("base", "the row with which the others of its table are compared"))
-    found.append((
-        "better, worse, no difference shown",
-        "the verdict on the difference to the base, or of an axis's value to the first one, by a test at 5 %,"
-        " corrected. Over seeds it is the t test of differences between equal training seeds (Welch's where none are"
-        " equal). No difference shown does not say that there is none: these runs do not settle it",
-    ))  # fmt: skip
-    found.append(("corrected", CORRECTED))
+    words = []
+    if any(table.compared for table in filled if table.kind != "effects"):
+        words.append(("base", "the row with which the others of its table are compared"))
+    words += [("better, worse, no difference shown", VERDICT), ("corrected", CORRECTED)]
     if any(entry.remark == SAME_RUN for entry in entries):
-        found.append((SAME_RUN, "the number comes from the base's own stage: one measurement, not two"))
-    if any(entry.best for table in filled for row in table.rows for entry in row.measured):
-        found.append((
-            "bold",
-            "better than every other row, each by a 95 % interval of the difference that leaves out zero, and not"
-            " against its verdict; in a table of main effects: better",
-        ))  # fmt: skip
-    return found
+        words.append((SAME_RUN, "the number comes from the base's own stage: one measurement, not two"))
+    if any(entry.best for entry in entries):
+        words.append(("bold", BEST))
+    return words

@@ -1,4 +1,8 @@
-"""The rows of a table against its base row: verdicts by Holm's method over the whole table, and which row is best."""
+"""The estimates of a table's rows, the verdict of each against the base row, and the best row.
+
+An estimate is over training seeds, or over images where there is one measurement. Verdicts are corrected by Holm's
+method over the whole table.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +11,76 @@ from collections.abc import Sequence
 from analysis import stats
 from analysis.frame.source import Source
 from analysis.stats import Comparison, Estimate, Gap
-from analysis.tables.measured import measure
-from experiments.paper import Cell, Column, Table
+from experiments.paper import EXTRAPOLATED, FD, Cell, Column, Table
 from experiments.paper.scored import table_by
+from tokenbridge.config import UserError
 
-Rows = Sequence[tuple[Cell, Sequence[str]]]
-"""each row with the ids of the cells that fill it"""
+RowCells = Sequence[tuple[Cell, Sequence[str]]]
+"""each row of a table with the ids of the cells that fill it"""
 Estimates = dict[str, list[Estimate | None]]
-"""key of a column -> one a row"""
-Place = tuple[str, int]
-"""key of a column, number of a row"""
+"""column key -> one estimate per row"""
+Position = tuple[str, int]
+"""column key and row number"""
+_EXTRAPOLATES = ("sample/images", FD.key, f"{FD.key}_floor_images", f"{FD.key}_at_floor_images")
+"""N, the distance at N, the number of images of the floor, and the distance at that number"""
+
+
+def measure(column: Column, label: str, cells: Sequence[str], source: Source, images: bool = True) -> Estimate | None:
+    """Estimate a row's number in the column's printed scale; None where no cell has it.
+
+    Args:
+        label: the row's, for the message of an error
+        cells: ids of the cells that fill the row
+        images: whether a single measurement has an interval over images
+
+    Raises:
+        UserError: where some seeds have the number and others lack it.
+    """
+    required = _required(column, cells, source)
+    values = {id: value * column.scale for id in required if (value := number(source, id, column)) is not None}
+    keys = _EXTRAPOLATES if column == EXTRAPOLATED else (column.key,)
+    if not values or any(source.odd(id, key) for id in required for key in keys):
+        return None  # no mean of the others: absence() says why
+    if len(values) < len(required):
+        raise UserError(
+            f"column {column.key}: row {label!r} has it for {len(values)} of {len(required)} seeds; finish the runs"
+        )
+    error = source.number(next(iter(values)), f"{column.key}_se") if images and len(values) == 1 else None
+    seeds = [source.setting(id, "train.seed") for id in values]
+    return stats.estimate(list(values.values()), seeds, None if error is None else error * column.scale)
+
+
+def number(source: Source, cell: str, column: Column) -> float | None:
+    """A metric of a cell as it is stored, or computed from those that are."""
+    if column != EXTRAPOLATED:
+        return source.number(cell, column.key)
+    images, value, few_images, few = (source.number(cell, key) for key in _EXTRAPOLATES)
+    if images is None or value is None or few_images is None or few is None or images <= few_images:
+        return None
+    return stats.extrapolated(value, images, few, few_images)
+
+
+def _required(column: Column, cells: Sequence[str], source: Source) -> Sequence[str]:
+    """The cells that must have the number: all; of a time, which no seed changes, one per stage."""
+    if not column.key.startswith("speed/"):
+        return cells
+    return list({stage: id for id in reversed(cells) if (stage := source.stage(id, "speed"))}.values())[::-1]
 
 
 def compare(
-    table: Table, columns: Sequence[Column], rows: Rows, estimates: Estimates, source: Source
-) -> dict[Place, Comparison]:
-    """The verdict of each cell that can be tested against the base row."""
+    table: Table, columns: Sequence[Column], rows: RowCells, estimates: Estimates, source: Source
+) -> dict[Position, Comparison]:
+    """The verdict of each entry that can be tested against the base row."""
     gaps = _gaps(table, columns, rows, estimates, source)
-    found = zip(gaps, stats.compare(list(gaps.values())), strict=True)
-    return {place: comparison for place, comparison in found if comparison}
+    comparisons = zip(gaps, stats.compare(list(gaps.values())), strict=True)
+    return {position: comparison for position, comparison in comparisons if comparison}
 
 
 def between(table: Table, column: Column, first: str, second: str, source: Source) -> Comparison | None:
-    """The first row against the second, by the verdict of the table where one of them is its base.
+    """Compare the row labelled first with the one labelled second; None where there is no test.
 
-    Other two rows are one test more among those of the table. None where there is no test.
+    Where one of them is the table's base row this is the table's own verdict; otherwise it is one more test among
+    those of the table.
     """
     table, rows = table_by(table, source.scorers), source.rows(table)
     estimates = {c.key: [measure(c, cell.label, ids, source) for cell, ids in rows] for c in table.measured}
@@ -46,44 +95,45 @@ def between(table: Table, column: Column, first: str, second: str, source: Sourc
 
 
 def _gaps(
-    table: Table, columns: Sequence[Column], rows: Rows, estimates: Estimates, source: Source
-) -> dict[Place, tuple[Gap, str]]:
+    table: Table, columns: Sequence[Column], rows: RowCells, estimates: Estimates, source: Source
+) -> dict[Position, tuple[Gap, str]]:
     base = base_row(table)
-    found: dict[Place, tuple[Gap, str]] = {}
+    gaps: dict[Position, tuple[Gap, str]] = {}
     for column in columns:
         values = estimates[column.key]
         reference = values[base]
         for i, value in enumerate(values):
             if i == base or value is None or reference is None or same_run(column, rows[i][1], rows[base][1], source):
                 continue
-            found[column.key, i] = (stats.gap(value, reference), column.better)
-    return found
+            gaps[column.key, i] = (stats.gap(value, reference), column.better)
+    return gaps
 
 
 def base_row(table: Table) -> int:
     return [cell.label for cell in table.cells].index(table.base_label)
 
 
-def same_run(column: Column, ids: Sequence[str], others: Sequence[str], source: Source) -> bool:
+def same_run(column: Column, cells: Sequence[str], others: Sequence[str], source: Source) -> bool:
     """Whether two rows have a number from the same stages: one measurement, not two."""
     kind = column.key.partition("/")[0]
-    return {source.stage(id, kind) for id in ids} == {source.stage(id, kind) for id in others}
+    return {source.stage(id, kind) for id in cells} == {source.stage(id, kind) for id in others}
 
 
 def best(
-    table: Table, column: Column, estimates: Sequence[Estimate | None], compared: Sequence[Comparison | None]
+    table: Table, column: Column, estimates: Sequence[Estimate | None], comparisons: Sequence[Comparison | None]
 ) -> int | None:
-    """The row that beats every other one, and whose verdicts do not say otherwise; None where a training was not
-    repeated, whose images' interval says nothing of another one."""
-    trained = table.kind != "reconstruction"
-    if trained and any(each and each.over == "images" for each in estimates):
+    """The number of the row that beats every other one and whose verdicts agree.
+
+    None where a training was not repeated: an interval over its images says nothing of another training.
+    """
+    if table.kind != "reconstruction" and any(value and value.over == "images" for value in estimates):
         return None
     winner = stats.best(estimates, column.better)
     if winner is None:
         return None
     if winner == base_row(table):
-        agree = all(each.verdict == "worse" for each in compared if each)
+        agree = all(comparison.verdict == "worse" for comparison in comparisons if comparison)
     else:
-        own = compared[winner]
-        agree = own is None or own.verdict == "better"
+        verdict = comparisons[winner]
+        agree = verdict is None or verdict.verdict == "better"
     return winner if agree else None

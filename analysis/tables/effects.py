@@ -1,4 +1,4 @@
-"""Main effects: what a value of one axis does to a metric, by cells that are equal in everything else."""
+"""Main effects: the change of a metric with the value of one axis, over cells that are equal in everything else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from analysis import stats
 from analysis.frame.source import Source
 from analysis.stats import Comparison, Estimate, Gap, number, signed
 from analysis.tables import protocol
-from analysis.tables.filled import Entry, Filled, Row
+from analysis.tables.filled import Entry, FilledRow, FilledTable
 from experiments.axes import Axis
 from experiments.paper import Cell, Column, Table
 from tokenbridge.overrides import plain
@@ -24,6 +24,8 @@ PAIRS = Column(
     meaning="pairs with the axis's first value; those of the same two trainings are one, with their mean",
 )
 UNMOVED = "does not enter"
+Numbers = dict[str, tuple[str, float]]
+"""value of an axis -> a cell with this value and its number, for cells that are equal in all else"""
 
 
 @dataclass(frozen=True)
@@ -75,91 +77,92 @@ def effects(source: Source, column: Column) -> dict[str, list[Effect]]:
     table = source.table_of_axes
     assert table is not None
     protocol.check(table, column, source.rows(table), source)
-    found = {axis.key: _effects_on(source, axis, column) for axis in source.axes}
+    by_axis = {axis.key: _effects_on(source, axis, column) for axis in source.axes}
     # what an axis cannot move is no test
-    tested = [each for effects in found.values() for each in effects if each.gap and not each.unmoved]
-    verdicts = stats.compare([(each.gap, column.better) for each in tested if each.gap])
-    compared = {id(each): verdict for each, verdict in zip(tested, verdicts, strict=True)}
-    return {
-        key: [replace(each, comparison=compared.get(id(each))) for each in effects] for key, effects in found.items()
-    }
+    tested = [(key, i) for key, row in by_axis.items() for i, e in enumerate(row) if e.gap and not e.unmoved]
+    gaps = [by_axis[key][i].gap for key, i in tested]
+    for (key, i), comparison in zip(tested, stats.compare([(gap, column.better) for gap in gaps if gap]), strict=True):
+        by_axis[key][i] = replace(by_axis[key][i], comparison=comparison)
+    return by_axis
 
 
 def effects_on(source: Source, axis: Axis, column: Column) -> list[Effect]:
-    """One entry a value that has cells."""
+    """The effects of one axis, one per value that has cells."""
     return effects(source, column)[axis.key]
 
 
 def _effects_on(source: Source, axis: Axis, column: Column) -> list[Effect]:
-    """Only places where every value ran count, so that all other axes are balanced; where there is none, all do."""
-    places: dict[tuple[str, ...], dict[str, tuple[str, float]]] = {}
+    """Effects over the sets of cells that have every value, so that all other axes are balanced, or else over all."""
+    sets: dict[tuple[str, ...], Numbers] = {}
     for trial in source.trials:
         value = source.number(trial.cell, column.key)
         if value is not None:
-            found = places.setdefault(trial.others(axis.key), {})
-            found[plain(trial.values[axis.key])] = (trial.cell, value * column.scale)
-    present = [value for value in axis.values if any(plain(value) in found for found in places.values())]
-    whole = [found for found in places.values() if all(plain(value) in found for value in present)]
-    return [_effect(source, value, present[0], whole or list(places.values())) for value in present]
+            numbers = sets.setdefault(trial.others(axis.key), {})
+            numbers[plain(trial.values[axis.key])] = (trial.cell, value * column.scale)
+    present = [value for value in axis.values if any(plain(value) in numbers for numbers in sets.values())]
+    whole = [numbers for numbers in sets.values() if all(plain(value) in numbers for value in present)]
+    return [_effect(source, value, present[0], whole or list(sets.values())) for value in present]
 
 
-def _effect(source: Source, value: Any, first: Any, places: Sequence[dict[str, tuple[str, float]]]) -> Effect:
-    own, reference = plain(value), plain(first)
-    cells = tuple(found[own] for found in places if own in found)
-    gaps: dict[tuple[str, str], list[float]] = {}
-    for found in places:
-        if own in found and reference in found and own != reference:
-            (a, with_value), (b, with_first) = found[own], found[reference]
+def _effect(source: Source, value: Any, first: Any, sets: Sequence[Numbers]) -> Effect:
+    word, reference = plain(value), plain(first)
+    cells = tuple(numbers[word] for numbers in sets if word in numbers)
+    differences: dict[tuple[str, str], list[float]] = {}
+    for numbers in sets:
+        if word in numbers and reference in numbers and word != reference:
+            (a, with_value), (b, with_first) = numbers[word], numbers[reference]
             # pairs at two temperatures come from the same two trainings: two numbers, but one observation
             trainings = (source.stage(a, "train") or a, source.stage(b, "train") or b)
-            gaps.setdefault(trainings, []).append(with_value - with_first)
-    gap = stats.gap_of([fmean(each) for each in gaps.values()], "pairs") if gaps else None
+            differences.setdefault(trainings, []).append(with_value - with_first)
+    gap = stats.gap_of([fmean(pairs) for pairs in differences.values()], "pairs") if differences else None
     return Effect(value, cells, fmean(value for _, value in cells), gap)
 
 
 def over(source: Source, effect: Effect) -> str:
-    """What the interval is over."""
+    """The number of pairs and seeds that the interval is over."""
     pairs = len(effect.gap.values) if effect.gap else 0
     how = f"{source.seeds} seeds" if source.seeds > 1 else "one seed"
     return f"{pairs} matched pairs, {how}" if pairs > 1 else f"one matched pair, {how}, so no interval"
 
 
-def filled(source: Source) -> list[Filled]:
+def filled(source: Source) -> list[FilledTable]:
     """A table of main effects for each metric."""
     return [_filled(source, column) for column in metrics(source)]
 
 
-def _filled(source: Source, column: Column) -> Filled:
-    change = replace(column, key=f"{column.key} effect", title="effect", meaning="")
-    rows = []
-    for key, found in effects(source, column).items():
-        for effect in found:
-            count = None if effect.gap is None else len(effect.gap.values)
-            pairs = Entry(reason="first value") if count is None else Entry(str(count), "", stats.estimate([count]))
-            mean = Entry(number(effect.mean, column.decimals), "", stats.estimate([effect.mean]))
-            entries = (mean, _change(effect, column), pairs)
-            rows.append(Row(f"{key} = {plain(effect.value)}", "", (), entries, (), ()))
+def _filled(source: Source, column: Column) -> FilledTable:
+    rows = tuple(
+        FilledRow(f"{key} = {plain(effect.value)}", measured=_entries(effect, column))
+        for key, by_value in effects(source, column).items()
+        for effect in by_value
+    )
     cells = tuple(Cell(row.label, None) for row in rows)
     keys = tuple(axis.key for axis in source.axes)
     id = PREFIX + column.key.rpartition("/")[2]
-    columns = (column, change, PAIRS)
+    columns = (column, replace(column, key=f"{column.key} effect", title="effect", meaning=""), PAIRS)
     table = Table(id, f"Main effects on {column.title}", "effects", keys, cells, (), columns)
     heading = f"measured, {source.measured_on}"
-    return Filled(table, columns, (), (), tuple(rows), heading, "", tuple(_notes(source)))
+    return FilledTable(table, columns, (), (), rows, heading, "", tuple(_notes(source)))
 
 
-def _change(effect: Effect, column: Column) -> Entry:
-    found = effect.difference
-    if found is None:
-        return Entry(reason="first value")
+def _entries(effect: Effect, column: Column) -> tuple[Entry, Entry, Entry]:
+    """The mean, the effect and the number of pairs."""
+    mean = Entry(number(effect.mean, column.decimals), "", stats.estimate([effect.mean]))
+    if effect.gap is None:
+        return mean, Entry(reason="first value"), Entry(reason="first value")
+    count = len(effect.gap.values)
+    return mean, _change(effect, effect.gap.estimate, column), Entry(str(count), "", stats.estimate([count]))
+
+
+def _change(effect: Effect, difference: Estimate, column: Column) -> Entry:
     if effect.unmoved:
         return Entry(reason=UNMOVED)
-    half = "" if found.half is None else number(found.half, column.decimals)
+    half = "" if difference.half is None else number(difference.half, column.decimals)
     comparison = effect.comparison
     best = comparison is not None and comparison.verdict == "better"
     # the effect is the difference: beside the word only its other interval
-    other = f"corrected ± {number(comparison.corrected, column.decimals)}" if comparison else ""
-    return Entry(signed(found.mean, column.decimals), "", found, half, best, comparison, other)
+    corrected = f"corrected ± {number(comparison.corrected, column.decimals)}" if comparison else ""
+    return Entry(signed(difference.mean, column.decimals), "", difference, half, best, comparison, corrected)
 
 
 def _notes(source: Source) -> list[str]:
@@ -183,18 +186,18 @@ def _notes(source: Source) -> list[str]:
 
 
 def _left_out(source: Source) -> list[str]:
-    """Which axes have cells that do not count, or are not balanced."""
-    found = []
+    """The axes that have cells which do not count, or that are not balanced."""
+    lines = []
     for axis in source.axes:
-        places: dict[tuple[str, ...], set[str]] = {}
+        sets: dict[tuple[str, ...], set[str]] = {}
         for trial in source.trials:
-            places.setdefault(trial.others(axis.key), set()).add(plain(trial.values[axis.key]))
+            sets.setdefault(trial.others(axis.key), set()).add(plain(trial.values[axis.key]))
         wanted = {plain(value) for value in axis.values}
-        whole = sum(values >= wanted for values in places.values())
+        whole = sum(values >= wanted for values in sets.values())
         if not whole:
-            found.append(f"{axis.key}: no place in the other axes has all values, so means are not balanced.")
-        elif whole < len(places):
-            found.append(
-                f"{axis.key}: counted at {whole} of {len(places)} places in the other axes, which have all values."
+            lines.append(f"{axis.key}: no place in the other axes has all values, so means are not balanced.")
+        elif whole < len(sets):
+            lines.append(
+                f"{axis.key}: counted at {whole} of {len(sets)} places in the other axes, which have all values."
             )
-    return found
+    return lines

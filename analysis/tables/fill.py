@@ -1,6 +1,6 @@
-"""The paper's tables, filled: own numbers ± interval, and the published ones in columns of their own.
+"""Fill the tables of the paper and ours: measured numbers ± interval, the published ones in columns of their own.
 
-A column holds numbers of one protocol; where two meet, the table refuses and names the field. An empty cell says why.
+A column holds numbers of one protocol; where two meet, the table refuses and names the field. An empty entry says why.
 """
 
 from __future__ import annotations
@@ -11,13 +11,22 @@ from dataclasses import replace
 from analysis.frame.source import Source
 from analysis.stats import Comparison, Estimate, number, signed
 from analysis.tables import protocol
-from analysis.tables.absences import absence
-from analysis.tables.compare import Estimates, Rows, base_row, best, compare, same_run
-from analysis.tables.filled import BASE, SAME_RUN, Entry, Filled, Row
-from analysis.tables.measured import measure
+from analysis.tables.compare import Estimates, RowCells, base_row, best, compare, measure, same_run
+from analysis.tables.filled import BASE, SAME_RUN, Entry, FilledRow, FilledTable
 from analysis.tables.notes import notes
-from experiments.paper import EXTRAPOLATED, FD, PUBLISHED_ON, Cell, Column, Table
+from experiments.paper import (
+    EXTRAPOLATED,
+    FD,
+    PUBLISHED_ON,
+    RECOMPUTING_MS,
+    STEPWISE_MS,
+    TOKEN_BITS,
+    Cell,
+    Column,
+    Table,
+)  # fmt: skip
 from experiments.paper.scored import table_by
+from tokenbridge.config import CATEGORICAL, HEAD_KINDS, TRAINED_TOKENS
 from tokenbridge.overrides import plain
 
 MEANINGS = {
@@ -26,7 +35,7 @@ MEANINGS = {
 }
 
 
-def fill(table: Table, source: Source) -> Filled:
+def fill(table: Table, source: Source) -> FilledTable:
     """Fill a table; UserError where a column would mix two protocols."""
     if table.kind == "settings":
         return _settings(table, source)
@@ -35,82 +44,78 @@ def fill(table: Table, source: Source) -> Filled:
     # where nothing ran, one column says why
     measured = table.measured if ran else table.measured[:1]
     further = (source.by_scorer(EXTRAPOLATED),) if source.by_scorer(FD) in measured and ran else ()
-    estimates = _estimates(table, (*measured, *further), rows, source)
-    compared = compare(table, measured, rows, estimates, source)
-    columns = {column.key: _column(table, column, rows, estimates, compared, source) for column in measured}
-    columns |= {column.key: _plain_column(column, rows, estimates, source) for column in further}
+    entries = _measured(table, measured, further, rows, source)
     settings = {"generation": source.tuned_in(table) if ran else (), "axes": table.varies}.get(table.kind, ())
     chosen = tuple(_chosen_column(key, table.kind == "generation") for key in settings)
-    filled = tuple(
-        Row(
+    filled_rows = tuple(
+        FilledRow(
             cell.label,
             _here(table, cell, ids, source),
             tuple(ids),
-            tuple(columns[column.key][i] for column in measured),
+            tuple(entries[column.key][i] for column in measured),
             tuple(_setting(column.key, ids, source) for column in chosen),
             tuple(_published(column, cell) for column in table.published),
-            tuple(columns[column.key][i] for column in further),
+            tuple(entries[column.key][i] for column in further),
         )
         for i, (cell, ids) in enumerate(rows)
     )
     headings = (f"measured, {source.measured_on}", f"published, {PUBLISHED_ON}")
     if table.kind == "speed":  # of heads alone, on no images
         headings = ("measured here", "published, A100")
-    found = Filled(table, measured, chosen, table.published, filled, *headings, further=further)
-    found = replace(found, notes=tuple(notes(found, source)))
-    return replace(found, chosen_heading="axes") if table.kind == "axes" else found
+    filled = FilledTable(table, measured, chosen, table.published, filled_rows, *headings, further=further)
+    filled = replace(filled, notes=tuple(notes(filled, source)))
+    return replace(filled, chosen_heading="axes") if table.kind == "axes" else filled
 
 
-def _estimates(table: Table, columns: Sequence[Column], rows: Rows, source: Source) -> Estimates:
-    """Every number of a table, of one protocol a column; UserError where two meet."""
+def _measured(
+    table: Table, measured: Sequence[Column], further: Sequence[Column], rows: RowCells, source: Source
+) -> dict[str, list[Entry]]:
+    """Column key -> one entry per row; those of further columns without verdicts."""
+    columns = (*measured, *further)
     for column in columns:
         protocol.check(table, column, rows, source)
-    return {column.key: [measure(column, cell.label, ids, source) for cell, ids in rows] for column in columns}
-
-
-def _here(table: Table, cell: Cell, ids: Sequence[str], source: Source) -> str:
-    """What a scaled row ran, read from its first cell; empty where its label says it or holds no size."""
-    if not ids or not cell.overrides or not table.scaled or table.own:
-        return ""
-    ran = {key: source.setting(ids[0], key) for key in table.varies}
-    asked = {key: cell.overrides[key] for key in table.scaled if key in cell.overrides}
-    return "" if all(ran[key] == value for key, value in asked.items()) else "×".join(map(str, ran.values()))
-
-
-def _plain_column(column: Column, rows: Rows, estimates: Estimates, source: Source) -> list[Entry]:
-    """Entries without verdicts."""
-    return [
-        Entry(reason=absence(column, cell, ids, source)) if value is None else _entry(column, value)
-        for (cell, ids), value in zip(rows, estimates[column.key], strict=True)
-    ]
-
-
-def _column(
-    table: Table,
-    column: Column,
-    rows: Rows,
-    estimates: Estimates,
-    compared: dict[tuple[str, int], Comparison],
-    source: Source,
-) -> list[Entry]:
-    base, entries = base_row(table), _plain_column(column, rows, estimates, source)
-    if not column.better:
-        return entries
-    found = [compared.get((column.key, i)) for i in range(len(rows))]
-    winner = best(table, column, estimates[column.key], found)
-    for i, entry in enumerate(entries):
-        if entry.estimate is None:
-            continue
-        remark = BASE if i == base and any(found) else ""
-        if i != base and found[i] is None and entries[base].estimate:
-            remark = SAME_RUN if same_run(column, rows[i][1], rows[base][1], source) else ""
-        entries[i] = replace(
-            entry, best=i == winner, comparison=found[i], change=change(found[i], column), remark=remark
-        )
+    estimates: Estimates = {
+        column.key: [measure(column, cell.label, ids, source) for cell, ids in rows] for column in columns
+    }
+    compared = compare(table, measured, rows, estimates, source)
+    entries = {
+        column.key: [
+            Entry(reason=absence(column, cell, ids, source)) if value is None else _entry(column, value)
+            for (cell, ids), value in zip(rows, estimates[column.key], strict=True)
+        ]
+        for column in columns
+    }
+    for column in filter(lambda column: column.better, measured):
+        comparisons = [compared.get((column.key, i)) for i in range(len(rows))]
+        winner = best(table, column, estimates[column.key], comparisons)
+        entries[column.key] = _judged(table, column, rows, entries[column.key], comparisons, winner, source)
     return entries
 
 
-def change(comparison: Comparison | None, column: Column) -> str:
+def _judged(
+    table: Table,
+    column: Column,
+    rows: RowCells,
+    entries: Sequence[Entry],
+    comparisons: Sequence[Comparison | None],
+    winner: int | None,
+    source: Source,
+) -> list[Entry]:
+    """The entries of a column with their verdicts, the best one marked."""
+    base, judged = base_row(table), list(entries)
+    for i, (entry, comparison) in enumerate(zip(entries, comparisons, strict=True)):
+        if entry.estimate is None:
+            continue
+        remark = BASE if i == base and any(comparisons) else ""
+        if i != base and comparison is None and entries[base].estimate:
+            remark = SAME_RUN if same_run(column, rows[i][1], rows[base][1], source) else ""
+        judged[i] = replace(
+            entry, best=i == winner, comparison=comparison, change=_change(comparison, column), remark=remark
+        )
+    return judged
+
+
+def _change(comparison: Comparison | None, column: Column) -> str:
     """A difference as it is printed, with the interval that the verdict goes by."""
     if comparison is None:
         return ""
@@ -124,28 +129,43 @@ def _entry(column: Column, value: Estimate) -> Entry:
     return Entry(number(value.mean, column.decimals), "", value, half)
 
 
-def _settings(table: Table, source: Source) -> Filled:
-    """A table of settings beside those of the report's base."""
-    column = Column("base", f"preset {source.plan.get('preset', 'digits')}")
-    rows = tuple(
-        Row(cell.label, "", (), (), (_own(cell, source),), tuple(_published(each, cell) for each in table.published))
-        for cell in table.cells
-    )
-    note = "The preset is what cells change; guidance and temperature may be searched for each row."
-    return Filled(
-        table, (), (column,), table.published, rows, "", "published", (note,), chosen_heading="base of this report"
-    )
+def absence(column: Column, cell: Cell, ids: Sequence[str], source: Source) -> str:
+    """Why an entry is empty, in a few words; ids are the cells that fill its row, none of which has the number."""
+    if not ids:
+        return cell.reason if cell.overrides is None else cell.needs or "not run"
+    if odd := next(filter(None, (source.odd(id, column.key) for id in ids)), ""):
+        return odd
+    kind = column.key.partition("/")[0]
+    if reason := _impossible(column, source.setting(ids[0], "quantizer.kind"), source.setting(ids[0], "head.kind")):
+        return reason
+    if any(source.stage(id, kind) for id in ids):
+        return "not reported"
+    return "not run" if kind == "speed" else f"{kind} not run"
 
 
-def _own(cell: Cell, source: Source) -> Entry:
-    """The base's values of the settings that a row is about."""
-    keys = list(cell.overrides or {})
-    short = [key.rpartition(".")[2] for key in keys]
-    names = [key if short.count(last) > 1 else last for key, last in zip(keys, short, strict=True)]
-    values = [_shown(source.base[key]) for key in keys]
-    if len(keys) == 1:
-        return Entry(values[0])
-    return Entry(", ".join(f"{n.replace('.', ' ').replace('_', ' ')} {v}" for n, v in zip(names, values, strict=True)))
+def _impossible(column: Column, quantizer: str, head: str) -> str:
+    """Why no run of such a row could have the number; empty where one could."""
+    kind = column.key.partition("/")[0]
+    if kind == "quantizer" and quantizer == "identity":
+        return "continuous" if column == TOKEN_BITS else "no levels"
+    if kind == "likelihood" and quantizer in TRAINED_TOKENS:
+        return "another latent space"
+    if kind == "likelihood" and head in HEAD_KINDS and not HEAD_KINDS[head].density:
+        return "no exact density"
+    if column == RECOMPUTING_MS and head != "autoregressive":
+        return "no cache to leave out"
+    if column == STEPWISE_MS and head in CATEGORICAL:
+        return "no such network"
+    return ""
+
+
+def _here(table: Table, cell: Cell, ids: Sequence[str], source: Source) -> str:
+    """What a scaled row ran, read from its first cell; empty where its label says it or holds no size."""
+    if not ids or not cell.overrides or not table.scaled or table.own:
+        return ""
+    ran = {key: source.setting(ids[0], key) for key in table.varies}
+    asked = {key: cell.overrides[key] for key in table.scaled if key in cell.overrides}
+    return "" if all(ran[key] == value for key, value in asked.items()) else "×".join(map(str, ran.values()))
 
 
 def _chosen_column(key: str, searched: bool) -> Column:
@@ -154,17 +174,8 @@ def _chosen_column(key: str, searched: bool) -> Column:
 
 
 def _setting(key: str, ids: Sequence[str], source: Source) -> Entry:
-    values = [source.setting(id, key) for id in ids]
-    if not values:
-        return Entry(reason="not run")
-    return Entry(" / ".join(dict.fromkeys(map(_shown, values))))
-
-
-def _shown(value: object) -> str:
-    """A number, or one a step of the channel order, or a name."""
-    if isinstance(value, list):
-        return ", ".join(map(_shown, value))
-    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else plain(value)
+    values = dict.fromkeys(_shown(source.setting(id, key)) for id in ids)
+    return Entry(" / ".join(values)) if values else Entry(reason="not run")
 
 
 def _published(column: Column, cell: Cell) -> Entry:
@@ -176,3 +187,39 @@ def _published(column: Column, cell: Cell) -> Entry:
     # as printed in the paper: 15.7 stands in one column with 1.94
     short = value >= 10 and round(value, 1) == value
     return Entry(number(value, min(column.decimals, 1) if short else column.decimals))
+
+
+def _settings(table: Table, source: Source) -> FilledTable:
+    """A table of settings beside those of the report's base."""
+    base = Column("base", f"preset {source.plan.get('preset', 'digits')}")
+    rows = tuple(
+        FilledRow(
+            cell.label,
+            chosen=(_of_base(cell, source),),
+            published=tuple(_published(column, cell) for column in table.published),
+        )
+        for cell in table.cells
+    )
+    note = "The preset is what cells change; guidance and temperature may be searched for each row."
+    return FilledTable(
+        table, (), (base,), table.published, rows, "", "published", (note,), chosen_heading="base of this report"
+    )
+
+
+def _of_base(cell: Cell, source: Source) -> Entry:
+    """The base's values of the settings that a row is about."""
+    keys = list(cell.overrides or {})
+    values = [_shown(source.base[key]) for key in keys]
+    if len(keys) == 1:
+        return Entry(values[0])
+    last = [key.rpartition(".")[2] for key in keys]
+    names = [key if last.count(name) > 1 else name for key, name in zip(keys, last, strict=True)]
+    words = [name.replace(".", " ").replace("_", " ") for name in names]
+    return Entry(", ".join(f"{word} {value}" for word, value in zip(words, values, strict=True)))
+
+
+def _shown(value: object) -> str:
+    """A number, a name, or a list of one number per step of the channel order."""
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else plain(value)

@@ -1,4 +1,4 @@
-"""A filled table: what stands in each cell, before any form of printing."""
+"""A filled table: what stands in each entry, before any form of printing."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from experiments.paper import Column, Table
 WIDE = 9
 """columns that fit on a page at their full size"""
 BASE, SAME_RUN = "base", "same run"
-"""remarks: of the row that others are compared with; of a number that comes from the base's own stage"""
+"""remarks: the row that others are compared with; a number that comes from the base's own stage"""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One cell of a filled table: text to print, or the reason for its absence."""
+    """A printed number with its estimate, or the reason why there is none."""
 
     text: str = ""
     reason: str = ""
@@ -37,31 +37,36 @@ class Entry:
 
     @property
     def word(self) -> str:
-        """The verdict, or what stands in its place."""
+        """The verdict, or the remark that stands in its place."""
         return self.comparison.verdict if self.comparison else self.remark
 
 
 @dataclass(frozen=True)
-class Row:
+class FilledRow:
     label: str
-    here: str
+    here: str = ""
     """what stands for the label in this report, where the base scales it: 16×3 for the paper's 256×3; else empty"""
-    cells: tuple[str, ...]
-    """ids of the cells that the numbers come from, one a seed"""
-    measured: tuple[Entry, ...]
-    chosen: tuple[Entry, ...]
-    published: tuple[Entry, ...]
+    cells: tuple[str, ...] = ()
+    """ids of the cells that the numbers come from, one per seed"""
+    measured: tuple[Entry, ...] = ()
+    chosen: tuple[Entry, ...] = ()
+    published: tuple[Entry, ...] = ()
     further: tuple[Entry, ...] = ()
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The entries that a page shows, from left to right."""
+        return (*self.measured, *self.chosen, *self.published)
 
 
 @dataclass(frozen=True)
-class Filled:
+class FilledTable:
     table: Table
     measured: tuple[Column, ...]
     chosen: tuple[Column, ...]
     """settings that were searched for each row by itself, or the axes"""
     published: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[FilledRow, ...]
     measured_heading: str
     published_heading: str
     """used where the table has published columns"""
@@ -69,6 +74,19 @@ class Filled:
     chosen_heading: str = "chosen by search"
     further: tuple[Column, ...] = ()
     """columns for which a page has no room: in the CSV, and told in a note"""
+
+    @property
+    def id(self) -> str:
+        return self.table.id
+
+    @property
+    def kind(self) -> str:
+        return self.table.kind
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns that a page shows, from left to right."""
+        return (*self.measured, *self.chosen, *self.published)
 
     @property
     def intervals(self) -> list[bool]:
@@ -84,30 +102,27 @@ class Filled:
     def begins(self) -> list[bool]:
         """For each row, whether it is the first of its token, in a table whose labels read `token, head`."""
         tokens = [row.label.partition(", ")[0] for row in self.rows]
-        named = self.table.own and self.table.kind == "generation"
+        named = self.table.own and self.kind == "generation"
         return [named and i > 0 and token != tokens[i - 1] for i, token in enumerate(tokens)]
 
     @property
-    def panels(self) -> list[Filled]:
+    def panels(self) -> list[FilledTable]:
         """A table with many columns as two for a narrow page: the measured ones, and all others below them."""
         if not (self.dense and self.measured and (self.chosen or self.published)):
             return [self]
-        above = [replace(row, chosen=(), published=()) for row in self.rows]
-        below = [replace(row, measured=()) for row in self.rows]
-        return [
-            replace(self, rows=tuple(above), chosen=(), published=()),
-            replace(self, rows=tuple(below), measured=()),
-        ]
+        above = tuple(replace(row, chosen=(), published=()) for row in self.rows)
+        below = tuple(replace(row, measured=()) for row in self.rows)
+        return [replace(self, rows=above, chosen=(), published=()), replace(self, rows=below, measured=())]
 
     @property
     def dense(self) -> bool:
         """Whether there are so many columns that a page sets them smaller."""
-        return len(self.measured) + len(self.chosen) + len(self.published) > WIDE
+        return len(self.columns) > WIDE
 
     @property
     def shows_seeds(self) -> bool:
-        """Whether how many seeds a row has is worth a column."""
-        if self.table.kind in ("generation", "axes"):
+        """Whether a column tells the number of seeds of each row."""
+        if self.kind in ("generation", "axes"):
             return any(row.cells for row in self.rows)
         # an entry of a pivot table has its own seeds
-        return self.table.kind != "pivot" and any(entry.over == "seeds" for row in self.rows for entry in row.measured)
+        return self.kind != "pivot" and any(entry.over == "seeds" for row in self.rows for entry in row.measured)

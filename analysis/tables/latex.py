@@ -6,12 +6,12 @@ What the fragment needs: \\usepackage{booktabs,graphicx,textcomp}. A table that 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from textwrap import wrap
 
-from analysis.tables.filled import Entry, Filled, Row
-from analysis.tables.latex_text import escape
+from analysis.tables.filled import Entry, FilledRow, FilledTable
 from experiments.paper import Column
 
 ROWS = 40
@@ -22,10 +22,25 @@ MARKS = {"better": "$^{+}$", "worse": "$^{-}$", "no difference shown": r"$^{\app
 """what a verdict against the table's base row looks like behind its number"""
 TEXT_WIDTH = 24
 """characters of a line of a setting's text"""
+SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "`": r"\textasciigrave{}", "\N{RIGHT SINGLE QUOTATION MARK}": "'", "“": "``", "”": "''",
+    "–": r"\textendash{}", "—": r"\textemdash{}", "…": r"\dots{}", "\N{NO-BREAK SPACE}": "~",
+    "\N{NARROW NO-BREAK SPACE}": r"\,", "∞": r"$\infty$",
+    "×": r"$\times$", "±": r"$\pm$", "·": r"$\cdot$", "−": "$-$", "↓": r"$\downarrow$", "↑": r"$\uparrow$",
+    "→": r"$\rightarrow$", "≈": r"$\approx$", "≥": r"$\geq$", "≤": r"$\leq$", "≠": r"$\neq$", "√": r"$\surd$",
+    "†": r"\textdagger{}",
+}  # fmt: skip
+CAPITALS = {"Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega"}
+"""Greek capitals that do not look like Latin ones"""
+LONG = 24
+"""characters of a word that may have to be broken: hashes and paths"""
+PIECE = 8
 ARROWS = {"lower": r"~$\downarrow$", "higher": r"~$\uparrow$", "": ""}
 
 
-def to_latex(filled: Filled, notes: Sequence[str] | None = None) -> str:
+def to_latex(filled: FilledTable, notes: Sequence[str] | None = None) -> str:
     """One table float, or several where the rows do not fit on one page. notes: in place of the table's own."""
     if notes is not None:
         filled = replace(filled, notes=tuple(notes))
@@ -36,7 +51,7 @@ def to_latex(filled: Filled, notes: Sequence[str] | None = None) -> str:
     return "\n".join(floats)
 
 
-def caption(filled: Filled) -> str:
+def caption(filled: FilledTable) -> str:
     """The paper's number would read as this document's own, so it stands behind."""
     table = filled.table
     return escape(table.title if table.own else f"{table.title} (Table {table.id} of the paper)")
@@ -46,8 +61,8 @@ def label(id: str) -> str:
     return "tab:" + re.sub(r"[^A-Za-z0-9-]+", "-", id)
 
 
-def _float(filled: Filled, rows: Sequence[Row], reasons: dict[str, str], part: int, last: bool) -> str:
-    head = [rf"\caption{{{caption(filled)}}}", rf"\label{{{label(filled.table.id)}}}"]
+def _float(filled: FilledTable, rows: Sequence[FilledRow], reasons: dict[str, str], part: int, last: bool) -> str:
+    head = [rf"\caption{{{caption(filled)}}}", rf"\label{{{label(filled.id)}}}"]
     if part:
         head = [r"\addtocounter{table}{-1}", rf"\caption{{{caption(filled)} (continued)}}"]
     size = r"\centering\small" + (r"\setlength{\tabcolsep}{3.5pt}" if filled.dense else "")
@@ -65,28 +80,28 @@ def _fitted(tabular: str) -> str:
     )
 
 
-def _tabular(filled: Filled, reasons: dict[str, str]) -> str:
+def _tabular(filled: FilledTable, reasons: dict[str, str]) -> str:
     lines = []
     for row, begins in zip(filled.rows, filled.begins, strict=True):
         # a setting's text may take several lines
-        lines += [r"\addlinespace"] if begins or (filled.table.kind == "settings" and lines) else []
+        lines += [r"\addlinespace"] if begins or (filled.kind == "settings" and lines) else []
         lines.append(_row(filled, row, reasons))
     head = [rf"\begin{{tabular}}{{{_columns(filled)}}}", r"\toprule", *_groups(filled), _titles(filled), r"\midrule"]
     return "\n".join([*head, *lines, r"\bottomrule", r"\end{tabular}"])
 
 
-def _seeds(filled: Filled) -> bool:
+def _seeds(filled: FilledTable) -> bool:
     return filled.shows_seeds and bool(filled.measured)
 
 
-def _columns(filled: Filled) -> str:
+def _columns(filled: FilledTable) -> str:
     """The label, then numbers to the right; ± and the half-width begin at one place in their column."""
     measured = "".join(r"r@{\,}l" if interval else "r" for interval in filled.intervals)
-    others = ("l" if filled.table.kind == "settings" else "r") * (len(filled.chosen) + len(filled.published))
+    others = ("l" if filled.kind == "settings" else "r") * (len(filled.chosen) + len(filled.published))
     return "l" + ("r" if _seeds(filled) else "") + measured + others
 
 
-def _groups(filled: Filled) -> list[str]:
+def _groups(filled: FilledTable) -> list[str]:
     """Which data the columns below are about, each group with a rule of its own."""
     before = 2 if _seeds(filled) else 1
     groups = [
@@ -105,14 +120,13 @@ def _groups(filled: Filled) -> list[str]:
     return [" & ".join(cells) + r" \\", " ".join(rules)]
 
 
-def _titles(filled: Filled) -> str:
+def _titles(filled: FilledTable) -> str:
     cells = ["", *(["seeds"] if _seeds(filled) else [])]
     for column, interval in zip(filled.measured, filled.intervals, strict=True):
         title = _title(column, "c" if interval else "r")
         cells.append(rf"\multicolumn{{2}}{{c}}{{{title}}}" if interval else title)
     cells += [
-        _title(column, "l" if filled.table.kind == "settings" else "r")
-        for column in (*filled.chosen, *filled.published)
+        _title(column, "l" if filled.kind == "settings" else "r") for column in (*filled.chosen, *filled.published)
     ]
     return " & ".join(cells) + r" \\"
 
@@ -131,13 +145,13 @@ def _stacked(lines: Sequence[str], align: str, mark: str = "", unit: str = "", p
     return rf"\begin{{tabular}}[{place}]{{@{{}}{align}@{{}}}}" + r"\\".join(shown) + r"\end{tabular}"
 
 
-def _row(filled: Filled, row: Row, reasons: dict[str, str]) -> str:
+def _row(filled: FilledTable, row: FilledRow, reasons: dict[str, str]) -> str:
     name = escape(row.label) + (f" (here {escape(row.here)})" if row.here else "")
     cells = [name, *([str(len(row.cells) or "")] if _seeds(filled) else [])]
     for entry, interval in zip(row.measured, filled.intervals, strict=True):
         cells.append(_entry(entry, interval, reasons))
     others = (*row.chosen, *row.published)
-    in_words = filled.table.kind == "settings"
+    in_words = filled.kind == "settings"
     cells += [_text(entry, reasons) if in_words else _entry(entry, False, reasons) for entry in others]
     return " & ".join(cells) + r" \\"
 
@@ -161,20 +175,20 @@ def _mark(entry: Entry) -> str:
     return MARKS[entry.comparison.verdict] if entry.comparison else ""
 
 
-def _legend(filled: Filled) -> list[str]:
+def _legend(filled: FilledTable) -> list[str]:
     """What the marks of verdicts mean, where there are any."""
     if not filled.compared:
         return []
     meanings = ", ".join(f"{mark} {verdict}" for verdict, mark in MARKS.items())
-    base = "the axis's first value" if filled.table.kind == "effects" else f"the row {escape(filled.table.base_label)}"
+    base = "the axis's first value" if filled.kind == "effects" else f"the row {escape(filled.table.base_label)}"
     return [f"Against {base}: {meanings}."]
 
 
-def _reasons(filled: Filled) -> dict[str, str]:
+def _reasons(filled: FilledTable) -> dict[str, str]:
     """Why cells are empty -> the letter that stands in them, in reading order."""
-    entries = (e for row in filled.rows for e in (*row.measured, *row.chosen, *row.published))
-    found = dict.fromkeys(entry.reason for entry in entries if entry.reason)
-    return {reason: _letters(i) for i, reason in enumerate(found)}
+    entries = (entry for row in filled.rows for entry in row.entries)
+    reasons = dict.fromkeys(entry.reason for entry in entries if entry.reason)
+    return {reason: _letters(i) for i, reason in enumerate(reasons)}
 
 
 def _letters(index: int) -> str:
@@ -183,7 +197,7 @@ def _letters(index: int) -> str:
     return (_letters(more - 1) if more else "") + "abcdefghijklmnopqrstuvwxyz"[last]
 
 
-def _notes(filled: Filled, reasons: dict[str, str]) -> list[str]:
+def _notes(filled: FilledTable, reasons: dict[str, str]) -> list[str]:
     marks = "; ".join(rf"\textsuperscript{{{letter}}}\,{escape(reason)}" for reason, letter in reasons.items())
     notes = [*([f"{marks}."] if marks else []), *_legend(filled), *map(escape, filled.notes)]
     if not notes:
@@ -195,3 +209,37 @@ def _notes(filled: Filled, reasons: dict[str, str]) -> list[str]:
         inside,
         r"\end{minipage}",
     ]
+
+
+def escape(text: str) -> str:
+    """Text as LaTeX; a character that no font of a usual TeX has is told by its code, so that the document compiles."""
+    return " ".join(_word(word) for word in text.split(" "))
+
+
+def _word(word: str) -> str:
+    if len(word) <= LONG:
+        return _characters(word)
+    pieces = re.findall(rf".{{1,{PIECE}}}", word, re.DOTALL)
+    return r"\allowbreak{}".join(_characters(piece) for piece in pieces)
+
+
+def _characters(text: str) -> str:
+    return "".join(map(_character, text)).replace("--", "-{}-") if text != "–" else "--"
+
+
+def _character(char: str) -> str:
+    if char in SPECIAL:
+        return SPECIAL[char]
+    if " " <= char <= "~" or "\N{LATIN CAPITAL LETTER A WITH GRAVE}" <= char <= "ÿ":
+        return char
+    form, name = unicodedata.decomposition(char), unicodedata.name(char, "")
+    for tag, command in (("<super> ", "textsuperscript"), ("<sub> ", "textsubscript")):
+        if form.startswith(tag):
+            plain = "".join(chr(int(code, 16)) for code in form.removeprefix(tag).split())
+            return rf"\{command}{{{escape(plain)}}}"
+    if greek := re.fullmatch(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", name):
+        word = greek[2].replace("LAMDA", "LAMBDA")
+        letter = word.lower() if greek[1] == "SMALL" else word.capitalize()
+        if (greek[1] == "SMALL" and letter not in ("omicron", "final")) or letter in CAPITALS:
+            return rf"$\{letter}$"
+    return f"[U+{ord(char):04X}]"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from analysis import stats
 from analysis.frame.source import Source
 from analysis.stats import Estimate, number
-from analysis.tables.filled import Filled
+from analysis.tables.filled import FilledTable
+from analysis.tables.protocol import timed_on
+from analysis.tables.search import point_text
 from experiments.paper import FD, RECONSTRUCTION_FD, Table
 from experiments.paper.scored import cautions
-from tokenbridge.overrides import plain
 
 DISTANCES = {"generation": FD, "axes": FD, "reconstruction": RECONSTRUCTION_FD}
 """kind of table -> its Fréchet distance"""
@@ -35,44 +35,39 @@ LISTED = 4
 """most rows that a note lists one by one"""
 
 
-def notes(filled: Filled, source: Source) -> list[str]:
+def notes(filled: FilledTable, source: Source) -> list[str]:
+    """The sentences under a table, in their order."""
     table, rows = filled.table, [(row.label, row.cells) for row in filled.rows if row.cells]
-    found = [table.note] if table.note else []
-    found += _seeds(table, {len(ids) for _, ids in rows})
-    found += _over_images(filled) + _verdicts(filled)
+    lines = [table.note] if table.note else []
+    lines += _seeds(table, {len(ids) for _, ids in rows})
+    lines += _over_images(filled) + _verdicts(filled)
     if point := source.point(table):
-        found.append(f"No search: all rows at {point_text(point)}.")
+        lines.append(f"No search: all rows at {point_text(point)}.")
     elif table.kind == "generation" and source.tuned and rows:
-        found.append(SEARCHED)
+        lines.append(SEARCHED)
     cells = [id for _, ids in rows for id in ids]
-    found += [*_timing(table, cells, source), *_image_errors(table, cells, source), *_floor(table, rows, source)]
-    found += _cautions(table, cells, source)
-    return found + _extrapolated(filled)
-
-
-def point_text(point: Mapping[str, Any]) -> str:
-    """A point of a plan for a reader: guidance 1.5, temperature 0.9."""
-    values = {key: f"{value:g}" if isinstance(value, float) else plain(value) for key, value in point.items()}
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())
+    lines += [*_timing(table, cells, source), *_image_errors(table, cells, source), *_floor(table, rows, source)]
+    lines += _cautions(table, cells, source)
+    return lines + _extrapolated(filled)
 
 
 def _seeds(table: Table, seeds: set[int]) -> list[str]:
-    """What ± and bold mean here, or why there are none."""
+    """The meaning of ± and bold here, or why there are none."""
     if table.kind == "reconstruction" and seeds == {1}:
         return ["Nothing is trained here and every draw is fixed: no interval over seeds."]
     if seeds == {1}:
-        what = "One measurement a row" if table.kind == "speed" else "One seed a row"
+        what = "One measurement per row" if table.kind == "speed" else "One seed per row"
         return [f"{what}: no interval over seeds, so no value is marked best."]
     return [BOLD] if seeds else []
 
 
-def _over_images(filled: Filled) -> list[str]:
+def _over_images(filled: FilledTable) -> list[str]:
     if not any(entry.over == "images" for row in filled.rows for entry in row.measured):
         return []
-    return [IMAGES] if filled.table.kind == "reconstruction" else [IMAGES, UNREPEATED]
+    return [IMAGES] if filled.kind == "reconstruction" else [IMAGES, UNREPEATED]
 
 
-def _verdicts(filled: Filled) -> list[str]:
+def _verdicts(filled: FilledTable) -> list[str]:
     tests = sum(entry.comparison is not None for row in filled.rows for entry in row.measured)
     if tests:
         return [VERDICTS, f"Base: {filled.table.base_label}; {tests} verdict{'' if tests == 1 else 's'}."]
@@ -83,10 +78,10 @@ def _verdicts(filled: Filled) -> list[str]:
 
 
 def _timing(table: Table, cells: Sequence[str], source: Source) -> list[str]:
-    """Where times were measured (the protocol holds a column to one place), and how much the rounds differ."""
+    """Where times were measured (the protocol holds a column to one machine), and how much the rounds differ."""
     columns = [column for column in table.measured if column.key.startswith("speed/")]
-    place = next((text for cell in cells if (text := timed_on(source, cell))), "")
-    if not columns or not place:
+    machine = next((text for cell in cells if (text := timed_on(source, cell))), "")
+    if not columns or not machine:
         return []
     spreads = [(column, _values(source, cells, f"{column.key}_spread")) for column in columns]
     told = [f"{column.title} {number(max(v), column.decimals)} {column.unit}" for column, v in spreads if v]
@@ -94,32 +89,20 @@ def _timing(table: Table, cells: Sequence[str], source: Source) -> list[str]:
     once = next((text for cell in cells if (text := source.protocol(cell, "speed").get("timed_once"))), "")
     if once and any(0 < len(v) < len(_values(source, cells, column.key)) for column, v in spreads):
         rounds += f" Timed once: {once}."
-    return [f"Times: {place}.{rounds}"]
-
-
-def timed_on(source: Source, cell: str) -> str:
-    """Processor or GPU, threads and torch of the times of a cell; empty where it has none."""
-    protocol = source.protocol(cell, "speed")
-    if not protocol:
-        return ""
-    device, threads = protocol["device"], protocol.get("threads")
-    parts = [str(protocol.get("processor", device) if device == "cpu" else device)]
-    parts += [f"{threads} thread{'' if threads == 1 else 's'}"] if threads and device == "cpu" else []
-    return ", ".join(parts + ([f"torch {protocol['torch']}"] if protocol.get("torch") else []))
+    return [f"Times: {machine}.{rounds}"]
 
 
 def _image_errors(table: Table, cells: Sequence[str], source: Source) -> list[str]:
-    """What the stages say of their error over images, which one seed has too."""
-    found = []
+    """The largest error over images that the stages tell of, which one seed has too."""
+    errors = []
     for column in (column for column in table.measured if not column.key.startswith("speed/")):
-        errors = _values(source, cells, f"{column.key}_se")
-        if errors:
-            found.append(f"{column.title} {number(max(errors) * column.scale, column.decimals)}")
-    return [f"Standard error over images, at most: {', '.join(found)}."] if found else []
+        if values := _values(source, cells, f"{column.key}_se"):
+            errors.append(f"{column.title} {number(max(values) * column.scale, column.decimals)}")
+    return [f"Standard error over images, at most: {', '.join(errors)}."] if errors else []
 
 
 def _floor(table: Table, rows: Sequence[tuple[str, Sequence[str]]], source: Source) -> list[str]:
-    """How real images fare against the same reference: nothing can be expected to do better."""
+    """The distance of real images to the same reference: nothing can be expected to do better."""
     if table.kind not in DISTANCES:
         return []
     fd = source.by_scorer(DISTANCES[table.kind])
@@ -138,16 +121,16 @@ def _floor(table: Table, rows: Sequence[tuple[str, Sequence[str]]], source: Sour
 
 
 def _cautions(table: Table, cells: Sequence[str], source: Source) -> list[str]:
-    """What makes a Fréchet distance compare with few others: too few images, other weights."""
+    """The reasons why a Fréchet distance compares with few others: too few images, other weights."""
     if table.kind not in DISTANCES:
         return []
     column = DISTANCES[table.kind]
     protocols = [source.protocol(cell, column.key.partition("/")[0]) for cell in cells]
-    found = [line for each in protocols for name in source.scorers for line in cautions(column, name, each)]
-    return [f"{line}." for line in dict.fromkeys(found)]
+    lines = [line for each in protocols for name in source.scorers for line in cautions(column, name, each)]
+    return [f"{line}." for line in dict.fromkeys(lines)]
 
 
-def _extrapolated(filled: Filled) -> list[str]:
+def _extrapolated(filled: FilledTable) -> list[str]:
     """The Fréchet distance without the bias that a finite number of images gives it."""
     values = [(row.label, e.estimate) for row in filled.rows for e in row.further if e.estimate is not None]
     if not values:
@@ -159,10 +142,10 @@ def _extrapolated(filled: Filled) -> list[str]:
 
 
 def _listed(values: Sequence[tuple[str, Estimate]]) -> str:
-    """Each row's number, or of many rows the lowest and the highest."""
+    """The number of each row, or the lowest and the highest where there are many rows."""
     if len(values) <= LISTED:
         return ", ".join(f"{label} {_text(value)}" for label, value in values)
-    low, *_, high = sorted(values, key=lambda each: each[1].mean)
+    low, *_, high = sorted(values, key=lambda row: row[1].mean)
     return f"from {_text(low[1])} ({low[0]}) to {_text(high[1])} ({high[0]})"
 
 

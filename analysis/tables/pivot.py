@@ -1,175 +1,275 @@
-"""Any cells as a table of one metric: a setting's values down, another's across, seeds averaged.
+"""Any cells as a table of one metric: the values of a setting down, of another across, seeds averaged.
 
-An entry holds cells that are equal in every setting but the seeds. What else differs is refused, with the option that
+An entry holds cells that are equal in every setting but the seeds. Other differences are refused, with the option that
 chooses; two protocols are refused as in every table; an empty entry says why.
 """
 
 from __future__ import annotations
 
 import csv
+import difflib
 import io
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from analysis import stats
 from analysis.frame.source import Source
-from analysis.report import html
 from analysis.stats import Estimate, number
-from analysis.tables import latex, protocol
-from analysis.tables import text as table_files
-from analysis.tables.absences import absence
-from analysis.tables.filled import Entry, Filled, Row
-from analysis.tables.pivot_cells import SEEDS, Place, Request, cells_of, chosen, metric, shown, values
-from experiments.paper import Cell, Column, Table
+from analysis.tables import html, latex, protocol, text
+from analysis.tables.fill import absence
+from analysis.tables.filled import Entry, FilledRow, FilledTable
+from experiments.paper import FD, TABLES, Cell, Column, Table
+from experiments.paper.scored import every
 from tokenbridge.config import RunConfig, UserError
-from tokenbridge.overrides import require_key
+from tokenbridge.overrides import plain, require_key, value_of
+
+SEEDS = ("train.seed", "sample.seed")
+"""settings that tell the repetitions of one entry apart"""
+UNPREFIXED = ("score", "likelihood")
+"""stages whose metrics a short name means first"""
+DIGITS = 4
+"""significant digits of a metric that no table of the paper has"""
 
 
-def pivot(request: Request, source: Source) -> Filled:
+@dataclass(frozen=True)
+class Query:
+    rows: str
+    columns: str
+    """empty for a single column"""
+    metric: str
+    where: tuple[str, ...] = ()
+    """`setting=value`, which the cells must have"""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.rows, self.columns)))
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cells of one entry: those that have its row's and its column's value."""
+
+    row: str
+    column: str
+    cells: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        return ", ".join(filter(None, (self.row, self.column)))
+
+
+def pivot(query: Query, source: Source) -> FilledTable:
     """The table; UserError for an unknown name, several values of another setting in one entry, two protocols."""
-    for key in filter(None, (request.rows, request.columns)):
+    for key in query.keys:
         require_key(key, RunConfig)
-    if request.rows == request.columns:
-        raise UserError(f"--rows and --columns are both {request.rows}; give two settings, or leave --columns out")
-    column = metric(request.metric, source)
-    cells = chosen(request, source)
-    downs, acrosses = values(request.rows, cells, source), values(request.columns, cells, source)
-    places = [
-        [Place(down, across, cells_of(request, column, cells, (down, across), source)) for across in acrosses]
-        for down in downs
-    ]
-    every = [place for row in places for place in row]
-    table = _table(request, column, downs)
-    checked = [(Cell(place.label, None), place.cells) for place in every]
+    if query.rows == query.columns:
+        raise UserError(f"--rows and --columns are both {query.rows}; give two settings, or leave --columns out")
+    column, cells = metric(query.metric, source), _selected(query, source)
+    downs, acrosses = _values(query.rows, cells, source), _values(query.columns, cells, source)
+    groups = [[_group(query, column, cells, (down, across), source) for across in acrosses] for down in downs]
+    table = _table(query, column, downs)
+    checked = [(Cell(group.label, None), group.cells) for row in groups for group in row]
     protocol.check(table, column, checked, source, "choose one with --where KEY=VALUE, or make {field} rows or columns")
-    return _filled(request, column, table, acrosses, places, source)
+    return _filled(query, column, table, acrosses, groups, source)
 
 
-def _table(request: Request, column: Column, downs: Sequence[str]) -> Table:
-    by = " and ".join(filter(None, (request.rows, request.columns)))
+def metric(name: str, source: Source) -> Column:
+    """The column of a metric by its full name (score/fd_digits) or its last part (fd_digits); unnamed, the distance."""
+    name = name or source.by_scorer(FD).title
+    keys = [str(key) for key in source.frame.columns if "/" in str(key) and any(source.frame[key])]
+    if not keys:
+        raise UserError("no cell of this report has a number yet; run them first")
+    matches = [key for key in keys if name in (key, key.partition("/")[2])]
+    first = [key for kind in UNPREFIXED for key in matches if key.startswith(f"{kind}/")]
+    if len(matches) > 1 and not first:
+        raise UserError(f"--metric {name} is the name of {', '.join(matches)}; give one of these in full")
+    if not matches:
+        words = {key.partition("/")[2]: key for key in keys} | {key: key for key in keys}
+        near = list(dict.fromkeys(words[word] for word in difflib.get_close_matches(name, list(words), 3, 0.5)))
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(keys)}"
+        raise UserError(f"--metric {name} is no number of these cells; {hint}")
+    key = (first or matches)[0]
+    columns = {column.key: column for table in TABLES.values() for column in every(table.measured)}
+    return columns.get(key) or Column(key, key.partition("/")[2], decimals=_decimals(key, source))
+
+
+def _decimals(key: str, source: Source) -> int:
+    values = [abs(value) for cell in source.frame.index if (value := source.number(str(cell), key))]
+    return max(0, DIGITS - 1 - math.floor(math.log10(max(values)))) if values else 0
+
+
+def _selected(query: Query, source: Source) -> list[str]:
+    """The cells that have every value that --where asks for."""
+    cells = [str(cell) for cell in source.frame.index]
+    for condition in query.where:
+        key, equals, word = condition.partition("=")
+        if not equals:
+            raise UserError(f"--where {condition} must have the form KEY=VALUE, for example quantizer.levels=16")
+        require_key(key, RunConfig)
+        values = _seen(key, cells, source)
+        cells = [cell for cell in cells if _shown(source, cell, key) == _plain(value_of(word))]
+        if not cells:
+            raise UserError(f"--where {condition}: no cell has that; {key} is {', '.join(values)} among those left")
+    return cells
+
+
+def _plain(value: Any) -> str:
+    """One spelling for 5 and 5.0."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_plain, value))}]"
+    return plain(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def _shown(source: Source, cell: str, key: str) -> str:
+    return _plain(source.setting(cell, key))
+
+
+def _seen(key: str, cells: Sequence[str], source: Source) -> list[str]:
+    """The values of a setting among the cells, each once, in the order of the cells."""
+    return list(dict.fromkeys(_shown(source, cell, key) for cell in cells))
+
+
+def _values(key: str, cells: Sequence[str], source: Source) -> list[str]:
+    """The values of a setting: numbers by size, others in the order of the axis or of the cells."""
+    if not key:
+        return [""]
+    values: dict[str, Any] = {_shown(source, cell, key): source.setting(cell, key) for cell in cells}
+    if all(isinstance(value, int | float) for value in values.values()):
+        return sorted(values, key=lambda word: values[word])
+    axis = next(([_plain(v) for v in axis.values] for axis in source.axes if axis.key == key), [])
+    return sorted(values, key=lambda word: axis.index(word) if word in axis else len(axis))
+
+
+def _group(query: Query, column: Column, cells: Sequence[str], at: tuple[str, str], source: Source) -> Group:
+    """The cells of an entry, one per seed; without those that were never asked for the metric, where others were."""
+    here = dict(zip(query.keys, at, strict=False))
+    there = [cell for cell in cells if all(_shown(source, cell, key) == value for key, value in here.items())]
+    kind = column.key.partition("/")[0]
+    # one stage is one measurement, however many cells share it: no seed of a training changes a quantizer's error
+    stages = {source.stage(cell, kind): cell for cell in reversed(there) if source.stage(cell, kind)}
+    group = list(stages.values())[::-1] or there[:1]
+    if differing := _differing(group, (*SEEDS, *here), source):
+        place = ", ".join(f"{key}={value}" for key, value in here.items())
+        usual = {key: _plain(source.base[key]) for key in differing}
+        remedy = " ".join(
+            f"--where {key}={usual[key] if usual[key] in values else values[0]}" for key, values in differing.items()
+        )
+        told = _listed(differing)
+        raise UserError(f"{column.key} at {place} has cells that differ in {told}; choose, for example {remedy}")
+    return Group(*at, tuple(group))
+
+
+def _differing(cells: Sequence[str], ignored: Sequence[str], source: Source) -> dict[str, list[str]]:
+    """Each setting that differs among the cells, with its values."""
+    keys = [key for key in source.base if key not in ignored and key in source.frame.columns]
+    return {key: values for key in keys if len(values := _seen(key, cells, source)) > 1}
+
+
+def _listed(differing: Mapping[str, Sequence[str]]) -> str:
+    return ", ".join(f"{key} ({', '.join(values)})" for key, values in differing.items())
+
+
+def _table(query: Query, column: Column, downs: Sequence[str]) -> Table:
     way = f" ({column.better} is better)" if column.better else ""
     unit = f", {column.unit}" if column.unit else ""
-    title = f"{column.title}{unit}{way} by {by}"
-    cells = tuple(Cell(_label(request, down), None) for down in downs)
-    return Table("pivot", title, "pivot", tuple(filter(None, (request.rows, request.columns))), cells, (), (column,))
-
-
-def _label(request: Request, down: str) -> str:
-    return f"{request.rows} = {down}"
+    title = f"{column.title}{unit}{way} by {' and '.join(query.keys)}"
+    cells = tuple(Cell(f"{query.rows} = {down}", None) for down in downs)
+    return Table("pivot", title, "pivot", query.keys, cells, (), (column,))
 
 
 def _filled(
-    request: Request,
+    query: Query,
     column: Column,
     table: Table,
     acrosses: Sequence[str],
-    places: Sequence[Sequence[Place]],
+    groups: Sequence[Sequence[Group]],
     source: Source,
-) -> Filled:
-    every = [place for row in places for place in row]
-    estimates = {place: _estimate(column, place, source) for place in every}
+) -> FilledTable:
+    estimates = {group: _estimate(column, group, source) for row in groups for group in row}
     winner = stats.best(list(estimates.values()), column.better)
-    best = every[winner] if winner is not None else None
-    rows = [
-        Row(
-            _label(request, row[0].row),
-            "",
-            tuple(cell for place in row for cell in place.cells),
-            tuple(_entry(column, place, estimates[place], place is best, source) for place in row),
-            (),
-            (),
+    best = list(estimates)[winner] if winner is not None else None
+    rows = tuple(
+        FilledRow(
+            cell.label,
+            cells=tuple(cell for group in row for cell in group.cells),
+            measured=tuple(_entry(column, group, estimates[group], group is best, source) for group in row),
         )
-        for row in places
-    ]
-    titles = [f"{request.columns} = {across}" if across else column.title for across in acrosses]
+        for cell, row in zip(table.cells, groups, strict=True)
+    )
+    titles = [f"{query.columns} = {across}" if across else column.title for across in acrosses]
     columns = tuple(Column(f"{column.key} {title}", title, column.better) for title in titles)
-    heading = f"{column.title}, {source.measured_on}" if request.columns else f"measured, {source.measured_on}"
-    notes = _notes(request, column, every, estimates, source)
-    return Filled(table, columns, (), (), tuple(rows), heading, "", tuple(notes))
+    heading = f"{column.title}, {source.measured_on}" if query.columns else f"measured, {source.measured_on}"
+    return FilledTable(table, columns, (), (), rows, heading, "", tuple(_notes(query, column, estimates, source)))
 
 
-def _estimate(column: Column, place: Place, source: Source) -> Estimate | None:
-    numbers = {cell: source.number(cell, column.key) for cell in place.cells}
+def _estimate(column: Column, group: Group, source: Source) -> Estimate | None:
+    numbers = {cell: source.number(cell, column.key) for cell in group.cells}
     present = {cell: value * column.scale for cell, value in numbers.items() if value is not None}
-    trainings = [source.setting(cell, "train.seed") for cell in present]
-    return stats.estimate(list(present.values()), trainings) if present else None
+    seeds = [source.setting(cell, "train.seed") for cell in present]
+    return stats.estimate(list(present.values()), seeds) if present else None
 
 
-def _entry(column: Column, place: Place, value: Estimate | None, best: bool, source: Source) -> Entry:
+def _entry(column: Column, group: Group, value: Estimate | None, best: bool, source: Source) -> Entry:
     if value is None:
-        reason = absence(column, Cell(place.label, {}), place.cells, source) if place.cells else "no such cell"
+        reason = absence(column, Cell(group.label, {}), group.cells, source) if group.cells else "no such cell"
         return Entry(reason=reason)
     half = "" if value.half is None else number(value.half, column.decimals)
     return Entry(number(value.mean, column.decimals), "", value, half, best)
 
 
-def _notes(
-    request: Request,
-    column: Column,
-    places: Sequence[Place],
-    estimates: Mapping[Place, Estimate | None],
-    source: Source,
-) -> list[str]:
-    found = [f"{column.title}: {column.meaning}."] if column.meaning else []
-    if request.where:
-        found.append(f"Only cells with {', '.join(request.where)}.")
-    seeds = {place: value.seeds for place, value in estimates.items() if value}
+def _notes(query: Query, column: Column, estimates: Mapping[Group, Estimate | None], source: Source) -> list[str]:
+    notes = [f"{column.title}: {column.meaning}."] if column.meaning else []
+    if query.where:
+        notes.append(f"Only cells with {', '.join(query.where)}.")
+    seeds = {group: value.seeds for group, value in estimates.items() if value}
     counts = sorted(set(seeds.values()))
     if counts == [1]:
-        found.append("One seed or measurement an entry: no interval.")
+        notes.append("One seed or measurement per entry: no interval.")
     elif counts:
         usual = max(counts, key=lambda count: list(seeds.values()).count(count))
-        but = [f"{place.label}: {count}" for place, count in seeds.items() if count != usual]
-        found.append(
-            f"± is the half-width of the 95 % Student t interval over seeds, {usual} an entry"
+        but = [f"{group.label}: {count}" for group, count in seeds.items() if count != usual]
+        notes.append(
+            f"± is the half-width of the 95 % Student t interval over seeds, {usual} per entry"
             f"{', but ' + '; '.join(but) if but else ''}. Bold: better than every other entry, with an interval of the"
             " difference that leaves out zero."
         )
-    waiting = [place for place, count in seeds.items() if count < len(place.cells)]
-    found += [f"Not finished: {p.label} has {seeds[p]} of {len(p.cells)} seeds." for p in waiting]
-    return found + _confounded(request, places, source)
+    waiting = [group for group, count in seeds.items() if count < len(group.cells)]
+    notes += [f"Not finished: {g.label} has {seeds[g]} of {len(g.cells)} seeds." for g in waiting]
+    # what differs between entries beside rows and columns, a reader must know of
+    cells = [cell for group in estimates for cell in group.cells]
+    differing = _differing(cells, (*SEEDS, *query.keys), source)
+    return notes + ([f"Beside rows and columns, entries differ in {_listed(differing)}."] if differing else [])
 
 
-def _confounded(request: Request, places: Sequence[Place], source: Source) -> list[str]:
-    """Settings that differ between entries beside those of rows and columns: a reader must know of them."""
-    cells = [cell for place in places for cell in place.cells]
-    keys = [key for key in source.base if key in source.frame.columns]
-    seen = {key: list(dict.fromkeys(shown(source, cell, key) for cell in cells)) for key in keys}
-    known = (*SEEDS, request.rows, request.columns)
-    told = [f"{key} ({', '.join(v)})" for key, v in seen.items() if len(v) > 1 and key not in known]
-    return [f"Beside rows and columns, entries differ in {', '.join(told)}."] if told else []
-
-
-def to_csv(filled: Filled) -> str:
-    """One line an entry, in the units that the stages store."""
+def to_csv(filled: FilledTable) -> str:
+    """One line per entry, in the units that the stages store."""
     out, column = io.StringIO(), filled.table.measured[0]
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*filled.table.varies, column.key, "half-width", "seeds", "empty because"])
     for row in filled.rows:
         down = row.label.partition(" = ")[2]
         for across, entry in zip(filled.measured, row.measured, strict=True):
-            place = [down, across.title.partition(" = ")[2]][: len(filled.table.varies)]
+            at = [down, across.title.partition(" = ")[2]][: len(filled.table.varies)]
             value = entry.estimate
             half = value.half if value else None
             shown = [f"{value.mean / column.scale:.10g}" if value else ""]
             shown += ["" if half is None else f"{half / column.scale:.10g}", str(value.seeds) if value else ""]
-            writer.writerow([*place, *shown, entry.reason])
+            writer.writerow([*at, *shown, entry.reason])
     return out.getvalue()
 
 
-FORMS = {
-    ".md": table_files.to_markdown,
-    ".csv": to_csv,
-    ".tex": latex.to_latex,
-    ".html": html.table_page,
-}
+FORMS = {".md": text.to_markdown, ".csv": to_csv, ".tex": latex.to_latex, ".html": html.to_html}
+"""ending of a file -> its writer"""
 
 
-def text(filled: Filled, ending: str = ".md") -> str:
+def written(filled: FilledTable, ending: str = ".md") -> str:
     return FORMS[ending](filled)
 
 
-def written_form(out: Path) -> None:
+def require_form(out: Path) -> None:
     """Refuse a file whose ending names no form."""
     if out.suffix not in FORMS:
         raise UserError(f"--out {out} must end with {', '.join(FORMS)}")

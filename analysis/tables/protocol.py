@@ -51,6 +51,17 @@ def check(
                 )
 
 
+def timed_on(source: Source, cell: str) -> str:
+    """Processor or GPU, threads and torch of the times of a cell; empty where it has none."""
+    protocol = source.protocol(cell, "speed")
+    if not protocol:
+        return ""
+    device, threads = protocol["device"], protocol.get("threads")
+    parts = [str(protocol.get("processor", device) if device == "cpu" else device)]
+    parts += [f"{threads} thread{'' if threads == 1 else 's'}"] if threads and device == "cpu" else []
+    return ", ".join(parts + ([f"torch {protocol['torch']}"] if protocol.get("torch") else []))
+
+
 def _reasons(field: str, varied: Sequence[str]) -> list[str]:
     """Columns of the frame that a field follows from, among the settings that may differ."""
     found = [key for key in varied if field in _names(key)]

@@ -1,4 +1,4 @@
-"""Filled tables as files: Markdown for reading, CSV with full precision for computing."""
+"""Filled tables as text: Markdown for reading, CSV with full precision for computing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.frame.source import Source
-from analysis.tables.effects import filled as effects_of
-from analysis.tables.fill import Entry, Filled, fill
+from analysis.tables import effects
+from analysis.tables.fill import fill
+from analysis.tables.filled import Entry, FilledTable
 from experiments.paper import Column
 from tokenbridge.config import UserError
 
@@ -22,19 +23,19 @@ PARTS = (
 """endings of the CSV's columns of one measured column"""
 
 
-def to_markdown(filled: Filled) -> str:
+def to_markdown(filled: FilledTable) -> str:
     """A pipe table; each heading repeats which data it is about, because Markdown has no grouped headings."""
     heads = ["", "seeds"] if filled.shows_seeds else [""]
     heads += [f"{_title(column)} ({filled.measured_heading})" for column in filled.measured]
     heads += [f"{_title(column)} ({filled.chosen_heading})" for column in filled.chosen]
     heads += [f"{_title(column)} ({filled.published_heading})" for column in filled.published]
-    listed = filled.table.kind == "axes"
+    listed = filled.kind == "axes"
     lines = [[*heads, "cells"] if listed else heads]
     for row in filled.rows:
         label = f"{row.label} (here {row.here})" if row.here else row.label
         first = [label, str(len(row.cells))] if filled.shows_seeds else [label]
         last = [" ".join(row.cells)] if listed else []
-        lines.append([*first, *map(_markdown, (*row.measured, *row.chosen, *row.published)), *last])
+        lines.append([*first, *map(_markdown, row.entries), *last])
     return f"# {filled.table.heading}\n\n{_aligned(lines)}\n\n" + "\n".join(f"{n}\n" for n in filled.notes)
 
 
@@ -51,28 +52,29 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 
 def tables_text(source: Source, ids: Sequence[str]) -> str:
     """These tables of a report as Markdown, for a terminal; UserError for one that the report does not hold."""
-    held = {table.id: table for table in source.tables}
-    effects = {filled.table.id: filled for filled in effects_of(source)}
+    tables = {table.id: table for table in source.tables}
+    main_effects = {filled.id: filled for filled in effects.filled(source)}
     for id in ids:
-        if id not in held and id not in effects:
-            raise UserError(f"table {id} is not in this report; it holds {', '.join((*held, *effects)) or 'none'}")
-    return "\n".join(to_markdown(effects[id] if id in effects else fill(held[id], source)) for id in ids)
+        if id not in tables and id not in main_effects:
+            held = ", ".join((*tables, *main_effects)) or "none"
+            raise UserError(f"table {id} is not in this report; it holds {held}")
+    return "\n".join(to_markdown(main_effects.get(id) or fill(tables[id], source)) for id in ids)
 
 
-def main_effects(source: Source) -> str:
+def effects_text(source: Source) -> str:
     """The first table of main effects as Markdown, for a terminal; empty for a report without axes."""
-    return "".join(map(to_markdown, effects_of(source)[:1]))
+    return "".join(map(to_markdown, effects.filled(source)[:1]))
 
 
-def to_csv(filled: Filled) -> str:
+def to_csv(filled: FilledTable) -> str:
     """Full precision, in the units that the stages store; the cells that a row comes from; why fields are empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    traced = filled.table.kind != "effects"  # whose rows come from too many cells to name
-    own = [(c, _parts(c, [row.measured[i] for row in filled.rows])) for i, c in enumerate(filled.measured)]
-    own += [(c, PARTS[:2]) for c in filled.further]
+    traced = filled.kind != "effects"  # whose rows come from too many cells to name
+    measured = [(c, _parts([row.measured[i] for row in filled.rows])) for i, c in enumerate(filled.measured)]
+    measured += [(c, PARTS[:2]) for c in filled.further]
     heads = ["label", *(["here"] if filled.table.scaled else []), *(["seeds", "cells"] if traced else [])]
-    heads += [f"measured {column.key}{part}" for column, parts in own for part in parts]
+    heads += [f"measured {column.key}{part}" for column, parts in measured for part in parts]
     heads += [f"chosen {column.key}" for column in filled.chosen]
     heads += [f"published {column.key}" for column in filled.published]
     writer.writerow([*heads, "empty because"])
@@ -80,22 +82,19 @@ def to_csv(filled: Filled) -> str:
         published = filled.table.cell(row.label).published
         line: list[Any] = [row.label, *([row.here] if filled.table.scaled else [])]
         line += [len(row.cells), " ".join(row.cells)] if traced else []
-        for (column, parts), entry in zip(own, (*row.measured, *row.further), strict=True):
+        for (column, parts), entry in zip(measured, (*row.measured, *row.further), strict=True):
             values = _exact(column, entry)
             line += [values[part] for part in parts]
         line += [entry.text for entry in row.chosen]
         line += [published.get(column.key, "") for column in filled.published]
-        entries = (*row.measured, *row.chosen, *row.published)
-        columns = (*filled.measured, *filled.chosen, *filled.published)
-        empty = [
-            f"{column.key}: {entry.reason}" for column, entry in zip(columns, entries, strict=True) if entry.reason
-        ]
+        pairs = zip(filled.columns, row.entries, strict=True)
+        empty = [f"{column.key}: {entry.reason}" for column, entry in pairs if entry.reason]
         writer.writerow([*line, "; ".join(empty)])
     return out.getvalue()
 
 
-def _parts(column: Column, entries: Sequence[Entry]) -> Sequence[str]:
-    """What a column of a table has columns of its own for in the file."""
+def _parts(entries: Sequence[Entry]) -> Sequence[str]:
+    """The columns of the file that one measured column of the table takes."""
     if any(entry.comparison for entry in entries):
         return PARTS
     return PARTS[:3] if any(entry.over for entry in entries) else PARTS[:2]
@@ -103,20 +102,19 @@ def _parts(column: Column, entries: Sequence[Entry]) -> Sequence[str]:
 
 def _exact(column: Column, entry: Entry) -> dict[str, str]:
     """Every part in stored units; empty where there is no number."""
-    found: dict[str, str] = dict.fromkeys(PARTS, "")
-    if entry.estimate is None:
-        return found
-    found |= {"": _plain(entry.estimate.mean, column), " half-width": _plain(entry.estimate.half, column)}
-    found[" over"] = entry.estimate.over
-    if each := entry.comparison:
-        found |= {
-            " difference": _plain(each.difference.mean, column),
-            " difference half-width": _plain(each.difference.half, column),
-            " difference corrected half-width": _plain(each.corrected, column),
-            " p": f"{each.p:.10g}",
-            " adjusted p": f"{each.adjusted:.10g}",
+    parts: dict[str, str] = dict.fromkeys(PARTS, "")
+    if (value := entry.estimate) is None:
+        return parts
+    parts |= {"": _plain(value.mean, column), " half-width": _plain(value.half, column), " over": value.over}
+    if comparison := entry.comparison:
+        parts |= {
+            " difference": _plain(comparison.difference.mean, column),
+            " difference half-width": _plain(comparison.difference.half, column),
+            " difference corrected half-width": _plain(comparison.corrected, column),
+            " p": f"{comparison.p:.10g}",
+            " adjusted p": f"{comparison.adjusted:.10g}",
         }
-    return found | {" verdict": entry.word}
+    return parts | {" verdict": entry.word}
 
 
 def _plain(value: float | None, column: Column) -> str:

@@ -11,8 +11,7 @@ from typing import Literal
 from analysis.frame.source import Source
 from analysis.stats import Estimate, number
 from analysis.tables import protocol
-from analysis.tables.compare import between
-from analysis.tables.measured import measure
+from analysis.tables.compare import between, measure
 from experiments.paper import BITS, Column, Table
 
 Status = Literal["holds", "does not hold", "undecided", "one seed", "measured"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from analysis.frame.source import Source
 from analysis.stats import number
-from analysis.tables.notes import timed_on
+from analysis.tables.protocol import timed_on
 from analysis.verdicts.form import Verdict, claim, estimates, trend
 from experiments.paper import (
     BITS,

@@ -16,7 +16,7 @@ from tokenbridge.store.artifacts import Store, read_json, writable
 
 if TYPE_CHECKING:
     from analysis.frame.source import Source
-    from analysis.tables.pivot_cells import Request
+    from analysis.tables.pivot import Query
 
 EVERY = "all"
 
@@ -51,10 +51,10 @@ def report(
     if rows:
         if len(words) > 1:
             raise UserError(f"{' '.join(words)} must be one report's name where --rows is given")
-        from analysis.tables.pivot_cells import Request
+        from analysis.tables.pivot import Query
 
-        request = Request(rows, columns, metric, tuple(where or ()))
-        _pivot(words[0] if words else name, request, out, runs, reports)
+        query = Query(rows, columns, metric, tuple(where or ()))
+        _pivot(words[0] if words else name, query, out, runs, reports)
         return
     for option, value in (("--columns", columns), ("--metric", metric), ("--where", where), ("--out", out)):
         if value:
@@ -75,10 +75,10 @@ def _report(words: Sequence[str], name: str, runs: Path, reports: Path) -> None:
     name = name if tables else words[0]
     page = build(name, runs, reports)
     from analysis.frame.source import read as read_source
-    from analysis.tables.text import main_effects, tables_text
+    from analysis.tables.text import effects_text, tables_text
 
     source = read_source(reports / name / "source")
-    if text := tables_text(source, tables) if tables else main_effects(source):
+    if text := tables_text(source, tables) if tables else effects_text(source):
         print(text)
     print(f"report: {page}")
 
@@ -134,19 +134,19 @@ def server() -> str:
     return re.sub(r"//[^/@]*@", "//", uri).rstrip("/") if uri.startswith(("http://", "https://")) else ""
 
 
-def _pivot(name: str, request: Request, out: Path | None, runs: Path, reports: Path) -> None:
-    from analysis.tables.pivot import pivot, text, written_form
+def _pivot(name: str, query: Query, out: Path | None, runs: Path, reports: Path) -> None:
+    from analysis.tables.pivot import pivot, require_form, written
 
     if out is not None:
-        written_form(out)
-    filled = pivot(request, _source(name, runs, reports))
+        require_form(out)
+    filled = pivot(query, _source(name, runs, reports))
     if out is None:
-        print(text(filled))
+        print(written(filled))
         return
     from analysis.report.build import write
 
     with writable(out.parent, "--out"):
-        write(out, text(filled, out.suffix).encode())
+        write(out, written(filled, out.suffix).encode())
     print(f"table: {out}")
 
 

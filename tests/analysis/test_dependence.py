@@ -19,7 +19,7 @@ import pytest
 from analysis.frame.source import Source, read
 from analysis.tables import effects
 from analysis.tables.fill import fill
-from analysis.tables.filled import Entry, Filled
+from analysis.tables.filled import Entry, FilledTable
 from analysis.tables.text import to_csv
 from experiments.axes import Axis
 from experiments.grid.trials import Trial
@@ -36,11 +36,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_source(tmp_path_factory.mktemp("whole") / "report", seeds=3, tables=TABLES, examples=False)
 
 
-def _filled(source: Source) -> list[Filled]:
+def _filled(source: Source) -> list[FilledTable]:
     return [fill(table, source) for table in source.tables] + effects.filled(source)
 
 
-def _entries(filled: list[Filled]) -> dict[Place, Entry]:
+def _entries(filled: list[FilledTable]) -> dict[Place, Entry]:
     return {
         (table.table.id, row.label, column.key): entry
         for table in filled

@@ -16,7 +16,7 @@ import pytest
 
 from analysis.frame.source import read
 from analysis.report import build as report
-from analysis.report import facts
+from analysis.tables import search
 from tests.helpers.report_source import edit_frame, write_source
 from tokenbridge.config import UserError
 
@@ -118,7 +118,7 @@ def test_the_page_tells_commit_versions_and_how_to_repeat_a_number(built: Path) 
 
 
 def test_the_search_is_shown_by_its_chosen_points_and_whole_in_a_file(built: Path) -> None:
-    parallel, ours = facts.chosen(read(built / "source"))
+    parallel, ours = search.chosen(read(built / "source"))
     assert (parallel.rows, parallel.guidance, parallel.temperature) == (("2a parallel",), 1.5, 0.9)
     assert (parallel.value, parallel.edges) == (pytest.approx(12.1), ("lowest temperature",))
     assert ours.edges == ("highest guidance", "lowest temperature")
@@ -135,7 +135,7 @@ def test_a_chosen_point_that_was_never_searched_is_refused(one: Path) -> None:
     plan["search"]["chosen"]["2a parallel"]["sample.guidance"] = 7.0
     path.write_text(json.dumps(plan))
     with pytest.raises(UserError, match=r"guidance 7 and temperature 0.9 chosen for 2a parallel are no point"):
-        facts.chosen(read(one / "source"))
+        search.chosen(read(one / "source"))
 
 
 @pytest.mark.slow

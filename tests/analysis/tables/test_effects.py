@@ -11,8 +11,8 @@ from analysis import figures, verdicts
 from analysis.frame.source import read
 from analysis.report.build import build, render
 from analysis.tables import effects
-from analysis.tables import text as table_files
 from analysis.tables.fill import fill
+from analysis.tables.text import effects_text, tables_text, to_csv, to_markdown
 from experiments.axes import Axis
 from experiments.paper import AGREEMENT, BITS, FD
 from tests.helpers.report_axes import write_axes
@@ -127,7 +127,7 @@ def test_tables_say_effect_interval_and_what_it_is_over(tmp_path):
     source = source_of(tmp_path, LEVELS, DEPTH)
     tables = {filled.table.id: filled for filled in effects.filled(source)}
     assert {"effects-fd_digits", "effects-bits_per_dim", "effects-agreement", "effects-mse"} <= tables.keys()
-    text = table_files.to_markdown(tables["effects-fd_digits"])
+    text = to_markdown(tables["effects-fd_digits"])
     (line,) = [line for line in text.splitlines() if "levels = 64" in line]
     assert [part.strip() for part in line.strip("|").split("|")] == [
         "quantizer.levels = 64",
@@ -136,10 +136,10 @@ def test_tables_say_effect_interval_and_what_it_is_over(tmp_path):
         "3",
     ]
     assert "not over seeds" in text
-    lines = list(csv.DictReader(io.StringIO(table_files.to_csv(tables["effects-fd_digits"]))))
+    lines = list(csv.DictReader(io.StringIO(to_csv(tables["effects-fd_digits"]))))
     assert lines[1]["measured score/fd_digits effect"] == "3"
     assert float(lines[1]["measured score/fd_digits effect half-width"]) == pytest.approx(2.484138, rel=1e-6)
-    points = table_files.to_csv(fill(source.table_of_axes, source))
+    points = to_csv(fill(source.table_of_axes, source))
     (row,) = [row for row in csv.DictReader(io.StringIO(points)) if row["label"] == "b64-d3"]
     assert (row["chosen quantizer.levels"], row["chosen head.depth"]) == ("64", "3")
     assert row["measured score/fd_digits"] == "21"
@@ -200,7 +200,7 @@ def test_the_report_holds_all_of_it_and_stays_the_same(tmp_path):
     assert "Published numbers stand beside" not in page
     assert render(read(folder / "source"))["index.html"] == page.encode()
     source = read(folder / "source")
-    assert table_files.main_effects(source) == table_files.tables_text(source, ["effects-fd_digits"])
+    assert effects_text(source) == tables_text(source, ["effects-fd_digits"])
 
 
 def test_effects_of_two_protocols_are_refused(tmp_path):

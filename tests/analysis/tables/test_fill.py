@@ -112,7 +112,7 @@ def test_one_seed_has_no_interval_and_no_best(one: Path) -> None:
     assert (entries["recall"].half, entries["recall"].word) == ("", "")
     assert not any(entry.best for row in filled.rows for entry in row.measured)
     notes = " ".join(filled.notes)
-    assert "One seed a row: no interval over seeds, so no value is marked best." in notes
+    assert "One seed per row: no interval over seeds, so no value is marked best." in notes
     assert "says nothing of what another training would read" in notes
     assert "**" not in to_markdown(filled)
     assert f"{entries['fd_digits'].text} ± 0.78 † (worse)" in to_markdown(filled)

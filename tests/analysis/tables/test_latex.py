@@ -17,8 +17,8 @@ from analysis.report import latex as latex_document
 from analysis.report.contents import contents
 from analysis.tables import latex
 from analysis.tables.fill import fill
-from analysis.tables.filled import Filled
-from analysis.tables.latex_text import escape
+from analysis.tables.filled import FilledTable
+from analysis.tables.latex import escape
 from experiments.axes import Axis
 from experiments.paper import TABLES
 from tests.helpers.machine import missing
@@ -46,7 +46,7 @@ def overfull(log: str) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Filled]:
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FilledTable]:
     """Every table of the paper and ours; those of whole systems without a measured number."""
     ran = tuple(id for id in TABLES if id not in ("3", "4"))
     source = read(write_source(tmp_path_factory.mktemp("latex") / "all", 3, ran, examples=False) / "source")
@@ -73,7 +73,7 @@ def test_any_text_is_text(text: str, expected: str) -> None:
     assert escape(text) == expected
 
 
-def test_a_table_reads_as_in_its_other_forms(tables: dict[str, Filled]) -> None:
+def test_a_table_reads_as_in_its_other_forms(tables: dict[str, FilledTable]) -> None:
     filled = tables["2a"]
     text = latex.to_latex(filled)
     assert r"\caption{Prediction of the channels of a token (Table 2a of the paper)}" in text
@@ -91,13 +91,13 @@ def test_a_table_reads_as_in_its_other_forms(tables: dict[str, Filled]) -> None:
     assert any(entry.best for row in filled.rows for entry in row.measured)
 
 
-def test_an_empty_cell_has_a_letter_and_its_reason_stands_below(tables: dict[str, Filled]) -> None:
+def test_an_empty_cell_has_a_letter_and_its_reason_stands_below(tables: dict[str, FilledTable]) -> None:
     text = latex.to_latex(tables["heads"])
     assert r"\multicolumn{2}{c}{--\textsuperscript{b}}" in text
     assert r"\textsuperscript{b}\,no exact density; \textsuperscript{c}\,another latent space." in text
 
 
-def test_each_table_fits_into_a_plain_article(tables: dict[str, Filled], tmp_path: Path) -> None:
+def test_each_table_fits_into_a_plain_article(tables: dict[str, FilledTable], tmp_path: Path) -> None:
     """With the packages that the table's text names and no others."""
     body = "\n".join(latex.to_latex(filled) + r"\clearpage" for filled in tables.values())
     (tmp_path / "tables.tex").write_text(MINIMAL % body)
@@ -106,7 +106,7 @@ def test_each_table_fits_into_a_plain_article(tables: dict[str, Filled], tmp_pat
     assert "Missing character" not in log
 
 
-def test_a_table_that_is_longer_than_a_page_goes_on(tables: dict[str, Filled], tmp_path: Path) -> None:
+def test_a_table_that_is_longer_than_a_page_goes_on(tables: dict[str, FilledTable], tmp_path: Path) -> None:
     filled = tables["heads"]
     many = replace(filled, rows=filled.rows * 5)
     text = latex.to_latex(many)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from analysis.frame.source import Source, read
-from analysis.report import build as report
-from analysis.report import facts
-from analysis.tables.fill import Filled, Row, fill
+from analysis.report import facts, html
+from analysis.report.contents import contents
+from analysis.tables.fill import fill
+from analysis.tables.filled import FilledRow, FilledTable
 from analysis.tables.text import tables_text, to_csv, to_markdown
 from experiments.paper import TABLES
 from tests.helpers.report_source import edit_frame, write_source
@@ -30,17 +31,17 @@ def _source(folder: Path) -> Source:
     return read(folder / "source")
 
 
-def _rows(filled: Filled) -> dict[str, Row]:
+def _rows(filled: FilledTable) -> dict[str, FilledRow]:
     return {row.label: row for row in filled.rows}
 
 
-def _entry(filled: Filled, label: str, title: str):
+def _entry(filled: FilledTable, label: str, title: str):
     return _rows(filled)[label].measured[[column.title for column in filled.measured].index(title)]
 
 
 def _page(folder: Path) -> str:
     source = _source(folder)
-    return report.page(source, [fill(table, source) for table in source.tables], [])
+    return html.page(contents(source, [fill(table, source) for table in source.tables], []), [])
 
 
 def _without(folder: Path, table: str, label: str) -> None:

@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 
 from analysis.frame.source import Source, of_frame, read
-from analysis.tables.pivot import Request, pivot, text
-from analysis.tables.pivot_cells import metric
+from analysis.tables.pivot import Query, metric, pivot, written
 from experiments.axes import Axis
 from experiments.grid.trials import Trial
 from tests.helpers.report_axes import write_axes
@@ -24,14 +23,14 @@ from tokenbridge.config import UserError
 LEVELS, DEPTH = Axis("quantizer.levels", (8, 64)), Axis("head.depth", (1, 3))
 KIND = Axis("head.kind", ("parallel", "autoregressive"))
 ASKED_PARTS = ("quantizer.levels", "head.depth", "fd_digits")
-ASKED = Request(*ASKED_PARTS)
+ASKED = Query(*ASKED_PARTS)
 T_TWO = 4.302653
 """97.5 % point of Student's t with two degrees of freedom"""
 
 
 def distance(trial: Trial) -> dict[str, float]:
     levels, depth = trial.values["quantizer.levels"], trial.values.get("head.depth", 1)
-    return {"score/fd_digits": levels / 8 + depth + 0.1 * trial.seed**2}
+    return {"score/fd_digits": levels / 8 + depth + levels / 8 * depth * 0.1 * trial.seed**2}
 
 
 def source(folder: Path, *axes: Axis, numbers=distance, **more: Any) -> Source:
@@ -55,7 +54,7 @@ def test_an_entry_is_the_mean_over_its_seeds_with_their_interval(tmp_path: Path)
     assert entry.half == f"{T_TWO * stdev(seeds) / math.sqrt(3):.2f}"
     best = [[each.best for each in row.measured] for row in filled.rows]
     assert best == [[True, False], [False, False]]
-    assert "over seeds, 3 an entry." in " ".join(filled.notes)
+    assert "over seeds, 3 per entry." in " ".join(filled.notes)
 
 
 def test_one_seed_has_no_interval_and_no_best(tmp_path: Path) -> None:
@@ -63,12 +62,12 @@ def test_one_seed_has_no_interval_and_no_best(tmp_path: Path) -> None:
     entries = [entry for row in filled.rows for entry in row.measured]
     assert [entry.text for entry in entries] == ["2.00", "4.00", "9.00", "11.00"]
     assert not any(entry.half or entry.best for entry in entries)
-    assert "One seed or measurement an entry: no interval." in filled.notes
+    assert "One seed or measurement per entry: no interval." in filled.notes
 
 
 def test_what_no_seed_changes_is_one_measurement(tmp_path: Path) -> None:
     """The quantizer's error is one number for all depths and seeds that share the quantizer, so nothing is refused."""
-    filled = pivot(Request("quantizer.levels", "", "mse"), source(tmp_path, seeds=3))
+    filled = pivot(Query("quantizer.levels", "", "mse"), source(tmp_path, seeds=3))
     assert [entry.estimate.seeds for row in filled.rows for entry in row.measured if entry.estimate] == [1, 1]
     assert [column.title for column in filled.measured] == ["MSE ×10³"]
 
@@ -81,7 +80,7 @@ def test_several_values_of_another_setting_are_refused_and_where_chooses(tmp_pat
         "score/fd_digits at quantizer.levels=8, head.depth=1 has cells that differ in head.kind (parallel,"
         " autoregressive); choose, for example --where head.kind=autoregressive"
     )
-    filled = pivot(Request(*ASKED_PARTS, ("head.kind=parallel",)), found)
+    filled = pivot(Query(*ASKED_PARTS, ("head.kind=parallel",)), found)
     assert all(entry.text for row in filled.rows for entry in row.measured)
     assert "Only cells with head.kind=parallel." in filled.notes
 
@@ -93,7 +92,7 @@ def test_two_protocols_are_refused_unless_rows_or_columns_explain_them(tmp_path:
     with pytest.raises(UserError, match=r"images=7 in row '8, 1' but 2000 in row '8, 3'.*--where KEY=VALUE"):
         pivot(ASKED, edited(found, 0, column, json.dumps(other)))
     temperatures = Axis("sample.temperature", (0.9, 1.0))  # it is in the protocol, and it is what the columns are
-    assert len(pivot(Request("quantizer.levels", "sample.temperature", "fd_digits"),
+    assert len(pivot(Query("quantizer.levels", "sample.temperature", "fd_digits"),
                      source(tmp_path / "t", LEVELS, temperatures)).measured) == 2  # fmt: skip
 
 
@@ -103,7 +102,7 @@ def test_an_empty_entry_says_why(tmp_path: Path) -> None:
     assert "no such cell" in reasons
     heads = (Axis("quantizer.kind", ("identity",)), Axis("head.kind", ("flow", "mixture")))
     found = source(tmp_path / "heads", *heads, numbers=lambda trial: {"score/fd_digits": 1.0})
-    row = pivot(Request("quantizer.kind", "head.kind", "bits_per_dim"), found).rows[0]
+    row = pivot(Query("quantizer.kind", "head.kind", "bits_per_dim"), found).rows[0]
     assert [entry.reason for entry in row.measured] == ["no exact density", ""]
 
 
@@ -111,7 +110,7 @@ def test_an_unfinished_seed_is_told(tmp_path: Path) -> None:
     found = edited(source(tmp_path, seeds=3), 0, "score/fd_digits", "")
     filled = pivot(ASKED, found)
     assert "Not finished: 8, 1 has 2 of 3 seeds." in filled.notes
-    assert "3 an entry, but 8, 1: 2." in " ".join(filled.notes)
+    assert "3 per entry, but 8, 1: 2." in " ".join(filled.notes)
 
 
 def test_what_differs_beside_rows_and_columns_is_told(tmp_path: Path) -> None:
@@ -123,20 +122,20 @@ def test_what_differs_beside_rows_and_columns_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "message"),
+    ("query", "message"),
     [
-        (Request("quantizer.level", "", "fd_digits"), "did you mean quantizer.levels?"),
-        (Request("quantizer.levels", "quantizer.levels", "fd_digits"), "give two settings"),
-        (Request("quantizer.levels", "head.depth", "fd_digit"), "did you mean score/fd_digits"),
-        (Request("quantizer.levels", "head.depth", "zzz"), "there are quantizer/mse, "),
-        (Request("quantizer.levels", "head.depth", "fd_digits", ("head.depth",)), "must have the form KEY=VALUE"),
-        (Request("quantizer.levels", "head.depth", "fd_digits", ("head.dept=1",)), "did you mean head.depth?"),
-        (Request("quantizer.levels", "head.depth", "fd_digits", ("head.depth=9",)), "head.depth is 1, 3"),
+        (Query("quantizer.level", "", "fd_digits"), "did you mean quantizer.levels?"),
+        (Query("quantizer.levels", "quantizer.levels", "fd_digits"), "give two settings"),
+        (Query("quantizer.levels", "head.depth", "fd_digit"), "did you mean score/fd_digits"),
+        (Query("quantizer.levels", "head.depth", "zzz"), "there are quantizer/mse, "),
+        (Query("quantizer.levels", "head.depth", "fd_digits", ("head.depth",)), "must have the form KEY=VALUE"),
+        (Query("quantizer.levels", "head.depth", "fd_digits", ("head.dept=1",)), "did you mean head.depth?"),
+        (Query("quantizer.levels", "head.depth", "fd_digits", ("head.depth=9",)), "head.depth is 1, 3"),
     ],
 )
-def test_what_cannot_be_is_one_line(tmp_path: Path, request_: Request, message: str) -> None:
+def test_what_cannot_be_is_one_line(tmp_path: Path, query: Query, message: str) -> None:
     with pytest.raises(UserError, match=r".") as refused:
-        pivot(request_, source(tmp_path))
+        pivot(query, source(tmp_path))
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -155,11 +154,11 @@ def test_a_short_name_means_the_generated_images_first(tmp_path: Path) -> None:
 def test_each_form_has_the_numbers(tmp_path: Path) -> None:
     filled = pivot(ASKED, source(tmp_path, seeds=3))
     number, half = filled.rows[0].measured[0].text, filled.rows[0].measured[0].half
-    assert f"**{number} ± {half}**" in text(filled)
-    assert rf"\textbf{{{number}}} & \textbf{{$\pm$\,{half}}}" in text(filled, ".tex")
-    assert f'<td class="number measured first best">{number}</td>' in text(filled, ".html")
-    assert "href" not in text(filled, ".html")
-    lines = list(csv.DictReader(text(filled, ".csv").splitlines()))
+    assert f"**{number} ± {half}**" in written(filled)
+    assert rf"\textbf{{{number}}} & \textbf{{$\pm$\,{half}}}" in written(filled, ".tex")
+    assert f'<td class="number measured first best">{number}</td>' in written(filled, ".html")
+    assert "href" not in written(filled, ".html")
+    lines = list(csv.DictReader(written(filled, ".csv").splitlines()))
     assert len(lines) == 4
     assert (lines[0]["quantizer.levels"], lines[0]["head.depth"], lines[0]["seeds"]) == ("8", "1", "3")
     assert float(lines[0]["score/fd_digits"]) == pytest.approx(fmean([2.0, 2.1, 2.4]))

@@ -1,0 +1,83 @@
+"""Guidance and temperature of a report's rows: the points of their search and the one that each row uses."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from analysis import stats
+from analysis.frame.source import Source
+from analysis.stats import Place, edges
+from tokenbridge.config import UserError
+from tokenbridge.overrides import plain
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The point of the search that one or several rows use (rows with the same cells: one model)."""
+
+    rows: tuple[str, ...]
+    guidance: float
+    temperature: float
+    value: float
+    """the metric at that point, the mean over training seeds"""
+    edges: tuple[str, ...]
+    """where the point ends the grid, so that the best may lie beyond: "lowest guidance"; empty inside it"""
+
+
+def chosen(source: Source) -> list[Chosen]:
+    """The point that each row's search chose, as the plan tells it, or else its lowest one."""
+    plan = source.plan.get("search") or {}
+    searches: dict[str, dict[Place, list[float]]] = {}
+    for point in points(source):
+        place = (point["guidance"], point["temperature"])
+        searches.setdefault(point["row"], {}).setdefault(place, []).append(point[plan["metric"]])
+    sets: dict[tuple[Place, tuple[tuple[Place, float], ...], tuple[str, ...]], list[str]] = {}
+    for row, values in searches.items():
+        means = {place: stats.estimate(v).mean for place, v in values.items()}
+        told = plan.get("chosen", {}).get(row, {})
+        lowest = min(means, key=lambda place: means[place])
+        place = (told.get("sample.guidance", lowest[0]), told.get("sample.temperature", lowest[1]))
+        if place not in means:
+            raise UserError(
+                f"plan.json: guidance {place[0]:g} and temperature {place[1]:g} chosen for {row} are no point of its"
+                " search; write the source again"
+            )
+        cells = source.cells(*row.split(" ", 1))
+        sets.setdefault((place, tuple(means.items()), tuple(cells)), []).append(row)
+    return [
+        Chosen(tuple(rows), *place, dict(means)[place], edges(place, dict(means)))
+        for (place, means, _), rows in sets.items()
+    ]
+
+
+def points(source: Source) -> list[dict[str, Any]]:
+    """The points of the search for rows of the report: each names its row as `<table> <label>`."""
+    tables = {table.id for table in source.tables}
+    every = (source.plan.get("search") or {}).get("points", [])
+    return [point for point in every if point["row"].partition(" ")[0] in tables]
+
+
+def to_csv(source: Source) -> str:
+    """Every point of the search: row, guidance, temperature, training seed, the metric, whether the row uses it."""
+    tried = points(source)
+    if not tried:
+        return ""
+    out, metric = io.StringIO(), source.plan["search"]["metric"]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["row", "guidance", "temperature", "train_seed", metric, "chosen"])
+    used = {(row, point.guidance, point.temperature) for point in chosen(source) for row in point.rows}
+    for point in tried:
+        place = (point["row"], point["guidance"], point["temperature"])
+        values = [point["row"], *(f"{value:.10g}" for value in place[1:]), point.get("train_seed", "")]
+        writer.writerow([*values, f"{point[metric]:.10g}", "yes" if place in used else ""])
+    return out.getvalue()
+
+
+def point_text(point: Mapping[str, Any]) -> str:
+    """A point of a plan for a reader: guidance 1.5, temperature 0.9."""
+    values = {key: f"{value:g}" if isinstance(value, float) else plain(value) for key, value in point.items()}
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())
