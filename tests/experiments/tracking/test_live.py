@@ -86,7 +86,7 @@ def test_curves_show_while_the_job_runs_and_its_end_too(store, server):
 JOB = """
 import sys, time
 from pathlib import Path
-from experiments import live
+from experiments.tracking import live
 from tokenbridge.store.artifacts import Store
 
 with live.beside(Store(Path(sys.argv[1])), [sys.argv[2]], every=0.3):

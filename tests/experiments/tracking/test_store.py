@@ -80,7 +80,7 @@ EACH = """
 import sys
 from pathlib import Path
 from tokenbridge.store.artifacts import Store
-from experiments import tracking
+from experiments.tracking import sync as tracking
 
 store = Store(Path(sys.argv[1]))
 print("ready", flush=True)

@@ -28,7 +28,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from mlflow import MlflowClient
-from experiments import tracking
+from experiments.tracking import sync as tracking
 from tokenbridge.store.artifacts import Store
 
 call, after, seen, real = int(sys.argv[2]), sys.argv[3] == "after", [], MlflowClient.log_batch
