@@ -1,4 +1,4 @@
-"""Processes that train or sample together, forked from one that has imported torch, which takes seconds."""
+"""Processes that train or sample together, forked from one that has imported torch and MLflow, which takes seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ CHECKS = 4
 """times that a training looks at the held-out images: each takes longer than a step"""
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["tokenbridge.stages.sample", "experiments.presets", "diffusers.models.autoencoders.autoencoder_kl"]
+    [
+        "tokenbridge.stages.sample",
+        "experiments.presets",
+        "diffusers.models.autoencoders.autoencoder_kl",
+        "experiments.tracking.sync",
+        "mlflow.store.tracking.sqlalchemy_store",
+    ]
 )
 
 

@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 
@@ -13,6 +11,8 @@ import pytest
 from experiments.tracking import store as mlflow_store
 from experiments.tracking import sync as tracking
 from tests.helpers import runs as small_runs
+from tests.helpers import senders
+from tests.helpers.processes import CONTEXT
 from tests.helpers.runs import NOTHING, curve, runs_of
 from tests.helpers.server import free_port, serving
 from tokenbridge.config import UserError
@@ -76,36 +76,17 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
             use(Store(tmp_path / "runs"))
 
 
-EACH = """
-import sys
-from pathlib import Path
-from tokenbridge.store.artifacts import Store
-from experiments.tracking import sync as tracking
-
-store = Store(Path(sys.argv[1]))
-print("ready", flush=True)
-sys.stdin.readline()
-tracking.ensure_store(store)
-tracking.sync(store)
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [3, 8])
 def test_processes_at_once_on_an_empty_store(tmp_path, number):
     """Each makes the store and sends everything; MLflow alone leaves a broken file behind in this case."""
     store = small_runs.make_runs(tmp_path / "runs", levels=(4, 8))
     (store.root / "mlflow.db.partial").write_bytes(b"left by a kill in the middle of making it")
-    command = [sys.executable, "-c", EACH, str(store.root)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen(command, **pipes) for _ in range(number)]
+    ready, log = CONTEXT.Barrier(number), tmp_path / "log"
+    started = [senders.start(log, senders.all_at_once, store.root, ready) for _ in range(number)]
     for process in started:
-        assert process.stdout.readline() == "ready\n"
-    for process in started:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    errors = [process.communicate()[1] for process in started]
-    assert [process.returncode for process in started] == [0] * number, errors
+        process.join(300)
+    assert [process.exitcode for process in started] == [0] * number, log.read_text()
     assert list(sorted(runs_of(store, "cell"))) == ["1a-b004", "1a-b008", "2a-g1.5"]
     assert curve(store) == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
     assert tracking.sync(store) == NOTHING

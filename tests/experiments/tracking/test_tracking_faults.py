@@ -6,8 +6,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,31 +17,12 @@ from mlflow.exceptions import MlflowException
 from experiments.tracking import store as mlflow_store
 from experiments.tracking import sync as tracking
 from tests.helpers import runs as small_runs
+from tests.helpers import senders
 from tests.helpers.runs import NOTHING, curve, runs_of
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store
 
 STEPS = 1200
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from mlflow import MlflowClient
-from experiments.tracking import sync as tracking
-from tokenbridge.store.artifacts import Store
-
-call, after, seen, real = int(sys.argv[2]), sys.argv[3] == "after", [], MlflowClient.log_batch
-
-def log_batch(*args, **words):
-    seen.append(1)
-    if len(seen) == call and not after:
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(*args, **words)
-    if len(seen) == call:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-MlflowClient.log_batch = log_batch
-tracking.sync(Store(Path(sys.argv[1])))
-"""
 
 
 @pytest.fixture
@@ -74,8 +53,10 @@ def each_once(store: Store, steps: int) -> None:
 
 
 def killed(store: Store, call: int, when: str) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(store.root), str(call), when], capture_output=True)
-    assert done.returncode in (-signal.SIGKILL, 0), done.stderr.decode()
+    log = store.root.parent / "log"
+    process = senders.start(log, senders.killed_at, store.root, call, when)
+    process.join(300)
+    assert process.exitcode in (-signal.SIGKILL, 0), log.read_text()
 
 
 @pytest.mark.slow
