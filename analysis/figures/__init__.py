@@ -1,4 +1,9 @@
-"""The paper's figures from a report's source: each a matplotlib figure with a caption for a reader new to the field."""
+"""The paper's figures from a report's source: each a matplotlib figure with a caption for a reader new to the field.
+
+`draw(source)` gives those that the source has data for, each a `Drawing`; it is saved within `style()`. `form` has what
+all share, `mosaic` places small images pixel by pixel; every other file holds the figures of one subject with their
+charts. A figure is added by a function from a source to a `Drawing` and a line in `MAKERS`.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +35,9 @@ MAKERS: tuple[tuple[str, Callable[[Source], Drawing | None]], ...] = (
 
 def draw(source: Source, dark: bool = False) -> list[Drawing]:
     """Every figure that the source has the data for, in reading order."""
-    used = {table.id for table in source.tables}
+    tables = {"", *(table.id for table in source.tables)}
     with style(dark):
-        drawings = [make(source) for table, make in MAKERS if table in {*used, ""}]
+        drawings = [make(source) for table, make in MAKERS if table in tables]
     return [drawing for drawing in drawings if drawing is not None]
 
 

@@ -1,23 +1,50 @@
-"""The figure of a grid over axes: main effects on the metrics that a reader asks for first."""
+"""The figure of a grid over axes: main effects on the metrics that a reader asks for first, with the single cells."""
 
 from __future__ import annotations
 
-import csv
-import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from analysis.figures import effect_charts
-from analysis.figures.effect_charts import Panel
-from analysis.figures.form import Drawing
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.figures.form import Drawing, charts, csv_of, face, grey, legend
 from analysis.frame.source import Source
-from analysis.tables.effects import PREFIX, effects_on, metrics, over
+from analysis.tables.effects import PREFIX, Effect, effects_on, metrics, over
 from experiments.axes import Axis
 from experiments.paper import AGREEMENT, BITS, FD, Column
 from tokenbridge.overrides import plain
 
-HEADS = (
+HEADER = (
     "metric", "axis", "value", "cell", "number", "effect", "half-width", "corrected half-width", "verdict",
     "interval over",
 )  # fmt: skip
+HEIGHT = 2.1
+"""inches of a panel"""
+MOST = 4
+"""panels in a line"""
+BETTER = {"lower": "lower is better", "higher": "higher is better", "": ""}
+MEAN: dict[str, Any] = {"color": "C0", "marker": "o", "markersize": 6, "markeredgewidth": 1.4, "linestyle": "none"}
+"""marker of a mean"""
+SHARE = 0.36
+"""of the distance between two values, that single cells spread over"""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The effects of one axis on one metric."""
+
+    key: str
+    """of the axis"""
+    effects: Sequence[Effect]
+    groups: Mapping[str, int]
+    """cell id -> number of its group: the cells that are equal in all other axes"""
+
+
+Rows = Sequence[tuple[Column, Sequence[Panel]]]
+"""each metric with a panel for each axis, the same axes in all"""
 
 
 def effects(source: Source) -> Drawing | None:
@@ -28,42 +55,88 @@ def effects(source: Source) -> Drawing | None:
     rows = [(column, [_panel(source, axis, column) for axis in axes]) for column in columns]
     gaps = [e.difference for _, panels in rows for panel in panels for e in panel.effects if e.difference]
     pairs = sorted({gap.seeds for gap in gaps})
-    how = "one training seed, so not over seeds" if source.seeds < 2 else f"{source.seeds} training seeds"
+    seeds = "one training seed, so not over seeds" if source.seeds < 2 else f"{source.seeds} training seeds"
     caption = (
         f"Mean of {', '.join(column.title for column in columns)} at each value of each axis, over the cells that are"
         " balanced in all others. Bars: the paired Student t interval of the difference to the axis's first value,"
-        f" drawn around the mean, over {' or '.join(map(str, pairs))} matched pairs ({how}), corrected by Holm's"
+        f" drawn around the mean, over {' or '.join(map(str, pairs))} matched pairs ({seeds}), corrected by Holm's"
         " method for all effects on the metric. A filled marker: it leaves out zero, so a difference is shown. Faint"
         " lines join cells that are equal in everything else."
     )
     alt = f"Main effects of {', '.join(axis.key for axis in axes)}"
     table = PREFIX + columns[0].key.rpartition("/")[2]
-    chart = effect_charts.main_effects(rows)
-    return Drawing("effects", "Main effects of the axes", caption, alt, chart, table, _data(source, rows))
+    return Drawing("effects", "Main effects of the axes", caption, alt, _chart(rows), table, _data(source, rows))
 
 
 def _panel(source: Source, axis: Axis, column: Column) -> Panel:
     others = {trial.cell: trial.others(axis.key) for trial in source.trials}
-    order = {place: i for i, place in enumerate(dict.fromkeys(others.values()))}
-    places = {cell: order[place] for cell, place in others.items()}
-    return Panel(axis.key, effects_on(source, axis, column), places)
+    order = {values: i for i, values in enumerate(dict.fromkeys(others.values()))}
+    return Panel(axis.key, effects_on(source, axis, column), {cell: order[values] for cell, values in others.items()})
 
 
-def _data(source: Source, rows: list[tuple[Column, list[Panel]]]) -> str:
-    """One line a mean and one a cell, in printed units."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(HEADS)
-    for column, panels in rows:
-        for panel in panels:
-            for effect in panel.effects:
-                first, gap = [column.key, panel.key, plain(effect.value)], effect.difference
-                told = [""] * 5
-                if gap is not None:
-                    half = "" if gap.half is None else f"{gap.half:.10g}"
-                    each = effect.comparison
-                    verdict = [f"{each.corrected:.10g}", each.verdict] if each else ["", ""]
-                    told = [f"{gap.mean:.10g}", half, *verdict, over(source, effect)]
-                writer.writerow([*first, "mean", f"{effect.mean:.10g}", *told])
-                writer.writerows([*first, cell, f"{value:.10g}", *[""] * 5] for cell, value in effect.cells)
-    return out.getvalue()
+def _data(source: Source, rows: Rows) -> str:
+    """One line per mean and one per cell, in printed units."""
+    lines: list[Sequence[Any]] = []
+    for column, panel, effect in ((c, p, e) for c, panels in rows for p in panels for e in p.effects):
+        first, gap, comparison = [column.key, panel.key, plain(effect.value)], effect.difference, effect.comparison
+        difference: list[Any] = [""] * 5
+        if gap is not None:
+            verdict = [comparison.corrected, comparison.verdict] if comparison else ["", ""]
+            difference = [gap.mean, gap.half, *verdict, over(source, effect)]
+        lines.append([*first, "mean", effect.mean, *difference])
+        lines += [[*first, cell, value, *[""] * 5] for cell, value in effect.cells]
+    return csv_of(HEADER, lines)
+
+
+def _chart(rows: Rows) -> Figure:
+    """One row per metric; many axes take several lines per metric."""
+    count = len(rows[0][1])
+    lines = -(-count // MOST)
+    columns = -(-count // lines)
+    figure, grid = charts(HEIGHT * len(rows) * lines + 0.9, len(rows) * lines, columns)
+    for i, (column, panels) in enumerate(rows):
+        places = grid[i * lines * columns : (i + 1) * lines * columns]
+        for k, (axes, panel) in enumerate(zip(places, panels, strict=False)):
+            axes.sharey(places[0])
+            _draw(axes, panel)
+            if k % columns:
+                axes.tick_params(labelleft=False)
+            else:
+                unit = f", {column.unit}" if column.unit else ""
+                axes.set_ylabel(f"{column.title}{unit}\n{BETTER[column.better]}".strip())
+            _label_values(axes, panel, columns, named=lines > 1 or i == len(rows) - 1)
+        for axes in places[count:]:
+            axes.set_axis_off()
+    shown = Line2D([], [], label="mean, difference shown", **MEAN)
+    none = Line2D([], [], label="mean, none shown, or first value", markerfacecolor=face(True, ""), **MEAN)
+    cells = Line2D([], [], label="cells equal in all else", color=grey(), alpha=0.5, marker="o", markersize=2.5)
+    legend(figure, [shown, none, cells], 2)
+    return figure
+
+
+def _label_values(axes: Axes, panel: Panel, columns: int, named: bool) -> None:
+    """The axis's values across and, below the last panel of a column, their words and its name."""
+    values = [plain(effect.value) for effect in panel.effects]
+    look: dict[str, Any] = {"rotation": 90} if sum(map(len, values)) > 44 / columns else {}
+    axes.set_xticks(range(len(values)), labels=values if named else [""] * len(values), **look)
+    axes.set_xlim(-0.6, len(values) - 0.4)
+    if named:
+        axes.set_xlabel(panel.key.replace(".", ".\n") if columns > 2 else panel.key)
+
+
+def _draw(axes: Axes, panel: Panel) -> None:
+    most = max(1, len(set(panel.groups.values())) - 1)
+    lines: dict[int, list[tuple[float, float]]] = {}
+    for x, effect in enumerate(panel.effects):
+        for cell, value in effect.cells:
+            group = panel.groups[cell]
+            lines.setdefault(group, []).append((x + (group / most - 0.5) * SHARE, value))
+    for points in lines.values():
+        axes.plot(*zip(*points, strict=True), "-o", color=grey(), alpha=0.35, linewidth=0.7, markersize=2.5)
+    means = [effect.mean for effect in panel.effects]
+    axes.plot(range(len(means)), means, color="C0", linewidth=1.2, zorder=3)
+    for x, effect in enumerate(panel.effects):
+        half = effect.comparison.corrected if effect.comparison else None
+        look: dict[str, Any] = MEAN | {"markerfacecolor": face(not effect.settled, "C0"), "linestyle": "-"}
+        axes.errorbar(x, effect.mean, yerr=half or None, capsize=3, elinewidth=1.4, zorder=4, **look)
+    axes.grid(axis="x", visible=False)

@@ -8,9 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.figures import mosaic
-from analysis.figures.form import MARGIN, Drawing, by_class, stages
-from analysis.figures.look import table
-from analysis.figures.mosaic import GAP, LINE, Pixels
+from analysis.figures.form import Drawing, csv_of, stages
+from analysis.figures.mosaic import LINE, MARGIN, Pixels, by_class, name_classes, name_rows, steps
 from analysis.frame.source import Source
 from analysis.stats import number
 from experiments.paper import AGREEMENT, BITS, FD, TABLE_1A, TABLE_2A, Column
@@ -23,25 +22,29 @@ SETTINGS = (
 """what tells one block of images from another"""
 BETWEEN = 30
 """pixels between two blocks of images"""
+Grid = Mapping[str, np.ndarray]
+"""example images, uint8 (n, ch, h, w), and their labels (n,), class by class in turn"""
 
 
 def prediction(source: Source) -> Drawing | None:
     """Figure 7: samples of the parallel and of the autoregressive head."""
-    found = stages(source, TABLE_2A, "sample")
-    if len(found) < 2:
+    ids = stages(source, TABLE_2A, "sample")
+    if len(ids) < 2:
         return None
-    grids = {label: source.example(id) for label, id in found.items()}
-    cells = {label: source.cells(TABLE_2A.id, label)[0] for label in grids}
-    titles = [label + _scores_of_row(source, label) for label in grids]
-    figure = _blocks(titles, list(grids.values()), most=5)
+    cells = {label: source.cells(TABLE_2A.id, label) for label in ids}
+    # the table has a mean over seeds where there are several, which is not what these images have
+    columns = (source.by_scorer(FD), BITS)
+    titles = [label + (_scores(source, row[0], columns) if len(row) == 1 else "") for label, row in cells.items()]
+    first = {label: row[0] for label, row in cells.items()}
     caption = (
-        f"Figure 7 of the paper, on {source.measured_on}. Generated images, not chosen: one column a class asked for."
+        f"Figure 7 of the paper, on {source.measured_on}. Generated images, not chosen: one column per class asked for."
         " The two models differ in how the channels of a token are predicted: all at once (parallel) or one after"
-        f" another (autoregressive). {_models(source, cells)}"
+        f" another (autoregressive). {_models(source, first)}"
     )
     alt = "Generated digits of the parallel head beside those of the autoregressive head"
-    return Drawing("figure-7-prediction", "Parallel against autoregressive prediction", caption, alt, figure, "2a",
-                   _data(source, cells))  # fmt: skip
+    figure = _blocks(titles, [source.example(id) for id in ids.values()], most=5)
+    title = "Parallel against autoregressive prediction"
+    return Drawing("figure-7-prediction", title, caption, alt, figure, "2a", _data(source, first))
 
 
 def confidence(source: Source) -> Drawing | None:
@@ -49,93 +52,87 @@ def confidence(source: Source) -> Drawing | None:
     sampled = [(strength, id) for strength, id in source.confidence if source.stage(id, "sample")]
     if len(sampled) < 2:
         return None
-    grids = [source.example(source.stage(id, "sample")) for _, id in sampled]
     caption = (
         f"Figure 8 of the paper, on {source.measured_on}. Generated images of one model, not chosen, the same noise in"
         " each block. At each step the positions whose tokens the model finds most likely are kept: their log"
-        " probability a channel times the strength, plus random noise, says which. High strengths draw what is certain"
-        f" first, in a random order nothing is preferred. {_models(source, {'': sampled[0][1]})}"
+        " probability per channel times the strength, plus random noise, says which. High strengths draw what is"
+        f" certain first, in a random order nothing is preferred. {_models(source, {'': sampled[0][1]})}"
     )
     alt = "Generated digits in blocks, from a random order of positions to one by the model's confidence"
     cells = {("random order" if strength == 0 else f"strength {strength:g}"): id for strength, id in sampled}
     titles = [name + _scores(source, id, (source.by_scorer(FD), AGREEMENT)) for name, id in cells.items()]
-    return Drawing("figure-8-confidence", "Confidence-guided generation", caption, alt, _blocks(titles, grids), "2a",
-                   _data(source, cells))  # fmt: skip
+    figure = _blocks(titles, [source.example(source.stage(id, "sample")) for id in cells.values()])
+    title = "Confidence-guided generation"
+    return Drawing("figure-8-confidence", title, caption, alt, figure, "2a", _data(source, cells))
 
 
-def _blocks(titles: Sequence[str], grids: Sequence[Mapping[str, np.ndarray]], most: int = 4) -> Figure:
-    """Titled blocks of example images below each other, one column a class, at most so many rows of images in each."""
-    first = grids[0]
-    classes = len(np.unique(first["labels"]))
-    factor = mosaic.enlargement(first["images"])
-    tall, wide = (side * factor + GAP for side in first["images"].shape[-2:])
-    shown, top = min(most, len(first["images"]) // classes), 2 * LINE + MARGIN
+def _blocks(titles: Sequence[str], grids: Sequence[Grid], most: int = 4) -> Figure:
+    """Titled blocks of example images below each other, one column per class, at most so many rows in each."""
+    images, names = grids[0]["images"], _classes(grids[0])
+    factor = mosaic.enlargement(images)
+    tall, wide = steps(images, factor)
+    shown, top = min(most, len(images) // len(names)), 2 * LINE + MARGIN
     left, down = 100, top + shown * tall + BETWEEN
-    figure = mosaic.canvas(left + classes * wide, len(grids) * down - BETWEEN)
+    figure = mosaic.canvas(left + len(names) * wide, len(grids) * down - BETWEEN)
     for i, (title, grid) in enumerate(zip(titles, grids, strict=True)):
-        names = [str(n) for n in grid["labels"][:classes]]
-        images = by_class(grid["images"], classes)[:shown]
-        mosaic.block(figure, images, left, i * down + top, factor, title, names)
-        mosaic.write(figure, "class", left - 16, i * down + top - 8, ha="right", va="bottom")
+        rows = by_class(grid["images"], len(names))[:shown]
+        mosaic.block(figure, rows, left, i * down + top, factor, title, _classes(grid))
+        name_classes(figure, left, i * down + top)
     return figure
 
 
 def samples(source: Source) -> Drawing | None:
     """Figures 2 and 9: all example samples of the autoregressive model under real images of the same classes."""
-    found = stages(source, TABLE_2A, "sample")
-    if "autoregressive" not in found:
+    id = stages(source, TABLE_2A, "sample").get("autoregressive")
+    if id is None:
         return None
-    grid = source.example(found["autoregressive"])
+    grid, cell = source.example(id), source.cells(TABLE_2A.id, "autoregressive")[0]
     real = next((source.example(id)["original"] for id in stages(source, TABLE_1A, "reconstruct").values()), None)
-    figure = _sample_figure(grid, real)
-    cell = source.cells(TABLE_2A.id, "autoregressive")[0]
     above = " The top row holds held-out images." if real is not None else ""
     caption = (
         f"Figures 2 and 9 of the paper, on {source.measured_on}. The first {len(grid['images'])} images of the"
-        f" autoregressive model, not chosen, one column a class.{above} {_models(source, {'': cell})}"
+        f" autoregressive model, not chosen, one column per class.{above} {_models(source, {'': cell})}"
     )
-    alt = "Grid of generated digits, one column a class"
-    return Drawing("samples", "Generated images by class", caption, alt, figure, "2a",
-                   _data(source, {"autoregressive": cell}))  # fmt: skip
+    alt = "Grid of generated digits, one column per class"
+    title, data = "Generated images by class", _data(source, {"autoregressive": cell})
+    return Drawing("samples", title, caption, alt, _sample_figure(grid, real), "2a", data)
 
 
-def _sample_figure(grid: Mapping[str, np.ndarray], real: Pixels | None) -> Figure:
-    classes = len(np.unique(grid["labels"]))
-    rows = by_class(grid["images"], classes)
-    factor = mosaic.enlargement(grid["images"])
-    tall, wide = (side * factor + GAP for side in grid["images"].shape[-2:])
+def _sample_figure(grid: Grid, real: Pixels | None) -> Figure:
+    names = _classes(grid)
+    rows, factor = by_class(grid["images"], len(names)), mosaic.enlargement(grid["images"])
+    tall, wide = steps(grid["images"], factor)
     left, top, gap = 170, LINE + MARGIN, 20
     above = tall + gap if real is not None else 0
-    figure = mosaic.canvas(left + classes * wide + MARGIN, top + above + len(rows) * tall + MARGIN)
-    names = [str(n) for n in grid["labels"][:classes]]
-    mosaic.write(figure, "class", left - 16, top - 8, ha="right", va="bottom")
+    figure = mosaic.canvas(left + len(names) * wide + MARGIN, top + above + len(rows) * tall + MARGIN)
+    name_classes(figure, left, top)
     if real is not None:
         mosaic.block(figure, [real], left, top, factor, "", names)
-        mosaic.row_names(figure, ["real"], left - 16, top, tall)
+        name_rows(figure, ["real"], left, top, tall)
     mosaic.block(figure, rows, left, top + above, factor, "", [] if real is not None else names)
-    mosaic.row_names(figure, ["generated"], left - 16, top + above, tall)
+    name_rows(figure, ["generated"], left, top + above, tall)
     return figure
 
 
-def _scores_of_row(source: Source, label: str) -> str:
-    """What the table says of the model whose samples are shown; nothing where the table has a mean over seeds."""
-    ids = source.cells(TABLE_2A.id, label)
-    return _scores(source, ids[0], (source.by_scorer(FD), BITS)) if len(ids) == 1 else ""
+def _classes(grid: Grid) -> list[str]:
+    """Names of the classes in the order of the columns."""
+    return [str(label) for label in grid["labels"][: len(np.unique(grid["labels"]))]]
 
 
 def _scores(source: Source, cell: str, columns: Sequence[Column]) -> str:
-    found = ""
+    """A model's numbers beside the title of its images."""
+    text = ""
     for column in columns:
         value = source.number(cell, column.key)
         if value is not None:
             unit = f" {column.unit}" if column.unit else ""
-            found += f"  ·  {column.title} {number(value * column.scale, column.decimals)}{unit}"
-    return found
+            text += f"  ·  {column.title} {number(value * column.scale, column.decimals)}{unit}"
+    return text
 
 
 def _models(source: Source, cells: Mapping[str, str]) -> str:
-    """What the images were made with: model, then how it was sampled; names where there are several."""
-    told = []
+    """The models that made the images and how they were sampled; with their names where there are several."""
+    models = []
     for name, cell in cells.items():
         guidance, heat, steps, seed, levels = (
             plain(source.setting(cell, key))
@@ -143,15 +140,15 @@ def _models(source: Source, cells: Mapping[str, str]) -> str:
         )
         first = f"{name}: " if name else f"{str(source.setting(cell, 'head.kind')).capitalize()} head, "
         model = f"B={levels}, training seed {seed}, guidance {guidance}, temperature {heat}, {steps} iterations"
-        told.append(first + model)
-    return "; ".join(told) + "."
+        models.append(first + model)
+    return "; ".join(models) + "."
 
 
 def _data(source: Source, cells: Mapping[str, str]) -> str:
-    """Which cell each block shows, with its settings and scores: the images themselves are in the picture."""
+    """The cell of each block with its settings and scores: the images themselves are in the picture."""
     fd = source.by_scorer(FD)
     rows = [
         [name, cell, *(plain(source.setting(cell, key)) for key in SETTINGS), source.number(cell, fd.key)]
         for name, cell in cells.items()
     ]
-    return table(["images", "cell", *SETTINGS, fd.title], rows)
+    return csv_of(["images", "cell", *SETTINGS, fd.title], rows)

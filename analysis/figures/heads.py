@@ -1,120 +1,262 @@
-"""The figures of table heads: every head on every token at a glance, and what a row costs."""
+"""The figures of table heads: every head on every token at a glance, and what a row costs.
+
+A head has a colour and a marker, filled where it predicts levels and open where it predicts continuous values, so the
+charts can be read without colours.
+"""
 
 from __future__ import annotations
 
-from itertools import chain
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from analysis import stats
-from analysis.figures import comparison
-from analysis.figures.comparison import COSTS, GROUPS, Point, rival
-from analysis.figures.form import Drawing
-from analysis.figures.look import table
+from analysis.figures.form import Drawing, charts, csv_of, face, grey, legend, spread
 from analysis.frame.source import Source
-from analysis.stats import number
+from analysis.stats import Estimate, number
 from experiments.paper import FD, IMAGE_TIME, TABLE_HEADS
 from experiments.paper.columns import PARAMETERS, TRAINING_FLOPS
 from tokenbridge.config import TRAINED_TOKENS
 
+GROUP_LOOKS: dict[str, tuple[str, str, bool]] = {
+    "post-training quantized": ("C0", "o", False),
+    "trained tokenizers": ("C1", "s", False),
+    "continuous": ("C2", "D", True),
+}
+"""colour and marker of each group of rows, and whether it is open"""
+GROUPS = tuple(GROUP_LOOKS)
+LOOKS = {
+    "autoregressive": ("C0", "o"),
+    "parallel": ("C2", "^"),
+    "diffusion": ("C3", "D"),
+    "flow": ("C4", "v"),
+    "mixture": ("C0", "P"),
+    "mixture, full covariance": ("C1", "X"),
+}
+"""colour and marker of each head"""
+FRONTS: dict[bool, tuple[Any, str, str]] = {
+    False: ("-", "C0", "front of discrete tokens"),
+    True: ("--", "C2", "front of continuous ones"),
+}
+"""whether tokens are continuous -> line, colour and name of their front"""
+STEP = 0.19
+"""between the heads of one token, where tokens are 1 apart"""
+COSTS = {"tflop": "training TFLOP", "parameters": "parameters, millions", "ms": "time per image, ms"}
+"""what a row costs -> how an axis names it"""
+MEASURED = {"tflop": (TRAINING_FLOPS, 1), "parameters": (PARAMETERS, 1e6), "ms": (IMAGE_TIME, 1)}
+"""what a row costs -> its column, and by what that is divided"""
 
-def points(source: Source) -> list[Point]:
+
+@dataclass(frozen=True)
+class Point:
+    """A row of the table."""
+
+    token: str
+    head: str
+    group: str
+    """one of GROUPS"""
+    fd: Estimate
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """those of COSTS that were measured"""
+
+    @property
+    def name(self) -> str:
+        return f"{self.token}, {self.head}"
+
+    @property
+    def continuous(self) -> bool:
+        return self.group == GROUPS[2]
+
+
+def _points(source: Source) -> list[Point]:
     """The rows that have a Fréchet distance, in the table's order. A label is `token, head`."""
-    found, key = [], source.by_scorer(FD).key
+    points, key = [], source.by_scorer(FD).key
     for cell, ids in source.rows(TABLE_HEADS):
-        distances = [value for id in ids if (value := source.number(id, key)) is not None]
-        if not distances:
-            continue
-        token, _, head = cell.label.partition(", ")
-        quantizer = source.setting(ids[0], "quantizer.kind")
-        group = GROUPS[2] if quantizer == "identity" else GROUPS[1] if quantizer in TRAINED_TOKENS else GROUPS[0]
-        ms, tflop, weights = (_mean(source, ids, key) for key in (IMAGE_TIME.key, TRAINING_FLOPS.key, PARAMETERS.key))
-        weights = None if weights is None else weights / 1e6
-        found.append(Point(token, head, group, stats.estimate(distances), ms, tflop, weights))
-    return found
+        if distances := _values(source, ids, key):
+            token, _, head = cell.label.partition(", ")
+            quantizer = source.setting(ids[0], "quantizer.kind")
+            group = GROUPS[2] if quantizer == "identity" else GROUPS[1] if quantizer in TRAINED_TOKENS else GROUPS[0]
+            values = {cost: _values(source, ids, column.key) for cost, (column, _) in MEASURED.items()}
+            costs = {cost: stats.estimate(v).mean / MEASURED[cost][1] for cost, v in values.items() if v}
+            points.append(Point(token, head, group, stats.estimate(distances), costs))
+    return points
 
 
-def _mean(source: Source, ids: list[str], key: str) -> float | None:
-    values = [value for id in ids if (value := source.number(id, key)) is not None]
-    return stats.estimate(values).mean if values else None
+def _values(source: Source, ids: Sequence[str], key: str) -> list[float]:
+    return [value for id in ids if (value := source.number(id, key)) is not None]
+
+
+def front(points: Sequence[Point], cost: str) -> list[Point]:
+    """Those with such a cost that no other beats in both cost and distance, the cheapest first."""
+    members: list[Point] = []
+    for _, mean, i in sorted((p.costs[cost], p.fd.mean, i) for i, p in enumerate(points) if cost in p.costs):
+        if not members or mean < members[-1].fd.mean:
+            members.append(points[i])
+    return members
+
+
+def rival(point: Point, points: Sequence[Point], cost: str) -> Point | None:
+    """The best row of the other kind of token that costs no more."""
+    limit = point.costs.get(cost, -math.inf)
+    others = [p for p in points if p.continuous != point.continuous and p.costs.get(cost, math.inf) <= limit]
+    return min(others, key=lambda other: other.fd.mean, default=None)
 
 
 def heads(source: Source) -> Drawing | None:
-    found, fd = points(source), source.by_scorer(FD).title
-    if len(found) < 2:
+    """Every head on every token, by token and against the time per image where at least two rows have one."""
+    points, fd = _points(source), source.by_scorer(FD).title
+    if len(points) < 2:
         return None
+    timed, best = [point for point in points if "ms" in point.costs], front(points, "ms")
     caption = (
         f"Fréchet distance of generated {source.measured_on} images (lower is better) for each row of the table, with"
         " its 95 % interval over seeds where there are several. Filled markers: heads that predict levels; open ones:"
         " heads that predict continuous values."
     )
-    best = comparison.front(found)
-    if len([point for point in found if point.ms is not None]) > 1:
+    if len(timed) > 1:
         caption += (
             " Below: the same against the time to sample one image. Dashed: what no other row beats in both time and"
             f" distance, from the fastest: {'; '.join(point.name for point in best)}."
         )
-    alt = "Fréchet distance of every head on every token, by token and against the time an image takes"
-    rows = [(p.token, p.head, p.group, p.fd.mean, p.fd.half, p.fd.seeds, p.ms, _yes(p in best)) for p in found]
-    data = table(["token", "head", "group", fd, "half-width", "seeds", "ms an image", "on the front"], rows)
-    title = "Every head on every token"
-    return Drawing("heads", title, caption, alt, comparison.comparison(found, fd), TABLE_HEADS.id, data)
+    alt = "Fréchet distance of every head on every token, by token and against the time per image"
+    header = ["token", "head", "group", fd, "half-width", "seeds", "ms per image", "on the front"]
+    rows = [
+        (p.token, p.head, p.group, p.fd.mean, p.fd.half, p.fd.seeds, p.costs.get("ms"), "yes" if p in best else "")
+        for p in points
+    ]
+    figure, title = _heads_chart(points, timed if len(timed) > 1 else (), fd), "Every head on every token"
+    return Drawing("heads", title, caption, alt, figure, TABLE_HEADS.id, csv_of(header, rows))
+
+
+def _heads_chart(points: Sequence[Point], timed: Sequence[Point], fd: str) -> Figure:
+    count = 2 if timed else 1
+    figure, panels = charts(0.7 + 3.1 * count, count, sharey=True)
+    _by_token(panels[0], points)
+    spread(panels[0], "y", [point.fd.mean for point in points])
+    for axes in panels:
+        axes.set_ylabel(f"{fd} (lower is better)")
+    if timed:
+        _by_time(panels[1], timed)
+    continuous = {point.head for point in points if point.continuous}
+    shown = [head for head in LOOKS if any(point.head == head for point in points)]
+    legend(figure, [Line2D([], [], label=head, **_look(*LOOKS[head], head in continuous)) for head in shown], 3)
+    return figure
+
+
+def _look(colour: str, marker: str, is_open: bool) -> dict[str, Any]:
+    look = {"color": colour, "marker": marker, "markerfacecolor": face(is_open, colour), "markersize": 5.5}
+    return look | {"markeredgewidth": 1.4, "linestyle": "none"}
+
+
+def _by_token(axes: Axes, points: Sequence[Point]) -> None:
+    """Tokens in columns, group by group; heads side by side within a token."""
+    ordered = sorted(points, key=lambda point: GROUPS.index(point.group))
+    tokens = list(dict.fromkeys(point.token for point in ordered))
+    for column, token in enumerate(tokens):
+        members = [point for point in ordered if point.token == token]
+        for k, point in enumerate(members):
+            x, look = column + (k - (len(members) - 1) / 2) * STEP, _look(*LOOKS[point.head], point.continuous)
+            axes.errorbar(x, point.fd.mean, yerr=point.fd.half, capsize=2, elinewidth=1, **look)
+    axes.set_xticks(range(len(tokens)), labels=tokens)
+    axes.set_xlim(-0.6, len(tokens) - 0.4)
+    axes.grid(axis="x", visible=False)
+    for group in GROUPS[:2]:
+        columns = [i for i, token in enumerate(tokens) if any(p.token == token and p.group == group for p in ordered)]
+        if columns:
+            middle, end = sum(columns) / len(columns), columns[-1] + 0.5
+            axes.text(middle, 1.01, group, transform=axes.get_xaxis_transform(), ha="center", va="bottom")
+            axes.axvline(end, color=grey(), linewidth=0.8)
+
+
+def _by_time(axes: Axes, points: Sequence[Point]) -> None:
+    """Time across, distance up; the dashed line joins what nothing beats in both."""
+    best = front(points, "ms")
+    line: dict[str, Any] = {"linestyle": "--", "linewidth": 0.9, "color": grey(), "zorder": 1}
+    axes.step([p.costs["ms"] for p in best], [p.fd.mean for p in best], where="post", **line)
+    for point in points:
+        axes.plot([point.costs["ms"]], [point.fd.mean], **_look(*LOOKS[point.head], point.continuous))
+    for k, point in enumerate(best):
+        # the fastest stands at the left end, where there is room to its right only
+        below: dict[str, Any] = {"xytext": (0, -7), "textcoords": "offset points", "va": "top"}
+        name = point.head if point.continuous else point.token
+        axes.annotate(name, (point.costs["ms"], point.fd.mean), ha="center" if k else "left", **below)
+    axes.margins(y=0.16)
+    spread(axes, "x", [point.costs["ms"] for point in points])
+    axes.set_xlabel(COSTS["ms"])
 
 
 def costs(source: Source) -> Drawing | None:
-    """Discrete against continuous at equal cost: training, weights and time an image."""
-    found, fd = points(source), source.by_scorer(FD).title
-    keys = [key for key in COSTS if len({p.continuous for p in found if p.cost(key) is not None}) == 2]
+    """Discrete against continuous tokens at equal cost: training, weights and time per image."""
+    points, fd = _points(source), source.by_scorer(FD).title
+    keys = [key for key in COSTS if len({p.continuous for p in points if key in p.costs}) == 2]
     if not keys:
         return None
-    best = min((point for point in found if point.continuous), key=lambda point: point.fd.mean)
-    told = "; ".join(filter(None, (_told(best, found, key, fd) for key in keys)))
+    best = min((point for point in points if point.continuous), key=lambda point: point.fd.mean)
+    rivals = "; ".join(_rival_text(best, points, key, fd) for key in keys)
     caption = (
         "Discrete tokens beside continuous ones at what they cost: floating-point operations of the generator's"
         " training (all rows train for the same steps; training a tokenizer is not counted), weights of the generator,"
         " and time to sample one image. Each point is a row of the table, with its 95 % interval over seeds. Lines:"
-        " what no row of the same kind beats in both. At equal cost the lower line is better."
-        + (
-            f" Best discrete row that costs no more than the best continuous one ({best.name}): {told}; more is worse."
-            if told
-            else ""
-        )
+        " what no row of the same kind beats in both. At equal cost the lower line is better. Best discrete row that"
+        f" costs no more than the best continuous one ({best.name}): {rivals}; more is worse."
     )
     alt = f"Fréchet distance of discrete and continuous rows against {', '.join(COSTS[key] for key in keys)}"
     header = ["row", "group", *(COSTS[key] for key in keys), fd, "half-width"]
-    header += [
-        f"{word} ({key})" for key in keys for word in ("best of the other kind at no more", "difference", "half")
-    ]
+    header += [f"{text} ({k})" for k in keys for text in ("best of the other kind at no more", "difference", "half")]
     rows = [
-        [
-            p.name,
-            p.group,
-            *(p.cost(k) for k in keys),
-            p.fd.mean,
-            p.fd.half,
-            *chain(*(_against(p, found, k) for k in keys)),
-        ]
-        for p in found
+        [p.name, p.group, *(p.costs.get(key) for key in keys), p.fd.mean, p.fd.half]
+        + [value for key in keys for value in _against_rival(p, points, key)]
+        for p in points
     ]
-    title = "Discrete against continuous at equal cost"
-    return Drawing("cost", title, caption, alt, comparison.costs(found, keys, fd), TABLE_HEADS.id, table(header, rows))
+    title, figure = "Discrete against continuous at equal cost", _costs_chart(points, keys, fd)
+    return Drawing("cost", title, caption, alt, figure, TABLE_HEADS.id, csv_of(header, rows))
 
 
-def _against(point: Point, found: list[Point], key: str) -> tuple[str | None, float | None, float | None]:
+def _against_rival(point: Point, points: Sequence[Point], key: str) -> tuple[str | None, float | None, float | None]:
     """The row's rival at no more cost, and rival minus row with its half-width."""
-    other = rival(point, found, key)
+    other = rival(point, points, key)
     if other is None:
         return None, None, None
     gap = stats.gap(other.fd, point.fd)
     return other.name, gap.mean, gap.half()
 
 
-def _told(point: Point, found: list[Point], key: str, fd: str) -> str:
-    name, gap, half = _against(point, found, key)
+def _rival_text(point: Point, points: Sequence[Point], key: str, fd: str) -> str:
+    name, gap, half = _against_rival(point, points, key)
     if name is None or gap is None:
         return f"{COSTS[key]}: none"
-    sign = "+" if gap > 0 else ""
-    spread = "" if half is None else f" ± {number(half, FD.decimals)}"
-    return f"{COSTS[key]}: {name}, {fd} {sign}{number(gap, FD.decimals)}{spread}"
+    interval = "" if half is None else f" ± {number(half, FD.decimals)}"
+    return f"{COSTS[key]}: {name}, {fd} {'+' if gap > 0 else ''}{number(gap, FD.decimals)}{interval}"
 
 
-def _yes(is_so: bool) -> str:
-    return "yes" if is_so else ""
+def _costs_chart(points: Sequence[Point], keys: Sequence[str], fd: str) -> Figure:
+    """One panel per cost: discrete rows and continuous ones, each with its front."""
+    figure, panels = charts(4.2, 1, len(keys), sharey=True)
+    for axes, key in zip(panels, keys, strict=True):
+        measured = [point for point in points if key in point.costs]
+        values = [point.costs[key] for point in measured]
+        for is_continuous, (line, colour, _) in FRONTS.items():
+            best = front([point for point in measured if point.continuous == is_continuous], key)
+            # what is reached at some cost is reached at any higher one
+            x, y = [*(point.costs[key] for point in best), max(values)], [point.fd.mean for point in best]
+            axes.step(x, [*y, y[-1]], where="post", linestyle=line, color=colour, linewidth=1.4, zorder=1)
+        for point in measured:
+            faint = to_rgba(GROUP_LOOKS[point.group][0], 0.45)
+            look = _look(*GROUP_LOOKS[point.group])
+            axes.errorbar(point.costs[key], point.fd.mean, yerr=point.fd.half, ecolor=faint, elinewidth=1, **look)
+        axes.set_xlabel(COSTS[key])
+        axes.locator_params(axis="x", nbins=4)
+        spread(axes, "x", values, most=4)
+    spread(panels[0], "y", [point.fd.mean for point in points])
+    panels[0].set_ylabel(f"{fd} (lower is better)")
+    present = [group for group in GROUPS if any(point.group == group for point in points)]
+    handles = [Line2D([], [], label=group, **_look(*GROUP_LOOKS[group])) for group in present]
+    handles += [Line2D([], [], color=c, linewidth=1.4, linestyle=line, label=name) for line, c, name in FRONTS.values()]
+    legend(figure, handles, 2)
+    return figure

@@ -1,6 +1,6 @@
 """Small images drawn pixel by pixel: enlarged by whole numbers, without smoothing, on exact canvas pixels.
 
-n images, ch channels, h and w sides. Lengths are pixels of the figure at its own resolution.
+n images, ch channels, h and w sides, H and W those of a mosaic. Lengths are pixels of the figure at its own resolution.
 """
 
 from __future__ import annotations
@@ -17,18 +17,34 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 
 GAP = 12
+"""between two images"""
 LINE = 44
 """height of a line of text"""
+MARGIN = 8
+"""around a mosaic"""
+ASIDE = 16
+"""between the names of rows and the mosaic"""
 
 
 def enlargement(images: Pixels, target: int = 96) -> int:
-    """Whole factor that brings images (n, ch, h, w) to about `target` pixels a side, at least 1."""
+    """Whole factor that brings images (n, ch, h, w) to about `target` pixels per side, at least 1."""
     return max(1, round(target / max(images.shape[-2:])))
 
 
+def steps(images: Pixels, factor: int) -> tuple[int, int]:
+    """From one enlarged image to the next, down and across."""
+    height, width = images.shape[-2:]
+    return height * factor + GAP, width * factor + GAP
+
+
+def by_class(images: Pixels, classes: int) -> list[Pixels]:
+    """Rows of one image per class; image i has class i modulo classes."""
+    return [images[i : i + classes] for i in range(0, len(images) - classes + 1, classes)]
+
+
 def sheet(rows: Sequence[Pixels], factor: int, gaps: str) -> Pixels:
-    """Rows of images, each uint8 (n, ch, h, w) with 1 or 3 channels, as one picture (H, W, 3) with coloured gaps."""
-    height, width = (side * factor + GAP for side in rows[0].shape[-2:])
+    """Rows of images, uint8 (n, ch, h, w) with 1 or 3 channels, as one picture (H, W, 3) with gaps of a colour."""
+    height, width = steps(rows[0], factor)
     columns = max(len(row) for row in rows)
     background = np.round(np.array(to_rgb(gaps)) * 255).astype(np.uint8)
     picture = np.broadcast_to(background, (len(rows) * height - GAP, columns * width - GAP, 3)).copy()
@@ -48,7 +64,7 @@ def canvas(width: int, height: int) -> Figure:
 
 
 def place(figure: Figure, picture: Pixels, left: int, top: int) -> Axes:
-    """Put a picture on a canvas, one of its pixels on one of the canvas's."""
+    """Put a picture (H, W, 3) on a canvas, one of its pixels on one of the canvas's."""
     width, height = figure.get_size_inches() * figure.dpi
     tall, wide = picture.shape[:2]
     # the origin is the lower left corner of the whole pixels
@@ -68,9 +84,15 @@ def write(figure: Figure, text: str, x: float, y: float, **style: object) -> Non
 def block(
     figure: Figure, rows: Sequence[Pixels], left: int, top: int, factor: int, title: str, names: Sequence[str]
 ) -> Axes:
-    """A titled mosaic with a name over each column; the mosaic's upper left corner is at (left, top)."""
+    """A mosaic with its upper left corner at (left, top), a title above and a name over each column.
+
+    Args:
+        rows: uint8 (n, ch, h, w) each.
+        factor: pixels of the canvas per side of an image's pixel.
+        names: of the columns; none where another mosaic above has them.
+    """
     picture = sheet(rows, factor, str(mpl.rcParams["grid.color"]))
-    step = rows[0].shape[-1] * factor + GAP
+    step = steps(rows[0], factor)[1]
     for i, name in enumerate(names):
         write(figure, name, left + i * step + (step - GAP) / 2, top - 8, ha="center", va="bottom")
     if title:
@@ -78,7 +100,12 @@ def block(
     return place(figure, picture, left, top)
 
 
-def row_names(figure: Figure, names: Sequence[str], right: int, top: int, step: int) -> None:
-    """Names of mosaic rows, right-aligned at `right`."""
+def name_rows(figure: Figure, names: Sequence[str], left: int, top: int, step: int) -> None:
+    """Names beside the rows of a mosaic at (left, top), `step` pixels from one to the next."""
     for i, name in enumerate(names):
-        write(figure, name, right, top + i * step + (step - GAP) / 2, ha="right", va="center")
+        write(figure, name, left - ASIDE, top + i * step + (step - GAP) / 2, ha="right", va="center")
+
+
+def name_classes(figure: Figure, left: int, top: int) -> None:
+    """The word before the names over the columns of a mosaic at (left, top)."""
+    write(figure, "class", left - ASIDE, top - 8, ha="right", va="bottom")

@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis.figures import mosaic
-from analysis.figures.form import MARGIN, Drawing, stages
-from analysis.figures.look import table
-from analysis.figures.mosaic import GAP, LINE, Pixels
+from analysis.figures.form import Drawing, csv_of, stages
+from analysis.figures.mosaic import GAP, LINE, MARGIN, Pixels, name_classes, name_rows, steps
 from analysis.frame.source import Source
 from experiments.paper import TABLE_1A, TABLE_HEADS
 from tokenbridge.config import TRAINED_TOKENS
@@ -27,22 +26,22 @@ BAR = 560
 """pixels of the colour bar"""
 
 
-def shown(source: Source) -> dict[str, dict[str, np.ndarray]]:
+def _examples(source: Source) -> dict[str, dict[str, np.ndarray]]:
     """Row name -> example arrays: continuous, then ever fewer levels, then the trained tokenizers that there are."""
-    found = stages(source, TABLE_1A, "reconstruct")
-    order = dict.fromkeys(label for label in ("continuous", *reversed(found)) if label in found)
-    examples = {label.replace("=", " = "): source.example(found[label]) for label in order}
-    for _, ids in source.rows(TABLE_HEADS) if examples else ():
-        kind = source.setting(ids[0], "quantizer.kind") if ids else ""
-        if kind in TRAINED_TOKENS and kind.upper() not in examples and source.stage(ids[0], "reconstruct"):
-            example = source.example(source.stage(ids[0], "reconstruct"))
+    ids = stages(source, TABLE_1A, "reconstruct")
+    order = dict.fromkeys(label for label in ("continuous", *reversed(ids)) if label in ids)
+    examples = {label.replace("=", " = "): source.example(ids[label]) for label in order}
+    for _, cells in source.rows(TABLE_HEADS) if examples else ():
+        kind = source.setting(cells[0], "quantizer.kind") if cells else ""
+        if kind in TRAINED_TOKENS and kind.upper() not in examples and source.stage(cells[0], "reconstruct"):
+            example = source.example(source.stage(cells[0], "reconstruct"))
             if np.array_equal(example["original"], next(iter(examples.values()))["original"]):
                 examples[kind.upper()] = example
     return examples
 
 
 def _of_trained(examples: Mapping[str, object]) -> str:
-    """What a caption says of the rows of trained tokenizers; empty where there are none."""
+    """A caption's sentence on the rows of trained tokenizers; empty where there are none."""
     names = [kind.upper() for kind in TRAINED_TOKENS if kind.upper() in examples]
     if not names:
         return ""
@@ -51,7 +50,7 @@ def _of_trained(examples: Mapping[str, object]) -> str:
 
 def reconstructions(source: Source) -> Drawing | None:
     """Figure 6: ten digits through the autoencoder, continuous and at each number of levels, with error maps."""
-    examples = shown(source)
+    examples = _examples(source)
     if not examples:
         return None
     first = next(iter(examples.values()))
@@ -66,7 +65,7 @@ def reconstructions(source: Source) -> Drawing | None:
         + _of_trained(examples)
     )
     alt = "Reconstructed digits in rows from continuous latents to the fewest levels, with maps of their errors"
-    data = table(
+    data = csv_of(
         ["tokenizer", "class", "mean absolute error", "largest absolute error"],
         [
             (label, name, float(error.mean()), float(error.max()))
@@ -86,21 +85,21 @@ def _reconstruction_figure(
     original: Pixels, rows: Sequence[Pixels], errors: Sequence[np.ndarray], names: Sequence[str], labels: Sequence[str]
 ) -> tuple[Figure, float]:
     factor = mosaic.enlargement(original)
-    tall, wide = (side * factor + GAP for side in original.shape[-2:])
+    tall, wide = steps(original, factor)
     left, top = 190, 2 * LINE + MARGIN
     second = top + (len(rows) + 1) * tall + top + 3 * MARGIN
     width, height = left + len(original) * wide, second + len(rows) * tall
     figure = mosaic.canvas(width, height)
     mosaic.block(figure, [original, *rows], left, top, factor, "image", names)
-    mosaic.row_names(figure, ["original", *labels], left - 16, top, tall)
+    name_rows(figure, ["original", *labels], left, top, tall)
     largest = max(float(error.max()) for error in errors) or 1.0
     colours = mpl.colormaps["inferno"]
     # with a linear scale the coarsest row leaves all others black
     mapped = [_coloured(np.sqrt(error / largest), colours) for error in errors]
     mosaic.block(figure, mapped, left, second, factor, "absolute error", names)
-    mosaic.row_names(figure, labels, left - 16, second, tall)
+    name_rows(figure, labels, left, second, tall)
     for y in (top, second):
-        mosaic.write(figure, "class", left - 16, y - 8, ha="right", va="bottom")
+        name_classes(figure, left, y)
     bar = (left + len(original) * wide - GAP - BAR, second - 2 * LINE - 28)
     _colour_bar(figure, colours, largest, bar, width, height)
     return figure, largest
@@ -126,18 +125,18 @@ def _colour_bar(
 
 def patches(source: Source) -> Drawing | None:
     """Figure 5: the part of an image that the coarsest levels change most, enlarged."""
-    examples = shown(source)
+    examples = _examples(source)
     coarse = next((name for name in reversed(examples) if name.startswith("B = ")), "")
     if not coarse:
         return None
     original, errors = examples[coarse]["original"], _errors(examples[coarse])
     side, factor = _patch_side(original.shape[-1]), mosaic.enlargement(original, 128)
-    most = max(1, min(PATCHES, PATCHED // (original.shape[-1] * factor + GAP)))
+    most = max(1, min(PATCHES, PATCHED // steps(original, factor)[1]))
     chosen = np.sort(np.argsort(-errors.mean((1, 2, 3)), kind="stable")[:most])
-    places = [worst(errors[i, 0], side) for i in chosen]
+    corners = [worst(errors[i, 0], side) for i in chosen]
     labels = [str(n) for n in examples[coarse]["labels"]]
     figure = _patch_figure({"original": original} | {n: e["reconstructed"] for n, e in examples.items()},
-                           {labels[i]: int(i) for i in chosen}, places, side, factor)  # fmt: skip
+                           {labels[i]: int(i) for i in chosen}, corners, side, factor)  # fmt: skip
     caption = (
         f"Figure 5 of the paper, on {source.measured_on}. Top: the {len(chosen)} images of figure 6 that"
         f" {coarse.replace(' ', '')} changes most; the frame holds the {side}×{side} pixels with the largest error."
@@ -147,9 +146,9 @@ def patches(source: Source) -> Drawing | None:
     rows = [
         (name, labels[i], x, y, side, float(_errors(example)[i, 0, y : y + side, x : x + side].mean()))
         for name, example in examples.items()
-        for i, (y, x) in zip(chosen.tolist(), places, strict=True)
+        for i, (y, x) in zip(chosen.tolist(), corners, strict=True)
     ]
-    data = table(["tokenizer", "class", "left", "top", "side", "mean absolute error"], rows)
+    data = csv_of(["tokenizer", "class", "left", "top", "side", "mean absolute error"], rows)
     return Drawing("figure-5-patches", "Details of reconstructions", caption, alt, figure, "1a", data)
 
 
@@ -167,13 +166,16 @@ def worst(error: np.ndarray, side: int) -> tuple[int, int]:
 
 
 def _patch_figure(
-    images: Mapping[str, Pixels],
-    chosen: Mapping[str, int],
-    places: Sequence[tuple[int, int]],
-    side: int,
-    factor: int,
+    images: Mapping[str, Pixels], chosen: Mapping[str, int], corners: Sequence[tuple[int, int]], side: int, factor: int
 ) -> Figure:
-    """A column an image: the whole, then the patch from each. images: uint8 (n, ch, h, w); chosen: class -> image."""
+    """One column per image: the whole, then the patch from each tokenizer.
+
+    Args:
+        images: original and tokenizers -> uint8 (n, ch, h, w).
+        chosen: class -> number of its image.
+        corners: top and left of the patch of each chosen image.
+        side: of a patch, in pixels of an image.
+    """
     whole = images["original"][list(chosen.values())]
     # both on the same pixels of the canvas: a patch is enlarged more
     size, more = whole.shape[-1] * factor, whole.shape[-1] * factor // side
@@ -181,15 +183,13 @@ def _patch_figure(
     second = top + step + 20
     figure = mosaic.canvas(left + len(whole) * step, second + len(images) * step)
     axes = mosaic.block(figure, [whole], left, top, factor, "", list(chosen))
-    mosaic.write(figure, "class", left - 16, top - 8, ha="right", va="bottom")
-    mosaic.row_names(figure, ["whole"], left - 16, top, step)
-    for i, (y, x) in enumerate(places):
-        corner = (i * step + x * factor - 0.5, y * factor - 0.5)
-        axes.add_patch(Rectangle(corner, side * factor, side * factor, fill=False, edgecolor="C1", linewidth=1.5))
-    rows = [
-        np.stack([each[i, :, y : y + side, x : x + side] for i, (y, x) in zip(chosen.values(), places, strict=True)])
-        for each in images.values()
-    ]
+    name_classes(figure, left, top)
+    name_rows(figure, ["whole"], left, top, step)
+    for i, (y, x) in enumerate(corners):
+        left_top = (i * step + x * factor - 0.5, y * factor - 0.5)
+        axes.add_patch(Rectangle(left_top, side * factor, side * factor, fill=False, edgecolor="C1", linewidth=1.5))
+    patches = list(zip(chosen.values(), corners, strict=True))
+    rows = [np.stack([row[i, :, y : y + side, x : x + side] for i, (y, x) in patches]) for row in images.values()]
     mosaic.block(figure, rows, left, second, more, "", [])
-    mosaic.row_names(figure, list(images), left - 16, second, step)
+    name_rows(figure, list(images), left, second, step)
     return figure

@@ -1,34 +1,69 @@
-"""The figure of the search for guidance and temperature."""
+"""The figure of the search for guidance and temperature: a metric at each point that was tried."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import seaborn as sns
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
 from analysis import stats
-from analysis.figures.form import Drawing
-from analysis.figures.look import table
-from analysis.figures.search_charts import OPEN, Panel, heat_maps
+from analysis.figures.form import Drawing, charts, csv_of
 from analysis.frame.source import Source
-from analysis.stats import Place
-from analysis.tables.search import Chosen, chosen
+from analysis.stats import Estimate, Place
+from analysis.tables import search as points
+from analysis.tables.search import Chosen
 from experiments.paper import TABLE_HEADS
 from tokenbridge.config import TRAINED_TOKENS
 
+COLUMNS = 3
 MOST = 12
 """panels that one figure holds"""
+OPEN = "≈"
+"""beside a point that is not settled to be worse than the one in use"""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The search of one row."""
+
+    name: str
+    table: str
+    """id of the first table that uses it"""
+    values: Mapping[Place, Estimate]
+    """the metric over training seeds; lower is better"""
+    chosen: Place
+
+    def settled_worse(self, place: Place) -> bool:
+        """Whether a point is settled to be worse than the chosen one, by pairs of training seeds."""
+        gap = stats.gap(self.values[place], self.values[self.chosen])
+        return gap.settled and gap.mean > 0
+
+    def is_open(self, place: Place) -> bool:
+        """Whether several seeds leave it open that the point is worse than the chosen one."""
+        return place != self.chosen and self.values[place].seeds > 1 and not self.settled_worse(place)
 
 
 def search(source: Source) -> Drawing | None:
     """The metric at each point that was tried, for one row of each kind of token and head."""
-    told = source.plan.get("search") or {}
-    every = [each for each in chosen(source) if _is_searched(source, each)]
-    rows = _shown(source, every)
-    panels = [_panel(source, name, each) for name, each in rows]
+    plan = source.plan.get("search") or {}
+    searches = [(chosen, values) for chosen in points.chosen(source) if len(values := _values(source, chosen)) > 1]
+    searches = [(chosen, values) for chosen, values in searches if source.cells(*chosen.rows[0].split(" ", 1))]
+    panels = _panels(source, searches)
     if not panels:
         return None
-    seeds = max(len(value.values) for panel in panels for value in panel.values.values())
-    metric = told["metric"]
+    seeds = max(value.seeds for panel in panels for value in panel.values.values())
+    metric = plan["metric"]
     caption = (
         f"{metric} (lower is better, lighter) at each guidance and temperature that was tried, before the images of the"
-        f" tables were made{_of_images(told.get('images'))}. Frame: the point that the row uses."
+        f" tables were made{_images_text(plan.get('images'))}. Frame: the point that the row uses."
     )
     if seeds > 1:
         caption += (
@@ -40,65 +75,102 @@ def search(source: Source) -> Drawing | None:
         )
     else:
         caption += " One training seed: no point is settled to be worse than another."
-    if len(rows) < len(every):
-        caption += f" {len(rows)} of {len(every)} searches are shown; tables/search.csv has every point."
-    alt = f"Heat maps of {metric} by guidance and temperature, one a row, with the chosen point framed"
-    data = table(
-        ["row", "guidance", "temperature", f"mean {metric}", "half-width", "seeds", "chosen", "settled worse"],
-        [
-            (panel.name, *place, value.mean, value.half, value.seeds, *_said(panel, place))
-            for panel in panels
-            for place, value in panel.values.items()
-        ],
-    )
+    if len(panels) < len(searches):
+        caption += f" {len(panels)} of {len(searches)} searches are shown; tables/search.csv has every point."
+    alt = f"Heat maps of {metric} by guidance and temperature, one per row, with the chosen point framed"
+    header = ["row", "guidance", "temperature", f"mean {metric}", "half-width", "seeds", "chosen", "settled worse"]
+    rows = [
+        (panel.name, *place, value.mean, value.half, value.seeds, *_judgement(panel, place))
+        for panel in panels
+        for place, value in panel.values.items()
+    ]
     title = "The search for guidance and temperature"
-    return Drawing("search", title, caption, alt, heat_maps(panels), rows[0][1].rows[0].partition(" ")[0], data)
+    return Drawing("search", title, caption, alt, _heat_maps(panels), panels[0].table, csv_of(header, rows))
 
 
-def _of_images(told: object) -> str:
+def _images_text(images: object) -> str:
     """How many images a point had, as the plan tells it: a number, or words that say of what."""
-    return f" ({told} images)" if isinstance(told, int) else f" (images {told})" if told else ""
-
-
-def _is_searched(source: Source, chosen: Chosen) -> bool:
-    """Whether the row ran, and more than one point was tried for it."""
-    return bool(source.cells(*chosen.rows[0].split(" ", 1))) and len(_values(source, chosen)) > 1
-
-
-def _shown(source: Source, every: list[Chosen]) -> list[tuple[str, Chosen]]:
-    """Names and searches to show: of table heads those at the base's levels, where there are any; else the first."""
-    found = []
-    for each in every:
-        named = [row.partition(" ") for row in each.rows]
-        label = next((label for id, _, label in named if id == TABLE_HEADS.id), "")
-        if label:
-            cell = source.cells(TABLE_HEADS.id, label)[0]
-            kind, levels = source.setting(cell, "quantizer.kind"), source.setting(cell, "quantizer.levels")
-            if kind in (*TRAINED_TOKENS, "identity") or levels == source.base["quantizer.levels"]:
-                found.append((label, each))
-    return found[:MOST] or [(f"{each.rows[0]}", each) for each in every[:MOST]]
+    return f" ({images} images)" if isinstance(images, int) else f" (images {images})" if images else ""
 
 
 def _values(source: Source, chosen: Chosen) -> dict[Place, dict[object, float]]:
-    """Place -> training seed -> the metric."""
-    plan, found = source.plan["search"], dict[Place, dict[object, float]]()
+    """Point of the search -> training seed -> the metric."""
+    plan, values = source.plan["search"], dict[Place, dict[object, float]]()
     for point in plan["points"]:
         if point["row"] == chosen.rows[0]:
             place = (float(point["guidance"]), float(point["temperature"]))
-            found.setdefault(place, {})[point.get("train_seed")] = point[plan["metric"]]
-    return found
+            values.setdefault(place, {})[point.get("train_seed")] = point[plan["metric"]]
+    return values
 
 
-def _panel(source: Source, name: str, chosen: Chosen) -> Panel:
-    values, place = _values(source, chosen), (float(chosen.guidance), float(chosen.temperature))
-    estimates = {other: stats.estimate([*measured.values()], [*measured]) for other, measured in values.items()}
-    gaps = {other: stats.gap(value, estimates[place]) for other, value in estimates.items() if other != place}
-    unsettled = {other for other, gap in gaps.items() if gap.over != "images" and not (gap.settled and gap.mean > 0)}
-    return Panel(name, estimates, place, frozenset(unsettled))
+def _panels(source: Source, searches: Sequence[tuple[Chosen, Mapping[Place, dict[object, float]]]]) -> list[Panel]:
+    """The searches to show: of table heads those at the base's levels, where there are any; else the first."""
+    of_heads, panels = [], []
+    for chosen, values in searches:
+        table, place = chosen.rows[0].partition(" ")[0], (float(chosen.guidance), float(chosen.temperature))
+        estimates = {other: stats.estimate([*seeds.values()], [*seeds]) for other, seeds in values.items()}
+        panels.append(Panel(chosen.rows[0], table, estimates, place))
+        labels = [label for id, _, label in (row.partition(" ") for row in chosen.rows) if id == TABLE_HEADS.id]
+        if labels:
+            cell = source.cells(TABLE_HEADS.id, labels[0])[0]
+            kind, levels = source.setting(cell, "quantizer.kind"), source.setting(cell, "quantizer.levels")
+            if kind in (*TRAINED_TOKENS, "identity") or levels == source.base["quantizer.levels"]:
+                of_heads.append(Panel(labels[0], table, estimates, place))
+    return (of_heads or panels)[:MOST]
 
 
-def _said(panel: Panel, place: Place) -> tuple[str, str]:
-    one_seed = panel.values[place].half is None
+def _judgement(panel: Panel, place: Place) -> tuple[str, str]:
+    """Whether a point is the chosen one, and whether it is settled worse than that."""
     if place == panel.chosen:
         return "yes", ""
-    return "", "" if one_seed else "no" if place in panel.unsettled else "yes"
+    return "", "" if panel.values[place].seeds < 2 else "no" if panel.is_open(place) else "yes"
+
+
+def _heat_maps(panels: Sequence[Panel]) -> Figure:
+    """Guidance upwards, temperature across; one scale of colour for all panels."""
+    rows, columns = -(-len(panels) // COLUMNS), min(COLUMNS, len(panels))
+    tall = max(len({guidance for guidance, _ in panel.values}) for panel in panels)
+    figure, grid = charts(rows * (0.75 + 0.4 * tall) + 0.4, rows, columns)
+    means = [value.mean for panel in panels for value in panel.values.values()]
+    norm = LogNorm(min(means), max(means)) if 0 < min(means) < max(means) else None
+    for axes, panel in zip(grid, panels, strict=False):
+        strengths = sorted({guidance for guidance, _ in panel.values}, reverse=True)
+        heats = sorted({temperature for _, temperature in panel.values})
+        table = np.full((len(strengths), len(heats)), np.nan)
+        for (guidance, temperature), value in panel.values.items():
+            table[strengths.index(guidance), heats.index(temperature)] = value.mean
+        colours = sns.color_palette("Blues", as_cmap=True)
+        sns.heatmap(table, cmap=colours, norm=norm, ax=axes, linewidths=1, cbar=False)
+        for (row, column), mean in np.ndenumerate(table):
+            ink = _ink(colours(norm(mean) if norm else 0.0))
+            look = {"ha": "center", "va": "center", "color": ink, "fontsize": 10, "linespacing": 0.95}
+            axes.text(column + 0.5, row + 0.5, _text(panel, (strengths[row], heats[column])), **look)
+        corner = heats.index(panel.chosen[1]), strengths.index(panel.chosen[0])
+        frame = Rectangle(corner, 1, 1, fill=False, edgecolor="black", linewidth=2, clip_on=False, zorder=4)
+        frame.set_path_effects([withStroke(linewidth=4.5, foreground="white")])  # seen on light and on dark cells
+        axes.add_patch(frame)
+        axes.set_xticks(np.arange(len(heats)) + 0.5, labels=[f"{heat:g}" for heat in heats], rotation=0)
+        axes.set_yticks(np.arange(len(strengths)) + 0.5, labels=[f"{s:g}" for s in strengths], rotation=0)
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+        axes.set_title("\n".join(textwrap.wrap(panel.name, 23)), fontweight="normal", fontsize=10)
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    figure.supxlabel("temperature")
+    figure.supylabel("guidance")
+    return figure
+
+
+def _ink(ground: Sequence[float] | NDArray[np.float64]) -> str:
+    """Black or white, whichever has more contrast (WCAG's relative luminance)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in ground[:3]]
+    return "black" if float(np.dot(linear, (0.2126, 0.7152, 0.0722))) > 0.18 else "white"
+
+
+def _text(panel: Panel, place: Place) -> str:
+    value = panel.values.get(place)
+    if value is None:
+        return ""
+    if place == panel.chosen:
+        return f"{value.mean:.2f}" + ("" if value.half is None else f"\n±{value.half:.2f}")
+    return f"{value.mean:.2f}" + (f"\n{OPEN}" if panel.is_open(place) else "")

@@ -19,7 +19,7 @@ from matplotlib.transforms import Bbox
 
 from analysis import figures
 from analysis.figures import Drawing
-from analysis.figures.look import WIDTH
+from analysis.figures.form import WIDTH
 from analysis.frame.source import read
 from experiments.axes import Axis
 from tests.helpers.paths import REPORTS

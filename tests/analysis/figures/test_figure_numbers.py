@@ -13,7 +13,7 @@ import pytest
 
 from analysis import figures, stats
 from analysis.figures import Drawing, heads, latents, quantization, search, training
-from analysis.figures.comparison import GROUPS, Point, rival
+from analysis.figures.heads import GROUPS, Point, rival
 from analysis.frame.source import Source, read
 from tests.helpers.paths import REPORTS
 from tests.helpers.report_source import write_source
@@ -61,10 +61,10 @@ def test_quality_against_bits_has_every_tokenizer_with_its_interval(digits: Sour
     assert {name for name, _ in found} >= {"continuous", "VQ, trained", "FSQ, trained", "LFQ, trained"}
     cell = digits.cells("1a", "B=16")[0]
     row = found["post-training levels", "B=16"]
-    assert float(row["bits an image"]) == pytest.approx(digits.number(cell, "reconstruct/effective_bits"))
+    assert float(row["bits per image"]) == pytest.approx(digits.number(cell, "reconstruct/effective_bits"))
     half = float(row["fd_digits (lower is better), 95 % half"])
     assert half == pytest.approx(1.959964 * (digits.number(cell, "reconstruct/fd_digits_se") or 0))
-    assert found["continuous", "continuous"]["bits an image"] == ""
+    assert found["continuous", "continuous"]["bits per image"] == ""
 
 
 def test_the_bands_of_training_reach_from_the_lowest_seed_to_the_highest(digits: Source) -> None:
@@ -123,7 +123,7 @@ def test_one_seed_of_the_search_settles_nothing(tmp_path: Path) -> None:
 
 def test_a_rival_is_the_best_of_the_other_kind_at_no_more_cost() -> None:
     def point(name: str, group: str, fd: float, cost: float | None) -> Point:
-        return Point(name, "parallel", group, stats.estimate([fd]), tflop=cost)
+        return Point(name, "parallel", group, stats.estimate([fd]), {} if cost is None else {"tflop": cost})
 
     own = point("own", GROUPS[2], 2.0, 3.0)
     others = [point("dear", GROUPS[0], 1.0, 3.5), point("good", GROUPS[1], 2.5, 3.0), point("bad", GROUPS[0], 9.0, 1.0)]

@@ -13,8 +13,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from analysis import figures, stats
-from analysis.figures import Drawing, generation, heads, latent_charts, mosaic, reconstruction
-from analysis.figures.comparison import GROUPS, Point, front
+from analysis.figures import Drawing, generation, heads, latents, mosaic, reconstruction
+from analysis.figures.heads import GROUPS, Point, front
 from analysis.frame.source import Source, read
 from tests.helpers.report_source import write_source
 from tokenbridge.config import UserError
@@ -90,7 +90,7 @@ def test_a_stem_s_height_is_the_density_of_its_interval() -> None:
     centers = np.array([0.1, 0.3, 0.5, 0.7, 0.9])  # of intervals that are 0.2 wide
     counts = np.zeros(1000)
     counts[np.searchsorted(edges, centers, side="right") - 1] = [10, 20, 40, 20, 10]
-    x, height = latent_charts.stems(edges, counts, centers)
+    x, height = latents.stems(edges, counts, centers)
     np.testing.assert_allclose(x, centers)
     np.testing.assert_allclose(height * 0.2, [0.1, 0.2, 0.4, 0.2, 0.1])
 
@@ -98,7 +98,7 @@ def test_a_stem_s_height_is_the_density_of_its_interval() -> None:
 def test_levels_within_one_bin_share_a_stem_of_the_same_meaning() -> None:
     edges = np.linspace(0, 1, 6)
     centers = (np.arange(20) + 0.5) / 20  # four levels a bin, uniform density 1
-    x, height = latent_charts.stems(edges, np.full(5, 7.0), centers)
+    x, height = latents.stems(edges, np.full(5, 7.0), centers)
     np.testing.assert_allclose(x, (np.arange(5) + 0.5) / 5)
     np.testing.assert_allclose(height, 1)
 
@@ -164,10 +164,11 @@ def test_confidence_is_shown_by_strength_with_its_scores(source: Source, tmp_pat
 
 def test_the_front_is_what_nothing_beats_in_time_and_distance() -> None:
     def point(name: str, fd: float, ms: float | None) -> Point:
-        return Point(name, "parallel", GROUPS[0], stats.estimate([fd]), ms)
+        return Point(name, "parallel", GROUPS[0], stats.estimate([fd]), {} if ms is None else {"ms": ms})
 
     points = [point("a", 3.0, 2.0), point("b", 5.0, 1.0), point("c", 4.0, 3.0), point("d", 2.0, None)]
-    assert [each.token for each in front([*points, point("e", 3.0, 9.0), point("f", 2.5, 7.0)])] == ["b", "a", "f"]
+    best = front([*points, point("e", 3.0, 9.0), point("f", 2.5, 7.0)], "ms")
+    assert [point.token for point in best] == ["b", "a", "f"]
 
 
 def test_the_chart_of_all_heads_tells_tokens_heads_and_times(source: Source, tmp_path: Path) -> None:
