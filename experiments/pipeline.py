@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from tokenbridge.config import CONTINUOUS, RunConfig, UserError
+from tokenbridge.config import RunConfig, UserError
 from tokenbridge.stages import STAGES, Kind, measuring
 from tokenbridge.store.artifacts import Store, digest, stage_id
 from tokenbridge.store.runs import RecordedCell, write_cells
@@ -20,7 +20,7 @@ GENERATION = measuring("generation")
 
 def wanted_of(config: RunConfig) -> tuple[str, ...]:
     """All results that a config can have: continuous tokens with a head of levels are only reconstructed."""
-    if config.quantizer.kind == "identity" and config.head.kind not in CONTINUOUS:
+    if config.quantizer.kind == "identity" and not config.head.continuous:
         return RECONSTRUCTION
     return tuple(name for name in RECONSTRUCTION + GENERATION if not STAGES[name].refusal(config))
 

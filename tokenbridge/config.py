@@ -157,25 +157,33 @@ class Backbone(Transformer):
 
 
 class HeadKind(NamedTuple):
-    """One kind of head, as far as a configuration has to know it."""
+    """The declaration of a kind of head: where its class is, and what the configuration has to know of it."""
 
+    code: str
+    """dotted name of its class, which is imported where a model is built: planning needs no torch"""
     predicts: Literal["levels", "values"]
     guided: tuple[str, ...]
-    """values that sample.guidance_on may have; `auto` is the first"""
+    """what sample.guidance_on may be; the first is its own"""
     density: bool
-    """whether it gives an exact likelihood"""
+    """whether it has an exact likelihood"""
     reads: tuple[str, ...]
-    """settings of Head that it uses; the others enter no id, so changing them trains nothing again"""
+    """its own settings; all others enter no id, so they train nothing again"""
 
 
 _TRANSFORMER = ("heads", "mlp_ratio", "attention_dropout", "dropout", "order", "group")
+_HEADS = "tokenbridge.model.heads"
 HEAD_KINDS: dict[str, HeadKind] = {
-    "autoregressive": HeadKind("levels", ("features", "logits"), density=True, reads=_TRANSFORMER),
-    "parallel": HeadKind("levels", ("features", "logits"), density=True, reads=_TRANSFORMER),
-    "diffusion": HeadKind("values", ("estimate", "features"), density=False, reads=("multiplier",)),
-    "flow": HeadKind("values", ("estimate", "features"), density=False, reads=("multiplier",)),
-    "mixture": HeadKind("values", ("features",), density=True, reads=("components", "covariance")),
+    "autoregressive": HeadKind(
+        f"{_HEADS}.autoregressive.AutoregressiveHead", "levels", ("features", "logits"), True, _TRANSFORMER
+    ),
+    "parallel": HeadKind(f"{_HEADS}.parallel.ParallelHead", "levels", ("features", "logits"), True, _TRANSFORMER),
+    "diffusion": HeadKind(
+        f"{_HEADS}.diffusion.DiffusionHead", "values", ("estimate", "features"), False, ("multiplier",)
+    ),
+    "flow": HeadKind(f"{_HEADS}.flow.FlowHead", "values", ("estimate", "features"), False, ("multiplier",)),
+    "mixture": HeadKind(f"{_HEADS}.mixture.MixtureHead", "values", ("features",), True, ("components", "covariance")),
 }
+"""the one list of heads"""
 CATEGORICAL = tuple(name for name, kind in HEAD_KINDS.items() if kind.predicts == "levels")
 CONTINUOUS = tuple(name for name, kind in HEAD_KINDS.items() if kind.predicts == "values")
 MOST_CLASSES = 65_536
@@ -208,6 +216,11 @@ class Head(Transformer):
     """mixture: number of Gaussians (GIVT: 16)"""
     covariance: Literal["diagonal", "full"] = "diagonal"
     """mixture: covariance of each Gaussian"""
+
+    @property
+    def continuous(self) -> bool:
+        """Whether it predicts values, not levels."""
+        return HEAD_KINDS[self.kind].predicts == "values"
 
     def training_settings(self) -> dict[str, Any]:
         """The settings that training this kind of head reads."""
@@ -362,7 +375,7 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _sampling(self) -> Self:
         kind, how = self.head.kind, self.sample
-        if kind in CONTINUOUS:
+        if self.head.continuous:
             for name, off in (("top_k", None), ("top_p", 1.0)):
                 if getattr(how, name) != off:
                     raise ValueError(f"sample.{name}={getattr(how, name)} needs a head of levels, not head.kind={kind}")
@@ -394,7 +407,7 @@ class RunConfig(Config):
         """Raise UserError unless the head can predict these tokens."""
         kind, levels = self.head.kind, self.token_levels
         pair = f"quantizer.kind={self.quantizer.kind} cannot go with head.kind={kind}"
-        if kind in CONTINUOUS:
+        if self.head.continuous:
             if levels:
                 raise UserError(
                     f"{pair}, which predicts continuous values; choose quantizer.kind=identity, or head.kind"

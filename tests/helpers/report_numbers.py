@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from tokenbridge.config import CONTINUOUS, RunConfig
+from tokenbridge.config import RunConfig
 
 SCALE = 0.731
 SHIFTS = {"autoregressive": 0.0, "parallel": 1.0, "diffusion": 0.15, "flow": 0.05, "mixture": 0.6}
@@ -122,6 +122,6 @@ def of_time(config: RunConfig, one_token: bool) -> dict[str, Any]:
     found |= {"speed/token_ms_1_spread": 0.02 * ms * size, "speed/token_ms_256_spread": 0.5 * ms * size}
     if head.kind == "autoregressive":
         found["speed/recomputing_ms_1"] = 2.3 * ms * size
-    if head.kind in CONTINUOUS:
+    if head.continuous:
         found["speed/stepwise_ms_1"] = 1.7 * ms * size
     return found | {"protocol.speed": json.dumps(place)}

@@ -13,11 +13,12 @@ from torch.utils.checkpoint import checkpoint
 from tokenbridge import config
 
 EPSILON = 1e-6
-UNCONDITIONAL = -1  # label of an image without a class
+UNCONDITIONAL = -1
+"""label of an image without a class"""
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, (B, T, D) -> (B, T, D)."""
+    """Multi-head self-attention over T positions and class tokens, (B, T, D) -> (B, T, D)."""
 
     def __init__(self, width: int, heads: int, dropout: float, attention_dropout: float):
         super().__init__()
@@ -33,6 +34,7 @@ class Attention(nn.Module):
 
 
 def mlp(width: int, ratio: float, dropout: float) -> nn.Sequential:
+    """Two linear layers around GELU, ratio times as wide in between."""
     hidden = int(width * ratio)
     return nn.Sequential(
         nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width), nn.Dropout(dropout)
@@ -55,11 +57,7 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Token embeddings of unmasked positions and a class label to features of all positions.
-
-    forward: x (B, L, E), mask (B, L) bool (True = masked; as many in each row), labels (B,) int64 in [0, classes) or
-    UNCONDITIONAL -> z (B, L, D).
-    """
+    """From the token embeddings of unmasked positions and a class label to features of all positions."""
 
     def __init__(self, c: config.Backbone, positions: int, embedding_width: int, classes: int):
         super().__init__()
@@ -84,13 +82,20 @@ class Backbone(nn.Module):
         nn.init.normal_(self.class_embedding.weight, std=0.02)
 
     def forward(self, x: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+        """Features z (B, L, D).
+
+        Args:
+            x: (B, L, E) embeddings, of which those of unmasked positions are read.
+            mask: (B, L) bool, True where masked, as many in each row.
+            labels: (B) int64 in [0, classes), or UNCONDITIONAL.
+        """
         unmasked = mask.logical_not()
         seen = int(unmasked[0].sum())
         assert bool((unmasked.sum(1) == seen).all()), "each image must have as many masked positions"
         return self.at(x, unmasked.int().argsort(dim=1, descending=True, stable=True)[:, :seen], labels)
 
     def at(self, x: Tensor, seen: Tensor, labels: Tensor) -> Tensor:
-        """The same from the indices (B, U) of the unmasked positions. Reads no value, so it runs without any."""
+        """Features from the indices (B, U) of the unmasked positions. Reads no value, so it runs without any."""
         index = seen[..., None]
         known = self.class_embedding(labels.clamp(min=0))
         condition = torch.where((labels == UNCONDITIONAL)[:, None], self.unconditional, known)

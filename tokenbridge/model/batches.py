@@ -1,6 +1,6 @@
-"""What a training step sees. Every draw depends on (seed, step, index of the image in the global batch) alone.
+"""The batches of a training. Every draw depends on (seed, step, index of the image in the global batch) alone.
 
-B images of the batch, L position, C channel.
+B images of the batch, L position, E latent channel.
 """
 
 from __future__ import annotations
@@ -18,22 +18,33 @@ from tokenbridge.model.masking import mask_from_order, masked_count
 from tokenbridge.rng import generator
 from tokenbridge.stages.latents import Latents
 
-CHECK_IMAGES = 512  # of the held-out loss
+CHECK_IMAGES = 512
+"""images of the held-out loss"""
 
 
 @dataclass
 class Batch:
-    latents: Tensor  # (B, L, C) unit deviation
-    labels: Tensor  # (B,) int64, UNCONDITIONAL where dropped
-    mask: Tensor  # (B, L) bool
-    noise: Tensor  # (B, L, *head.loss_noise_shape) normals
+    """The arguments of Generator.forward."""
+
+    latents: Tensor
+    """(B, L, E) float32 of unit deviation"""
+    labels: Tensor
+    """(B) int64, UNCONDITIONAL where dropped"""
+    mask: Tensor
+    """(B, L) bool"""
+    noise: Tensor
+    """(B, L, *head.loss_noise_shape) normals"""
 
 
 class Draws:
-    """Batches of a training run by step: permutation by epoch, one mask ratio a global batch, the rest by image."""
+    """Batches by step: a permutation per epoch, one mask ratio per global batch, the rest per image.
+
+    Args:
+        noise_shape: loss_noise_shape of the head.
+    """
 
     def __init__(self, train: Train, latents: Latents, noise_shape: tuple[int, ...] = ()):
-        self.noise_shape = noise_shape
+        self.noise_shape = noise_shape or (0,)
         self.train, self.latents, self.labels = train, latents, latents.labels("train")
         self.images = len(self.labels)
         self.epoch_steps = self.images // train.batch
@@ -44,43 +55,42 @@ class Draws:
         self.steps = train.epochs * self.epoch_steps
 
     def batch(self, step: int, images: range | None = None) -> Batch:
-        """The step's global batch, or only these of its images: the same ones, with the same draws."""
+        """The global batch of a step, or those of its images that are asked for, with the same draws."""
         images = range(self.train.batch) if images is None else images
         seed = self.train.seed
-        epoch, place = divmod(step, self.epoch_steps)
+        epoch, turn = divmod(step, self.epoch_steps)
         shuffled = torch.randperm(self.images, generator=generator(seed, "epoch", epoch))
-        index = shuffled[place * self.train.batch + torch.tensor(images)]
+        index = shuffled[turn * self.train.batch + torch.tensor(images)]
         mirrored = self._mirrored(step, images) if self.latents.flips else None
         mean, deviation = self.latents.posterior("train", index.numpy(), mirrored)
         positions = mean.shape[1]
-        own = [generator(seed, "train", step, i) for i in images]
-        noise = torch.stack([torch.randn(mean.shape[1:], generator=g) for g in own])
-        order = torch.stack([torch.randperm(positions, generator=g) for g in own])
-        dropped = torch.stack([torch.rand((), generator=g) for g in own]) < self.train.label_drop
+        generators = [generator(seed, "train", step, i) for i in images]
+        noise = torch.stack([torch.randn(mean.shape[1:], generator=g) for g in generators])
+        order = torch.stack([torch.randperm(positions, generator=g) for g in generators])
+        dropped = torch.stack([torch.rand((), generator=g) for g in generators]) < self.train.label_drop
         uniform = float(torch.rand((), generator=generator(seed, "mask", step), dtype=torch.float64))
         mask = self.mask(order, uniform)
         labels = self.labels[index].masked_fill(dropped, UNCONDITIONAL)
-        return Batch(mean + deviation * noise, labels, mask, torch.stack([self._noise(positions, g) for g in own]))
+        return Batch(mean + deviation * noise, labels, mask, self._noise(positions, generators))
 
     def _mirrored(self, step: int, images: range) -> NDArray[np.int64]:
-        """(B,) 1 where the mirror image is taken, else 0: by a generator of its own, so that the other draws stay."""
+        """(B) 1 where the mirror image is taken, else 0, by generators of their own, so that the other draws stay."""
         draws = [torch.randint(2, (), generator=generator(self.train.seed, "flip", step, i)) for i in images]
         return torch.stack(draws).numpy()
 
-    def _noise(self, positions: int, own: torch.Generator) -> Tensor:
-        """What the head's loss reads of one image: nothing (L, 0) for most."""
-        return torch.randn((positions, *(self.noise_shape or (0,))), generator=own)
+    def _noise(self, positions: int, generators: list[torch.Generator]) -> Tensor:
+        """The normals (B, L, *noise_shape) that the head's loss reads, none for most heads."""
+        return torch.stack([torch.randn((positions, *self.noise_shape), generator=g) for g in generators])
 
     def mask(self, order: Tensor, uniform: float) -> Tensor:
-        """(B, L) from generation orders (B, L) and the quantile of the mask ratio."""
+        """A mask (B, L) from generation orders (B, L) and the quantile of the mask ratio."""
         ratio_min, deviation = self.train.mask_ratio_min, self.train.mask_ratio_deviation
         return mask_from_order(order, masked_count(uniform, order.shape[1], ratio_min, deviation))
 
     def held_out(self) -> Batch:
         """The same few images, masks and draws at every check; no label is dropped."""
-        own = generator("held-out check")
-        latents = self.latents.posterior_sample("held-out", own, CHECK_IMAGES)
-        order = torch.stack([torch.randperm(latents.shape[1], generator=own) for _ in latents])
-        mask = self.mask(order, 0.5)
-        noise = torch.stack([self._noise(latents.shape[1], own) for _ in latents])
-        return Batch(latents, self.latents.labels("held-out")[:CHECK_IMAGES], mask, noise)
+        check = generator("held-out check")
+        latents = self.latents.posterior_sample("held-out", check, CHECK_IMAGES)
+        order = torch.stack([torch.randperm(latents.shape[1], generator=check) for _ in latents])
+        noise = self._noise(latents.shape[1], [check] * len(latents))
+        return Batch(latents, self.latents.labels("held-out")[:CHECK_IMAGES], self.mask(order, 0.5), noise)

@@ -12,14 +12,17 @@ from tokenbridge.config import RunConfig, Sample
 from tokenbridge.model.backbone import UNCONDITIONAL, Backbone
 from tokenbridge.model.heads import build_head
 from tokenbridge.model.masking import guidance_weight, mask_from_order, masked_after, most_confident
+from tokenbridge.rng import generator
 from tokenbridge.tokenizers.scalar import Tokenizer
 
 
 class Generator(nn.Module):
     """A class-conditional generator of tokens on a fixed tokenizer.
 
-    order: channels in the order of prediction (tokenbridge.model.ordering). The tokenizer's values are no parameters
-    of the model and are not in its state dict.
+    The tokenizer's values are no parameters of the model and are not in its state dict.
+
+    Args:
+        order: (C) channels in the order of prediction (tokenbridge.model.ordering).
     """
 
     def __init__(self, config: RunConfig, tokenizer: Tokenizer, order: tuple[int, ...]):
@@ -35,10 +38,16 @@ class Generator(nn.Module):
         return self._tokenizer[0]
 
     def forward(self, latents: Tensor, labels: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
-        """The head's loss at masked positions, summed over channels: (N,), N = masked positions of all images.
+        """The head's loss at the masked positions of all images.
 
-        latents (B, L, C) float; labels (B,) int64 or UNCONDITIONAL; mask (B, L) bool, as many True in each row; noise
-        (B, L, *head.loss_noise_shape) normals.
+        Args:
+            latents: (B, L, E) float32 of unit deviation.
+            labels: (B) int64, UNCONDITIONAL for none.
+            mask: (B, L) bool, True where masked, as many in each row.
+            noise: (B, L, *head.loss_noise_shape) standard normals.
+
+        Returns:
+            (N) float32, N masked positions, summed over channels.
         """
         tokens = self.tokenizer.encode(latents)
         z = self.backbone(self.tokenizer.decode(tokens), mask, labels)
@@ -46,7 +55,16 @@ class Generator(nn.Module):
 
     @torch.no_grad()
     def log_prob(self, latents: Tensor, labels: Tensor, order: Tensor) -> Tensor:
-        """(B,) nats: log probability of all tokens, one position at a time in each image's order (B, L), last first."""
+        """The log probability of all tokens, one position at a time.
+
+        Args:
+            latents: (B, L, E) float32.
+            labels: (B) int64.
+            order: (B, L) generation order of each image, revealed from the end.
+
+        Returns:
+            (B) nats.
+        """
         tokens = self.tokenizer.encode(latents)
         embedded = self.tokenizer.decode(tokens)
         total = torch.zeros(len(latents), device=latents.device)
@@ -58,15 +76,28 @@ class Generator(nn.Module):
         return total
 
     def noise_shape(self, how: Sample) -> tuple[int, ...]:
-        """Of one image's noise: (L, *head's); with confidence (iterations, L, *head's), new draws in each iteration."""
+        """The shape of one image's noise: (L, *head's), with confidence (iterations, L, *head's)."""
         shape = (self.positions, *self.head.noise_shape(how))
         return (how.iterations, *shape) if how.confidence > 0 else shape
 
+    def draws(self, how: Sample, images: range) -> tuple[Tensor, Tensor]:
+        """Generation orders (N, L) and noise (N, *noise_shape) of these images, each from its own generator."""
+        shape = self.noise_shape(how)
+        draw = {"uniform": torch.rand, "normal": torch.randn}[self.head.noise]
+        generators = [generator(how.seed, "sample", i) for i in images]
+        orders = torch.stack([torch.randperm(self.positions, generator=g) for g in generators])
+        return orders, torch.stack([draw(shape, generator=g) for g in generators])
+
     @torch.no_grad()
     def sample(self, labels: Tensor, order: Tensor, noise: Tensor, how: Sample) -> Tensor:
-        """Tokens (B, L, C) by iterative unmasking; an image depends on its own label, order and noise alone.
+        """Tokens (B, L, C) by iterative unmasking (MAR, arXiv 2406.11838, section 3.4), in how.iterations.
 
-        labels (B,) int64; order (B, L): revealed from the end; noise (B, *noise_shape), of the kind head.noise.
+        An image depends on its own label, order and noise alone; `draws` makes the last two.
+
+        Args:
+            labels: (B) int64 classes.
+            order: (B, L) generation orders, revealed from the end.
+            noise: (B, *noise_shape(how)) of the kind head.noise.
         """
         shape = (*order.shape, self.tokenizer.channels)
         tokens = torch.zeros(shape, dtype=self.tokenizer.dtype, device=labels.device)
@@ -90,7 +121,7 @@ class Generator(nn.Module):
         return tokens
 
     def _features(self, tokens: Tensor, mask: Tensor, labels: Tensor, guided: bool) -> tuple[Tensor, Tensor | None]:
-        """Features (B, L, D) with the label and, where guided, without: one batch for both passes."""
+        """Features (B, L, D) with the label and, where guided, without it, from one batch of both."""
         embedded = self.tokenizer.decode(tokens)
         if not guided:
             return self.backbone(embedded, mask, labels), None

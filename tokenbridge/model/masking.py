@@ -1,7 +1,7 @@
 """Which positions are masked when: pure functions (MAR, arXiv 2406.11838, as used by TokenBridge).
 
-B image, L position. A generation order is a permutation of the positions; m masked positions are its first m, so
-sampling reveals from the end.
+B image, L position, N masked positions of all images. A generation order is a permutation of the positions; m masked
+positions are its first m, so sampling reveals from the end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from torch import Tensor
 
 
 def masked_count(uniform: float, positions: int, ratio_min: float, deviation: float) -> int:
-    """Masked positions in training: ceil(L·ratio), ratio by inverse CDF of N(1, deviation) cut to [ratio_min, 1]."""
+    """Number of masked positions in training: ceil(L·ratio), ratio from N(1, deviation²) cut to [ratio_min, 1].
+
+    Args:
+        uniform: the quantile of the ratio, in [0, 1).
+    """
     low = ndtr((ratio_min - 1) / deviation)
     ratio = 1 + deviation * float(ndtri(low + uniform * (0.5 - low)))
     return min(positions, math.ceil(positions * ratio))
@@ -27,7 +31,7 @@ def mask_from_order(order: Tensor, masked: int) -> Tensor:
 
 
 def masked_after(positions: int, iterations: int) -> list[int]:
-    """Masked positions left after each of N iterations: floor(L·cos(π/2·(k+1)/N)), at least one revealed in each."""
+    """Numbers of masked positions left after each of N iterations: floor(L·cos(π/2·(k+1)/N)), falling by 1 at least."""
     assert 1 <= iterations <= positions
     left, counts = positions, []
     for k in range(iterations - 1):
@@ -52,11 +56,17 @@ def guidance_weight(schedule: str, guidance: float, positions: int, masked: int)
 
 
 def most_confident(score: Tensor, order: Tensor, mask: Tensor, count: int) -> Tensor:
-    """(B, L) bool: the `count` masked positions of each image with the highest score plus Gumbel noise.
+    """Choose positions to reveal by Gumbel-top-k: a draw without replacement in proportion to exp(score).
 
-    score (M,): of the masked positions, row-major; order (B, L): rank r of the random generation order stands for the
-    Gumbel quantile (r + ½)/L, so that equal scores give that order (Gumbel-top-k: a draw without replacement in
-    proportion to exp(score)).
+    Args:
+        score: (N) of the masked positions of all images, row-major.
+        order: (B, L) random generation orders; rank r stands for the Gumbel quantile (r + ½)/L, so that equal scores
+            give that order.
+        mask: (B, L) bool, True where masked.
+        count: positions to reveal per image.
+
+    Returns:
+        (B, L) bool.
     """
     rank = torch.arange(order.shape[1], device=order.device)
     gumbel = -(-((rank + 0.5) / len(rank)).log()).log()

@@ -1,6 +1,6 @@
-"""The state of a training: one update, and its checkpoint.
+"""A training: the state that moves, one update, its checkpoint.
 
-B images of the batch, L position, C channel.
+B images of the batch, L position, C channel, N masked positions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ from tokenbridge.store.artifacts import atomic
 
 @dataclass
 class Trainer:
-    """The state that moves: weights, their average, the optimizer, the step."""
+    """Weights, their moving average (ema), the optimizer and the step.
+
+    AdamW (arXiv 1711.05101) with weight decay on matrices alone. Sums over processes go through `world`; `window`
+    holds the losses since the last point of the curves.
+    """
 
     config: Train
     draws: Draws
@@ -55,7 +59,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, self.config.learning_rate, self.config.betas, fused=True)
 
     def learning_rate(self) -> float:
-        """Linear warm-up, then cosine to 0, by step."""
+        """The rate of the next step: linear warm-up, then a cosine to 0."""
         warm = self.config.warmup_epochs * self.draws.epoch_steps
         if self.step < warm:
             return self.config.learning_rate * (self.step + 1) / warm
@@ -64,45 +68,49 @@ class Trainer:
         )
 
     def update(self) -> float:
-        """One step; returns the loss a channel (nats, where the head has a density)."""
+        """Take one step on the global batch, whose gradients are equal in all processes.
+
+        As many positions are masked in each image, so the mean of a micro-batch counts by its images.
+
+        Returns:
+            The loss per channel of masked positions (nats where the head has a density); where it is not finite, no
+            weight was changed.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        others = (self.world.rank,) if self.world.size > 1 else ()
+        share = range(self.world.rank, self.config.batch, self.world.size)
+        losses = []
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed_of(self.config.seed, "dropout", self.step, *others))
+            for first in range(min(self.accumulate, len(share))):
+                images = share[first :: self.accumulate]
+                with self._precision():
+                    positions = self.forward(*self._arguments(self.draws.batch(self.step, images)))
+                loss = self._per_channel(positions) * (len(images) / self.config.batch)
+                loss.backward()
+                losses.append(loss.detach())
+        total = torch.stack(losses).sum()
+        self.world.sum([total, *(p.grad for p in self.model.parameters() if p.grad is not None)])
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        value = total.item()
+        if math.isfinite(value):
+            self._move()
+        return value
+
+    def _move(self) -> None:
+        """Move the weights by their gradients, and the average after them."""
         rate = self.learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self.gradients()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        value = loss.item()
-        if not math.isfinite(value):
-            return value
         self.optimizer.step()
         keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 self.ema[name].lerp_(parameter, 1 - keep)
         self.step += 1
-        return value
-
-    def gradients(self) -> Tensor:
-        """Put the gradients of the global batch's loss into the parameters, equal in all processes; returns the loss.
-
-        As many positions are masked in each image, so a part's mean counts by its images.
-        """
-        self.optimizer.zero_grad(set_to_none=True)
-        others = (self.world.rank,) if self.world.size > 1 else ()
-        own = range(self.world.rank, self.config.batch, self.world.size)
-        losses = []
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(seed_of(self.config.seed, "dropout", self.step, *others))
-            for first in range(min(self.accumulate, len(own))):
-                images = own[first :: self.accumulate]
-                loss = self.loss(self.draws.batch(self.step, images)) * (len(images) / self.config.batch)
-                loss.backward()
-                losses.append(loss.detach())
-        total = torch.stack(losses).sum()
-        self.world.sum([total, *(p.grad for p in self.model.parameters() if p.grad is not None)])
-        return total
 
     def held_out_loss(self, batch: Batch) -> float:
-        """Loss a channel of the averaged weights."""
+        """The loss per channel of the averaged weights."""
         self.model.eval()
         with torch.no_grad():
             value = self.loss(batch, self.ema).item()
@@ -110,15 +118,23 @@ class Trainer:
         return value
 
     def loss(self, batch: Batch, weights: dict[str, Tensor] | None = None) -> Tensor:
-        """Of masked positions, a channel; of other weights than the model's where they are given."""
-        inputs = (batch.latents, batch.labels, batch.mask, batch.noise)
-        arguments = tuple(each.to(self.device) for each in inputs)
-        low = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            losses = functional_call(self.model, weights, arguments) if weights else self.forward(*arguments)
-        return losses.float().sum() / (len(losses) * self.model.tokenizer.channels)
+        """The mean loss per channel of masked positions, () float32; with other weights where they are given."""
+        arguments = self._arguments(batch)
+        with self._precision():
+            positions = functional_call(self.model, weights, arguments) if weights else self.forward(*arguments)
+        return self._per_channel(positions)
+
+    def _arguments(self, batch: Batch) -> tuple[Tensor, ...]:
+        return tuple(x.to(self.device) for x in (batch.latents, batch.labels, batch.mask, batch.noise))
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+    def _per_channel(self, positions: Tensor) -> Tensor:
+        return positions.float().sum() / (len(positions) * self.model.tokenizer.channels)
 
     def save(self, path: Path, of: str) -> None:
+        """Write a checkpoint; `of`, the id of the stage, is what `load` asks for again."""
         state = {
             "of": of,
             "step": self.step,
@@ -131,6 +147,7 @@ class Trainer:
             torch.save(state, file)
 
     def load(self, path: Path, of: str) -> None:
+        """Go on from a checkpoint. Raises UserError where it is damaged or another stage's."""
         try:
             state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self.device)
         except (OSError, RuntimeError, EOFError, UnpicklingError) as error:

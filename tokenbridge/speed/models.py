@@ -20,7 +20,6 @@ from tokenbridge.model.trainer import Trainer
 from tokenbridge.rng import generator, seed_of
 from tokenbridge.speed.heads import open_gates
 from tokenbridge.speed.timing import summary, take_turns
-from tokenbridge.stages.sample import draws
 from tokenbridge.tokenizers.scalar import Tokenizer, fit
 from tokenbridge.tokenizers.trained import CODEBOOK, finish
 
@@ -101,7 +100,7 @@ def sampling(
     model: Generator, config: RunConfig, device: torch.device, low: torch.dtype | None = None
 ) -> Callable[[], Tensor]:
     """A whole sampling run: () -> tokens (IMAGES, L, C). low: the precision of matrix products, None for float32."""
-    order, noise = (each.to(device) for each in draws(model, config.sample, range(IMAGES)))
+    order, noise = (each.to(device) for each in model.draws(config.sample, range(IMAGES)))
     labels = (torch.arange(IMAGES) % config.data.classes).to(device)
 
     def run() -> Tensor:

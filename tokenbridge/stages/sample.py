@@ -10,15 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from tokenbridge.autoencoders.frozen import autoencoder_of
-from tokenbridge.config import RunConfig, Runtime, Sample, UserError
+from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.devices import pick_device
 from tokenbridge.distributed import world
 from tokenbridge.model.generator import Generator
-from tokenbridge.rng import generator
 from tokenbridge.stages.latents import Latents, to_grid
 from tokenbridge.stages.train import load_model
 from tokenbridge.store.rows import Rows
@@ -26,15 +24,6 @@ from tokenbridge.store.runs import write_metrics
 
 ARRAYS = ("samples", "tokens")
 EXAMPLES = 100
-
-
-def draws(model: Generator, how: Sample, images: range) -> tuple[Tensor, Tensor]:
-    """Generation orders (N, L) and noise, as Generator.sample reads them, each image's from its own generator."""
-    shape = model.noise_shape(how)
-    draw = {"uniform": torch.rand, "normal": torch.randn}[model.head.noise]
-    own = [generator(how.seed, "sample", i) for i in images]
-    orders = torch.stack([torch.randperm(model.positions, generator=g) for g in own])
-    return orders, torch.stack([draw(shape, generator=g) for g in own])
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
@@ -57,7 +46,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     bar = tqdm(initial=count - total, total=count, desc="sample", unit="image", leave=False, disable=runtime.no_bar)
     with bar:
         for images in left[here.rank :: here.size]:
-            order, noise = draws(model, config.sample, images)
+            order, noise = model.draws(config.sample, images)
             labels = torch.tensor(images, device=device) % config.data.classes
             tokens = model.sample(labels, order.to(device), noise.to(device), config.sample)
             decoded = autoencoder.decode(to_grid(model.tokenizer.decode(tokens), scale))

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.helpers.heads import CHANNELS, HOW, WIDTH, head_of, inputs, normals, with_values
-from tokenbridge.config import HEAD_KINDS, Head, Sample
-from tokenbridge.model.heads import CONTINUOUS, build_head, residual
+from tokenbridge.config import CONTINUOUS, HEAD_KINDS, Head, Sample
+from tokenbridge.model.heads import build_head, residual
 
 CASES = [
     ("diffusion", {}),

@@ -9,7 +9,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from tests.helpers.heads import CHANNELS, HOW, WIDTH, head_of, inputs, normals, with_values
 from tokenbridge.config import Head, Sample
 from tokenbridge.model.heads import build_head
-from tokenbridge.model.heads.schedule import spaced, steps_back
+from tokenbridge.model.heads.diffusion import spaced, steps_back
 
 MIXTURES = [{"covariance": "diagonal"}, {"covariance": "full"}]
 

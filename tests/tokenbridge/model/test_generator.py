@@ -4,13 +4,11 @@ import pytest
 import torch
 
 from tests.helpers.generators import CHANNELS, CLASSES, LEVELS, POSITIONS, config, generator
-from tokenbridge.config import Quantizer, Sample, UserError
+from tokenbridge.config import CATEGORICAL, Quantizer, Sample, UserError
 from tokenbridge.model.backbone import UNCONDITIONAL
 from tokenbridge.model.generator import Generator
-from tokenbridge.model.heads import CATEGORICAL
 from tokenbridge.model.masking import mask_from_order
 from tokenbridge.stages.likelihood import bits_per_dimension
-from tokenbridge.stages.sample import draws
 from tokenbridge.tokenizers.scalar import fit
 
 NONE = torch.zeros(8, POSITIONS, 0)  # noise that the loss of a categorical head does not read
@@ -46,23 +44,23 @@ def test_image_i_depends_on_i_alone(kind, guidance):
     """Same tokens for batches of 1, 7 and 64, whatever the other images are."""
     model, how = generator(kind), Sample(images=64, iterations=4, guidance=guidance, temperature=0.9)
     labels = torch.arange(64) % CLASSES
-    order, noise = draws(model, how, range(64))
+    order, noise = model.draws(how, range(64))
     together = model.sample(labels, order, noise, how)
     assert int(together.max()) < LEVELS
     for size in (1, 7):
         parts = []
         for first in range(0, 64, size):
             own = range(first, min(first + size, 64))
-            parts.append(model.sample(labels[own.start : own.stop], *draws(model, how, own), how))
+            parts.append(model.sample(labels[own.start : own.stop], *model.draws(how, own), how))
         assert torch.equal(torch.cat(parts), together)
-    assert not torch.equal(draws(model, how.model_copy(update={"seed": 1}), range(64))[1], noise)
+    assert not torch.equal(model.draws(how.model_copy(update={"seed": 1}), range(64))[1], noise)
 
 
 @pytest.mark.parametrize("iterations", [1, 2, POSITIONS])
 def test_any_number_of_iterations_fills_every_position(iterations):
     model, (_, labels, _) = generator(), batch()
     how = Sample(iterations=iterations)
-    order, noise = draws(model, how, range(8))
+    order, noise = model.draws(how, range(8))
     noise[:] = 0.999999  # the highest level with any probability: never the 0 that positions start with
     tokens = model.sample(labels, order, noise, how)
     assert bool((tokens > 0).all())
@@ -72,7 +70,7 @@ def test_one_position_at_a_time_equals_the_likelihoods_order():
     """Greedy sampling with L iterations picks, at every position, the level that log_prob's conditionals prefer."""
     model, (_, labels, _) = generator(), batch()
     how = Sample(iterations=POSITIONS, temperature=0)
-    order, noise = draws(model, how, range(8))
+    order, noise = model.draws(how, range(8))
     tokens = model.sample(labels, order, noise, how)
     latents = model.tokenizer.decode(tokens)
     best = model.log_prob(latents, labels, order)
@@ -134,7 +132,7 @@ def test_confidence_zero_is_the_random_order_and_more_prefers_what_is_likely():
     found = {}
     for confidence in (0.0, 1e-9, 30.0):
         how = Sample(iterations=4, confidence=confidence, temperature=0)
-        order, noise = draws(model, how, range(64))
+        order, noise = model.draws(how, range(64))
         found[confidence] = model.sample(labels, order, noise, how)
     assert torch.equal(found[0.0], found[1e-9])
     assert not torch.equal(found[0.0], found[30.0])
@@ -144,7 +142,7 @@ def test_confidence_reveals_the_most_likely_position_first():
     """With great strength and one position an iteration, the first revealed is the one whose token is most likely."""
     model, labels = generator(), torch.arange(64) % CLASSES
     how = Sample(iterations=POSITIONS, confidence=1e6, temperature=0)
-    order, noise = draws(model, how, range(64))
+    order, noise = model.draws(how, range(64))
     seen = []
     features = model._features
     model._features = lambda tokens, mask, *rest, **more: (seen.append(mask), features(tokens, mask, *rest, **more))[1]
@@ -162,7 +160,7 @@ def test_guidance_on_logits_and_features_differ_and_agree_without_guidance(kind)
     for on in ("features", "logits"):
         for guidance in (1.0, 4.0):
             how = Sample(iterations=4, guidance=guidance, guidance_on=on, guidance_schedule="constant")
-            tokens[on, guidance] = model.sample(labels, *draws(model, how, range(32)), how)
+            tokens[on, guidance] = model.sample(labels, *model.draws(how, range(32)), how)
     assert torch.equal(tokens["features", 1.0], tokens["logits", 1.0])
     assert not torch.equal(tokens["features", 4.0], tokens["logits", 4.0])
 

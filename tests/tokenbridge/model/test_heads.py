@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.helpers.generators import shake
-from tokenbridge.config import Head, Sample
-from tokenbridge.model.heads import CATEGORICAL, build_head
+from tokenbridge.config import CATEGORICAL, Head, Sample
+from tokenbridge.model.heads import build_head
 from tokenbridge.model.heads.categorical import draw_class
 
 WIDTH, ORDER = 13, (2, 0, 3, 1)

@@ -13,8 +13,7 @@ from experiments.runner import run_cells
 from experiments.tracking.records import find_records
 from tests.helpers import generators as small
 from tokenbridge import speed
-from tokenbridge.config import Runtime, Sample, UserError
-from tokenbridge.model.heads import CATEGORICAL, HEADS
+from tokenbridge.config import CATEGORICAL, HEAD_KINDS, Runtime, Sample, UserError
 from tokenbridge.overrides import override
 from tokenbridge.speed import heads, models, timing
 from tokenbridge.speed.captured import StaticDraw, capture, least_ms, weights_read
@@ -34,7 +33,7 @@ def shaken(kind):
     return c, small.shake(heads.random_head(c, CPU), scale=0.1)
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", HEAD_KINDS)
 @pytest.mark.parametrize("positions", [1, 11])
 def test_slower_ways_draw_the_same_tokens(kind, positions):
     c, head = shaken(kind)
@@ -48,7 +47,7 @@ def test_slower_ways_draw_the_same_tokens(kind, positions):
         torch.testing.assert_close(tokens, drawn["token"], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", HEAD_KINDS)
 def test_no_weight_of_a_random_head_is_left_out_of_the_draw(kind):
     """Gates that start at zero are opened: with them shut, a draw would not depend on the blocks."""
     c = config(kind)
@@ -78,9 +77,9 @@ def test_summary_is_median_and_half_the_interquartile_range():
 
 
 def test_metrics_of_several_configs():
-    configs = {kind: config(kind) for kind in HEADS}
+    configs = {kind: config(kind) for kind in HEAD_KINDS}
     found = speed.measure(configs, CPU, speed.Effort(2, batches=(1, 7), slower=(1, 3)))
-    assert list(found) == list(HEADS)
+    assert list(found) == list(HEAD_KINDS)
     for kind, metrics in found.items():
         assert all(value > 0 for name, value in metrics.items() if not name.endswith("_spread")), metrics
         assert all(value >= 0 for value in metrics.values())

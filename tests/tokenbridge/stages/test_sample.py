@@ -12,6 +12,7 @@ from experiments.runner import run_stage
 from tests.conftest import TINY
 from tests.helpers.processes import sampling, start
 from tokenbridge.config import Runtime, UserError
+from tokenbridge.model.generator import Generator
 from tokenbridge.stages import sample
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.rows import Rows
@@ -83,8 +84,8 @@ def test_only_batches_with_something_missing_are_drawn_again(inputs, tiny, undis
     for name in ("labels.npy", "examples.npz", "metrics.json"):
         (work / name).unlink()
     drawn = []
-    draws = sample.draws
-    monkeypatch.setattr(sample, "draws", lambda *given: drawn.append(given[-1]) or draws(*given))
+    draws = Generator.draws
+    monkeypatch.setattr(Generator, "draws", lambda *given: drawn.append(given[-1]) or draws(*given))
     sample.run(tiny, inputs, work, RUNTIME)
     assert drawn == [range(16, 24), range(64, 71)]
     assert_same(work, undisturbed)

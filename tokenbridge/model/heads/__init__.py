@@ -1,36 +1,34 @@
-"""Heads: the distribution of one token given its feature. One contract (contract.py), one file a head."""
+"""The heads: distributions of one token given its feature, one file each, all with the contract of contract.py.
+
+categorical.py is the base of those that predict levels (autoregressive, parallel), residual.py the network of those
+that predict values (diffusion, flow, mixture). HEAD_KINDS in tokenbridge.config is the one list of heads, without
+torch, because planning asks it. Others use Head and build_head.
+"""
 
 from __future__ import annotations
 
-from tokenbridge import config
-from tokenbridge.model.heads.autoregressive import AutoregressiveHead
-from tokenbridge.model.heads.categorical import CategoricalHead
-from tokenbridge.model.heads.contract import Head
-from tokenbridge.model.heads.diffusion import DiffusionHead
-from tokenbridge.model.heads.flow import FlowHead
-from tokenbridge.model.heads.mixture import MixtureHead
-from tokenbridge.model.heads.parallel import ParallelHead
+import importlib
+from typing import Any
 
-CLASSES: tuple[type[Head], ...] = (
-    AutoregressiveHead,
-    ParallelHead,
-    DiffusionHead,
-    FlowHead,
-    MixtureHead,
-)
-HEADS: dict[str, type[Head]] = {head.kind: head for head in CLASSES}
-CATEGORICAL = {head.kind: head for head in CLASSES if issubclass(head, CategoricalHead)}
-CONTINUOUS = {head.kind: head for head in CLASSES if not issubclass(head, CategoricalHead)}
+from tokenbridge import config
+from tokenbridge.config import HEAD_KINDS
+from tokenbridge.model.heads.contract import Head
 
 
 def build_head(c: config.Head, width: int, channels: int, levels: tuple[int, ...], order: tuple[int, ...]) -> Head:
-    """The configured head for features of a width and tokens of these channels.
+    """The configured head, with initial weights.
 
-    levels: of each channel, in stored order (none for continuous tokens); order: channels in the order of prediction.
+    Args:
+        c: its kind and settings.
+        width: D, of the features that it reads.
+        channels: C, of a token.
+        levels: (C) number of levels of each channel in stored order, () for continuous tokens.
+        order: (C) channels in the order of prediction.
     """
-    if c.kind in CATEGORICAL:
-        return CATEGORICAL[c.kind](c, width, levels, order)
-    return CONTINUOUS[c.kind](c, width, channels)
+    declared = HEAD_KINDS[c.kind]
+    module, _, name = declared.code.rpartition(".")
+    make: Any = getattr(importlib.import_module(module), name)
+    return make(c, width, levels, order) if declared.predicts == "levels" else make(c, width, channels)
 
 
-__all__ = ["CATEGORICAL", "CONTINUOUS", "HEADS", "Head", "build_head"]
+__all__ = ["Head", "build_head"]

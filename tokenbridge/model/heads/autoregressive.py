@@ -22,12 +22,10 @@ class AutoregressiveHead(CategoricalHead):
     the adaLN modulations of all T steps at once, since they depend on the feature alone.
     """
 
-    kind = "autoregressive"
-
     def __init__(self, c: config.Head, width: int, levels: tuple[int, ...], order: tuple[int, ...]):
         super().__init__(c, width, levels, order)
         self.start = c.start
-        self.embedding = nn.Embedding((self.steps - 1) * self.most, c.width)  # one table a step but the last
+        self.embedding = nn.Embedding((self.steps - 1) * self.most, c.width)  # one table per step but the last
 
     def _embed(self, classes: Tensor, first: int) -> Tensor:
         """Classes (N, S) of steps first, first+1, … -> (N, S, D)."""
@@ -66,7 +64,7 @@ class AutoregressiveHead(CategoricalHead):
         return classes
 
     def draw_recomputing(self, z: Tensor, noise: Tensor, how: Sample) -> Tensor:
-        """The same draw without a cache, as the released sampler does it: the slow opponent of the speed benchmark."""
+        """Draw the same classes without a cache, as the released sampler does: the opponent of the speed benchmark."""
         condition, start = self._conditions(z)
         sequence = [start]
         classes = torch.empty(len(z), self.steps, dtype=torch.int64, device=z.device)
@@ -83,7 +81,7 @@ class AutoregressiveHead(CategoricalHead):
         return condition + self.step, condition + self.step[:1] if self.start == "released" else condition
 
     def _class(self, logits: Tensor, c: int, noise: Tensor, how: Sample, guidance: float) -> Tensor:
-        """(N,) int64 from logits (R, V) of step c."""
+        """Classes (N) int64 of step c from logits (R, V)."""
         if len(logits) > len(noise):
             conditional, free = logits.chunk(2)
             logits = guide(conditional, free, guidance)

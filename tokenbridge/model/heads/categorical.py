@@ -1,4 +1,4 @@
-"""What the categorical heads share: a transformer over the C channels of one position, conditioned by adaLN.
+"""The base of the categorical heads: a transformer over the C channels of one position, conditioned by adaLN.
 
 N positions, C channel, G channels predicted together, T = C / G steps in the order of prediction, V classes of a step
 (a level where G is 1, else a combination of levels), D width of the head, S steps computed at once (1 or T).
@@ -27,6 +27,7 @@ class Cache(NamedTuple):
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """adaLN's shift and scale (arXiv 2212.09748)."""
     return x * (1 + scale) + shift
 
 
@@ -72,10 +73,14 @@ class ChannelBlock(nn.Module):
 
 
 class CategoricalHead(Head):
-    """Base of the heads that predict levels; see tokenbridge.model.heads.contract.
+    """The base of the heads that predict levels.
 
-    levels: of each channel, in stored order; order: channels in the order of prediction. Tokens go in and come out in
-    stored order. Steps with fewer classes than the largest have the rest masked out.
+    Tokens go in and come out in stored order. Steps with fewer classes than the largest have the rest masked out.
+
+    Args:
+        width: of the features, D in contract.py.
+        levels: (C) number of levels of each channel, in stored order.
+        order: (C) channels in the order of prediction.
     """
 
     noise = "uniform"
@@ -86,7 +91,7 @@ class CategoricalHead(Head):
     invalid: Tensor
 
     def __init__(self, c: config.Head, width: int, levels: tuple[int, ...], order: tuple[int, ...]):
-        super().__init__()
+        super().__init__(c)
         assert sorted(order) == list(range(len(levels)))
         assert len(levels) % c.group == 0
         self.steps, self.group, self.heads = len(levels) // c.group, c.group, c.heads
@@ -130,15 +135,15 @@ class CategoricalHead(Head):
         raise NotImplementedError
 
     def draw(self, z: Tensor, noise: Tensor, how: Sample, unconditional: Tensor | None, guidance: float) -> Tensor:
-        """Classes (N, T) int64 from features (N, D) and uniforms (N, T); unconditional: guides logits."""
+        """Classes (N, T) int64 from features (N, D) and uniforms (N, T); unconditional features guide the logits."""
         raise NotImplementedError
 
     def classes(self, tokens: Tensor) -> Tensor:
-        """Tokens (N, C) in stored order -> classes (N, T): the levels of a group as the digits of one number."""
+        """Classes (N, T) of tokens (N, C): the levels of a group are the digits of one number."""
         return (tokens[:, self.order].unflatten(1, self.radix.shape) * self.radix).sum(2)
 
     def tokens(self, classes: Tensor) -> Tensor:
-        """The way back."""
+        """Tokens (N, C) of classes (N, T)."""
         return (classes[..., None] // self.radix % self.bases).flatten(1)[:, self.inverse]
 
     def log_prob(self, z: Tensor, target: Tensor) -> Tensor:
@@ -155,15 +160,16 @@ class CategoricalHead(Head):
     def modulations(self, condition: Tensor) -> tuple[list[Tensor], Tensor]:
         """All blocks' modulations (N, S, 6D) and the final one (N, S, 2D) for condition (N, S, D)."""
         active = F.silu(condition)
-        # a product a block: putting the blocks' weights together would copy 100 MB at the paper's size, in each call
+        # a product per block: putting the blocks' weights together would copy 100 MB at the paper's size, in each call
         return [block.modulation(active) for block in self.layers], self.final_modulation(active)
 
     def finish(self, x: Tensor, final: Tensor) -> Tensor:
+        """The modulated norm in front of the logits, (N, S, D) -> (N, S, D)."""
         scale, shift = final.chunk(2, dim=-1)
         return modulate(self.final_norm(self.norm(x)), shift, scale)
 
     def classify(self, x: Tensor) -> Tensor:
-        """(N, T, D) -> logits (N, T, V), each step with its own weights."""
+        """Logits (N, T, V) from (N, T, D), each step with its own weights."""
         logits = torch.einsum("ncd,cvd->ncv", x, self.out_weight) + self.out_bias
         return logits.masked_fill(self.invalid, -torch.inf) if self.uneven else logits
 
@@ -171,7 +177,8 @@ class CategoricalHead(Head):
 def draw_class(logits: Tensor, uniform: Tensor, how: Sample, step: int | None = None) -> Tensor:
     """Classes (...) int64 from logits (..., V) by inverse CDF of uniforms (...); temperature 0 takes the largest.
 
-    step: whose temperature counts, where each has its own; None where the steps are the last dimension but V.
+    Args:
+        step: whose temperature counts where each step has its own; None where the steps are the last dimension but V.
     """
     temperature = how.temperature
     if isinstance(temperature, tuple):

@@ -1,4 +1,7 @@
-"""What every head promises. N positions, C channel, D width of the feature."""
+"""The contract of a head: the distribution of one token given its feature.
+
+N positions, C channel, D width of the feature.
+"""
 
 from __future__ import annotations
 
@@ -6,53 +9,74 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from tokenbridge import config
 from tokenbridge.config import HEAD_KINDS, Sample
 
 
 class Head(nn.Module):
-    """The distribution of one token given its feature.
+    """The base of all heads; HEAD_KINDS of tokenbridge.config declares them.
 
-    kind: its name in the config. noise: what a draw reads, uniforms in [0, 1) or standard normals.
-    loss_noise_shape: normals a position that the loss reads, () for none.
+    A subclass is built from (c, width D, levels, order) where it predicts levels, as CategoricalHead does, and from
+    (c, width D, channels C) where it predicts values.
+
+    Attributes:
+        noise: what a draw reads, uniforms in [0, 1) or standard normals.
+        loss_noise_shape: shape of the normals per position that the loss reads, () for none.
     """
 
-    kind: str
     noise: Literal["uniform", "normal"]
     loss_noise_shape: tuple[int, ...] = ()
 
+    def __init__(self, c: config.Head):
+        super().__init__()
+        self.kind = c.kind
+
     def noise_shape(self, how: Sample) -> tuple[int, ...]:
-        """Shape of the noise that a draw of one position reads."""
+        """The shape of the noise that a draw of one position reads."""
         raise NotImplementedError
 
     def loss(self, z: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:
-        """(N,) from features (N, D), tokens (N, C) and normals (N, *loss_noise_shape), summed over channels.
+        """The training loss per position, summed over channels: nats (−log_prob) where the head has a density.
 
-        Nats, minus log_prob, where the head has a density.
+        Args:
+            z: (N, D) features.
+            target: (N, C) tokens, int64 levels or float32 values.
+            noise: (N, *loss_noise_shape) standard normals.
+
+        Returns:
+            (N,) float32.
         """
         return -self.log_prob(z, target)
 
     def log_prob(self, z: Tensor, target: Tensor) -> Tensor:
-        """(N,) log probability (levels) or log density (values, unit deviation) of tokens (N, C), nats."""
+        """(N,) log probability (levels) or log density (values of unit deviation) of tokens (N, C), in nats."""
         raise NotImplementedError(f"a {self.kind} head has no exact likelihood")
 
     def sample(
         self, z: Tensor, noise: Tensor, how: Sample, unconditional: Tensor | None = None, guidance: float = 1.0
     ) -> Tensor:
-        """Tokens (N, C) from features (N, D) and noise (N, *noise_shape), which is drawn per image outside.
+        """Draw a token per position; nothing is random but the noise, which is drawn per image outside.
 
-        unconditional (N, D): features without the class, guided by this weight on what how.guidance_on says.
-        Of how, reads temperature (0: the most likely value), guidance_on and what the kind of head has of its own.
+        Args:
+            z: (N, D) features.
+            noise: (N, *noise_shape(how)) of the kind that `noise` names.
+            how: temperature (0: the most likely value), guidance_on, and what this kind of head reads beside them.
+            unconditional: (N, D) features without the class, None for an unguided draw.
+            guidance: the weight of guide(), applied where guided_on(how) says.
+
+        Returns:
+            (N, C) tokens.
         """
         raise NotImplementedError
 
     def guided_on(self, how: Sample) -> str:
-        """features, logits or estimate."""
+        """What guidance mixes: features, logits or estimate."""
         return HEAD_KINDS[self.kind].guided[0] if how.guidance_on == "auto" else how.guidance_on
 
     def mixed(
         self, z: Tensor, how: Sample, unconditional: Tensor | None, guidance: float
     ) -> tuple[Tensor, Tensor | None]:
-        """Features to draw from, and the unconditional ones where they are still to be used: not with features."""
+        """Features (N, D) to draw from, guided where guidance mixes features, and else the unconditional ones too."""
         if unconditional is None or self.guided_on(how) != "features":
             return z, unconditional
         return guide(z, unconditional, guidance), None

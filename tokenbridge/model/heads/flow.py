@@ -1,6 +1,6 @@
 """Flow head: rectified flow from noise to the C channels of a token (arXiv 2209.03003, 2210.02747).
 
-N positions, M draws of time and noise a position in training, C channel, D width of the feature.
+N positions, M draws of time and noise per position in training, C channel, D width of the feature.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ class FlowHead(Head):
     Temperature multiplies the noise that a draw starts from. Guidance on the estimate mixes velocities.
     """
 
-    kind = "flow"
     noise = "normal"
 
     def __init__(self, c: config.Head, width: int, channels: int):
-        super().__init__()
+        super().__init__(c)
         self.channels = channels
         self.loss_noise_shape = (c.multiplier, 1 + channels)
         self.net = ResidualNet(c, width, channels, channels)
@@ -46,7 +45,7 @@ class FlowHead(Head):
     def sample(
         self, z: Tensor, noise: Tensor, how: Sample, unconditional: Tensor | None = None, guidance: float = 1.0
     ) -> Tensor:
-        """how.head_steps equal steps, each with one evaluation (euler) or two (midpoint)."""
+        """Follow the velocity in how.head_steps equal steps of one evaluation (euler) or two (midpoint)."""
         assert not isinstance(how.temperature, tuple)
         z, unconditional = self.mixed(z, how, unconditional, guidance)
         evaluations = 2 if how.solver == "midpoint" else 1

@@ -18,8 +18,10 @@ from tokenbridge.model.backbone import EPSILON, initialize
 from tokenbridge.model.heads.contract import Head
 from tokenbridge.model.heads.residual import ResidualBlock
 
-SMALLEST = 1e-3  # deviation; latents have unit deviation
-_START_SPREAD = 0.5  # of the components' means
+SMALLEST = 1e-3
+"""smallest deviation; latents have unit deviation"""
+_START_SPREAD = 0.5
+"""deviation of the components' means at the start"""
 
 
 class Mixture(NamedTuple):
@@ -35,7 +37,7 @@ class Mixture(NamedTuple):
     factors: Tensor | None
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """(N,) nats of x (N, C)."""
+        """(N) log density of x (N, C), nats."""
         away = x[:, None] - self.means
         if self.factors is not None:
             away = away + (self.factors * away[..., None, :]).sum(-1)
@@ -43,7 +45,7 @@ class Mixture(NamedTuple):
         return (self.log_weights - nats.sum(-1)).logsumexp(-1)
 
     def of(self, component: Tensor) -> Mixture:
-        """One component (N,) of each position: K = 1."""
+        """The mixture of one component (N) per position: K = 1."""
         at = torch.arange(len(component), device=component.device), component
         factors = None if self.factors is None else self.factors[at][:, None]
         return Mixture(self.log_weights[at][:, None], self.means[at][:, None], self.deviations[at][:, None], factors)
@@ -56,13 +58,12 @@ class MixtureHead(Head):
     the weights, but 0 takes the mean of the component with the largest weight.
     """
 
-    kind = "mixture"
     noise = "normal"
     row: Tensor
     column: Tensor
 
     def __init__(self, c: config.Head, width: int, channels: int):
-        super().__init__()
+        super().__init__(c)
         self.channels, self.full = channels, c.covariance == "full"
         row, column = torch.tril_indices(channels, channels, offset=-1, device="cpu").unbind()
         self.register_buffer("row", row, persistent=False)
@@ -83,7 +84,7 @@ class MixtureHead(Head):
         return (1 + self.channels,)
 
     def mixture(self, z: Tensor) -> Mixture:
-        """The distribution at features (N, D)."""
+        """The mixture at features (N, D)."""
         x = self.input(z)
         for block in self.blocks:
             x = block(x)
@@ -102,7 +103,7 @@ class MixtureHead(Head):
     def sample(
         self, z: Tensor, noise: Tensor, how: Sample, unconditional: Tensor | None = None, guidance: float = 1.0
     ) -> Tensor:
-        """The first normal picks the component by inverse CDF, the others are the value's."""
+        """Draw a component by inverse CDF of the first normal, and its value by the others."""
         assert not isinstance(how.temperature, tuple)
         z, _ = self.mixed(z, how, unconditional, guidance)
         mixture = self.mixture(z)

@@ -19,8 +19,6 @@ class ParallelHead(CategoricalHead):
     Channel queries attend to each other, but each is a function of the feature alone, so p(q) = Π_c p(q_c | z).
     """
 
-    kind = "parallel"
-
     def logits(self, z: Tensor, target: Tensor | None = None) -> Tensor:
         condition = self.condition(z)[:, None]
         x = condition + self.position

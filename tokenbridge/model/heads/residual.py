@@ -19,7 +19,8 @@ from tokenbridge import config
 from tokenbridge.model.backbone import EPSILON, initialize
 
 FREQUENCIES = 128  # pairs of cosine and sine
-MODULATION_BYTES = 64 * 2**20  # that sampling holds at once
+MODULATION_BYTES = 64 * 2**20
+"""of modulations that sampling holds at once"""
 
 
 class ResidualBlock(nn.Module):
@@ -38,10 +39,9 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualNet(nn.Module):
-    """Values of the channels at a time, given a feature, to outputs of the same position.
+    """From noisy values of the channels at a time, given a feature, to outputs of the same position.
 
-    forward: x (..., N, C), time (..., N) or (), z (N, D) -> (..., N, O). Times are in [0, 1000]. One layer holds the
-    modulations of all blocks, so that sampling can compute those of many times in one product.
+    One layer holds the modulations of all blocks, so that sampling can compute those of many times in one product.
     """
 
     one: Tensor
@@ -66,13 +66,14 @@ class ResidualNet(nn.Module):
             nn.init.zeros_(layer.weight)
 
     def forward(self, x: Tensor, time: Tensor, z: Tensor) -> Tensor:
+        """Outputs (..., N, O) of values x (..., N, C) at times (..., N) or () in [0, 1000] for features z (N, D)."""
         return self._run(x, self._one_by_one(F.silu(self.time(sinusoid(time)) + self.condition(z))))
 
     def at_each(self, z: Tensor, times: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
         """For times (S,) in turn, the network at that time: x (N, C) -> (N, O).
 
         Modulations depend on time and feature alone: those of as many times as MODULATION_BYTES hold are one product,
-        which reads their weights (more than half of the network's) once, not once a time.
+        which reads their weights (more than half of the network's) once, not once per time.
         """
         condition, embedded = self.condition(z), self.time(sinusoid(times))
         bias = self.modulation.bias + self.one
@@ -80,8 +81,8 @@ class ResidualNet(nn.Module):
         for part in embedded.split(max(1, at_once)):
             active = F.silu(part[:, None] + condition)
             if at_once > 1:
-                for each in F.linear(active, self.modulation.weight, bias).unbind():
-                    yield partial(self._run, modulations=each.split(self.parts, dim=-1))
+                for modulations in F.linear(active, self.modulation.weight, bias).unbind():
+                    yield partial(self._run, modulations=modulations.split(self.parts, dim=-1))
             else:
                 yield partial(self._run, modulations=self._one_by_one(active[0]))
 
@@ -93,10 +94,10 @@ class ResidualNet(nn.Module):
             yield F.linear(active, weight, bias)
 
     def _run(self, x: Tensor, modulations: Iterable[Tensor]) -> Tensor:
-        x, each = self.input(x), iter(modulations)
+        x, following = self.input(x), iter(modulations)
         for block in self.blocks:
-            x = block(x, next(each))
-        shift, scale = next(each).chunk(2, dim=-1)
+            x = block(x, next(following))
+        shift, scale = next(following).chunk(2, dim=-1)
         return self.output(torch.addcmul(shift, self.final_norm(x), scale))
 
 
