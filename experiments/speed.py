@@ -23,7 +23,7 @@ from tokenbridge.store.runs import Measured, read_metrics, write_metrics
 PRESET, PLAN = "imagenet256-L", "speed"
 OURS = "autoregressive 1024×4"
 GRAPH_MS, COMPILED_TIMES = 3, 3
-"""what is aimed at on a GPU: ms a token at batch 1 in a CUDA graph; whole images compiled in bfloat16 against eager"""
+"""aims on a GPU: ms per token at batch 1 in a CUDA graph; whole images compiled in bfloat16 against eager"""
 
 Metrics = dict[str, dict[str, float]]
 
@@ -43,9 +43,15 @@ def preset_cells() -> dict[str, Cell]:
 def run(
     store: Store, runtime: Runtime, wanted: Mapping[str, Cell], quick: bool = False, again: bool = False
 ) -> Metrics:
-    """Metrics of each row: as stored where this machine measured them with this effort, else measured now."""
-    from tokenbridge import speed  # torch
+    """Metrics of each row, as stored where this machine measured them with this effort, else measured now.
+
+    Args:
+        wanted: cells by the label of their row.
+        quick: measure once, one token at a time.
+        again: measure anew in any case.
+    """
     from tokenbridge.devices import pick_device
+    from tokenbridge.speed import measurement as speed  # torch
 
     device = pick_device(runtime)
     effort = speed.QUICK if quick else speed.usual(device)
@@ -59,11 +65,11 @@ def run(
         record(store, list(wanted.values()), EXPERIMENT)
         with writable(store.root), ExitStack() as stack:
             out = {label: stack.enter_context(_anew(store, stage)) for label, stage in stages.items()}
-            found = speed.measure(configs, device, effort)
+            metrics = speed.measure(configs, device, effort)
             for label, folder in out.items():
                 if folder is not None:  # None: another process has just written it
-                    write_metrics(folder, found[label], protocols[label])
-    return found
+                    write_metrics(folder, metrics[label], protocols[label])
+    return metrics
 
 
 def _anew(store: Store, stage: Stage) -> AbstractContextManager[Path | None]:
@@ -76,11 +82,11 @@ def _stored(store: Store, stage: Stage) -> Measured | None:
     return read_metrics(store.folder(stage.id)) if store.finished(stage.id) else None
 
 
-def table_lines(found: Metrics) -> list[str]:
-    """Milliseconds a row, with half the interquartile range."""
-    names = list(dict.fromkeys(name for metrics in found.values() for name in metrics if not name.endswith("_spread")))
+def table_lines(rows: Metrics) -> list[str]:
+    """The table as text: milliseconds per row, with half the interquartile range."""
+    names = list(dict.fromkeys(name for metrics in rows.values() for name in metrics if not name.endswith("_spread")))
     lines = [f"{'':<24}" + "".join(f"{name:>24}" for name in names)]
-    for label, metrics in found.items():
+    for label, metrics in rows.items():
         lines.append(f"{label:<24}" + "".join(f"{_value(metrics, name):>24}" for name in names))
     return lines
 
@@ -92,15 +98,15 @@ def _value(metrics: Mapping[str, float], name: str) -> str:
     return f"{metrics[name]:.2f}{spread}"
 
 
-def claims(found: Metrics) -> list[str]:
-    """One line a claim, with its target; of what was not measured, why not."""
-    ours = found.get(OURS, {})
+def claims(rows: Metrics) -> list[str]:
+    """One line per claim, with its target; where it was not measured, with the reason."""
+    ours = rows.get(OURS, {})
     lines = []
     for positions, target in ((1, 2.5), (64, 6.5)):
         name = f"{OURS}, {positions} at once: cache against recomputing"
         lines.append(_ratio(name, ours, f"token_ms_{positions}", ours, f"recomputing_ms_{positions}", target))
     for label, target in (("diffusion 1024×3", 2), ("diffusion 1280×8", 6)):
-        rival, name = found.get(label, {}), f"{OURS} against {label}, 100 steps"
+        rival, name = rows.get(label, {}), f"{OURS} against {label}, 100 steps"
         # released samplers compute a network's modulations in each step; ours computes those of all in one product
         for way, metric in (("released", "stepwise_ms_1"), ("our", "token_ms_1")):
             lines.append(_ratio(f"{name}, {way} sampler", ours, "token_ms_1", rival, metric, target))
@@ -108,7 +114,7 @@ def claims(found: Metrics) -> list[str]:
 
 
 def _ratio(name: str, ours: Mapping[str, float], mine: str, rival: Mapping[str, float], its: str, target: float) -> str:
-    from tokenbridge.speed import Comparison
+    from tokenbridge.speed.comparisons import Comparison
 
     if mine not in ours or its not in rival:
         return f"{name}: not measured (target {target:g}); --quick leaves it out"

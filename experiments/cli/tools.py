@@ -52,7 +52,7 @@ def speed(
     """Table 5 and the claims about speed, as ratios inside one run; at most three minutes on an idle core."""
     from experiments import speed as module
     from experiments.tracking import sync as tracking
-    from tokenbridge.speed import bucketized_encoding
+    from tokenbridge.speed.comparisons import bucketized_encoding
 
     store = Store(runs)
     runtime = build(Runtime, {"device": device, "threads": threads})

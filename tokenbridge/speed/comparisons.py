@@ -1,4 +1,4 @@
-"""Claims on speed that no table holds: two ways to the same result, in turn."""
+"""Comparisons of speed that no table holds: two ways to the same result, in turn."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokenbridge.config import Head, Quantizer, Sample
-from tokenbridge.model.heads.autoregressive import AutoregressiveHead
+from tokenbridge.config import Quantizer
 from tokenbridge.rng import generator
-from tokenbridge.speed.heads import open_gates
 from tokenbridge.speed.timing import take_turns
 from tokenbridge.tokenizers.scalar import ScalarQuantizer, fit
 
@@ -21,7 +19,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Seconds a round of a way and of its opponent, medians, and how many times as fast is aimed at."""
+    """Median seconds per round of a way and of its opponent, and how many times as fast is aimed at."""
 
     name: str
     ours: float
@@ -48,26 +46,6 @@ def compare(
     assert torch.equal(turns.results["ours"], turns.results["opponent"]), f"{name}: the two ways differ"
     mine, theirs = (statistics.median(turns.seconds[way]) for way in ("ours", "opponent"))
     return Comparison(name, mine, theirs, target)
-
-
-def cached_head(
-    positions: int = 64, width: int = 512, depth: int = 4, channels: int = 16, levels: int = 64, target: float = 6
-) -> Comparison:
-    """The autoregressive head sampling with its cache against recomputing the prefix of every channel."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = Head(width=width, depth=depth, heads=8)
-        head = AutoregressiveHead(config, 1024, (levels,) * channels, tuple(range(channels))).eval()
-        open_gates(head)
-    own, how = generator("speed"), Sample()
-    z, noise = torch.randn(positions, 1024, generator=own), torch.rand(positions, channels, generator=own)
-    with torch.inference_mode():
-        return compare(
-            f"head {width}×{depth}, {channels} channels, {positions} positions: cache against recomputing",
-            lambda: head.sample(z, noise, how),
-            lambda: head.tokens(head.draw_recomputing(z, noise, how)),
-            target,
-        )
 
 
 def bucketized_encoding(values: int = 10_000_000, levels: int = 64, rounds: int = 3) -> Comparison:

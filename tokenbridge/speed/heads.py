@@ -1,6 +1,6 @@
-"""What one image token costs: heads with random weights draw in turn, and their slower ways with them.
+"""Time to draw one image token: heads with random weights draw in turn, and their slower ways with them.
 
-N positions drawn together, C channel, D width of the feature.
+N positions drawn together, T steps, C channel, D width of the feature.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenbridge.config import RunConfig, Sample
+from tokenbridge.config import RunConfig, Sample, UserError
 from tokenbridge.model.heads import Head, build_head
 from tokenbridge.model.heads.autoregressive import AutoregressiveHead
 from tokenbridge.model.heads.residual import ResidualNet
 from tokenbridge.rng import generator, seed_of
-from tokenbridge.speed.captured import capture, least_ms
 from tokenbridge.speed.timing import Effort, reading_rate, summary, take_turns
 
 Draw = Callable[[Tensor, Tensor], Tensor]
+"""from features (N, D) and noise to tokens (N, C)"""
+WARM_UP = 3
+"""runs before a capture, in which libraries choose their kernels and allocate"""
 
 
 def random_head(config: RunConfig, device: torch.device) -> Head:
@@ -66,10 +68,10 @@ def step_by_step(head: Head, config: RunConfig) -> Head:
 
 
 def draws_of(head: Head, config: RunConfig) -> dict[str, Draw]:
-    """Ways to draw tokens (N, C) from features (N, D) and noise, by name: `token`, and slower ones where there are.
+    """Ways to draw tokens, by name: `token`, and where there are, slower ones that give the same tokens.
 
-    recomputing: without a cache of keys and values; stepwise: with modulations computed in each step. Both are what the
-    released samplers do, and give the same tokens.
+    recomputing is without a cache of keys and values, stepwise with modulations computed in each step: as the released
+    samplers do.
     """
     how = config.sample
     ways: dict[str, Draw] = {"token": partial(_sample, head, how)}
@@ -89,12 +91,82 @@ def _sample(head: Head, how: Sample, z: Tensor, noise: Tensor) -> Tensor:
     return head.sample(z, noise, how)
 
 
+class StaticDraw:
+    """The autoregressive head's whole loop over steps, with inputs and outputs at one place in memory, as graphs need.
+
+    Call it with features (N, D), guided already where they are, and uniforms (N, T); returns tokens (N, C).
+    """
+
+    def __init__(self, head: AutoregressiveHead, how: Sample, positions: int):
+        self.head, self.how = head, how
+        width = head.condition.in_features
+        self.z = head.position.new_zeros(positions, width)
+        self.noise = torch.zeros(positions, *head.noise_shape(how), device=self.z.device)
+        self.tokens = torch.zeros(positions, len(head.order), dtype=torch.int64, device=self.z.device)
+        self.again: Callable[[], object] = self.run
+
+    @torch.no_grad()
+    def run(self) -> None:
+        """Draw tokens from z and noise. The cache of keys and values lives in the graph's own memory."""
+        self.tokens.copy_(self.head.sample(self.z, self.noise, self.how))
+
+    def __call__(self, z: Tensor, noise: Tensor) -> Tensor:
+        self.z.copy_(z)
+        self.noise.copy_(noise)
+        self.again()
+        return self.tokens.clone()
+
+
+def capture(head: AutoregressiveHead, how: Sample, positions: int = 1) -> StaticDraw:
+    """Capture head.sample for so many positions in a CUDA graph, of which one launch draws the tokens.
+
+    Unguided, or guided on features before. Weights changed in place afterwards are read by the graph; a head that is
+    moved has to be captured again. It has not been measured on a GPU yet.
+
+    Raises:
+        UserError: on a device without CUDA.
+    """
+    device = head.position.device
+    if device.type != "cuda":
+        raise UserError(f"device={device} has no graphs to capture; it must be a CUDA device: use --device cuda")
+    static = StaticDraw(head, how, positions)
+    side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP):
+            static.run()
+    torch.cuda.current_stream(device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        static.run()
+    static.again = graph.replay
+    return static
+
+
+def weights_read(head: AutoregressiveHead) -> int:
+    """Bytes of weights that drawing one token reads, which only smaller weights can lower at batch 1.
+
+    Blocks once a step, modulations once (those of all steps are one product), the output layer of each step once.
+    """
+    once = [head.condition, head.final_modulation, *(block.modulation for block in head.layers)]
+    weights = sum(p.numel() for layer in once for p in layer.parameters())
+    blocks = sum(p.numel() for p in head.blocks.parameters())
+    modulations = sum(p.numel() for block in head.layers for p in block.modulation.parameters())
+    weights += head.steps * (blocks - modulations) + head.out_weight.numel() + head.out_bias.numel()
+    return weights * head.position.element_size()
+
+
+def least_ms(head: AutoregressiveHead, bytes_per_second: float) -> float:
+    """Milliseconds per token at batch 1 that this memory bandwidth allows, where weights fit in no cache."""
+    return 1000 * weights_read(head) / bytes_per_second
+
+
 def inputs(head: Head, config: RunConfig, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Features (N, D) and the noise that the head's draw reads."""
-    own = generator("speed", positions)
-    z = torch.randn(positions, config.backbone.width, generator=own)
+    """Features (N, D) and the noise (N, *noise_shape) that the head's draw reads."""
+    g = generator("speed", positions)
+    z = torch.randn(positions, config.backbone.width, generator=g)
     draw = {"uniform": torch.rand, "normal": torch.randn}[head.noise]
-    noise = draw((positions, *head.noise_shape(config.sample)), generator=own)
+    noise = draw((positions, *head.noise_shape(config.sample)), generator=g)
     return z.to(device), noise.to(device)
 
 
@@ -102,15 +174,16 @@ def inputs(head: Head, config: RunConfig, positions: int, device: torch.device) 
 def measure_tokens(
     configs: Mapping[str, RunConfig], device: torch.device, effort: Effort
 ) -> dict[str, dict[str, float]]:
-    """Milliseconds to draw the channels of N tokens together, N in effort.batches, for each config; all take turns.
+    """Milliseconds to draw the channels of N tokens together, for each config; all take turns.
 
-    token_ms_N, unguided, with the config's sample settings; where N is in effort.slower also <way>_ms_N of the
-    slower ways of draws_of. On a GPU, for an autoregressive head, graph_ms_1 (captured) and least_ms_1 (by memory
-    bandwidth).
+    Returns:
+        Label -> token_ms_N for N in effort.batches, unguided, with the config's sample settings; <way>_ms_N of the
+        slower ways for N in effort.slower. On a GPU, for an autoregressive head, graph_ms_1 (captured) and least_ms_1
+        (by memory bandwidth).
     """
     heads = {label: random_head(config, device) for label, config in configs.items()}
     draws = {label: draws_of(heads[label], config) for label, config in configs.items()}
-    found: dict[str, dict[str, float]] = {label: {} for label in configs}
+    metrics: dict[str, dict[str, float]] = {label: {} for label in configs}
     for positions in sorted({*effort.batches, *effort.slower}):
         ways: dict[tuple[str, str], Callable[[], Any]] = {}
         for label, config in configs.items():
@@ -121,11 +194,11 @@ def measure_tokens(
             if device.type == "cuda" and positions == 1:
                 ways |= _captured(label, heads[label], config, z, noise)
         for (label, name), seconds in take_turns(ways, effort.rounds, device).seconds.items():
-            found[label] |= summary(name, seconds)
+            metrics[label] |= summary(name, seconds)
     for label, head in heads.items():
         if device.type == "cuda" and isinstance(head, AutoregressiveHead):
-            found[label]["least_ms_1"] = least_ms(head, reading_rate(device))
-    return found
+            metrics[label]["least_ms_1"] = least_ms(head, reading_rate(device))
+    return metrics
 
 
 def _captured(

@@ -1,4 +1,4 @@
-"""What a whole model costs: sampling of images and steps of training, with random weights and random latents.
+"""Time of a whole model: sampling of images and steps of training, with random weights and random latents.
 
 B image, L position, E latent channel.
 """
@@ -23,11 +23,14 @@ from tokenbridge.speed.timing import summary, take_turns
 from tokenbridge.tokenizers.scalar import Tokenizer, fit
 from tokenbridge.tokenizers.trained import CODEBOOK, finish
 
-IMAGES = 8  # sampled at once
-MOST_TRAINED = 64  # images of a training step; of a larger global batch, one process has a part
+IMAGES = 8
+"""images sampled at once"""
+MOST_TRAINED = 64
+"""images of a training step; of a larger global batch, one process has a part"""
 MOST_ON_CPU = 20_000_000
 """weights of the backbone's blocks up to which a CPU is asked: beyond, an image takes minutes"""
 CALIBRATION = 20_000
+"""random latent vectors that a tokenizer is fitted to"""
 
 
 def reason_to_leave_out(config: RunConfig, device: torch.device) -> str:
@@ -40,23 +43,24 @@ def reason_to_leave_out(config: RunConfig, device: torch.device) -> str:
 
 
 def measure_model(config: RunConfig, device: torch.device, rounds: int) -> dict[str, float]:
-    """One config: image_ms, train_images_per_second; on a GPU also image_compiled_ms and peak_memory_mb.
+    """Measure one config.
 
-    image_ms: milliseconds an image of a whole sampling run of IMAGES together, with the config's sample settings;
-    without the autoencoder, which all share. A training step is that of tokenbridge.stages.train: forward, backward,
-    clip, AdamW, moving average. peak_memory_mb: largest memory that the training step held, MiB.
+    Returns:
+        image_ms: milliseconds per image of a whole sampling run of IMAGES together, with the config's sample settings,
+        without the autoencoder, which all share. train_images_per_second: of Trainer.update. On a GPU also
+        image_compiled_ms, and peak_memory_mb: largest memory that the training step held, MiB.
     """
     return _sampling(config, device, rounds) | _training(config, device, rounds)
 
 
 def _sampling(config: RunConfig, device: torch.device, rounds: int) -> dict[str, float]:
     model = random_model(config, device)
-    found = summary("image_ms", _seconds(sampling(model, config, device), rounds, device), IMAGES)
+    metrics = summary("image_ms", _seconds(sampling(model, config, device), rounds, device), IMAGES)
     if device.type == "cuda":
         compile_blocks(model.backbone)
         compiled = sampling(model, config, device, torch.bfloat16)
-        found |= summary("image_compiled_ms", _seconds(compiled, rounds, device), IMAGES)
-    return found
+        metrics |= summary("image_compiled_ms", _seconds(compiled, rounds, device), IMAGES)
+    return metrics
 
 
 def _training(config: RunConfig, device: torch.device, rounds: int) -> dict[str, float]:
@@ -66,10 +70,10 @@ def _training(config: RunConfig, device: torch.device, rounds: int) -> dict[str,
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     seconds = summary("ms", _seconds(trainer.update, rounds, device))["ms"] / 1000
-    found = {"train_images_per_second": len(trainer.draws.batch(0).labels) / seconds}
+    metrics = {"train_images_per_second": len(trainer.draws.batch(0).labels) / seconds}
     if device.type == "cuda":
-        found["peak_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
-    return found
+        metrics["peak_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return metrics
 
 
 def _seconds(way: Callable[[], Any], rounds: int, device: torch.device) -> list[float]:
@@ -99,8 +103,8 @@ def random_tokenizer(config: RunConfig) -> Tokenizer:
 def sampling(
     model: Generator, config: RunConfig, device: torch.device, low: torch.dtype | None = None
 ) -> Callable[[], Tensor]:
-    """A whole sampling run: () -> tokens (IMAGES, L, C). low: the precision of matrix products, None for float32."""
-    order, noise = (each.to(device) for each in model.draws(config.sample, range(IMAGES)))
+    """A whole sampling run, () -> tokens (IMAGES, L, C); low: precision of matrix products, None for float32."""
+    order, noise = (x.to(device) for x in model.draws(config.sample, range(IMAGES)))
     labels = (torch.arange(IMAGES) % config.data.classes).to(device)
 
     def run() -> Tensor:
@@ -111,7 +115,7 @@ def sampling(
 
 
 def compile_blocks(backbone: Backbone) -> None:
-    """Compile each transformer block in place: they share one code, and few sequence lengths are compiled for."""
+    """Compile each transformer block in place: blocks share one code, compiled for few sequence lengths."""
     for block in (*backbone.encoder, *backbone.decoder):
         block.compile(dynamic=True)
 
@@ -122,14 +126,14 @@ class RepeatedBatch(Draws):
     def __init__(self, config: RunConfig, model: Generator):
         self.train, self.steps, self.epoch_steps = config.train, 1_000_000, 1000
         images, positions = min(config.train.batch, MOST_TRAINED), config.positions
-        own = generator("speed", "batch")
-        latents = torch.randn(images, positions, config.autoencoder.channels, generator=own)
+        g = generator("speed", "batch")
+        latents = torch.randn(images, positions, config.autoencoder.channels, generator=g)
         labels = torch.arange(images) % config.data.classes
-        order = torch.stack([torch.randperm(positions, generator=own) for _ in range(images)])
+        order = torch.stack([torch.randperm(positions, generator=g) for _ in range(images)])
         masked = masked_count(0.5, positions, config.train.mask_ratio_min, config.train.mask_ratio_deviation)
         shape = model.head.loss_noise_shape or (0,)
-        noise = torch.randn(images, positions, *shape, generator=own)
-        self.own = Batch(latents, labels, mask_from_order(order, masked), noise)
+        noise = torch.randn(images, positions, *shape, generator=g)
+        self.repeated = Batch(latents, labels, mask_from_order(order, masked), noise)
 
     def batch(self, step: int, images: range | None = None) -> Batch:
-        return self.own
+        return self.repeated

@@ -1,4 +1,4 @@
-"""Time compared inside one run: ways to do something take turns, so that what disturbs the machine disturbs all."""
+"""Timing inside one run: ways to do something take turns, so that what disturbs the machine disturbs all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Effort(NamedTuple):
-    """How much is measured: rounds; tokens drawn at once; those at which slower ways to draw are measured as well."""
+    """Rounds, numbers of tokens drawn at once (batches), and numbers at which slower ways are measured too."""
 
     rounds: int
     batches: tuple[int, ...]
@@ -22,14 +22,14 @@ class Effort(NamedTuple):
 
 
 class Turns(NamedTuple, Generic[Key]):
-    """seconds: of each way in each round; results: what each returned in its first turn."""
+    """The seconds of each way in each round, and the result of its first turn."""
 
     seconds: dict[Key, list[float]]
     results: dict[Key, Any]
 
 
 def take_turns(ways: Mapping[Key, Callable[[], Any]], rounds: int, device: torch.device) -> Turns[Key]:
-    """Time each way once a round.
+    """Time each way once per round.
 
     A first turn warms up and does not count; but a way that takes SLOW_SECONDS in it is timed there and not again.
     """
@@ -64,12 +64,12 @@ def summary(name: str, seconds: list[float], per: float = 1.0) -> dict[str, floa
     One measurement has no spread.
     """
     low, middle, high = 1000 / per * np.quantile(seconds, (0.25, 0.5, 0.75))
-    found = {name: float(middle)}
-    return found | {f"{name}_spread": float(high - low) / 2} if len(seconds) > 1 else found
+    metrics = {name: float(middle)}
+    return metrics | {f"{name}_spread": float(high - low) / 2} if len(seconds) > 1 else metrics
 
 
 def reading_rate(device: torch.device, megabytes: int = 256) -> float:
-    """Bytes a second at which a product with one vector reads a matrix that fits in no cache; the best of five."""
+    """Bytes per second at which a product with one vector reads a matrix that fits in no cache; the best of five."""
     matrix = torch.ones(megabytes, 2**18, device=device)  # 1 MB a row
     vector = torch.ones(2**18, device=device)
     seconds = take_turns({"read": lambda: matrix @ vector}, 5, device).seconds["read"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.devices import pick_device
-from tokenbridge.speed import measure, one_thread, protocol, usual
+from tokenbridge.speed.measurement import measure, one_thread, protocol, usual
 from tokenbridge.store.runs import write_metrics
 
 

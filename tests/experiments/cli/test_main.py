@@ -8,7 +8,6 @@ from PIL import Image
 
 from tests.helpers.report_source import edit_frame, write_source
 from tests.helpers.runs import with_database
-from tokenbridge.speed import bucketized_encoding, cached_head
 
 
 def folder_of_images(path, classes, per_class=3, size=16):
@@ -151,9 +150,3 @@ def test_run_sync_report_and_resume(call, tmp_path, with_latents, template):
     assert damaged.returncode == 2
     assert "quantizer.safetensors" in damaged.stderr
     assert not reconstruct.exists()
-
-
-def test_both_ways_of_the_speed_benchmark_agree():
-    """compare() asserts equal results before it times; small sizes, no time limit."""
-    assert cached_head(positions=3, width=16, depth=1, channels=5, levels=7).ours > 0
-    assert bucketized_encoding(values=20_011).ratio > 0

@@ -12,11 +12,12 @@ from experiments.presets import DIGITS, PRESETS
 from experiments.runner import run_cells
 from experiments.tracking.records import find_records
 from tests.helpers import generators as small
-from tokenbridge import speed
 from tokenbridge.config import CATEGORICAL, HEAD_KINDS, Runtime, Sample, UserError
 from tokenbridge.overrides import override
 from tokenbridge.speed import heads, models, timing
-from tokenbridge.speed.captured import StaticDraw, capture, least_ms, weights_read
+from tokenbridge.speed import measurement as speed
+from tokenbridge.speed.comparisons import bucketized_encoding
+from tokenbridge.speed.heads import StaticDraw, capture, least_ms, weights_read
 from tokenbridge.store.artifacts import Store
 
 CPU = torch.device("cpu")
@@ -62,6 +63,11 @@ def test_ways_take_turns_and_the_first_turn_does_not_count():
     assert calls == list("abababab")
     assert [len(seconds) for seconds in turns.seconds.values()] == [3, 3]
     assert turns.results == {"a": "A", "b": "B"}
+
+
+def test_both_ways_of_a_comparison_agree():
+    """compare() asserts equal results before it times; small sizes, no time limit."""
+    assert bucketized_encoding(values=20_011).ratio > 0
 
 
 def test_what_takes_seconds_is_timed_once(monkeypatch):
