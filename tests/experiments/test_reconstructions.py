@@ -13,7 +13,7 @@ from experiments.pipeline import Cell
 from experiments.presets import DIGITS
 from experiments.reconstructions import cells
 from tokenbridge.config import UserError
-from tokenbridge.metrics.lpips import Lpips
+from tokenbridge.metrics.images import Lpips
 from tokenbridge.overrides import override
 
 GRID = {"levels": [4, 8], "range": [3.0, 5.0]}

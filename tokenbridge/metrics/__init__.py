@@ -1,1 +1,7 @@
-"""Measures of images: in-domain features, Fréchet distance and friends, image metrics, intervals."""
+"""Metrics: numbers of images, in-domain and published.
+
+frechet computes the Fréchet distance (FID) with its error, sets the other measures of a set of images against a
+reference, images those of an image and its original; measures lists what the score stage measures. scorers declares the
+networks and where their weights are, networks runs them, extraction keeps what they give. reference and reference_files
+read what images are measured against. scorers and reference_files import no torch: planning asks them.
+"""

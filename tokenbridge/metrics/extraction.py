@@ -32,8 +32,8 @@ FOLDER = "features"
 
 
 @dataclass(frozen=True)
-class Found:
-    """What an extractor says of images; None where it gives no such thing."""
+class Extracted:
+    """The arrays that an extractor gives for N images; None for those that it does not give."""
 
     features: Array
     """float32 (N, F)"""
@@ -48,21 +48,20 @@ class Found:
 
 @dataclass(frozen=True)
 class Real:
-    """Real images: what an extractor says of them, their classes (N,) where they are known, the hash of their pixels.
+    """The features of real images."""
 
-    The hash is pixel_hash's, or another that tells files apart.
-    """
-
-    found: Found
+    extracted: Extracted
     labels: Labels | None
+    """int64 (N), where they are known"""
     pixel_hash: str
+    """as pixel_hash gives it, or another hash that tells files apart"""
 
     def __len__(self) -> int:
-        return len(self.found.features)
+        return len(self.extracted.features)
 
 
 def misfit(extractor: nn.Module, config: Data) -> str | None:
-    """Why an extractor's features do not measure such images, or None where they do."""
+    """The reason why an extractor's features do not measure such images, None where they do."""
     if not getattr(extractor, "in_domain", False):
         return None
     device = next(extractor.parameters()).device
@@ -77,27 +76,24 @@ def misfit(extractor: nn.Module, config: Data) -> str | None:
     return None
 
 
-def extract(extractor: nn.Module, images: Images, batch: int) -> Found:
-    """What it says of images, `batch` of them at once, where the extractor is.
-
-    Extractors: uint8 (B, ch, H, W) -> the float32 arrays that their attribute `gives` names.
-    """
+def extract(extractor: nn.Module, images: Images, batch: int) -> Extracted:
+    """The extractor's arrays of images, on its device, `batch` images at once."""
     return _extract(extractor, (images[start : start + batch] for start in range(0, len(images), batch)))
 
 
 @torch.inference_mode()
-def _extract(extractor: nn.Module, batches: Iterable[Images]) -> Found:
+def _extract(extractor: nn.Module, batches: Iterable[Images]) -> Extracted:
     device = next(extractor.parameters()).device
     columns: dict[str, list[Array]] = {}
     for part in batches:
         given = extractor(torch.from_numpy(np.array(part)).to(device))
         for name, values in zip(extractor.gives, given, strict=True):  # pyright: ignore[reportArgumentType]
             columns.setdefault(name, []).append(values.cpu().numpy())
-    return Found(**{name: np.concatenate(values) for name, values in columns.items()})
+    return Extracted(**{name: np.concatenate(values) for name, values in columns.items()})
 
 
 def extract_set(extractor: nn.Module, images: data.Images, batch: int) -> Real:
-    """The same of a set that need not fit in memory, with its labels and pixel_hash."""
+    """The extractor's arrays of a set that need not fit in memory, with its labels and pixel_hash."""
     seen = _PixelHash(len(images))
 
     def batches() -> Iterator[Images]:
@@ -116,7 +112,7 @@ def pixel_hash(images: Images) -> str:
 
 
 class _PixelHash:
-    """The same of N images that come in parts."""
+    """The pixel_hash of N images that come in parts."""
 
     def __init__(self, images: int):
         self.images, self.hasher = images, None
@@ -131,17 +127,20 @@ class _PixelHash:
 
 
 def real(store: Store, config: Data, split: data.Split, extractor: nn.Module, weights: str, batch: int) -> Real:
-    """A split's images. weights: hash of the extractor's.
+    """The features of a split, kept in the store.
 
-    Their features are kept by what changes them, down to the last bit: the images, the weights, the device, the threads
-    and how many images it sees at once. So no number depends on whether they were there.
+    They are kept by what changes them, down to the last bit: the images, the weights, the device, the threads and how
+    many images the extractor sees at once. So no number depends on whether they were there.
+
+    Args:
+        weights: SHA-256 of the extractor's.
     """
     images = {"data": config.model_dump(exclude={"path", "held_out_path"}), "images": data.fingerprint(config)}
     return kept(store, [images, split], extractor, weights, batch, lambda: data.load(config, split))
 
 
 def kept(store: Store, what: Any, extractor: nn.Module, weights: str, batch: int, load: Any) -> Real:
-    """What extract_set says of load(), images that `what` tells from all others; extracted at the first call."""
+    """The features of load(), images that `what` tells from all others; they are extracted at the first call."""
     device = next(extractor.parameters()).device.type
     id = digest([what, weights, batch, device, torch.get_num_threads()])
     path = store.root / FOLDER / f"{id}.safetensors"
@@ -155,16 +154,16 @@ def kept(store: Store, what: Any, extractor: nn.Module, weights: str, batch: int
 def write(path: Path, images: Real, about: dict[str, str]) -> None:
     """A file of features: its arrays as float32, and what it is about as text."""
     labels = {} if images.labels is None else {"labels": images.labels}
-    write_atomic(path, save(images.found.arrays() | labels, about | {"pixel_hash": images.pixel_hash}))
+    write_atomic(path, save(images.extracted.arrays() | labels, about | {"pixel_hash": images.pixel_hash}))
 
 
 def read(path: Path) -> tuple[Real, dict[str, str]]:
-    """What write wrote. UserError where it is none or cut."""
+    """The images of a file that `write` wrote, and what they are about. Raises UserError for another or cut file."""
     try:
         with safe_open(path, framework="numpy") as file:
             about = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
         labels, pixels = arrays.pop("labels", None), about.pop("pixel_hash")
-        return Real(Found(**arrays), labels, pixels), about
+        return Real(Extracted(**arrays), labels, pixels), about
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise UserError(f"{path} must be a whole file of features ({error}); delete it and run again") from error

@@ -29,6 +29,8 @@ CHUNK = 10_000
 """images at once"""
 REGULAR = 1e-9
 """smallest of Cholesky's pivots over the largest, of a covariance that is well conditioned"""
+GROUPS = 20
+"""of images, each left out in turn by the jackknife"""
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,13 @@ def from_moments(mu: ArrayLike, sigma: ArrayLike, name: str = "statistics") -> S
     # a file may be float32: its rounding breaks symmetry and puts eigenvalues of 0 slightly below 0
     scale = max(float(np.abs(covariance).max()), np.finfo(np.float64).tiny)
     symmetric = np.abs(covariance - covariance.T).max() <= 1e-4 * scale
-    found = _statistics(mean, (covariance + covariance.T) / 2)
-    least = 0.0 if found.regular else np.linalg.eigvalsh(covariance)[0]
+    statistics = _statistics(mean, (covariance + covariance.T) / 2)
+    least = 0.0 if statistics.regular else np.linalg.eigvalsh(covariance)[0]
     if not symmetric or least < -1e-4 * scale:
         raise UserError(
             f"sigma of {name} must be symmetric with eigenvalues >= 0 (least {least:.3g}); correct the file"
         )
-    return found
+    return statistics
 
 
 def frechet_distance(first: ArrayLike | Statistics, second: ArrayLike | Statistics) -> float:
@@ -111,24 +113,16 @@ def frechet_distance(first: ArrayLike | Statistics, second: ArrayLike | Statisti
     return max(distance, 0.0)  # what is below 0 is rounding
 
 
-def jackknife_groups(labels: ArrayLike, groups: int = 20) -> Groups:
-    """Group of each image (N,): sizes differ by 1 at most, and so do each class's shares of the groups.
+def jackknife_groups(labels: ArrayLike, count: int = GROUPS) -> Groups:
+    """Groups (N) of images with labels (N): sizes differ by 1 at most, and so do each class's shares of the groups.
 
     Stratified because a conditional sample has fixed class counts: groups of few classes would count the spread
     between classes as an error of sampling.
     """
     labels = np.asarray(labels)
     group = np.empty(len(labels), np.int64)
-    group[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % groups
+    group[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % count
     return group
-
-
-def frechet_standard_error(features: ArrayLike, reference: ArrayLike | Statistics, group: Groups) -> float:
-    """Standard error of frechet_distance(features, reference) over draws of `features`, the reference held fixed.
-
-    features (N, F), group (N,).
-    """
-    return jackknife_error(frechet_left_out(features, reference, group))
 
 
 def jackknife_error(left: ArrayLike) -> float:
@@ -138,7 +132,7 @@ def jackknife_error(left: ArrayLike) -> float:
 
 
 def frechet_left_out(features: ArrayLike, reference: ArrayLike | Statistics, group: Groups) -> Array:
-    """frechet_distance(features, reference) without each group in turn, (G,). features (N, F), group (N,).
+    """The distance of features (N, F) from the reference without each group in turn, (G), for group (N).
 
     Two sets with the same groups and the noise of the same images: the jackknife of the differences of these is that
     of the difference of the two distances, paired over images.
@@ -151,6 +145,21 @@ def frechet_left_out(features: ArrayLike, reference: ArrayLike | Statistics, gro
     if x.shape[1] >= LARGE and len(x) - np.bincount(group).max() > x.shape[1]:
         return np.array([frechet_distance(rest, fixed) for rest in _without_each(x, group)])
     return np.array([frechet_distance(x[group != name], fixed) for name in names])
+
+
+def groups(images: int) -> int:
+    """The number of groups of a jackknife of so many images."""
+    return min(GROUPS, images // 2)
+
+
+def left_out(features: ArrayLike, labels: ArrayLike, reference: Statistics) -> list[float]:
+    """frechet_left_out of a jackknife stratified by label; features (N, F), labels (N)."""
+    return frechet_left_out(features, reference, jackknife_groups(labels, groups(np.size(labels)))).tolist()
+
+
+def frechet_metrics(fd: str, features: ArrayLike, reference: Statistics, left: list[float]) -> dict[str, float]:
+    """The distance under its name fd, and under fd_se its standard error over draws of the images, from left_out."""
+    return {fd: frechet_distance(features, reference), f"{fd}_se": jackknife_error(left)}
 
 
 def extrapolated(features: ArrayLike, reference: ArrayLike | Statistics, points: int = 15) -> float:
@@ -186,7 +195,7 @@ def _without_each(x: Array, group: Groups) -> Iterator[Statistics]:
 
 
 def _statistics(mean: Array, covariance: Array) -> Statistics:
-    """By Cholesky's root where the covariance is large and regular, else by its eigenvectors."""
+    """Statistics by Cholesky's root where the covariance is large and regular, else by its eigenvectors."""
     if len(mean) >= LARGE:
         try:
             root: Array = np.linalg.cholesky(covariance).T  # pyright: ignore[reportAssignmentType] (stubs lose float64)
@@ -199,7 +208,7 @@ def _statistics(mean: Array, covariance: Array) -> Statistics:
 
 
 def _root(covariance: Array) -> Array:
-    """(R, F) with rootᵀ·root = covariance (F, F)."""
+    """A root (R, F), rootᵀ·root = covariance (F, F)."""
     values, vectors = np.linalg.eigh(covariance)
     # below this, eigenvalues are rounding of 0, and their roots (1e-8 of the largest) would not be small
     kept = values > len(values) * np.finfo(np.float64).eps * values[-1]

@@ -1,21 +1,32 @@
-"""How near images are to their originals, pixel by pixel: PSNR and SSIM by torchmetrics.
+"""Distances of images from their originals: PSNR, SSIM and LPIPS by torchmetrics.
+
+LPIPS (arXiv 1801.03924, version 0.1) takes its linear layers from torchmetrics and its network from a file.
 
 Letters: B images, ch channels, H height, W width; images are uint8 (B, ch, H, W).
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image.lpips import _LPIPS
 
 from tokenbridge.config import UserError
+from tokenbridge.weights import fill, read_checkpoint
 
 PEAK = 255.0
+LPIPS_FILES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
+LPIPS_SOURCE = "https://download.pytorch.org/models/"
+LPIPS_REMEDY = f"name torchvision's {LPIPS_FILES['vgg']} or {LPIPS_FILES['alex']} ({LPIPS_SOURCE}) in score.lpips"
+_FIRST = {(64, 3, 3, 3): "vgg", (64, 3, 11, 11): "alex"}
+"""shape of the first convolution: what tells the networks apart"""
 
 
 def psnr(images: Tensor, originals: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each image, 10·log₁₀(255² / mean squared error), dB, float64 (B,).
+    """Peak signal-to-noise ratio of each image, 10·log₁₀(255² / mean squared error), dB, float64 (B).
 
     Infinite for an image that equals its original. Raises UserError for shapes or dtypes that do not match.
     """
@@ -24,13 +35,13 @@ def psnr(images: Tensor, originals: Tensor) -> Tensor:
 
 
 def ssim(images: Tensor, originals: Tensor) -> Tensor:
-    """Structural similarity of each image (Wang et al. 2004), in [-1, 1], float64 (B,).
+    """Structural similarity of each image (Wang et al. 2004), in [-1, 1], float64 (B).
 
-    A uniform window of ssim_window(H, W) pixels a side slides over the image, reflected at its border. The common
+    A uniform window with sides of ssim_window(H, W) pixels slides over the image, reflected at its border. The common
     Gaussian window of 11 is not used: it would cover most of a 16×16 image. Raises what psnr raises.
     """
     first, second = _pair(images, originals)
-    found = structural_similarity_index_measure(
+    similarity = structural_similarity_index_measure(
         first,
         second,
         gaussian_kernel=False,
@@ -38,13 +49,52 @@ def ssim(images: Tensor, originals: Tensor) -> Tensor:
         data_range=PEAK,
         reduction="none",
     )
-    assert isinstance(found, Tensor)
-    return found.reshape(len(first))
+    assert isinstance(similarity, Tensor)
+    return similarity.reshape(len(first))
 
 
 def ssim_window(height: int, width: int) -> int:
-    """Pixels a side of the window: 7, or the largest odd number that fits a smaller image."""
+    """Side of the window in pixels: 7, or the largest odd number that fits a smaller image."""
     return min(7, (min(height, width) - 1) // 2 * 2 + 1)
+
+
+class Lpips:
+    """LPIPS of pairs of images; its name says by which network: lpips_vgg, lpips_alex.
+
+    Raises UserError for a file that is not there or is of another network, and for images too small for its pooling.
+
+    Args:
+        path: torchvision's weights of the network.
+        size: side of the images, pixels.
+    """
+
+    def __init__(self, path: Path, size: int, device: torch.device | str = "cpu"):
+        if not path.is_file():
+            raise UserError(f"score.lpips={path} must be a file; {LPIPS_REMEDY}")
+        state = read_checkpoint(path, LPIPS_REMEDY)
+        first = state.get("features.0.weight") if isinstance(state, dict) else None
+        if first is None or tuple(first.shape) not in _FIRST:
+            raise UserError(f"score.lpips={path} must hold a network's state; {LPIPS_REMEDY}")
+        kind = _FIRST[tuple(first.shape)]
+        self.name = f"lpips_{kind}"
+        self.device = torch.device(device)
+        model = _LPIPS(net=kind, pnet_rand=True)  # pyright: ignore[reportArgumentType]
+        # its slices number the layers as torchvision's `features` do
+        layers = {key: key.partition(".")[2] for key in model.net.state_dict()}
+        taken = {key: state[f"features.{layer}"] for key, layer in layers.items() if f"features.{layer}" in state}
+        fill(model.net, taken, path, LPIPS_REMEDY)
+        self.model = model.to(self.device)
+        try:
+            blank = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+            self(blank, blank)
+        except RuntimeError:
+            raise UserError(f"data.image_size={size} is too small for {self.name}; leave score.lpips out") from None
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor, originals: Tensor) -> Tensor:
+        """Distances (B) float32 >= 0 of uint8 (B, 1 or 3, H, W); grey images get three equal channels."""
+        pair = (x.to(self.device).float().div(127.5).sub(1).expand(-1, 3, -1, -1) for x in (images, originals))
+        return self.model(*pair).reshape(-1).cpu()
 
 
 def _pair(images: Tensor, originals: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What the score stage measures of generated images: one function a measure.
+"""The measures of the score stage: one function each, and the scores of each class.
 
 N generated images, M reference images, R other real images, F features, K classes, S spatial features.
 """
@@ -8,98 +8,106 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from tokenbridge.metrics import frechet
-from tokenbridge.metrics import sets as fidelity
-from tokenbridge.metrics.extraction import Array, Found, Images, Labels
+import numpy as np
+
+from tokenbridge.metrics import frechet, sets
+from tokenbridge.metrics.extraction import Array, Extracted, Images, Labels, Real
 from tokenbridge.metrics.frechet import Statistics
 from tokenbridge.metrics.reference import Reference
 from tokenbridge.metrics.scorers import Scorer
 
+FEWEST = 10
+"""images of a class in each set, below which it has no scores"""
+
 
 @dataclass(frozen=True)
 class Scored:
-    """Generated images, what the extractor says of them, and the real ones they are measured against."""
+    """Generated images, what the extractor gives for them, and the real ones they are measured against."""
 
     scorer: Scorer
     images: Images
     """uint8 (N, ch, H, W)"""
     labels: Labels
     """int64 (N,), the classes asked for"""
-    found: Found
+    extracted: Extracted
     reference: Reference
-    floor: Found | None
+    floor: Extracted | None
     """of R real images that the reference does not hold"""
 
     @property
     def name(self) -> str:
-        """Of the extractor, part of the name of each metric that depends on it."""
+        """The scorer's suffix, which ends the name of each metric that depends on it."""
         return self.scorer.suffix
 
     @property
     def fd(self) -> str:
-        """Name of the Fréchet distance."""
+        """The name of the Fréchet distance."""
         return f"{self.scorer.distance}_{self.scorer.suffix}"
 
     @property
     def features(self) -> Array:
         """float32 (N, F)"""
-        return self.found.features
+        return self.extracted.features
 
     @property
     def logits(self) -> Array | None:
         """float32 (N, K), of extractors that classify"""
-        return self.found.logits
+        return self.extracted.logits
 
     @property
     def statistics(self) -> Statistics:
-        """Of the reference."""
+        """The statistics of the reference."""
         return self.reference.statistics
 
     @cached_property
     def left_out(self) -> list[float]:
-        """Fréchet distances without each group of images of the jackknife."""
-        return fidelity.left_out(self.features, self.labels, self.statistics)
+        """The Fréchet distances without each group of images of the jackknife."""
+        return frechet.left_out(self.features, self.labels, self.statistics)
 
 
 def distance(s: Scored) -> dict[str, float]:
-    """fd with its error; the same of real images (floor), and of as few generated ones as there are of these."""
-    found = fidelity.frechet_metrics(s.fd, s.features, s.statistics, s.left_out)
+    """The distance with its error; that of real images (floor), and that of as many generated ones as these."""
+    distances = frechet.frechet_metrics(s.fd, s.features, s.statistics, s.left_out)
     if s.floor is None:
-        return found
+        return distances
     real = s.floor.features
-    found |= {f"{s.fd}_floor": frechet.frechet_distance(real, s.statistics), f"{s.fd}_floor_images": float(len(real))}
+    distances |= {
+        f"{s.fd}_floor": frechet.frechet_distance(real, s.statistics),
+        f"{s.fd}_floor_images": float(len(real)),
+    }
     if len(s.images) >= len(real):
         # few images read high: this one compares with the floor
         few = s.features[: len(real)]
-        found[f"{s.fd}_at_floor_images"] = frechet.frechet_distance(few, s.statistics)
-    return found
+        distances[f"{s.fd}_at_floor_images"] = frechet.frechet_distance(few, s.statistics)
+    return distances
 
 
 def spatial(s: Scored) -> dict[str, float]:
-    """sfid (arXiv 2103.03841), where extractor and reference have spatial features."""
-    if s.found.spatial is None or s.reference.spatial is None:
+    """sFID (arXiv 2103.03841), the distance of spatial features, where extractor and reference have them."""
+    if s.extracted.spatial is None or s.reference.spatial is None:
         return {}
-    return {f"s{s.fd}": frechet.frechet_distance(s.found.spatial, s.reference.spatial)}
+    return {f"s{s.fd}": frechet.frechet_distance(s.extracted.spatial, s.reference.spatial)}
 
 
-def sets(s: Scored) -> dict[str, float]:
-    """Inception-style score of extractors that classify; KID, precision and recall against images."""
-    found = {} if s.logits is None else fidelity.inception_style_score(s.name, s.logits)
+def set_scores(s: Scored) -> dict[str, float]:
+    """The Inception-style score of extractors that classify; KID, precision and recall against images."""
+    scores = {} if s.logits is None else sets.inception_style_score(s.name, s.logits)
     if s.reference.real is None:
-        return found
-    return found | fidelity.set_metrics(s.scorer, s.features, s.reference.real.found.features)
+        return scores
+    return scores | sets.set_metrics(s.scorer, s.features, s.reference.real.extracted.features)
 
 
 def agreement(s: Scored) -> dict[str, float]:
-    """Of an extractor that knows the data's classes."""
+    """The agreement with the labels, of an extractor that knows the data's classes."""
     if s.logits is None or not s.scorer.own:
         return {}
-    return {"agreement": fidelity.agreement(s.logits, s.labels)}
+    return {"agreement": sets.agreement(s.logits, s.labels)}
 
 
 def infinity(s: Scored) -> dict[str, float]:
-    """fd_infinity, of published scorers with images enough."""
+    """FD∞ (arXiv 1911.07023), of published scorers with images enough."""
     if s.scorer.own or len(s.images) < 4 * s.scorer.width:
         return {}
     return {f"{s.fd}_infinity": frechet.extrapolated(s.features, s.statistics)}
@@ -108,8 +116,33 @@ def infinity(s: Scored) -> dict[str, float]:
 MEASURES: tuple[Callable[[Scored], dict[str, float]], ...] = (
     distance,
     spatial,
-    sets,
+    set_scores,
     agreement,
     infinity,
 )
 """all that metrics.json of a score holds; analysis/README.md shows how to add one"""
+
+
+def by_class(scorer: Scorer, extracted: Extracted, labels: Labels, real: Real) -> list[dict[str, Any]]:
+    """Scores of each class with images enough in both sets, from features that are there; none for unknown classes.
+
+    The numbers of images, KID, and the agreement of a scorer that knows classes. The Fréchet distance is given where
+    both numbers exceed F: of fewer images it says how many there are. KID has no such bias.
+    """
+    if real.labels is None:
+        return []
+    rows = []
+    for label in np.unique(labels):
+        mine, theirs = labels == label, real.labels == label
+        fewest = min(mine.sum(), theirs.sum())
+        if fewest < FEWEST:
+            continue
+        pair = extracted.features[mine], real.extracted.features[theirs]
+        row: dict[str, Any] = {"class": int(label), "images": int(mine.sum()), "reference_images": int(theirs.sum())}
+        row[f"kid_{scorer.suffix}_x1e3"] = 1000 * sets.kernel_distance(*pair)
+        if fewest > scorer.width:
+            row[f"{scorer.distance}_{scorer.suffix}"] = frechet.frechet_distance(*pair)
+        if scorer.own and extracted.logits is not None:
+            row["agreement"] = sets.agreement(extracted.logits[mine], labels[mine])
+        rows.append(row)
+    return rows

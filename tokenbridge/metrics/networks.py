@@ -1,7 +1,7 @@
-"""The networks of published scores, as the libraries run them, with weights from files.
+"""The networks of the scorers: the shipped classifier of digits, and those of published scores as libraries run them.
 
-Each takes uint8 (B, 1 or 3, H, W), grey as red, green and blue alike, and gives float32 arrays, which `gives` names:
-features (B, F), logits (B, K), spatial features (B, S).
+Each takes uint8 images (B, 1 or 3, H, W), grey as red, green and blue alike, and gives float32 arrays, which its
+attribute `gives` names: features (B, F), logits (B, K), spatial features (B, S).
 """
 
 from __future__ import annotations
@@ -21,12 +21,54 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA, FeatureExtractorDinoV2
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from tokenbridge.config import UserError
-from tokenbridge.metrics.scorers import DINOV2_CODE
-from tokenbridge.weights import read_checkpoint
+from tokenbridge.config import Score, UserError
+from tokenbridge.metrics.scorers import DINOV2_CODE, weights_of
+from tokenbridge.weights import fill, read_checkpoint, read_half
 
+FEATURES = 64
+"""width of the digits' features"""
 SPATIAL_CHANNELS = 7
 DINOV2 = "dinov2-vit-l-14"
+
+
+class DigitsClassifier(nn.Module):
+    """A small CNN for 16×16 grey images.
+
+    Features (B, 64) are the normalised activations in front of the last non-linearity, of about unit deviation on the
+    training split: nearer to a normal than rectified ones, which is what a Fréchet distance assumes. Logits are
+    (B, 10). Channels are averaged, for torch-fidelity reads a grey PNG as RGB.
+    """
+
+    size = 16
+    gives = ("features", "logits")
+    in_domain = True
+
+    def __init__(self, width: int = 32, classes: int = 10):
+        super().__init__()
+        self.body = nn.Sequential(
+            *_convolution(1, width),
+            *_convolution(width, width),
+            nn.MaxPool2d(2),
+            *_convolution(width, 2 * width),
+            *_convolution(2 * width, 2 * width),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(2 * width * (self.size // 4) ** 2, FEATURES, bias=False),
+            nn.BatchNorm1d(FEATURES, affine=False),
+        )
+        self.dropout = nn.Dropout(0.3)
+        self.logits = nn.Linear(FEATURES, classes)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(f"images={images.dtype} {tuple(images.shape)} must be uint8 (B, 1 or 3, H, W)")
+        if images.shape[-2:] != (self.size, self.size):
+            raise UserError(
+                f"images of {images.shape[-2]}×{images.shape[-1]} pixels must have {self.size}×{self.size} for the"
+                " features of the digits; these features are no measure of other data"
+            )
+        features = self.body(images.float().mean(1, keepdim=True) / 127.5 - 1)
+        return features, self.logits(self.dropout(nn.functional.silu(features)))
 
 
 class Inception(nn.Module):
@@ -66,7 +108,7 @@ class Inception(nn.Module):
 
 
 class Clean(nn.Module):
-    """clean-fid's way: its resize on the processor, and the TorchScript Inception that it wraps."""
+    """clean-fid's resize on the processor, and the TorchScript Inception that it wraps (arXiv 2104.11222)."""
 
     gives = ("features",)
 
@@ -121,4 +163,21 @@ def _coloured(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
+def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.SiLU()
+
+
 NETWORKS: dict[str, Callable[[Path], nn.Module]] = {"inception": Inception, "clean": Clean, "dinov2": DinoV2}
+
+
+def load_extractor(name: str, device: torch.device | str = "cpu", score: Score | None = None) -> nn.Module:
+    """The frozen network of a scorer.
+
+    Args:
+        name: of SCORERS.
+        score: says where weights are that do not ship; by default in torch.hub's folder.
+    """
+    path = weights_of(score or Score(), name)
+    if name == "digits":
+        return fill(DigitsClassifier(), read_half(path), path).to(device)
+    return NETWORKS[name](path).eval().requires_grad_(False).to(device)

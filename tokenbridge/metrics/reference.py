@@ -1,4 +1,4 @@
-"""What images are measured against: a split of the data, a folder, or a file of statistics, images or features.
+"""References that images are measured against: a split of the data, a folder, a file of statistics, images or features.
 
 M real images, F features.
 """
@@ -19,8 +19,8 @@ from tokenbridge.data import images as data
 from tokenbridge.devices import pick_device
 from tokenbridge.metrics import extraction, frechet, reference_files
 from tokenbridge.metrics.extraction import Real
-from tokenbridge.metrics.features import load_extractor
 from tokenbridge.metrics.frechet import Statistics
+from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference_files import StatisticsFile
 from tokenbridge.metrics.scorers import SCORERS, weights_hash
 from tokenbridge.store.artifacts import Store
@@ -38,30 +38,30 @@ class Reference:
 
     @cached_property
     def statistics(self) -> Statistics:
-        """Of the file, where there is one: published numbers were measured against it."""
+        """Those of the file, where there is one: published numbers were measured against it."""
         if self.file is not None:
             return frechet.from_moments(*self.file.pool, self.name)
         assert self.real is not None
-        return frechet.from_features(self.real.found.features)
+        return frechet.from_features(self.real.extracted.features)
 
     @cached_property
     def spatial(self) -> Statistics | None:
         if self.file is not None and self.file.spatial is not None:
             return frechet.from_moments(*self.file.spatial, self.name)
-        if self.real is None or self.real.found.spatial is None or self.file is not None:
+        if self.real is None or self.real.extracted.spatial is None or self.file is not None:
             return None
-        return frechet.from_features(self.real.found.spatial)
+        return frechet.from_features(self.real.extracted.spatial)
 
     @property
     def images(self) -> int | None:
-        """How many, as far as is known."""
+        """The number of images, as far as is known."""
         if self.file is not None:
             return self.file.about.get("images")
         return None if self.real is None else len(self.real)
 
 
 class References:
-    """Finds and reads them for one extractor, whose features of images are kept in the store."""
+    """References for one extractor, whose features of images are kept in the store."""
 
     def __init__(self, store: Store, config: Data, extractor: nn.Module, score: Score, name: str, batch: int):
         self.store, self.config, self.extractor = store, config, extractor
@@ -69,11 +69,11 @@ class References:
         self.weights = weights_hash(score, name)
 
     def split(self, split: data.Split) -> Reference:
-        found = extraction.real(self.store, self.config, split, self.extractor, self.weights, self.batch)
-        return Reference(split, found, hash=found.pixel_hash)
+        real = extraction.real(self.store, self.config, split, self.extractor, self.weights, self.batch)
+        return Reference(split, real, hash=real.pixel_hash)
 
     def configured(self) -> Reference:
-        """That of score.reference."""
+        """The reference that score.reference names."""
         if self.score.split:
             return self.split(self.score.split)
         path = Path(self.score.reference)
@@ -89,17 +89,17 @@ class References:
 
     def _kept(self, hash: str, load: Any) -> Real:
         what = [hash, self.config.image_size]
-        found = extraction.kept(self.store, what, self.extractor, self.weights, self.batch, load)
-        return replace(found, labels=None)  # nobody has said them
+        real = extraction.kept(self.store, what, self.extractor, self.weights, self.batch, load)
+        return replace(real, labels=None)  # nobody has said them
 
     def _features(self, path: Path) -> Real:
-        found, about = extraction.read(path)
-        if about.get("weights") != self.weights or found.found.features.shape[1] != self.scorer.width:
+        real, about = extraction.read(path)
+        if about.get("weights") != self.weights or real.extracted.features.shape[1] != self.scorer.width:
             raise UserError(
                 f"{path} holds features of other weights than score.features={self.scorer.name} has here; extract them"
                 " again, or give score.weights as they were"
             )
-        return found
+        return real
 
 
 def folder(path: Path, size: int | None) -> data.Images:
@@ -112,29 +112,31 @@ def folder(path: Path, size: int | None) -> data.Images:
 
 
 def write_statistics(path: Path, images: Path, score: Score, size: int | None, runtime: Runtime) -> dict[str, Any]:
-    """Statistics of the images in a folder or .npz file by the one scorer of `score`; returns what they are about.
+    """Write statistics of the images in a folder or .npz file, by the one scorer of `score`; returns their settings.
 
-    size: side that the images of a folder are cropped to, by default the shorter one of the first.
+    Args:
+        path: the .npz file to write.
+        size: side that the images of a folder are cropped to, by default the shorter one of the first.
     """
     (name,) = score.scorers
     if path.suffix != ".npz":
         raise UserError(f"--out={path} must end in .npz; correct it")
     extractor = load_extractor(name, pick_device(runtime), score)
     shown = _array(images) if images.is_file() else folder(images, size)
-    found = extraction.extract_set(extractor, shown, runtime.batch)
-    if len(found) < 2:
-        raise UserError(f"{images} holds {len(found)} image and must hold 2 at least, or there is no covariance")
+    real = extraction.extract_set(extractor, shown, runtime.batch)
+    if len(real) < 2:
+        raise UserError(f"{images} holds {len(real)} image and must hold 2 at least, or there is no covariance")
     about = {
         "features": name,
         "weights": weights_hash(score, name),
         "resize": SCORERS[name].resize,
-        "images": len(found),
+        "images": len(real),
         "image_size": shown[0][0].shape[-1],
-        "pixel_hash": found.pixel_hash,
+        "pixel_hash": real.pixel_hash,
     }
-    spatial = found.found.spatial
+    spatial = real.extracted.spatial
     moments = None if spatial is None else _moments(spatial)
-    reference_files.write_statistics(path, _moments(found.found.features), moments, about)
+    reference_files.write_statistics(path, _moments(real.extracted.features), moments, about)
     return about
 
 

@@ -34,7 +34,7 @@ SYMMETRIC = 1e-4
 
 @dataclass(frozen=True)
 class StatisticsFile:
-    """Moments of features and, for some, of spatial features; about: features, weights, images of those who know."""
+    """Moments of features and, in some files, of spatial features; about: their features, weights, number of images."""
 
     pool: Moments
     spatial: Moments | None
@@ -42,7 +42,7 @@ class StatisticsFile:
 
 
 def fingerprint(score: Score) -> str:
-    """Hash of the reference, which must fit the scorers. Raises UserError before anything runs where it does not."""
+    """The hash of the reference. Raises UserError, before anything runs, where it does not fit the scorers."""
     path = Path(score.reference)
     if path.is_dir():
         return f"folder:{_folder_hash(path)}"
@@ -58,15 +58,15 @@ def fingerprint(score: Score) -> str:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """All images in a folder and below, sorted. UserError where there is none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
-    if not found:
+    """All images in a folder and below, sorted. Raises UserError where there is none."""
+    images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    if not images:
         raise UserError(f"{folder} holds no image; it needs files ending in {' '.join(EXTENSIONS)}")
-    return found
+    return images
 
 
 def holds(path: Path) -> set[str]:
-    """Names of the arrays of an .npz file."""
+    """The names of the arrays in an .npz file."""
     with _opened(path) as file:
         return set(file.files)
 
@@ -84,7 +84,7 @@ def images_of(path: Path) -> NDArray[np.uint8]:
 
 
 def read_statistics(path: Path, scorer: Scorer) -> StatisticsFile:
-    """Statistics for a scorer's features. UserError: other features, keys that lack, another width, no covariance."""
+    """Statistics for a scorer's features. Raises UserError for other features, widths or keys, or no covariance."""
     try:
         with _opened(path) as file:
             arrays = {key: file[key] for key in file.files if key in ("mu", "sigma", "mu_s", "sigma_s", ABOUT)}
@@ -102,7 +102,7 @@ def read_statistics(path: Path, scorer: Scorer) -> StatisticsFile:
 
 
 def write_statistics(path: Path, pool: Moments, spatial: Moments | None, about: Mapping[str, Any]) -> None:
-    """A file that read_statistics reads, and others that look for mu and sigma."""
+    """Write a file for read_statistics, and for others that look for mu and sigma."""
     arrays = {"mu": pool[0], "sigma": pool[1], ABOUT: np.array(json.dumps(about))}
     if spatial is not None:
         arrays |= {"mu_s": spatial[0], "sigma_s": spatial[1]}
@@ -149,6 +149,6 @@ def _opened(path: Path) -> Any:
 
 
 def _folder_hash(folder: Path) -> str:
-    """Of relative paths and sizes: no image is read."""
+    """A hash of relative paths and sizes: no image is read."""
     lines = [f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\n" for path in files_in(folder)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]

@@ -1,10 +1,9 @@
-"""Measures of a set of images against a reference set, by their features.
+"""Measures of a set of images against a reference set, by their features; the Fréchet distance is in frechet.py.
 
-Inception-style score, KID, precision and recall are torch-fidelity's, on features that are at hand; the Fréchet
-distance is frechet.py. Each name carries the scorer (fd_digits, fid_tf): by the digits' classifier, none of them is a
-FID or an Inception score.
+Inception-style score, KID, precision and recall are torch-fidelity's. Each name carries the scorer (kid_tf_x1e3): by
+the digits' classifier, none of them is an Inception score.
 
-Letters: N images, M reference images, F features, K classes.
+Letters: N images, M reference images, B of them at once, F features, K classes.
 """
 
 from __future__ import annotations
@@ -13,27 +12,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from tokenbridge.config import UserError
+from tokenbridge.metrics import frechet
 from tokenbridge.metrics.extraction import Array, Labels
-from tokenbridge.metrics.frechet import (
-    Statistics,
-    frechet_distance,
-    frechet_left_out,
-    jackknife_error,
-    jackknife_groups,
-)
-from tokenbridge.metrics.neighbours import density_coverage
 from tokenbridge.metrics.scorers import Scorer
 
 SEED = 0
 KID_SUBSETS = 20
 KID_SUBSET_SIZE = 1000
 NEIGHBORHOOD = 3
-JACKKNIFE_GROUPS = 20
+BATCH = 10_000
+"""reference images at once for density and coverage"""
 
 
 def agreement(logits: Array, labels: Labels) -> float:
@@ -41,31 +35,26 @@ def agreement(logits: Array, labels: Labels) -> float:
     return float(np.mean(logits.argmax(1) == labels))
 
 
-def left_out(features: Array, labels: Labels, reference: Statistics) -> list[float]:
-    """Fréchet distances without each group of a jackknife stratified by label."""
-    groups = min(JACKKNIFE_GROUPS, len(features) // 2)
-    return frechet_left_out(features, reference, jackknife_groups(labels, groups)).tolist()
-
-
-def frechet_metrics(fd: str, features: Array, reference: Statistics, left: list[float]) -> dict[str, float]:
-    """The distance by its name fd, and its standard error over draws of the images, by the distances of left_out."""
-    return {fd: frechet_distance(features, reference), f"{fd}_se": jackknife_error(left)}
-
-
 def inception_style_score(name: str, logits: Array) -> dict[str, float]:
     """is_<name>, between 1 and K: exp of the mean divergence of class probabilities from their mean (arXiv 1606.03498).
 
     Logits (N, K) are shuffled and cut into is_splits(N) parts; the mean over parts.
     """
-    found = isc_features_to_metric(torch.from_numpy(logits), is_splits(len(logits)), shuffle=True, rng_seed=SEED)
-    return {f"is_{name}": found["inception_score_mean"]}
+    score = isc_features_to_metric(torch.from_numpy(logits), is_splits(len(logits)), shuffle=True, rng_seed=SEED)
+    return {f"is_{name}": score["inception_score_mean"]}
 
 
 def set_metrics(scorer: Scorer, features: Array, reference: Array) -> dict[str, float]:
-    """kid_x1e3 (arXiv 1801.01401, mean of subsets), precision, recall (1904.06991), with the scorer's name.
+    """KID × 10³ (arXiv 1801.01401), precision and recall (1904.06991); names carry the scorer's suffix.
 
-    Published scorers also give density and coverage (2002.09797). features (N, F), reference (M, F). Raises UserError
-    where a set has too few images for the nearest neighbours.
+    Published scorers also give density and coverage.
+
+    Args:
+        features: (N, F) of generated images.
+        reference: (M, F) of real ones.
+
+    Raises:
+        UserError: a set has too few images for the nearest neighbours.
     """
     fewest, name = min(len(features), len(reference)), scorer.suffix
     if fewest <= NEIGHBORHOOD:
@@ -77,34 +66,78 @@ def set_metrics(scorer: Scorer, features: Array, reference: Array) -> dict[str, 
     # torch-fidelity ignores unknown names; save_cpu_ram: distances in pieces
     kid = kid_features_to_metric(*pair, kid_subsets=subsets, kid_subset_size=size, rng_seed=SEED, verbose=False)
     near = prc_features_to_metric(*pair, prc_neighborhood=NEIGHBORHOOD, save_cpu_ram=True, verbose=False)
-    found = {
+    metrics = {
         f"kid_{name}_x1e3": 1000 * kid["kernel_inception_distance_mean"],
         f"precision_{name}": near["precision"],
         f"recall_{name}": near["recall"],
     }
     if scorer.own:
-        return found
+        return metrics
     density, coverage = density_coverage(features, reference, NEIGHBORHOOD)
-    return found | {f"density_{name}": density, f"coverage_{name}": coverage}
+    return metrics | {f"density_{name}": density, f"coverage_{name}": coverage}
+
+
+def kernel_distance(first: Array, second: Array) -> float:
+    """KID of all images at once, without bias (arXiv 1801.01401), of features (N, F), (M, F): kernel (x·y/F + 1)³."""
+    x, y = first.astype(np.float64), second.astype(np.float64)
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    within = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (kernel(x, x), kernel(y, y))]
+    return float(sum(within) - 2 * kernel(x, y).mean())
+
+
+def density_coverage(features: Array, reference: Array, k: int) -> tuple[float, float]:
+    """Density and coverage (arXiv 2002.09797, eq. 2 and 3).
+
+    A ball is around each real image, its radius the distance to the k-th nearest other real image. Density is the mean
+    number of balls that a generated image lies in, over k; coverage the share of balls that hold a generated image.
+
+    Args:
+        features: (N, F) of generated images.
+        reference: (M, F) of real ones, M > k.
+    """
+    generated, real = torch.from_numpy(features), torch.from_numpy(reference)
+    inside, covered = 0, 0
+    for centres in real.split(BATCH):
+        # the nearest is the image itself
+        radius = _distances(centres, real).kthvalue(k + 1, dim=1).values
+        within = _distances(centres, generated) < radius[:, None]
+        inside += int(within.sum())
+        covered += int(within.any(1).sum())
+    return inside / (k * len(generated)), covered / len(real)
+
+
+def _distances(first: Tensor, second: Tensor) -> Tensor:
+    """Distances (B, N)."""
+    return torch.cat([torch.cdist(first, part) for part in second.split(BATCH)], 1)
 
 
 def is_splits(count: int) -> int:
     """Parts over which the score is averaged: the usual 10, but 1 below 1,000 images.
 
-    With 36 images a part (360 in 10) the score of real digits would read a tenth low.
+    With 36 images per part (360 in 10) the score of real digits would read a tenth low.
     """
     return 10 if count >= 1000 else 1
 
 
 def kid_subsets(scorer: Scorer) -> int:
-    """torch-fidelity's 100, and fewer for the digits."""
+    """The number of KID's subsets: torch-fidelity's 100, and fewer for the digits."""
     return KID_SUBSETS if scorer.own else 100
 
 
 def set_protocol(
     scorer: Scorer, weights: str, image_size: int, images: int, reference: int | None, hash: str
 ) -> dict[str, Any]:
-    """What the numbers above depend on beside the images. reference: number of its images, where it is known."""
+    """The settings that a scorer's numbers depend on beside the images.
+
+    Args:
+        weights: SHA-256 of the scorer's, hex.
+        images: N.
+        reference: M, where it is known.
+        hash: of the reference.
+    """
     return {
         "features": scorer.name,
         "features_weights": weights,
@@ -114,12 +147,12 @@ def set_protocol(
         "image_size": image_size,
         "resize": scorer.resize,
         "is_splits": is_splits(images),
-        "fd_se": f"jackknife over {min(JACKKNIFE_GROUPS, images // 2)} groups of images, stratified by label",
+        "fd_se": f"jackknife over {frechet.groups(images)} groups of images, stratified by label",
     }
 
 
 def kid_protocol(scorer: Scorer, images: int, reference: int) -> dict[str, Any]:
-    """The same for kid, precision and recall; reference: number of the images whose features are there."""
+    """The settings of KID, precision and recall; reference: number of the images whose features are there."""
     return {
         "kid_subsets": kid_subsets(scorer),
         "kid_subset_size": min(KID_SUBSET_SIZE, images, reference),

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from tokenbridge import rng
 from tokenbridge.config import Data
 from tokenbridge.data.images import load, stack
-from tokenbridge.metrics.features import FEATURES, DigitsClassifier
+from tokenbridge.metrics.networks import FEATURES, DigitsClassifier
 from tokenbridge.store.artifacts import file_hash, write_json
 from tokenbridge.store.provenance import environment
 from tokenbridge.weights import read_half, write_half

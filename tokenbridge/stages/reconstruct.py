@@ -19,11 +19,9 @@ from tokenbridge.autoencoders.frozen import FrozenAutoencoder, autoencoder_of, w
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.data import images as data
 from tokenbridge.devices import pick_device
-from tokenbridge.metrics import extraction, frechet
-from tokenbridge.metrics import sets as fidelity
-from tokenbridge.metrics.features import load_extractor
-from tokenbridge.metrics.images import psnr, ssim, ssim_window
-from tokenbridge.metrics.lpips import Lpips
+from tokenbridge.metrics import extraction, frechet, sets
+from tokenbridge.metrics.images import Lpips, psnr, ssim, ssim_window
+from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import Reference, References
 from tokenbridge.metrics.scorers import SCORERS, Scorer
 from tokenbridge.stages.latents import Latents, to_grid
@@ -69,10 +67,10 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         reference = known.split("train") if config.score.split else known.configured()
         originals = known.split("held-out").real
         assert originals is not None
-        metrics |= tally.feature_metrics(SCORERS[name], reference, originals.found.features)
-        own = fidelity.set_protocol(
-            SCORERS[name], known.weights, size, len(held_out), reference.images, reference.hash
-        ) | {"reference": reference.name}
+        metrics |= tally.feature_metrics(SCORERS[name], reference, originals.extracted.features)
+        own = sets.set_protocol(SCORERS[name], known.weights, size, len(held_out), reference.images, reference.hash) | {
+            "reference": reference.name
+        }
         protocol |= own if len(found) == 1 else {f"{SCORERS[name].suffix}.{key}": own[key] for key in own}
     if reasons:
         protocol |= {"features": None, "features_left_out": reasons[0]}
@@ -155,14 +153,14 @@ class _Tally:
         """
         features = np.concatenate(self.columns[f"{scorer.name} features"])
         fd = f"{'' if scorer.own else 'r'}{scorer.distance}_{scorer.suffix}"
-        left = fidelity.left_out(features, self.labels, reference.statistics)
-        found = fidelity.frechet_metrics(fd, features, reference.statistics, left)
+        left = frechet.left_out(features, self.labels, reference.statistics)
+        found = frechet.frechet_metrics(fd, features, reference.statistics, left)
         found[f"{fd}_floor"] = frechet.frechet_distance(real, reference.statistics)
         found[f"{fd}_held_out"] = frechet.frechet_distance(features, real)
         if f"{scorer.name} logits" in self.columns:
             logits = np.concatenate(self.columns[f"{scorer.name} logits"])
-            found |= fidelity.inception_style_score(scorer.suffix, logits)
-            found |= {"agreement": fidelity.agreement(logits, self.labels)} if scorer.own else {}
+            found |= sets.inception_style_score(scorer.suffix, logits)
+            found |= {"agreement": sets.agreement(logits, self.labels)} if scorer.own else {}
         return found
 
     def examples(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -16,12 +16,10 @@ import numpy as np
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.data import images as data
 from tokenbridge.devices import pick_device
-from tokenbridge.metrics import extraction
-from tokenbridge.metrics import sets as fidelity
-from tokenbridge.metrics.classes import by_class
+from tokenbridge.metrics import extraction, sets
 from tokenbridge.metrics.extraction import Images, Labels, Real
-from tokenbridge.metrics.features import load_extractor
-from tokenbridge.metrics.measures import MEASURES, Scored
+from tokenbridge.metrics.measures import MEASURES, Scored, by_class
+from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import References
 from tokenbridge.metrics.scorers import SCORERS, cautions
 from tokenbridge.store.artifacts import Store, write_json
@@ -47,7 +45,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         counts = {"samples": len(images), "reference images": scored.reference.images}
         warnings += cautions(scored.scorer, scored.fd, weights, counts)
         if scored.reference.real is not None:
-            classes[name] = by_class(scored.scorer, scored.found, labels, scored.reference.real)
+            classes[name] = by_class(scored.scorer, scored.extracted, labels, scored.reference.real)
     protocol |= {f"sample.{key}": value for key, value in settings.items()}
     for line in warnings:
         print(f"score: {line}", file=sys.stderr)
@@ -70,16 +68,18 @@ def _scored(
     found = extraction.extract(extractor, images, runtime.batch)
     about = {"features": name, "weights": known.weights}
     extraction.write(out / f"features-{name}.safetensors", Real(found, labels, extraction.pixel_hash(images)), about)
-    return Scored(SCORERS[name], images, labels, found, reference, None if real is None else real.found), known.weights
+    return Scored(
+        SCORERS[name], images, labels, found, reference, None if real is None else real.extracted
+    ), known.weights
 
 
 def _protocol(config: RunConfig, scored: Scored, weights: str) -> dict[str, Any]:
     scorer, reference, count = scored.scorer, scored.reference, len(scored.images)
-    found = fidelity.set_protocol(scorer, weights, config.data.image_size, count, reference.images, reference.hash)
+    found = sets.set_protocol(scorer, weights, config.data.image_size, count, reference.images, reference.hash)
     if reference.real is None:
         found["left_out"] = NO_IMAGES
     else:
-        found |= fidelity.kid_protocol(scorer, count, len(reference.real))
+        found |= sets.kid_protocol(scorer, count, len(reference.real))
         if reference.file is not None:
             found["prc_reference_images"] = len(reference.real)
     found["reference"] = reference.name

@@ -8,7 +8,7 @@ import torch
 from tokenbridge.autoencoders import files as weight_files
 from tokenbridge.config import Data, UserError
 from tokenbridge.data.images import load, stack
-from tokenbridge.metrics import features
+from tokenbridge.metrics import networks
 from tokenbridge.metrics.train_classifier import augment, evaluate, train_classifier
 from tokenbridge.rng import generator
 
@@ -28,7 +28,7 @@ def test_shipped_classifier_is_as_good_as_its_card_says():
 
 
 def test_features_have_their_form_and_no_dead_dimension(held_out):
-    extractor = features.load_extractor("digits")
+    extractor = networks.load_extractor("digits")
     found, logits = extractor(held_out[0])
     assert (found.shape, logits.shape) == ((359, 64), (359, 10))
     assert found.dtype == logits.dtype == torch.float32
@@ -38,13 +38,13 @@ def test_features_have_their_form_and_no_dead_dimension(held_out):
 
 
 def test_grey_images_read_as_rgb_have_the_same_features(held_out):
-    extractor = features.load_extractor("digits")
+    extractor = networks.load_extractor("digits")
     grey = held_out[0][:7]
     assert torch.allclose(extractor(grey)[0], extractor(grey.expand(-1, 3, -1, -1))[0], atol=1e-4)
 
 
 def test_wrong_input_is_refused(held_out):
-    extractor = features.load_extractor("digits")
+    extractor = networks.load_extractor("digits")
     with pytest.raises(ValueError, match="must be uint8"):
         extractor(held_out[0].float())
     with pytest.raises(UserError, match="16×16"):

@@ -12,9 +12,9 @@ from tokenbridge.metrics.frechet import (
     extrapolated,
     frechet_distance,
     frechet_left_out,
-    frechet_standard_error,
     from_features,
     from_moments,
+    jackknife_error,
     jackknife_groups,
 )
 
@@ -168,7 +168,7 @@ def test_float32_files_are_accepted():
         (lambda: from_moments(np.zeros(3), -np.eye(3)), "eigenvalues >= 0"),
         (lambda: from_moments(np.zeros(3), np.triu(np.ones((3, 3)))), "symmetric"),
         (lambda: from_moments([0.0, np.nan], np.eye(2)), "mu of statistics are not finite"),
-        (lambda: frechet_standard_error(FULL[0][:3], FULL[1], jackknife_groups([0, 1, 2], 2)), "too few"),
+        (lambda: frechet_left_out(FULL[0][:3], FULL[1], jackknife_groups([0, 1, 2], 2)), "too few"),
     ],
 )
 def test_unusable_input_is_refused(make, message):
@@ -194,5 +194,5 @@ def test_standard_error_equals_the_spread_over_repeated_draws():
     labels = np.zeros(500)
     draws = [rng.normal(size=(500, 3)) * 1.3 + 0.5 for _ in range(200)]
     spread = np.std([frechet_distance(x, reference) for x in draws], ddof=1)
-    errors = [frechet_standard_error(x, reference, jackknife_groups(labels)) for x in draws[:20]]
+    errors = [jackknife_error(frechet_left_out(x, reference, jackknife_groups(labels))) for x in draws[:20]]
     assert np.mean(errors) == pytest.approx(spread, rel=0.2)

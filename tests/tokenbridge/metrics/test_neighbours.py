@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from tokenbridge.metrics import neighbours
-from tokenbridge.metrics.classes import FEWEST, by_class, kernel_distance
-from tokenbridge.metrics.extraction import Found, Real
+from tokenbridge.metrics import sets
+from tokenbridge.metrics.extraction import Extracted, Real
 from tokenbridge.metrics.frechet import frechet_distance
-from tokenbridge.metrics.neighbours import density_coverage
+from tokenbridge.metrics.measures import FEWEST, by_class
 from tokenbridge.metrics.scorers import SCORERS, Scorer
+from tokenbridge.metrics.sets import density_coverage, kernel_distance
 
 K = 3
 SMALL = Scorer("digits", "digits", "fd", 5, "none")
@@ -27,7 +27,7 @@ def definition(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 @pytest.mark.parametrize("batch", [7, 1000])
 def test_density_and_coverage_are_their_definition(batch, monkeypatch):
-    monkeypatch.setattr(neighbours, "BATCH", batch)
+    monkeypatch.setattr(sets, "BATCH", batch)
     x, y = normal(37, 1, 0.5), normal(53, 2)
     assert density_coverage(x, y, K) == pytest.approx(definition(x, y))
     assert density_coverage(x, y, K) != density_coverage(y, x, K)
@@ -45,17 +45,17 @@ def test_scores_by_class_are_those_of_the_class_alone():
     labels, real = np.arange(60) % 3, np.repeat([0, 1, 2], [30, 41, FEWEST - 1])
     logits = np.eye(3, dtype=np.float32)[labels]
     logits[0] = [0, 1, 0]  # a mistake in class 0
-    rows = by_class(SMALL, Found(x, logits), labels, Real(Found(y), real, ""))
+    rows = by_class(SMALL, Extracted(x, logits), labels, Real(Extracted(y), real, ""))
     assert [row["class"] for row in rows] == [0, 1]  # the last has too few real images
     assert (rows[0]["images"], rows[0]["reference_images"], rows[0]["agreement"]) == (20, 30, 0.95)
     assert rows[0]["fd_digits"] == frechet_distance(x[labels == 0], y[real == 0])
     assert rows[1]["kid_digits_x1e3"] == 1000 * kernel_distance(x[labels == 1], y[real == 1])
-    assert by_class(SMALL, Found(x, logits), labels, Real(Found(y), None, "")) == []
+    assert by_class(SMALL, Extracted(x, logits), labels, Real(Extracted(y), None, "")) == []
 
 
 def test_classes_with_fewer_images_than_features_have_no_frechet_distance():
     x, labels = normal(30, 3), np.zeros(30, int)
-    (row,) = by_class(SCORERS["dinov2"], Found(x), labels, Real(Found(x), labels, ""))
+    (row,) = by_class(SCORERS["dinov2"], Extracted(x), labels, Real(Extracted(x), labels, ""))
     assert row.keys() == {"class", "images", "reference_images", "kid_dinov2_x1e3"}
 
 

@@ -95,10 +95,10 @@ def test_a_reference_that_cannot_be_stops_a_run_before_it_starts(tmp_path, monke
 
 
 def test_features_come_back_as_they_were_written(tmp_path):
-    arrays = extraction.Found(np.eye(3, 4, dtype=np.float32), None, np.ones((3, 2), np.float32))
+    arrays = extraction.Extracted(np.eye(3, 4, dtype=np.float32), None, np.ones((3, 2), np.float32))
     extraction.write(path := tmp_path / "f.safetensors", extraction.Real(arrays, np.arange(3), "p"), {"weights": "w"})
     found, about = extraction.read(path)
     assert json.dumps(about) == '{"weights": "w"}'
-    assert (found.pixel_hash, found.found.logits, len(found)) == ("p", None, 3)
-    np.testing.assert_array_equal(found.found.spatial, arrays.spatial)
+    assert (found.pixel_hash, found.extracted.logits, len(found)) == ("p", None, 3)
+    np.testing.assert_array_equal(found.extracted.spatial, arrays.spatial)
     np.testing.assert_array_equal(found.labels, np.arange(3))

@@ -15,9 +15,8 @@ from tests.helpers.scorers import pictures, write_clean, write_dinov2, write_inc
 from tests.tokenbridge.stages.test_score import write_samples
 from tokenbridge.config import Data, RunConfig, Runtime, Sample, Score, UserError
 from tokenbridge.metrics import extraction, scorers
-from tokenbridge.metrics.features import DigitsClassifier, load_extractor
 from tokenbridge.metrics.frechet import frechet_distance, from_moments
-from tokenbridge.metrics.networks import NETWORKS
+from tokenbridge.metrics.networks import NETWORKS, DigitsClassifier, load_extractor
 from tokenbridge.metrics.reference import write_statistics
 from tokenbridge.metrics.scorers import SCORERS, weights_of
 from tokenbridge.overrides import override
@@ -68,7 +67,7 @@ def scored(weights, images):
 
 
 def kept(scored, name) -> dict[str, np.ndarray]:
-    return extraction.read(scored[0] / f"features-{name}.safetensors")[0].found.arrays()
+    return extraction.read(scored[0] / f"features-{name}.safetensors")[0].extracted.arrays()
 
 
 def test_what_is_said_of_each_scorer_is_what_its_network_gives():

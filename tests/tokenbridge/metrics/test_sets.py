@@ -11,8 +11,8 @@ from tokenbridge.config import Data, UserError
 from tokenbridge.data import images as data
 from tokenbridge.metrics import extraction
 from tokenbridge.metrics import sets as fidelity
-from tokenbridge.metrics.features import load_extractor
-from tokenbridge.metrics.frechet import frechet_distance, from_features
+from tokenbridge.metrics.frechet import frechet_distance, frechet_metrics, from_features, left_out
+from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.scorers import SCORERS
 from tokenbridge.store.artifacts import Store
 
@@ -34,7 +34,7 @@ def sets() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def extracted(extractor, sets) -> list[extraction.Found]:
+def extracted(extractor, sets) -> list[extraction.Extracted]:
     return [extraction.extract(extractor, images, 19) for images in sets]
 
 
@@ -155,7 +155,7 @@ def test_features_do_not_depend_on_the_batch(extractor, sets):
 def test_frechet_metrics(features):
     x, y = features
     labels = np.arange(53) % 10
-    found = fidelity.frechet_metrics("fd_digits", x, from_features(y), fidelity.left_out(x, labels, from_features(y)))
+    found = frechet_metrics("fd_digits", x, from_features(y), left_out(x, labels, from_features(y)))
     assert found["fd_digits"] == frechet_distance(x, y)
     assert 0 < found["fd_digits_se"] < found["fd_digits"]
 
@@ -203,10 +203,10 @@ def test_features_of_real_images_are_kept_by_what_changes_them(extractor, tmp_pa
 
     first = real()
     pixels, _ = data.stack(data.load(config, "held-out"))
-    np.testing.assert_array_equal(first.found.features, extraction.extract(extractor, pixels, 97).features)
+    np.testing.assert_array_equal(first.extracted.features, extraction.extract(extractor, pixels, 97).features)
     assert first.pixel_hash == extraction.pixel_hash(pixels)
     monkeypatch.setattr(extraction, "extract_set", None)  # not asked again
-    np.testing.assert_array_equal(real().found.features, first.found.features)
+    np.testing.assert_array_equal(real().extracted.features, first.extracted.features)
     for other in ({"split": "train"}, {"weights": "v"}, {"batch": 96}):
         with pytest.raises(TypeError):
             real(**other)

@@ -14,8 +14,8 @@ from tests.helpers.scorers import write_dinov2
 from tokenbridge.config import Data, Quantizer, RunConfig, Runtime, Sample, Score
 from tokenbridge.data import images as data
 from tokenbridge.metrics import extraction
-from tokenbridge.metrics.features import load_extractor
 from tokenbridge.metrics.images import psnr
+from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import Reference
 from tokenbridge.metrics.scorers import SCORERS
 from tokenbridge.stages import latents, reconstruct
