@@ -163,26 +163,33 @@ class HeadKind(NamedTuple):
     """dotted name of its class, which is imported where a model is built: planning needs no torch"""
     predicts: Literal["levels", "values"]
     guided: tuple[str, ...]
-    """what sample.guidance_on may be; the first is its own"""
+    """values that sample.guidance_on may have; `auto` is the first"""
     density: bool
-    """whether it has an exact likelihood"""
+    """whether it gives an exact likelihood"""
     reads: tuple[str, ...]
-    """its own settings; all others enter no id, so they train nothing again"""
+    """settings of Head that it uses; the others enter no id, so changing them trains nothing again"""
 
 
 _TRANSFORMER = ("heads", "mlp_ratio", "attention_dropout", "dropout", "order", "group")
-_HEADS = "tokenbridge.model.heads"
+# fmt: off
 HEAD_KINDS: dict[str, HeadKind] = {
     "autoregressive": HeadKind(
-        f"{_HEADS}.autoregressive.AutoregressiveHead", "levels", ("features", "logits"), True, _TRANSFORMER
-    ),
-    "parallel": HeadKind(f"{_HEADS}.parallel.ParallelHead", "levels", ("features", "logits"), True, _TRANSFORMER),
+        "tokenbridge.model.heads.autoregressive.AutoregressiveHead",
+        "levels", ("features", "logits"), density=True, reads=_TRANSFORMER),
+    "parallel": HeadKind(
+        "tokenbridge.model.heads.parallel.ParallelHead",
+        "levels", ("features", "logits"), density=True, reads=_TRANSFORMER),
     "diffusion": HeadKind(
-        f"{_HEADS}.diffusion.DiffusionHead", "values", ("estimate", "features"), False, ("multiplier",)
-    ),
-    "flow": HeadKind(f"{_HEADS}.flow.FlowHead", "values", ("estimate", "features"), False, ("multiplier",)),
-    "mixture": HeadKind(f"{_HEADS}.mixture.MixtureHead", "values", ("features",), True, ("components", "covariance")),
+        "tokenbridge.model.heads.diffusion.DiffusionHead",
+        "values", ("estimate", "features"), density=False, reads=("multiplier",)),
+    "flow": HeadKind(
+        "tokenbridge.model.heads.flow.FlowHead",
+        "values", ("estimate", "features"), density=False, reads=("multiplier",)),
+    "mixture": HeadKind(
+        "tokenbridge.model.heads.mixture.MixtureHead",
+        "values", ("features",), density=True, reads=("components", "covariance")),
 }
+# fmt: on
 """the one list of heads"""
 CATEGORICAL = tuple(name for name, kind in HEAD_KINDS.items() if kind.predicts == "levels")
 CONTINUOUS = tuple(name for name, kind in HEAD_KINDS.items() if kind.predicts == "values")

@@ -12,7 +12,6 @@ from tokenbridge.config import HEAD_KINDS, HeadKind, Runtime, UserError
 from tokenbridge.model.heads import build_head
 from tokenbridge.model.heads.contract import Head
 from tokenbridge.overrides import override
-from tokenbridge.sections import HeadKind
 from tokenbridge.store.artifacts import read_json
 
 TOY = HeadKind(f"{__name__}.ToyHead", "values", ("features",), density=True, reads=("components",))
