@@ -31,6 +31,7 @@ ALLOWED = {
         "experiments.axes",
         "experiments.paper",
         "tokenbridge.config",
+        "tokenbridge.metrics.catalogue",
         "tokenbridge.overrides",
         "tokenbridge.store.runs",
     },
@@ -122,6 +123,7 @@ def test_core_layers(name, path):
             "import experiments.runner, experiments.axes, experiments.paper, experiments.presets, experiments.tracking",
             ["torch", "mlflow", "pandas", "scipy", "sklearn", "PIL"],
         ),
+        ("import tokenbridge.metrics.catalogue", ["torch", "mlflow", "pandas"]),
         (
             "from experiments.grid.request import Request; Request(name='x', tables=('ablation', '2a')).grid()",
             ["torch", "sklearn", "mlflow", "pandas"],

@@ -14,7 +14,8 @@ from analysis.figures.form import Drawing, charts, csv_of, face, grey, legend
 from analysis.frame.source import Source
 from analysis.tables.effects import PREFIX, Effect, effects_on, metrics, over
 from experiments.axes import Axis
-from experiments.paper import AGREEMENT, BITS, FD, Column
+from experiments.paper import Column
+from tokenbridge.metrics.catalogue import AGREEMENT, BITS, FD
 from tokenbridge.overrides import plain
 
 HEADER = (

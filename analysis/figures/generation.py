@@ -12,7 +12,8 @@ from analysis.figures.form import Drawing, csv_of, stages
 from analysis.figures.mosaic import LINE, MARGIN, Pixels, by_class, name_classes, name_rows, steps
 from analysis.frame.source import Source
 from analysis.stats import number
-from experiments.paper import AGREEMENT, BITS, FD, TABLE_1A, TABLE_2A, Column
+from experiments.paper import TABLE_1A, TABLE_2A, Column
+from tokenbridge.metrics.catalogue import AGREEMENT, BITS, FD
 from tokenbridge.overrides import plain
 
 SETTINGS = (

@@ -20,9 +20,9 @@ from analysis import stats
 from analysis.figures.form import Drawing, charts, csv_of, face, grey, legend, spread
 from analysis.frame.source import Source
 from analysis.stats import Estimate, number
-from experiments.paper import FD, IMAGE_TIME, TABLE_HEADS
-from experiments.paper.columns import PARAMETERS, TRAINING_FLOPS
+from experiments.paper import TABLE_HEADS
 from tokenbridge.config import TRAINED_TOKENS
+from tokenbridge.metrics.catalogue import FD, IMAGE_TIME, PARAMETERS, TRAINING_FLOPS
 
 GROUP_LOOKS: dict[str, tuple[str, str, bool]] = {
     "post-training quantized": ("C0", "o", False),

@@ -17,8 +17,9 @@ from analysis.figures.form import MARKERS, Drawing, Z, charts, csv_of, grey, leg
 from analysis.frame.source import Source
 from analysis.frame.trials import AXES
 from analysis.stats import PANTER_DITE
-from experiments.paper import PSNR, RECONSTRUCTION_FD, TABLE_1A, TABLE_HEADS
+from experiments.paper import TABLE_1A, TABLE_HEADS
 from tokenbridge.config import TRAINED_TOKENS
+from tokenbridge.metrics.catalogue import PSNR, RECONSTRUCTION_FD
 
 ENTROPY_CODED = math.pi * math.e / 6
 KINDS = {"gaussian": "Gaussian (paper)", "uniform": "uniform", "quantile": "quantile", "lloyd-max": "Lloyd–Max"}

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import pandas as pd
 
-from experiments.paper import TABLES, Column
-from experiments.paper.scored import every
+from tokenbridge.metrics.catalogue import metric
 
 FIELDS = ("title", "unit", "scale", "better", "meaning", "stage", "protocol")
-OURS = "_digits"
-"""ending of metrics whose features the shipped digit classifier sees; other networks' metrics end otherwise"""
-DERIVED = {
-    "_se": "standard error of {}",
-    "_spread": "spread of {} over the repetitions",
-    "_floor": "{} of as many real images, which no generator can beat",
-    "_floor_images": "images behind the floor of {}",
-}
 
 
 def describe(frame: pd.DataFrame) -> pd.DataFrame:
@@ -35,30 +24,9 @@ def describe(frame: pd.DataFrame) -> pd.DataFrame:
     keys = [str(key) for key in frame.columns if "/" in str(key)]
     rows = []
     for key in keys:
-        stage, column = key.partition("/")[0], _column(key)
+        stage, of = key.partition("/")[0], metric(key)
         protocol = f"protocol.{stage}" if f"protocol.{stage}" in frame else ""
-        rows.append((column.title, column.unit, column.scale, column.better, column.meaning, stage, protocol))
+        rows.append((of.title, of.unit, of.scale, of.better, of.meaning, stage, protocol))
     return pd.DataFrame(rows, index=pd.Index(keys, name="metric", dtype="str"), columns=pd.Index(FIELDS)).astype(
         {"scale": "float64"} | {field: "str" for field in FIELDS if field != "scale"}
     )
-
-
-def _column(key: str) -> Column:
-    known, name = _known(), key.partition("/")[2]
-    if key in known:
-        return known[key]
-    for ending, meaning in sorted(DERIVED.items(), key=lambda item: -len(item[0])):
-        if key.endswith(ending):
-            of = _column(key.removesuffix(ending))
-            about = meaning.format(of.title)
-            counted = ending == "_floor_images"
-            return Column(
-                key, name, "", unit="" if counted else of.unit, scale=1 if counted else of.scale, meaning=about
-            )
-    like = known.get(f"{key.rpartition('_')[0]}{OURS}")  # the same with features of another network
-    return Column(key, name, like.better if like else "", unit=like.unit if like else "")
-
-
-@cache
-def _known() -> dict[str, Column]:
-    return {column.key: column for table in TABLES.values() for column in every(table.measured)}

@@ -20,9 +20,9 @@ import pandas as pd
 from analysis.frame.source_files import AGAIN, read_arrays, read_csv, read_object, read_plan
 from analysis.frame.trials import Trial, axes_of, rows_of, table_of, trials_of
 from experiments.axes import Axis
-from experiments.paper import TABLES, Cell, Column, Table, table
-from experiments.paper.scored import scored, scorers_of, table_by
+from experiments.paper import TABLES, Cell, Table, table
 from tokenbridge.config import UserError
+from tokenbridge.metrics.catalogue import Metric, scorers_of
 from tokenbridge.overrides import flatten, plain
 
 TUNED = ("sample.guidance", "sample.temperature")
@@ -64,15 +64,15 @@ class Source:
         """Whose features measure images here, the first above all."""
         return scorers_of(self.base)
 
-    def by_scorer(self, column: Column) -> Column:
-        """A column of the shipped classifier as that of the report's first scorer; others as they are."""
-        return scored(column, self.scorers[0]) or column
+    def by_scorer(self, metric: Metric) -> Metric:
+        """A metric as the report's first scorer measures it; one that it cannot measure as it is."""
+        return metric.by(self.scorers[0]) or metric
 
     @cached_property
     def table_of_axes(self) -> Table | None:
         """Every point of the axes; None without axes."""
         found = table_of(self.plan)
-        return None if found is None else table_by(found, self.scorers)
+        return None if found is None else found.by(self.scorers)
 
     @cached_property
     def axes(self) -> tuple[Axis, ...]:

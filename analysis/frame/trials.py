@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.axes import Axis, names
-from experiments.paper import MSE, TABLE_2A, Cell, Table
+from experiments.paper import TABLE_2A, Cell, Table
+from tokenbridge.metrics.catalogue import MSE
 from tokenbridge.overrides import flatten, plain
 
 AXES = "axes"

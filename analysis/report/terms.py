@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from analysis.tables.filled import SAME_RUN, FilledTable
 from analysis.tables.notes import BOLD, IMAGES, UNREPEATED, VERDICTS
 from analysis.verdicts import Verdict
-from experiments.paper import BITS, FD
-from experiments.paper.scored import every
+from tokenbridge.metrics.catalogue import BITS, FD, SCORERS, by_scorers
 
 Terms = list[tuple[str, str]]
 """word or mark -> a sentence without its full stop"""
@@ -26,7 +25,7 @@ AXES: Terms = [
 ]
 SAID = (BOLD, VERDICTS, IMAGES, UNREPEATED)
 """notes of single tables that a report with these terms need not repeat"""
-COLUMNS = (FD, BITS)
+COLUMNS = by_scorers((FD, BITS), tuple(SCORERS))
 """columns that the summary speaks of"""
 VERDICT = (
     "the verdict on the difference to the base, or of an axis's value to the first one, by a test at 5 %, corrected."
@@ -53,7 +52,7 @@ def terms(filled: Sequence[FilledTable], verdicts: Sequence[Verdict], of_paper: 
     used = {verdict.status for verdict in verdicts}
     words = [(word, meaning) for word, meaning in (CLAIMS if of_paper else AXES) if word in used]
     columns = {column.key: column for table in filled for column in table.measured}
-    told = [columns[column.key] for column in every(COLUMNS) if used and column.key in columns]
+    told = [columns[column.key] for column in COLUMNS if used and column.key in columns]
     words += [(column.title, column.meaning) for column in told]
     if any(column.better for column in columns.values()):
         words.append(("↓, ↑", "lower is better, higher is better"))

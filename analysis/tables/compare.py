@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from analysis import stats
 from analysis.frame.source import Source
 from analysis.stats import Comparison, Estimate, Gap
-from experiments.paper import EXTRAPOLATED, FD, Cell, Column, Table
-from experiments.paper.scored import table_by
+from experiments.paper import Cell, Column, Table
 from tokenbridge.config import UserError
+from tokenbridge.metrics.catalogue import EXTRAPOLATED
 
 RowCells = Sequence[tuple[Cell, Sequence[str]]]
 """each row of a table with the ids of the cells that fill it"""
@@ -21,7 +21,7 @@ Estimates = dict[str, list[Estimate | None]]
 """column key -> one estimate per row"""
 Position = tuple[str, int]
 """column key and row number"""
-_EXTRAPOLATES = ("sample/images", FD.key, f"{FD.key}_floor_images", f"{FD.key}_at_floor_images")
+_EXTRAPOLATES = ("sample/images", "score/fd_digits", "score/fd_digits_floor_images", "score/fd_digits_at_floor_images")
 """N, the distance at N, the number of images of the floor, and the distance at that number"""
 
 
@@ -82,7 +82,7 @@ def between(table: Table, column: Column, first: str, second: str, source: Sourc
     Where one of them is the table's base row this is the table's own verdict; otherwise it is one more test among
     those of the table.
     """
-    table, rows = table_by(table, source.scorers), source.rows(table)
+    table, rows = table.by(source.scorers), source.rows(table)
     estimates = {c.key: [measure(c, cell.label, ids, source) for cell, ids in rows] for c in table.measured}
     gaps = _gaps(table, table.measured, rows, estimates, source)
     labels = [cell.label for cell, _ in rows]

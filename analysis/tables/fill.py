@@ -14,19 +14,9 @@ from analysis.tables import protocol
 from analysis.tables.compare import Estimates, RowCells, base_row, best, compare, measure, same_run
 from analysis.tables.filled import BASE, SAME_RUN, Entry, FilledRow, FilledTable
 from analysis.tables.notes import notes
-from experiments.paper import (
-    EXTRAPOLATED,
-    FD,
-    PUBLISHED_ON,
-    RECOMPUTING_MS,
-    STEPWISE_MS,
-    TOKEN_BITS,
-    Cell,
-    Column,
-    Table,
-)  # fmt: skip
-from experiments.paper.scored import table_by
+from experiments.paper import PUBLISHED_ON, Cell, Column, Table
 from tokenbridge.config import CATEGORICAL, HEAD_KINDS, TRAINED_TOKENS
+from tokenbridge.metrics.catalogue import EXTRAPOLATED, FD, INFINITY, RECOMPUTING_MS, STEPWISE_MS, TOKEN_BITS
 from tokenbridge.overrides import plain
 
 MEANINGS = {
@@ -39,11 +29,12 @@ def fill(table: Table, source: Source) -> FilledTable:
     """Fill a table; UserError where a column would mix two protocols."""
     if table.kind == "settings":
         return _settings(table, source)
-    table, rows = table_by(table, source.scorers), source.rows(table)
+    table, rows = table.by(source.scorers), source.rows(table)
     ran = any(ids for _, ids in rows)
     # where nothing ran, one column says why
     measured = table.measured if ran else table.measured[:1]
-    further = (source.by_scorer(EXTRAPOLATED),) if source.by_scorer(FD) in measured and ran else ()
+    further = tuple(filter(None, (each.by(source.scorers[0]) for each in (EXTRAPOLATED, INFINITY))))
+    further = further if source.by_scorer(FD) in measured and ran else ()
     entries = _measured(table, measured, further, rows, source)
     settings = {"generation": source.tuned_in(table) if ran else (), "axes": table.varies}.get(table.kind, ())
     chosen = tuple(_chosen_column(key, table.kind == "generation") for key in settings)

@@ -10,8 +10,8 @@ from analysis.stats import Estimate, number
 from analysis.tables.filled import FilledTable
 from analysis.tables.protocol import timed_on
 from analysis.tables.search import point_text
-from experiments.paper import FD, RECONSTRUCTION_FD, Table
-from experiments.paper.scored import cautions
+from experiments.paper import Table
+from tokenbridge.metrics.catalogue import FD, RECONSTRUCTION_FD, cautions
 
 DISTANCES = {"generation": FD, "axes": FD, "reconstruction": RECONSTRUCTION_FD}
 """kind of table -> its Fréchet distance"""

@@ -21,9 +21,9 @@ from analysis.stats import Estimate, number
 from analysis.tables import html, latex, protocol, text
 from analysis.tables.fill import absence
 from analysis.tables.filled import Entry, FilledRow, FilledTable
-from experiments.paper import FD, TABLES, Cell, Column, Table
-from experiments.paper.scored import every
+from experiments.paper import Cell, Column, Table
 from tokenbridge.config import RunConfig, UserError
+from tokenbridge.metrics.catalogue import FD, find
 from tokenbridge.overrides import plain, require_key, value_of
 
 SEEDS = ("train.seed", "sample.seed")
@@ -92,8 +92,7 @@ def metric(name: str, source: Source) -> Column:
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(keys)}"
         raise UserError(f"--metric {name} is no number of these cells; {hint}")
     key = (first or matches)[0]
-    columns = {column.key: column for table in TABLES.values() for column in every(table.measured)}
-    return columns.get(key) or Column(key, key.partition("/")[2], decimals=_decimals(key, source))
+    return find(key) or Column(key, key.partition("/")[2], decimals=_decimals(key, source))
 
 
 def _decimals(key: str, source: Source) -> int:

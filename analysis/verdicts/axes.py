@@ -7,7 +7,8 @@ from analysis.stats import number, signed
 from analysis.tables.effects import PREFIX, Effect, effects_on, metrics, over
 from analysis.verdicts.form import NAMES, Verdict
 from experiments.axes import Axis
-from experiments.paper import AGREEMENT, BITS, FD, Column
+from experiments.paper import Column
+from tokenbridge.metrics.catalogue import AGREEMENT, BITS, FD
 from tokenbridge.overrides import plain
 
 WORDS = NAMES | {AGREEMENT: "agreement with the class asked for"}

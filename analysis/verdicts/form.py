@@ -12,7 +12,8 @@ from analysis.frame.source import Source
 from analysis.stats import Estimate, number
 from analysis.tables import protocol
 from analysis.tables.compare import between, measure
-from experiments.paper import BITS, Column, Table
+from experiments.paper import Column, Table
+from tokenbridge.metrics.catalogue import BITS
 
 Status = Literal["holds", "does not hold", "undecided", "one seed", "measured"]
 NAMES = {BITS: "bits per dimension"}

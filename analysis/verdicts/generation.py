@@ -6,20 +6,8 @@ from analysis.frame.source import Source
 from analysis.stats import number
 from analysis.tables.protocol import timed_on
 from analysis.verdicts.form import Verdict, claim, estimates, trend
-from experiments.paper import (
-    BITS,
-    FD,
-    RECOMPUTING_MS,
-    STEPWISE_MS,
-    TABLE_2A,
-    TABLE_2B,
-    TABLE_2C,
-    TABLE_2D,
-    TABLE_2E,
-    TABLE_5,
-    TOKEN_MS,
-    Column,
-)
+from experiments.paper import TABLE_2A, TABLE_2B, TABLE_2C, TABLE_2D, TABLE_2E, TABLE_5, Column
+from tokenbridge.metrics.catalogue import BITS, FD, RECOMPUTING_MS, STEPWISE_MS, TOKEN_MS
 
 OURS, RIVAL = "autoregressive 1024×4", "diffusion 1280×8"
 """rows of table 5"""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from analysis.frame.source import Source
 from analysis.stats import Estimate
 from analysis.verdicts.form import ONE_SEED, Difference, Status, Verdict, difference, estimates, image_error, show
-from experiments.paper import BITS, FD, TABLE_HEADS, Column
+from experiments.paper import TABLE_HEADS, Column
 from tokenbridge.config import TRAINED_TOKENS
+from tokenbridge.metrics.catalogue import BITS, FD
 
 NOT_SETTLED = "(not settled) "
 Group = dict[str, Estimate]

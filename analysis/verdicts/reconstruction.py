@@ -7,7 +7,8 @@ from itertools import pairwise
 from analysis.frame.source import Source
 from analysis.stats import PANTER_DITE, number
 from analysis.verdicts.form import Verdict, estimates
-from experiments.paper import MSE, ORIGINALS_FD, PSNR, TABLE_1A, TABLE_1B, Column
+from experiments.paper import TABLE_1A, TABLE_1B, Column
+from tokenbridge.metrics.catalogue import MSE, ORIGINALS_FD, PSNR
 
 
 def levels(source: Source) -> list[Verdict | None]:

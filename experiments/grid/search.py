@@ -9,9 +9,9 @@ from itertools import product
 from statistics import fmean
 from typing import Any
 
-from experiments.paper.scored import distance
 from experiments.pipeline import Cell
 from tokenbridge.config import RunConfig, UserError
+from tokenbridge.metrics.scorers import SCORERS
 from tokenbridge.overrides import override, plain
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import read_metrics
@@ -90,7 +90,7 @@ def point_name(values: Mapping[str, Any]) -> str:
 
 def metric_of(config: RunConfig) -> str:
     """What a search goes by: the Fréchet distance of the first scorer."""
-    return distance(config.score.scorers[0])
+    return SCORERS[config.score.scorers[0]].fd
 
 
 def score_of(store: Store, cell: Cell, metric: str = "") -> float:

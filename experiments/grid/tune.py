@@ -16,13 +16,13 @@ from itertools import pairwise, product
 from pathlib import Path
 from statistics import fmean
 
-from experiments import paper, progress, runner
+from experiments import progress, runner
 from experiments.grid.search import GUIDANCE, SEARCH, SEARCH_SEED, TEMPERATURE, point_name
-from experiments.paper.scored import OWN, distance, every
 from experiments.pipeline import EXPERIMENT, Cell, graph
 from experiments.trained import Models
 from tokenbridge.config import RunConfig, Runtime, UserError
-from tokenbridge.metrics.scorers import SCORERS
+from tokenbridge.metrics import catalogue
+from tokenbridge.metrics.scorers import OWN, SCORERS
 from tokenbridge.overrides import override
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import read_cells, read_metrics
@@ -32,14 +32,6 @@ IMAGES = (100, 300, 900)
 FEWEST_IMAGES = 50
 KEPT = 3
 """one of so many points goes on to the next rung, and two at least: the last rung compares"""
-DIRECTIONS: dict[str, str] = {f"kid_{scorer.suffix}_x1e3": "lower" for scorer in SCORERS.values()} | {
-    column.key.removeprefix("score/"): column.better
-    for table in paper.TABLES.values()
-    for column in every(table.measured)
-    if column.key.startswith("score/") and column.better
-}
-"""metrics of the score stage that can be searched, and which way is better"""
-
 Place = tuple[float, float]
 """guidance and temperature"""
 
@@ -50,6 +42,11 @@ class Failed(Exception):
     def __init__(self, failures: list[runner.Failure]):
         super().__init__(f"{len(failures)} stages failed")
         self.failures = failures
+
+
+def directions() -> dict[str, str]:
+    """Metrics of the score stage that a search can go by, and which way is better."""
+    return {m.name: m.better for m in catalogue.every().values() if m.stage == "score" and m.better}
 
 
 @dataclass(frozen=True)
@@ -88,12 +85,12 @@ class Search:
     guidance: tuple[float, ...] = SEARCH[GUIDANCE]
     temperature: tuple[float, ...] = SEARCH[TEMPERATURE]
     images: tuple[int, ...] = IMAGES
-    metric: str = distance(OWN)
+    metric: str = SCORERS[OWN].fd
 
     def __post_init__(self) -> None:
-        if self.metric not in DIRECTIONS:
-            near = difflib.get_close_matches(self.metric, DIRECTIONS, 1, 0.4)
-            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(DIRECTIONS)}"
+        if self.metric not in (names := directions()):
+            near = difflib.get_close_matches(self.metric, names, 1, 0.4)
+            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}"
             raise UserError(f"--metric={self.metric} is no metric of samples with a direction; {hint}")
         for name, values in (("guidance", self.guidance), ("temperature", self.temperature), ("images", self.images)):
             if len({*values}) < len(values):
@@ -111,7 +108,7 @@ class Search:
 
     @property
     def better(self) -> str:
-        return DIRECTIONS[self.metric]
+        return directions()[self.metric]
 
     @property
     def final_seed(self) -> int:

@@ -9,21 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from experiments.paper.columns import (
-    AGREEMENT,
-    BITS,
-    EXTRAPOLATED,
-    FD,
-    IMAGE_TIME,
-    MSE,
-    ORIGINALS_FD,
-    PSNR,
-    RECOMPUTING_MS,
-    RECONSTRUCTION_FD,
-    STEPWISE_MS,
-    TOKEN_BITS,
-    TOKEN_MS,
-)
 from experiments.paper.form import Cell, Column, Table
 from experiments.paper.generation import TABLE_2A, TABLE_2B, TABLE_2C, TABLE_2D, TABLE_2E
 from experiments.paper.own import OWN, TABLE_HEADS
@@ -44,8 +29,6 @@ def table(id: str) -> Table:
 
 
 __all__ = [
-    "AGREEMENT", "BITS", "EXTRAPOLATED", "FD", "IMAGE_TIME", "MSE", "ORIGINALS_FD", "PAPER", "PSNR", "PUBLISHED_ON",
-    "RECOMPUTING_MS", "RECONSTRUCTION_FD", "STEPWISE_MS", "TABLES", "TABLE_1A", "TABLE_1B", "TABLE_2A", "TABLE_2B",
-    "TABLE_2C", "TABLE_2D", "TABLE_2E", "TABLE_3", "TABLE_4", "TABLE_5", "TABLE_HEADS", "TOKEN_BITS", "TOKEN_MS",
-    "Cell", "Column", "Table", "table",
+    "PAPER", "PUBLISHED_ON", "TABLES", "TABLE_1A", "TABLE_1B", "TABLE_2A", "TABLE_2B", "TABLE_2C", "TABLE_2D",
+    "TABLE_2E", "TABLE_3", "TABLE_4", "TABLE_5", "TABLE_HEADS", "Cell", "Column", "Table", "table",
 ]  # fmt: skip

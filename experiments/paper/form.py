@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tokenbridge.config import RunConfig, UserError
+from tokenbridge.metrics.catalogue import Metric, by_scorers
 from tokenbridge.overrides import settings
 
-
-@dataclass(frozen=True)
-class Column:
-    """One column of numbers; key is `<stage kind>/<metric>` where measured, a short name where published."""
-
-    key: str
-    title: str
-    better: Literal["lower", "higher", ""] = ""
-    decimals: int = 2
-    unit: str = ""
-    scale: float = 1.0
-    """factor from the stored number to the printed one; the title or the unit says so"""
-    meaning: str = ""
-    """one sentence for a reader who is new to the field"""
+Column = Metric
+"""a column of numbers: a metric of the catalogue, or what the paper publishes, under a short key of its own"""
 
 
 @dataclass(frozen=True)
@@ -71,6 +60,10 @@ class Table:
     @property
     def base_label(self) -> str:
         return self.base or self.cells[0].label
+
+    def by(self, scorers: Sequence[str]) -> Table:
+        """The table with each metric that a scorer measures once per scorer."""
+        return replace(self, measured=by_scorers(self.measured, scorers))
 
     def overrides(self, cell: Cell, base: RunConfig) -> dict[str, Any]:
         """What a row changes in this base. A scaled setting keeps its ratio to the base's own value."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from experiments.paper.columns import GENERATION, GFID_IS, HEAD_PARAMETERS
 from experiments.paper.form import Cell, Column, Table
 from experiments.paper.reconstruction import gaussian
+from tokenbridge.metrics.catalogue import AGREEMENT, BITS, FD, HEAD_PARAMETERS, IS, PRECISION, RECALL
 
 # fmt: off
+GFID_IS = (Column("gfid", "gFID", "lower"), Column("is", "IS", "higher", 1))
+GENERATION = (FD, BITS, IS, AGREEMENT, PRECISION, RECALL)
+
 TABLE_2A = Table(
     "2a", "Prediction of the channels of a token", "generation", ("head.kind",),
     (

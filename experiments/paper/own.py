@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.paper.columns import (
+from experiments.paper.form import Cell, Table
+from experiments.paper.reconstruction import gaussian
+from tokenbridge.metrics.catalogue import (
     AGREEMENT,
     BITS,
     FD,
@@ -14,8 +16,6 @@ from experiments.paper.columns import (
     TOKEN_BITS,
     TRAINING_FLOPS,
 )
-from experiments.paper.form import Cell, Table
-from experiments.paper.reconstruction import gaussian
 
 # fmt: off
 _CATEGORICAL = {

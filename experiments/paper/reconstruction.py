@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.paper.columns import RECONSTRUCTION, RFID_IS
-from experiments.paper.form import Cell, Table
-
+from experiments.paper.form import Cell, Column, Table
+from tokenbridge.metrics.catalogue import ENTROPY, MSE, ORIGINALS_FD, PSNR, RECONSTRUCTION_FD, SSIM
 
 # fmt: off
+RFID_IS = (Column("rfid", "rFID", "lower"), Column("is", "IS", "higher", 1))
+RECONSTRUCTION = (MSE, ENTROPY, PSNR, SSIM, RECONSTRUCTION_FD, ORIGINALS_FD)
+
+
 def gaussian(levels: int, **width: float) -> dict[str, Any]:
     values = {"quantizer.kind": "gaussian", "quantizer.levels": levels}
     return values | {f"quantizer.{key}": value for key, value in width.items()}

@@ -10,8 +10,9 @@ from typing import Any
 from experiments.tracking.content import Content, Record, provenance, spell
 from experiments.tracking.pictures import PICTURES
 from experiments.tracking.sweep_record import SweepRecord
-from experiments.tracking.views import MEMBER, main_metrics, member_tag
+from experiments.tracking.views import MEMBER, member_tag
 from tokenbridge.config import UserError
+from tokenbridge.metrics.catalogue import telling
 from tokenbridge.overrides import flatten
 from tokenbridge.store.artifacts import MANIFEST, Store, digest, file_hash
 from tokenbridge.store.runs import METRICS, RecordedCell, StageFiles, journal_of, measured, read_cells, read_journal
@@ -60,7 +61,7 @@ class CellRecord:
         return Content(
             tags=tags,
             params={key: spell(value) for key, value in flatten(cell.config).items()},
-            metrics={key: metrics[key] for key in dict.fromkeys([*main_metrics(metrics), *metrics])},
+            metrics={key: metrics[key] for key in dict.fromkeys([*telling(metrics), *metrics])},
             files=files,
             dataset=_dataset(cell, manifests.get("latents")),
             seconds=sum(manifest.get("wall_seconds") or 0 for manifest in manifests.values()),

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cache
 from typing import Any
 from urllib.parse import quote
 
-from experiments.paper.columns import GENERATION, MSE, ORIGINALS_FD, PSNR, RECONSTRUCTION_FD, SSIM
-from experiments.paper.scored import OWN, every
+from tokenbridge.metrics.catalogue import metric, telling
 from tokenbridge.store.artifacts import digest
 
 ALL = "tokenbridge"
@@ -25,8 +23,6 @@ MEMBER = "yes"
 LETTER, AROUND, NARROWEST = 8, 40, 110
 """pixels of a column: a letter of its title, what stands around it, at least"""
 CHARTS = 8
-COMPARED = (*GENERATION, RECONSTRUCTION_FD, PSNR, SSIM, MSE, ORIGINALS_FD)
-"""columns of the tables whose metrics order cells, the most telling first"""
 
 View = dict[str, Any]
 
@@ -49,7 +45,7 @@ def page(experiment: str, key: str) -> str:
 
 def of_sweep(sweep: str, varying: Sequence[str], measured: Collection[str]) -> View:
     """Its runs from the best to the worst, with the settings that vary, the main metrics and charts of these."""
-    metrics = main_metrics(measured)
+    metrics = telling(measured)
     columns = [f"params.`{key}`" for key in varying] + [f"metrics.`{key}`" for key in metrics]
     order = {"orderByKey": "attributes.`run_name`", "orderByAsc": True}
     if metrics:
@@ -60,7 +56,7 @@ def of_sweep(sweep: str, varying: Sequence[str], measured: Collection[str]) -> V
 
 def of_all(varying: Sequence[str], measured: Collection[str], sweeps: bool) -> View:
     """All cells by name; where there are sweeps, these, with their cells below them when they are unfolded."""
-    columns = [f"params.`{key}`" for key in varying] + [f"metrics.`{key}`" for key in main_metrics(measured)]
+    columns = [f"params.`{key}`" for key in varying] + [f"metrics.`{key}`" for key in telling(measured)]
     if not sweeps:
         order = {"orderByKey": "attributes.`run_name`", "orderByAsc": True}
         return {"searchFilter": "tags.kind = 'cell'"} | order | _columns(columns)
@@ -80,30 +76,9 @@ def varying(settings: Iterable[Mapping[str, str]]) -> list[str]:
     return [key for key, seen in values.items() if len(seen) > 1]
 
 
-def main_metrics(measured: Collection[str]) -> list[str]:
-    """Those of the paper's tables that say better or worse, the most telling first."""
-    order = list(_directions())
-    found = [(order.index(name), key) for key in measured if (name := _named(key))]
-    return [key for _, key in sorted(found)]
-
-
-def direction(metric: str) -> int:
-    """1 where lower is better, -1 where higher is, 0 where the paper's tables do not say."""
-    return _directions().get(_named(metric), 0)
-
-
-def _named(metric: str) -> str:
-    """A metric by its name in the tables: features of a network that they do not know are as good as ours."""
-    if metric in _directions():
-        return metric
-    same = f"{metric.rpartition('_')[0]}_{OWN}"
-    return same if same in _directions() else ""
-
-
-@cache
-def _directions() -> dict[str, int]:
-    signs = {"lower": 1, "higher": -1}
-    return {column.key: signs[column.better] for column in every(COMPARED) if column.better}
+def direction(key: str) -> int:
+    """1 where lower is better, -1 where higher is, 0 where the catalogue does not say."""
+    return {"lower": 1, "higher": -1, "": 0}[metric(key).better]
 
 
 def _columns(columns: Sequence[str]) -> View:

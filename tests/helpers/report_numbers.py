@@ -110,7 +110,7 @@ def _of_training(config: RunConfig) -> dict[str, Any]:
 
 
 def of_time(config: RunConfig, one_token: bool) -> dict[str, Any]:
-    """Of a row of table 5, or the time an image."""
+    """Of a row of table 5, or the time per image."""
     place = {"device": "cpu", "processor": "Synthetic CPU", "threads": 1, "torch": "2.9.0"}
     place |= {"measured_together": 6 if one_token else 1}
     head = config.head

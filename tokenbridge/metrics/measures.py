@@ -44,7 +44,7 @@ class Scored:
     @property
     def fd(self) -> str:
         """The name of the Fréchet distance."""
-        return f"{self.scorer.distance}_{self.scorer.suffix}"
+        return self.scorer.fd
 
     @property
     def features(self) -> Array:
@@ -141,7 +141,7 @@ def by_class(scorer: Scorer, extracted: Extracted, labels: Labels, real: Real) -
         row: dict[str, Any] = {"class": int(label), "images": int(mine.sum()), "reference_images": int(theirs.sum())}
         row[f"kid_{scorer.suffix}_x1e3"] = 1000 * sets.kernel_distance(*pair)
         if fewest > scorer.width:
-            row[f"{scorer.distance}_{scorer.suffix}"] = frechet.frechet_distance(*pair)
+            row[scorer.fd] = frechet.frechet_distance(*pair)
         if scorer.own and extracted.logits is not None:
             row["agreement"] = sets.agreement(extracted.logits[mine], labels[mine])
         rows.append(row)

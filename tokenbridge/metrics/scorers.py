@@ -26,9 +26,13 @@ class Scorer:
     name: str
     """in score.features"""
     suffix: str
-    """of the names of its metrics"""
-    distance: str
-    """fid where the literature calls its Fréchet distance FID, else fd"""
+    """ends the names of its metrics"""
+    fd: str
+    """name of its Fréchet distance: fid_ where the literature calls it FID, else fd_"""
+    rfd: str
+    """name of the same for reconstructions"""
+    by: str
+    """who sees the images, in the words of tables and reports"""
     width: int
     """F, of its features"""
     resize: str
@@ -42,21 +46,40 @@ class Scorer:
     """whether it gives logits too, of which the Inception score is made"""
     code: str = ""
     """a folder beside the weights that it needs too"""
+    caveat: str = ""
+    """what is said behind the meaning of its Fréchet distance"""
 
     @property
     def own(self) -> bool:
         """Whether it ships, is made for this data alone and knows its classes."""
         return not self.source
 
+    @property
+    def published(self) -> bool:
+        return not self.own
 
+
+OWN = "digits"
 SCORERS = {
     scorer.name: scorer
     for scorer in (
-        Scorer("digits", "digits", "fd", 64, "none", classifies=True),
+        Scorer(
+            OWN,
+            "digits",
+            "fd_digits",
+            "fd_digits",
+            "the shipped digit classifier",
+            64,
+            "none",
+            classifies=True,
+            caveat="; it is not FID, which needs Inception features",
+        ),
         Scorer(
             "inception",
             "tf",
-            "fid",
+            "fid_tf",
+            "rfid_tf",
+            "torch-fidelity's Inception",
             2048,
             "bilinear to 299 as TensorFlow 1 does it, by torch-fidelity",
             "weights-inception-2015-12-05-6726825d.pth",
@@ -68,7 +91,9 @@ SCORERS = {
         Scorer(
             "clean",
             "clean",
-            "fid",
+            "fid_clean",
+            "rfid_clean",
+            "clean-fid's Inception and resize",
             2048,
             "bicubic with antialiasing to 299 by PIL, not rounded, by clean-fid",
             "inception-2015-12-05.pt",
@@ -77,7 +102,9 @@ SCORERS = {
         Scorer(
             "dinov2",
             "dinov2",
-            "fd",
+            "fd_dinov2",
+            "rfd_dinov2",
+            "torch-fidelity's DINOv2",
             1024,
             "bilinear to 224 as TensorFlow 1 does it, by torch-fidelity",
             "dinov2_vitl14_pretrain.pth",

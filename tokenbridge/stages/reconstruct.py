@@ -152,8 +152,7 @@ class _Tally:
         real: features of the originals (N, F).
         """
         features = np.concatenate(self.columns[f"{scorer.name} features"])
-        fd = f"{'' if scorer.own else 'r'}{scorer.distance}_{scorer.suffix}"
-        left = frechet.left_out(features, self.labels, reference.statistics)
+        left, fd = frechet.left_out(features, self.labels, reference.statistics), scorer.rfd
         found = frechet.frechet_metrics(fd, features, reference.statistics, left)
         found[f"{fd}_floor"] = frechet.frechet_distance(real, reference.statistics)
         found[f"{fd}_held_out"] = frechet.frechet_distance(features, real)

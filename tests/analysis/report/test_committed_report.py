@@ -29,7 +29,7 @@ def test_it_shows_what_the_readme_says():
     """The README's table is eight rows and some columns of the filled one, in its words, bold where that is."""
     filled = fill(TABLES["heads"], read(COMMITTED / "source"))
     titles = [column.title for column in filled.measured]
-    wanted = [titles.index(title) for title in ("fd_digits", "bits/dim", "agreement", "recall", "time an image")]
+    wanted = [titles.index(title) for title in ("fd_digits", "bits/dim", "agreement", "recall", "time per image")]
     rows = {row.label: [row.measured[i] for i in wanted] for row in filled.rows}
     shown = [line.strip("|").split("|") for line in (COMMITTED.parents[1] / "README.md").read_text().splitlines()]
     shown = {label.strip(): texts for label, *texts in shown if label.strip() in rows}

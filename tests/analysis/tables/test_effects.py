@@ -14,9 +14,11 @@ from analysis.tables import effects
 from analysis.tables.fill import fill
 from analysis.tables.text import effects_text, tables_text, to_csv, to_markdown
 from experiments.axes import Axis
-from experiments.paper import AGREEMENT, BITS, FD
 from tests.helpers.report_axes import write_axes
 from tokenbridge.config import UserError
+from tokenbridge.metrics.catalogue import AGREEMENT, BITS, every
+
+FD = every()["score/fd_digits"]
 
 LEVELS, DEPTH, TEMPERATURE = (
     Axis("quantizer.levels", (8, 64)),

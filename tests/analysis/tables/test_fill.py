@@ -145,7 +145,7 @@ def test_three_seeds_have_an_interval_and_a_best(three: Path) -> None:
 def test_every_test_of_a_table_counts_for_its_correction(three: Path) -> None:
     """Paired by seed and corrected as SciPy's p values are by hand."""
     source = _source(three)
-    table = TABLES["2a"]
+    table = TABLES["2a"].by(source.scorers)
     parallel, ours = ([id for id in source.cells("2a", label)] for label in ("parallel", "autoregressive"))
     raw = [
         scipy_stats.ttest_rel(*([source.number(id, column.key) for id in ids] for ids in (parallel, ours))).pvalue

@@ -74,8 +74,8 @@ def test_a_table_of_our_own_has_no_published_column_and_no_number(tmp_path: Path
         ("continuous, flow", "bits/dim", "no exact density"),
         ("VQ, autoregressive", "bits/dim", "another latent space"),
         ("LFQ, parallel", "bits/dim", "another latent space"),
-        ("B=8, parallel", "time an image", "not run"),
-        ("B=16, parallel", "time an image", "not reported"),
+        ("B=8, parallel", "time per image", "not run"),
+        ("B=16, parallel", "time per image", "not reported"),
         ("B=32, parallel", "fd_digits", "score not run"),
         ("B=64, parallel", "fd_digits", "not run"),
     ],
@@ -96,14 +96,14 @@ def test_what_no_seed_changes_has_no_interval_and_a_time_is_measured_once(three:
     filled = fill(TABLES["heads"], _source(three))
     shown = {column.title for column, interval in zip(filled.measured, filled.intervals, strict=True) if interval}
     assert shown == {"fd_digits", "bits/dim", "agreement", "recall"}
-    time = _entry(filled, "B=8, parallel", "time an image")
+    time = _entry(filled, "B=8, parallel", "time per image")
     assert time.estimate is not None
     assert (time.text, time.estimate.seeds, time.best) == ("2.4", 1, False)
 
 
 def test_one_seed_without_its_score_is_refused_and_one_without_a_time_is_not(three: Path) -> None:
     edit_frame(three, "B=8, parallel", {"stage.speed": "", "speed/image_ms": ""}, "heads", seed=1)
-    assert _entry(fill(TABLES["heads"], _source(three)), "B=8, parallel", "time an image").text == "2.4"
+    assert _entry(fill(TABLES["heads"], _source(three)), "B=8, parallel", "time per image").text == "2.4"
     edit_frame(three, "B=8, parallel", {"score/fd_digits": ""}, "heads", seed=1)
     with pytest.raises(UserError, match="score/fd_digits: row 'B=8, parallel' has it for 2 of 3 seeds"):
         fill(TABLES["heads"], _source(three))

@@ -1,5 +1,7 @@
 """Density, coverage and scores by class against their definitions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,11 +9,11 @@ from tokenbridge.metrics import sets
 from tokenbridge.metrics.extraction import Extracted, Real
 from tokenbridge.metrics.frechet import frechet_distance
 from tokenbridge.metrics.measures import FEWEST, by_class
-from tokenbridge.metrics.scorers import SCORERS, Scorer
+from tokenbridge.metrics.scorers import SCORERS
 from tokenbridge.metrics.sets import density_coverage, kernel_distance
 
 K = 3
-SMALL = Scorer("digits", "digits", "fd", 5, "none")
+SMALL = replace(SCORERS["digits"], width=5)
 
 
 def normal(n: int, seed: int, shift: float = 0.0, f: int = 5) -> np.ndarray:

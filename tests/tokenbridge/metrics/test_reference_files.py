@@ -1,6 +1,7 @@
 """Files of reference statistics that cannot be right are refused before anything runs, with the reason."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ from experiments.presets import DIGITS
 from tokenbridge.config import UserError
 from tokenbridge.metrics import extraction
 from tokenbridge.metrics.reference_files import images_of, read_statistics, write_statistics
-from tokenbridge.metrics.scorers import Scorer
+from tokenbridge.metrics.scorers import SCORERS
 from tokenbridge.overrides import override
 
-SMALL = Scorer("inception", "tf", "fid", 5, "none", "file.pth", "https://", spatial=3)
+SMALL = replace(SCORERS["inception"], width=5, spatial=3)
 MU, SIGMA = np.arange(5.0), np.diag(np.arange(1.0, 6))
 
 

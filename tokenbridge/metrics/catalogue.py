@@ -1,0 +1,287 @@
+"""The one list of metrics: the numbers that stages leave in metrics.json, in words. Needs no torch.
+
+A key is `<stage>/<name in metrics.json>`, as in the frame and in MLflow. What a scorer measures is declared once, with
+placeholders for what the scorers declare of themselves (scorers.py): {fd} and {rfd}, the names of its Fréchet distance
+for samples and for reconstructions; {suffix}, which ends its other names; {by}, who sees the images; {caveat}.
+
+A metric that is added here can stand in tables and has its column in MLflow, its direction in `tune`, its words in
+pivot tables and reports.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Literal
+
+from tokenbridge.metrics import scorers
+from tokenbridge.metrics.scorers import OWN, SCORERS
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number and its words, for a reader who is new to the field."""
+
+    key: str
+    title: str
+    better: Literal["lower", "higher", ""] = ""
+    decimals: int = 2
+    unit: str = ""
+    scale: float = 1.0
+    """factor from the stored number to the printed one; the title or the unit says so"""
+    meaning: str = ""
+    """one sentence without its full stop"""
+    needs: Literal["", "own", "published", "classifies", "spatial"] = ""
+    """attribute that a scorer must have to measure it"""
+
+    @property
+    def stage(self) -> str:
+        return self.key.partition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """Its key in the stage's metrics.json."""
+        return self.key.partition("/")[2]
+
+    def by(self, scorer: str) -> Metric | None:
+        """The metric as this scorer measures it, None where it cannot; one without scorer as it is."""
+        words = vars(SCORERS[scorer])
+        if self.needs and not getattr(SCORERS[scorer], self.needs):
+            return None
+        return replace(self, **{field: getattr(self, field).format_map(words) for field in ("key", "title", "meaning")})
+
+
+# fmt: off
+FD = Metric(
+    "score/{fd}", "{fd}", "lower", 2,
+    meaning="Fréchet distance between features of real and generated images, by {by}{caveat}")
+EXTRAPOLATED = Metric(
+    "score/fd_digits_extrapolated", "fd_digits, extrapolated", "", 2, needs="own",
+    meaning="fd_digits for infinitely many generated images, by FD∞ + a/N through two numbers of images")
+INFINITY = Metric(
+    "score/{fd}_infinity", "{fd}, extrapolated", "", 2, needs="published",
+    meaning="{fd} for infinitely many generated images, by FD∞ + a/N through several numbers of images")
+BITS = Metric(
+    "likelihood/bits_per_dim", "bits/dim", "lower", 3,
+    meaning="bits the model needs for one latent value of a held-out image, as a density (it can be negative)")
+IS = Metric(
+    "score/is_{suffix}", "is_{suffix}", "higher", 2, needs="classifies",
+    meaning="Inception score's formula (arXiv 1606.03498) with the classes of {by}: higher where images are clear and"
+    " varied, at most the number of classes")
+AGREEMENT = Metric(
+    "score/agreement", "agreement", "higher", 1, "%", 100, needs="own",
+    meaning="share of generated images that the classifier reads as the class asked for")
+PRECISION = Metric(
+    "score/precision_{suffix}", "precision", "higher", 3,
+    meaning="share of generated images that lie among the real ones in feature space")
+RECALL = Metric(
+    "score/recall_{suffix}", "recall", "higher", 3,
+    meaning="share of real images that lie among the generated ones in feature space")
+DENSITY = Metric(
+    "score/density_{suffix}", "density", "higher", 3, needs="published",
+    meaning="neighbourhoods of real images that a generated one lies in, over those expected of a real one (arXiv"
+    " 2002.09797)")
+COVERAGE = Metric(
+    "score/coverage_{suffix}", "coverage", "higher", 3, needs="published",
+    meaning="share of real images whose neighbourhood holds a generated one (arXiv 2002.09797)")
+KID = Metric(
+    "score/kid_{suffix}_x1e3", "KID ×10³", "lower", 3,
+    meaning="squared kernel distance between features of real and generated images, by {by}, without bias by their"
+    " number (arXiv 1801.01401)")
+SPATIAL_FD = Metric(
+    "score/s{fd}", "s{fd}", "lower", 2, needs="spatial",
+    meaning="{fd} by spatial features, which see the arrangement of an image (arXiv 2103.03841)")
+
+RECONSTRUCTION_FD = Metric(
+    "reconstruct/{rfd}", "{rfd}", "lower", 3,
+    meaning="Fréchet distance between features of real and reconstructed images, by {by}{caveat}")
+PSNR = Metric(
+    "reconstruct/psnr", "PSNR", "higher", 2, "dB",
+    meaning="peak signal-to-noise ratio of reconstructed held-out images against the originals")
+SSIM = Metric(
+    "reconstruct/ssim", "SSIM", "higher", 4,
+    meaning="structural similarity of reconstructed held-out images to the originals, at most 1")
+MSE = Metric(
+    "quantizer/mse", "MSE ×10³", "lower", 2, scale=1e3,
+    meaning="mean squared error that quantization adds to a latent value (latents have standard deviation 1)")
+ORIGINALS_FD = Metric(
+    "reconstruct/{rfd}_held_out", "{rfd} to originals", "lower", 4,
+    meaning="{rfd} of the reconstructions against the very images that they reconstruct, where {rfd} takes the"
+    " training images as its reference and cannot fall far below what other real images read")
+
+ENTROPY = Metric(
+    "quantizer/entropy_bits", "index entropy", "", 2, "bits/channel",
+    meaning="information in one token index, at most log₂ of the number of levels")
+TOKEN_BITS = Metric(
+    "quantizer/token_bits", "bits/token", "", 1,
+    meaning="information that one token can carry: log₂ of how many different ones there are")
+HEAD_PARAMETERS = Metric(
+    "train/head_parameters", "head parameters", "", 1, "thousand", 1e-3,
+    meaning="weights of the head, counted in the model that was trained")
+PARAMETERS = Metric(
+    "train/parameters", "parameters", "", 1, "thousand", 1e-3,
+    meaning="weights of backbone and head together, counted in the model that was trained")
+TRAINING_FLOPS = Metric(
+    "train/training_tflops", "training", "", 2, "TFLOP",
+    meaning="floating-point operations of the matrix products of the whole training, counted as it runs")
+IMAGE_TIME = Metric(
+    "speed/image_ms", "time per image", "lower", 1, "ms",
+    meaning="time to sample the tokens of one image, eight at a time, by a model measured alone; without the"
+    " autoencoder; median")
+TOKEN_MS = Metric(
+    "speed/token_ms_1", "batch 1", "lower", 2, "ms",
+    meaning="time to draw one image token's channels from its feature, one token at a time; median")
+RECOMPUTING_MS = Metric(
+    "speed/recomputing_ms_1", "batch 1, no cache", "lower", 2, "ms",
+    meaning="the same without keys and values kept from one channel to the next, as the released sampler does it")
+STEPWISE_MS = Metric(
+    "speed/stepwise_ms_1", "batch 1, step by step", "lower", 2, "ms",
+    meaning="the same with the network's modulations computed anew in each step, as released samplers do it; here one"
+    " product gives those of all steps")
+TOKEN_MS_256 = Metric(
+    "speed/token_ms_256", "batch 256", "lower", 1, "ms",
+    meaning="time to draw 256 tokens at once; median")
+
+METRICS: tuple[Metric, ...] = (
+    # the most telling first: so MLflow orders its columns
+    FD, BITS, IS, AGREEMENT, PRECISION, RECALL, RECONSTRUCTION_FD, PSNR, SSIM, MSE, ORIGINALS_FD,
+    KID, SPATIAL_FD, DENSITY, COVERAGE, INFINITY, EXTRAPOLATED,
+    Metric("reconstruct/lpips_vgg", "LPIPS (VGG)", "lower", 4,
+           meaning="distance of reconstructed held-out images to the originals by VGG-16 (arXiv 1801.03924)"),
+    Metric("reconstruct/lpips_alex", "LPIPS (AlexNet)", "lower", 4,
+           meaning="distance of reconstructed held-out images to the originals by AlexNet (arXiv 1801.03924)"),
+    Metric("reconstruct/is_{suffix}", "is_{suffix}", "higher", 2, needs="classifies",
+           meaning="Inception score's formula on reconstructed held-out images, with the classes of {by}"),
+    Metric("reconstruct/agreement", "agreement", "higher", 1, "%", 100, needs="own",
+           meaning="share of reconstructed held-out images that the classifier reads as their class"),
+    Metric("reconstruct/effective_bits", "effective bits", "", 1, "bits/image",
+           meaning="entropies of the channels' token indices, summed over the channels and positions of an image"),
+    ENTROPY, TOKEN_BITS,
+    Metric("quantizer/clipped", "clipped", "", 3, "%", 100,
+           meaning="share of latent values beyond the quantizer's range, or beyond the extremes that it was fitted to"),
+    Metric("quantizer/snr_db", "SNR", "", 2, "dB",
+           meaning="variance of the latents over the error that quantization adds"),
+    Metric("quantizer/unused_levels", "unused levels", "", 1, meaning="levels that no value takes, mean over channels"),
+    *(Metric(key, "used codes", "", 1, "%", 100, "share of all different tokens that occur")
+      for key in ("quantizer/used_codes", "tokenizer/used_codes")),
+    *(Metric(key, "perplexity", "", 1, meaning="number of equally frequent tokens that would carry as much information")
+      for key in ("quantizer/perplexity", "tokenizer/perplexity")),
+    *(Metric(key, f"{name} limit ×10³", "", 2, scale=1e3,
+             meaning=f"mean squared error of {of}, for normal latents of the same variance")
+      for key, name, of in (
+          ("quantizer/limit_panter_dite", "Panter–Dite", "the best quantizer of so many levels"),
+          ("quantizer/limit_entropy_coded", "entropy-coded", "even levels at this index entropy"),
+          ("quantizer/limit_shannon", "Shannon", "any code at this index entropy"))),
+    Metric("tokenizer/psnr", "PSNR", "", 2, "dB",
+           meaning="peak signal-to-noise ratio of held-out images through the trained tokenizer against the originals"),
+    Metric("tokenizer/parameters", "tokenizer parameters", "", 1, "thousand", 1e-3,
+           "weights of the tokenizer with its autoencoder"),
+    HEAD_PARAMETERS, PARAMETERS, TRAINING_FLOPS,
+    Metric("train/steps", "steps", "", 0, meaning="training steps"),
+    Metric("train/held_out_loss", "held-out loss", "", 4,
+           meaning="loss per channel at masked positions of held-out images, by averaged weights, in the head's unit"),
+    Metric("likelihood/held_out_beyond_extremes", "beyond extremes", "", 3, "%", 100,
+           meaning="share of held-out latent values beyond those that the outer bins end at"),
+    Metric("sample/images", "images", "", 0, meaning="generated images"),
+    IMAGE_TIME, TOKEN_MS, RECOMPUTING_MS, STEPWISE_MS, TOKEN_MS_256,
+    Metric("speed/image_compiled_ms", "time per image, compiled", "lower", 1, "ms",
+           meaning="time to sample the tokens of one image with the backbone compiled in bfloat16; median"),
+    Metric("speed/graph_ms_1", "batch 1, CUDA graph", "lower", 2, "ms",
+           meaning="time to draw one image token's channels as one captured graph; median"),
+    Metric("speed/least_ms_1", "batch 1, weights read", "", 2, "ms",
+           meaning="time to read the head's weights from memory as often as one image token needs them"),
+    Metric("speed/train_images_per_second", "training speed", "higher", 0, "images/s",
+           meaning="images that training takes in per second, all of a step included"),
+    Metric("speed/peak_memory_mb", "peak memory", "lower", 0, "MiB",
+           meaning="most GPU memory that a training step held"),
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Metrics that go with another one: their names match a pattern, which holds the other's name."""
+
+    pattern: str
+    of: str
+    """the other's name, with {} for what the pattern holds"""
+    meaning: str
+    """with {} for the other's title"""
+    unit: bool = True
+    """whether the number has the other's unit and scale"""
+
+
+RULES = (
+    Rule(r"(.+)_se", "{}", "standard error of {}"),
+    Rule(r"(.+)_spread", "{}", "spread of {} over the repetitions"),
+    Rule(r"(.+)_at_floor_images", "{}", "{} of as many generated images as the floor has"),
+    Rule(r"(.+)_floor_images", "{}", "images behind the floor of {}", unit=False),
+    Rule(r"(.+)_floor", "{}", "{} of as many real images, which no generator can beat"),
+    Rule(r"calibration_(.+)", "{}", "{} of the training latents that the quantizer was fitted to"),
+    Rule(r"(token|recomputing|stepwise)_ms_\d+", "{}_ms_1", "{}, for as many tokens at once as the name says"),
+)
+# fmt: on
+
+
+def by_scorers(metrics: Iterable[Metric], names: Sequence[str]) -> tuple[Metric, ...]:
+    """Metrics with each that a scorer measures once per scorer; where two would share a title, their names are it."""
+    measured = dict.fromkeys(m for metric in metrics for name in names if (m := metric.by(name)) is not None)
+    titles = Counter(m.title for m in measured)
+    return tuple(m if titles[m.title] == 1 else replace(m, title=m.name) for m in measured)
+
+
+@cache
+def every() -> Mapping[str, Metric]:
+    """All metrics by key, by all scorers, the most telling first."""
+    return {m.key: m for metric in METRICS for m in by_scorers((metric,), tuple(SCORERS))}
+
+
+@cache
+def find(key: str) -> Metric | None:
+    """A metric by its key: declared, or one that goes with a declared one by a rule; None for any other."""
+    if key in every():
+        return every()[key]
+    stage, _, name = key.partition("/")
+    for rule in RULES:
+        match = re.fullmatch(rule.pattern, name)
+        of = match and find(f"{stage}/{rule.of.format(match[1])}")
+        if of:
+            unit, scale = (of.unit, of.scale) if rule.unit else ("", 1.0)
+            return Metric(key, name, "", of.decimals, unit, scale, rule.meaning.format(of.title))
+    like = every().get(_like(key))
+    return like and replace(like, key=key, title=name, meaning="", needs="")
+
+
+def metric(key: str) -> Metric:
+    """A metric by its key; one that the catalogue lacks has its name alone."""
+    return find(key) or Metric(key, key.partition("/")[2])
+
+
+def telling(keys: Iterable[str]) -> list[str]:
+    """Those keys whose metrics say better or worse, the most telling first."""
+    order = {key: number for number, key in enumerate(every())}
+    said = [key for key in keys if metric(key).better]
+    return sorted(said, key=lambda key: (order[key if key in order else _like(key)], key))
+
+
+def _like(key: str) -> str:
+    """The shipped classifier's metric of a network that is no scorer here: of score/fd_pixels, score/fd_digits."""
+    return f"{key.rpartition('_')[0]}_{SCORERS[OWN].suffix}"
+
+
+def scorers_of(base: Mapping[str, Any]) -> tuple[str, ...]:
+    """The scorers of a report's flat base settings, the first above all."""
+    names = base.get("score.features", OWN)
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def cautions(distance: Metric, scorer: str, protocol: Mapping[str, Any]) -> list[str]:
+    """What must be known of a Fréchet distance beside the protocol of its stage."""
+    about, measured = {key.removeprefix(f"{scorer}."): value for key, value in protocol.items()}, distance.by(scorer)
+    if about.get("features") != scorer or measured is None:
+        return []
+    what = "images" if distance.stage == "reconstruct" else "samples"
+    counts = {what: about["images"], "reference images": about["reference_images"]}
+    return scorers.cautions(SCORERS[scorer], measured.title, about["features_weights"], counts)
