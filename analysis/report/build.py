@@ -14,14 +14,13 @@ from analysis.report.contents import contents
 from analysis.report.html import Picture
 from analysis.tables import effects, search
 from analysis.tables.fill import fill
-from analysis.tables.html import to_html
 from analysis.tables.latex import to_latex
-from analysis.tables.text import to_csv, to_markdown
+from analysis.tables.text import to_csv
 
 PAGE, MARKDOWN, PAPER = "index.html", "report.md", "paper.tex"
 PARTS = {"tables": (".md", ".csv", ".tex", ".html"), "figures": (".png", ".pdf", ".csv")}
-"""folders that a report owns, and the kinds of files in them that are its own to replace"""
-FORMS = {"md": to_markdown, "csv": to_csv, "tex": to_latex, "html": to_html}
+"""folders that a report owns, and the kinds of files in them that are its own to replace (of older builds also)"""
+FORMS = {"csv": to_csv, "tex": to_latex}
 """ending of a table's file -> its writer"""
 
 

@@ -9,7 +9,7 @@ from analysis.figures import Drawing
 from analysis.report.contents import Contents
 from analysis.report.facts import Origin
 from analysis.tables.filled import FilledTable
-from analysis.tables.text import to_markdown
+from analysis.tables.text import pipe_table
 
 
 def report(contents: Contents) -> str:
@@ -56,14 +56,14 @@ def _anchor(name: str, contents: Contents) -> str:
 
 
 def _table(filled: FilledTable, contents: Contents) -> list[str]:
-    """The table as in its own file, without what a table before it has said or explained."""
+    """A table with its notes and figures, without what a table before it has said or explained."""
     id = filled.id
-    _, rows, *_ = to_markdown(filled).split("\n\n")
     meanings = _meanings([(column.title, column.meaning) for column in contents.glossary[id]])
     notes = [escape(note) for note in contents.table_notes[id]]
-    files = ", ".join(f"[{end}](tables/table-{id}.{end})" for end in ("csv", "tex", "html"))
+    files = ", ".join(f"[{end}](tables/table-{id}.{end})" for end in ("csv", "tex"))
     figures = [_figure(drawing) for drawing in contents.illustrating(id)]
-    return [f"### {escape(filled.table.heading)}", rows, *notes, meanings, f"This table as {files}.", *figures]
+    parts = [f"### {escape(filled.table.heading)}", pipe_table(filled), *notes, meanings]
+    return [*parts, f"This table as {files}.", *figures]
 
 
 def _meanings(terms: Sequence[tuple[str, str]]) -> str:

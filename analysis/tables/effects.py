@@ -178,7 +178,7 @@ def _notes(source: Source) -> list[str]:
         f"± is the half-width of the paired 95 % Student t interval over these pairs; {seeds}. It says how far the"
         " effect holds across the other axes. Better, worse, no difference shown: against the axis's first value, by"
         " the t test over these pairs, corrected by Holm's method for all effects of the table, at 5 %. The"
-        " HTML and the CSV give the corrected interval, of the level at which Holm's method decided: it leaves out zero"
+        " page and the CSV give the corrected interval, of the level at which Holm's method decided: it leaves out zero"
         " exactly where a difference is shown. Bold: better.",
         f"{UNMOVED[0].upper()}{UNMOVED[1:]}: the numbers are the same with every value of the axis.",
         *_left_out(source),

@@ -22,7 +22,7 @@ BOLD = (
 VERDICTS = (
     "Better, worse, no difference shown: against the row marked base, corrected by Holm's method for all verdicts of"
     " the table, at 5 %. Over seeds it is the t test of differences between equal training seeds (Welch's where none"
-    " are equal). The HTML and the CSV give each difference to the base with the interval of the level at which Holm's"
+    " are equal). The page and the CSV give each difference to the base with the interval of the level at which Holm's"
     " method decided: it leaves out zero exactly where a difference is shown."
 )
 IMAGES = (

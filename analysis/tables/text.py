@@ -24,7 +24,12 @@ PARTS = (
 
 
 def to_markdown(filled: FilledTable) -> str:
-    """A pipe table; each heading repeats which data it is about, because Markdown has no grouped headings."""
+    """A table with its heading and its notes."""
+    return f"# {filled.table.heading}\n\n{pipe_table(filled)}\n\n" + "\n".join(f"{note}\n" for note in filled.notes)
+
+
+def pipe_table(filled: FilledTable) -> str:
+    """A table alone; each heading repeats which data it is about, because Markdown has no grouped headings."""
     heads = ["", "seeds"] if filled.shows_seeds else [""]
     heads += [f"{_title(column)} ({filled.measured_heading})" for column in filled.measured]
     heads += [f"{_title(column)} ({filled.chosen_heading})" for column in filled.chosen]
@@ -36,7 +41,7 @@ def to_markdown(filled: FilledTable) -> str:
         first = [label, str(len(row.cells))] if filled.shows_seeds else [label]
         last = [" ".join(row.cells)] if listed else []
         lines.append([*first, *map(_markdown, row.entries), *last])
-    return f"# {filled.table.heading}\n\n{_aligned(lines)}\n\n" + "\n".join(f"{n}\n" for n in filled.notes)
+    return _aligned(lines)
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:

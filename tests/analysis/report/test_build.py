@@ -68,7 +68,7 @@ def page(built: Path) -> _Page:
 def test_the_folder_holds_page_tables_and_figures(built: Path) -> None:
     held = [table.id for table in read(built / "source").tables]
     assert {"1a", "1b", "2a"} <= set(held)
-    wanted = {f"table-{id}.{end}" for id in held for end in ("csv", "html", "md", "tex")}
+    wanted = {f"table-{id}.{end}" for id in held for end in ("csv", "tex")}
     assert {path.name for path in (built / "tables").iterdir()} == wanted | {"search.csv"}
     names = {path.name for path in (built / "figures").iterdir()}
     assert {f"figure-{n}.png" for n in ("3-latents", "6-reconstructions", "7-prediction")} <= names
@@ -168,7 +168,7 @@ def test_what_an_earlier_build_left_goes_and_what_others_put_there_stays(one: Pa
     plan.write_text(json.dumps(kept | {"rows": [row for row in kept["rows"] if row["table"] == "1b"]}))
     report.build(one)
     held = [table.id for table in read(one / "source").tables]
-    wanted = {f"table-{id}.{end}" for id in held for end in ("csv", "html", "md", "tex")}
+    wanted = {f"table-{id}.{end}" for id in held for end in ("csv", "tex")}
     assert {path.name for path in (one / "tables").iterdir()} == wanted
     assert (one / "notes.txt").read_text() == "mine"
 

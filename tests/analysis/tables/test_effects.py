@@ -196,7 +196,7 @@ def test_the_report_holds_all_of_it_and_stays_the_same(tmp_path):
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     for ending in ("png", "pdf", "csv"):
         assert f"figures/effects.{ending}" in names
-    assert {"tables/table-axes.csv", "tables/table-effects-fd_digits.md"} <= names
+    assert {"tables/table-axes.csv", "tables/table-effects-fd_digits.tex"} <= names
     for part in ("Main effects on fd_digits", "Every point of the axes", "quantizer.levels = 64", "b64-d3"):
         assert part in page
     assert "Published numbers stand beside" not in page
