@@ -120,7 +120,7 @@ MEASURES: tuple[Callable[[Scored], dict[str, float]], ...] = (
     agreement,
     infinity,
 )
-"""all that metrics.json of a score holds; analysis/README.md shows how to add one"""
+"""all that metrics.json of a score holds; CONTRIBUTING.md shows how to add one"""
 
 
 def by_class(scorer: Scorer, extracted: Extracted, labels: Labels, real: Real) -> list[dict[str, Any]]:

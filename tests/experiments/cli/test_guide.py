@@ -1,4 +1,4 @@
-"""The examples of analysis/README.md: put into a copy of the code where they say, their commands run."""
+"""The examples of CONTRIBUTING.md: put into a copy of the code where they say, their commands run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ import pytest
 from tests.conftest import SHORT
 from tests.helpers.paths import ROOT
 
-GUIDE = (ROOT / "analysis" / "README.md").read_text()
-PARTS = {title: text for title, text in re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", GUIDE, re.M | re.S)}
+GUIDE = (ROOT / "CONTRIBUTING.md").read_text()
+PARTS = {title: text for title, text in re.findall(r"^### (.+?)\n(.*?)(?=^### |^## |\Z)", GUIDE, re.M | re.S)}
 SETTINGS = [*SHORT, "sample.images=53"]
 EXPECTED = {
     "An axis": "sample.top_p = 0.8",
+    "A stage": "balance/smallest_class",
     "A metric": "score/certainty_digits",
     "A head": "likelihood/bits_per_dim",
     "A table": "constant",
