@@ -11,7 +11,7 @@ from analysis import stats
 from analysis.frame.source import Source
 from analysis.stats import Comparison, Estimate, Gap, number, signed
 from analysis.tables import protocol
-from analysis.tables.filled import Entry, FilledRow, FilledTable
+from analysis.tables.filled import Entry, FilledRow, FilledTable, entry
 from experiments.axes import Axis
 from experiments.paper import Cell, Column, Table
 from tokenbridge.overrides import plain
@@ -21,6 +21,7 @@ PREFIX = "effects-"
 PAIRS = Column(
     "pairs",
     "pairs",
+    decimals=0,
     meaning="pairs with the axis's first value; those of the same two trainings are one, with their mean",
 )
 UNMOVED = "does not enter"
@@ -147,11 +148,11 @@ def _filled(source: Source, column: Column) -> FilledTable:
 
 def _entries(effect: Effect, column: Column) -> tuple[Entry, Entry, Entry]:
     """The mean, the effect and the number of pairs."""
-    mean = Entry(number(effect.mean, column.decimals), "", stats.estimate([effect.mean]))
+    mean = entry(column, stats.estimate([effect.mean]))
     if effect.gap is None:
         return mean, Entry(reason="first value"), Entry(reason="first value")
     count = len(effect.gap.values)
-    return mean, _change(effect, effect.gap.estimate, column), Entry(str(count), "", stats.estimate([count]))
+    return mean, _change(effect, effect.gap.estimate, column), entry(PAIRS, stats.estimate([count]))
 
 
 def _change(effect: Effect, difference: Estimate, column: Column) -> Entry:

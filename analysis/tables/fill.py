@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from analysis.frame.source import Source
-from analysis.stats import Comparison, Estimate, number, signed
+from analysis.stats import Comparison, number, signed
 from analysis.tables import protocol
 from analysis.tables.compare import Estimates, RowCells, base_row, best, compare, measure, same_run
-from analysis.tables.filled import BASE, SAME_RUN, Entry, FilledRow, FilledTable
+from analysis.tables.filled import BASE, SAME_RUN, Entry, FilledRow, FilledTable, entry
 from analysis.tables.notes import notes
 from experiments.paper import PUBLISHED_ON, Cell, Column, Table
 from tokenbridge.config import CATEGORICAL, HEAD_KINDS, TRAINED_TOKENS
@@ -71,7 +71,7 @@ def _measured(
     compared = compare(table, measured, rows, estimates, source)
     entries = {
         column.key: [
-            Entry(reason=absence(column, cell, ids, source)) if value is None else _entry(column, value)
+            Entry(reason=absence(column, cell, ids, source)) if value is None else entry(column, value)
             for (cell, ids), value in zip(rows, estimates[column.key], strict=True)
         ]
         for column in columns
@@ -94,14 +94,14 @@ def _judged(
 ) -> list[Entry]:
     """The entries of a column with their verdicts, the best one marked."""
     base, judged = base_row(table), list(entries)
-    for i, (entry, comparison) in enumerate(zip(entries, comparisons, strict=True)):
-        if entry.estimate is None:
+    for i, (value, comparison) in enumerate(zip(entries, comparisons, strict=True)):
+        if value.estimate is None:
             continue
         remark = BASE if i == base and any(comparisons) else ""
         if i != base and comparison is None and entries[base].estimate:
             remark = SAME_RUN if same_run(column, rows[i][1], rows[base][1], source) else ""
         judged[i] = replace(
-            entry, best=i == winner, comparison=comparison, change=_change(comparison, column), remark=remark
+            value, best=i == winner, comparison=comparison, change=_change(comparison, column), remark=remark
         )
     return judged
 
@@ -111,13 +111,6 @@ def _change(comparison: Comparison | None, column: Column) -> str:
     if comparison is None:
         return ""
     return f"{signed(comparison.difference.mean, column.decimals)} ± {number(comparison.corrected, column.decimals)}"
-
-
-def _entry(column: Column, value: Estimate) -> Entry:
-    # a count without a direction, such as parameters, is the same for every seed: ± 0 would say nothing
-    silent = value.half is None or (len(set(value.values)) == 1 and value.seeds > 1 and not column.better)
-    half = "" if silent else number(value.half or 0, column.decimals)
-    return Entry(number(value.mean, column.decimals), "", value, half)
 
 
 def absence(column: Column, cell: Cell, ids: Sequence[str], source: Source) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
-from analysis.stats import Comparison, Estimate, Over
+from analysis.stats import Comparison, Estimate, Over, number
 from experiments.paper import Column, Table
 
 WIDE = 9
@@ -39,6 +43,20 @@ class Entry:
     def word(self) -> str:
         """The verdict, or the remark that stands in its place."""
         return self.comparison.verdict if self.comparison else self.remark
+
+
+def entry(column: Column, value: Estimate, best: bool = False) -> Entry:
+    """An estimate as it is printed in a column, without a verdict."""
+    # a count without a direction, such as parameters, is the same for every seed: ± 0 would say nothing
+    silent = value.half is None or (len(set(value.values)) == 1 and value.seeds > 1 and not column.better)
+    half = "" if silent else number(value.half or 0, column.decimals)
+    return Entry(number(value.mean, column.decimals), "", value, half, best)
+
+
+def csv_text(lines: Iterable[Iterable[Any]]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
+    return out.getvalue()
 
 
 @dataclass(frozen=True)

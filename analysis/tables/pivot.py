@@ -6,9 +6,7 @@ chooses; two protocols are refused as in every table; an empty entry says why.
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +15,10 @@ from typing import Any
 
 from analysis import stats
 from analysis.frame.source import Source
-from analysis.stats import Estimate, number
+from analysis.stats import Estimate
 from analysis.tables import html, latex, protocol, text
 from analysis.tables.fill import absence
-from analysis.tables.filled import Entry, FilledRow, FilledTable
+from analysis.tables.filled import Entry, FilledRow, FilledTable, csv_text, entry
 from experiments.paper import Cell, Column, Table
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.metrics.catalogue import FD, find
@@ -215,8 +213,7 @@ def _entry(column: Column, group: Group, value: Estimate | None, best: bool, sou
     if value is None:
         reason = absence(column, Cell(group.label, {}), group.cells, source) if group.cells else "no such cell"
         return Entry(reason=reason)
-    half = "" if value.half is None else number(value.half, column.decimals)
-    return Entry(number(value.mean, column.decimals), "", value, half, best)
+    return entry(column, value, best)
 
 
 def _notes(query: Query, column: Column, estimates: Mapping[Group, Estimate | None], source: Source) -> list[str]:
@@ -245,19 +242,17 @@ def _notes(query: Query, column: Column, estimates: Mapping[Group, Estimate | No
 
 def to_csv(filled: FilledTable) -> str:
     """One line per entry, in the units that the stages store."""
-    out, column = io.StringIO(), filled.table.measured[0]
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*filled.table.varies, column.key, "half-width", "seeds", "empty because"])
+    column, keys = filled.table.measured[0], filled.table.varies
+    lines = [[*keys, column.key, "half-width", "seeds", "empty because"]]
     for row in filled.rows:
-        down = row.label.partition(" = ")[2]
-        for across, entry in zip(filled.measured, row.measured, strict=True):
-            at = [down, across.title.partition(" = ")[2]][: len(filled.table.varies)]
-            value = entry.estimate
-            half = value.half if value else None
-            shown = [f"{value.mean / column.scale:.10g}" if value else ""]
-            shown += ["" if half is None else f"{half / column.scale:.10g}", str(value.seeds) if value else ""]
-            writer.writerow([*at, *shown, entry.reason])
-    return out.getvalue()
+        for across, shown in zip(filled.measured, row.measured, strict=True):
+            at = [row.label.partition(" = ")[2], across.title.partition(" = ")[2]][: len(keys)]
+            mean = half = seeds = ""
+            if value := shown.estimate:
+                mean, seeds = f"{value.mean / column.scale:.10g}", str(value.seeds)
+                half = "" if value.half is None else f"{value.half / column.scale:.10g}"
+            lines.append([*at, mean, half, seeds, shown.reason])
+    return csv_text(lines)
 
 
 FORMS = {".md": text.to_markdown, ".csv": to_csv, ".tex": latex.to_latex, ".html": html.to_html}

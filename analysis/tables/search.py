@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from analysis import stats
 from analysis.frame.source import Source
 from analysis.stats import Place, edges
+from analysis.tables.filled import csv_text
 from tokenbridge.config import UserError
 from tokenbridge.overrides import plain
 
@@ -66,15 +65,14 @@ def to_csv(source: Source) -> str:
     tried = points(source)
     if not tried:
         return ""
-    out, metric = io.StringIO(), source.plan["search"]["metric"]
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["row", "guidance", "temperature", "train_seed", metric, "chosen"])
+    metric = source.plan["search"]["metric"]
+    lines = [["row", "guidance", "temperature", "train_seed", metric, "chosen"]]
     used = {(row, point.guidance, point.temperature) for point in chosen(source) for row in point.rows}
     for point in tried:
         place = (point["row"], point["guidance"], point["temperature"])
         values = [point["row"], *(f"{value:.10g}" for value in place[1:]), point.get("train_seed", "")]
-        writer.writerow([*values, f"{point[metric]:.10g}", "yes" if place in used else ""])
-    return out.getvalue()
+        lines.append([*values, f"{point[metric]:.10g}", "yes" if place in used else ""])
+    return csv_text(lines)
 
 
 def point_text(point: Mapping[str, Any]) -> str:

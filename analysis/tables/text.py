@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Any
 
 from analysis.frame.source import Source
 from analysis.tables import effects
 from analysis.tables.fill import fill
-from analysis.tables.filled import Entry, FilledTable
+from analysis.tables.filled import Entry, FilledTable, csv_text
 from experiments.paper import Column
 from tokenbridge.config import UserError
 
@@ -73,8 +71,6 @@ def effects_text(source: Source) -> str:
 
 def to_csv(filled: FilledTable) -> str:
     """Full precision, in the units that the stages store; the cells that a row comes from; why fields are empty."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     traced = filled.kind != "effects"  # whose rows come from too many cells to name
     measured = [(c, _parts([row.measured[i] for row in filled.rows])) for i, c in enumerate(filled.measured)]
     measured += [(c, PARTS[:2]) for c in filled.further]
@@ -82,7 +78,7 @@ def to_csv(filled: FilledTable) -> str:
     heads += [f"measured {column.key}{part}" for column, parts in measured for part in parts]
     heads += [f"chosen {column.key}" for column in filled.chosen]
     heads += [f"published {column.key}" for column in filled.published]
-    writer.writerow([*heads, "empty because"])
+    lines = [[*heads, "empty because"]]
     for row in filled.rows:
         published = filled.table.cell(row.label).published
         line: list[Any] = [row.label, *([row.here] if filled.table.scaled else [])]
@@ -94,8 +90,8 @@ def to_csv(filled: FilledTable) -> str:
         line += [published.get(column.key, "") for column in filled.published]
         pairs = zip(filled.columns, row.entries, strict=True)
         empty = [f"{column.key}: {entry.reason}" for column, entry in pairs if entry.reason]
-        writer.writerow([*line, "; ".join(empty)])
-    return out.getvalue()
+        lines.append([*line, "; ".join(empty)])
+    return csv_text(lines)
 
 
 def _parts(entries: Sequence[Entry]) -> Sequence[str]:
