@@ -71,7 +71,12 @@ def told(head: str, code: int, out: str) -> str:
 
 if __name__ == "__main__":
     stages = [f"tokenbridge.stages.{name}" for name in STAGES]
-    for module in (*stages, "experiments.tracking.sync", "mlflow.store.tracking.sqlalchemy_store"):
+    for module in (
+        *stages,
+        "experiments.runner",
+        "experiments.tracking.sync",
+        "mlflow.store.tracking.sqlalchemy_store",
+    ):
         importlib.import_module(module)
     autoencoder_kl()
     with multiprocessing.get_context("fork").Pool(2, maxtasksperchild=1) as pool:
