@@ -21,19 +21,19 @@ def effects(source: Source) -> list[Verdict | None]:
 
 
 def _verdict(source: Source, axis: Axis, column: Column) -> Verdict | None:
-    found = [effect for effect in effects_on(source, axis, column) if effect.difference]
-    if not found or all(effect.unmoved for effect in found):
+    compared = [effect for effect in effects_on(source, axis, column) if effect.difference]
+    if not compared or all(effect.unmoved for effect in compared):
         return None
-    parts = "; ".join(f"{plain(effect.value)} {_found(effect, column)}" for effect in found)
+    parts = "; ".join(f"{plain(effect.value)} {_effect_text(effect, column)}" for effect in compared)
     first = plain(axis.values[0])
-    intervals = [effect for effect in found if effect.difference and effect.difference.half is not None]
-    scope = f"corrected, over {over(source, intervals[0])}" if intervals else over(source, found[0])
+    intervals = [effect for effect in compared if effect.difference and effect.difference.half is not None]
+    scope = f"corrected, over {over(source, intervals[0])}" if intervals else over(source, compared[0])
     text = f"In {WORDS.get(column, column.title)}, {axis.key} against {first}: {parts} ({scope})."
-    status = "one seed" if not intervals else "measured" if any(e.settled for e in found) else "undecided"
+    status = "one seed" if not intervals else "measured" if any(e.settled for e in compared) else "undecided"
     return Verdict(status, text, PREFIX + column.key.rpartition("/")[2])
 
 
-def _found(effect: Effect, column: Column) -> str:
+def _effect_text(effect: Effect, column: Column) -> str:
     gap = effect.difference
     assert gap is not None
     word = "better" if effect.better(column) else "worse"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
@@ -29,13 +29,34 @@ class Verdict:
     table: str
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """One row of a table minus another, and how far the difference is settled."""
+
+    once: bool
+    """whether one of them has a single training seed, so that nothing is settled"""
+    apart: bool
+    """whether a difference is shown, with the correction for all the table's verdicts; once: beyond twice its error"""
+    change: float
+    text: str
+    """the difference with its corrected interval; once: why it has none"""
+
+    def status(self, holds: bool) -> Status:
+        """holds: whether the difference is the one that is claimed."""
+        if not self.apart:
+            return "undecided"
+        return "one seed" if self.once else "holds" if holds else "does not hold"
+
+
 def estimates(source: Source, table: Table, column: Column) -> dict[str, Estimate]:
-    """Row label -> estimate over seeds in the column's printed scale, for the rows that have the metric, in the table's
-    order; UserError where they are of two protocols."""
+    """Row label -> estimate over seeds in the column's printed scale, in the table's order.
+
+    Rows without the metric are left out. UserError where the numbers are of two protocols.
+    """
     rows = source.rows(table)
     protocol.check(table, column, rows, source)
-    found = {cell.label: measure(column, cell.label, ids, source, images=False) for cell, ids in rows}
-    return {label: value for label, value in found.items() if value is not None}
+    values = {cell.label: measure(column, cell.label, ids, source, images=False) for cell, ids in rows}
+    return {label: value for label, value in values.items() if value is not None}
 
 
 def show(value: Estimate, column: Column) -> str:
@@ -43,88 +64,69 @@ def show(value: Estimate, column: Column) -> str:
     return text if value.half is None else f"{text} ± {number(value.half, column.decimals)}"
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Two rows of a table compared, with the correction for all its verdicts."""
-
-    gap: Estimate
-    """with the interval of the level at which Holm's method decided"""
-    shown: bool
-
-    def text(self, column: Column) -> str:
-        return f"{show(self.gap, column)} (corrected)"
-
-
-def difference(source: Source, table: Table, column: Column, first: str, second: str) -> Difference:
-    """The first row minus the second; both have several seeds."""
-    found = between(table, column, first, second, source)
-    assert found is not None, (table.id, column.key, first, second)
-    return Difference(replace(found.difference, half=found.corrected), found.shown)
-
-
-def image_error(source: Source, table: Table, labels: Sequence[str], column: Column) -> float:
-    """Standard error over images of a difference between two rows, in the column's printed scale; 0 if unknown."""
-    cells = [id for label in labels for id in source.cells(table.id, label)]
-    return math.hypot(*(source.number(id, f"{column.key}_se") or 0.0 for id in cells)) * column.scale
+def outcome(
+    source: Source, table: Table, column: Column, values: Mapping[str, Estimate], first: str, second: str
+) -> Outcome:
+    """The first row minus the second, by their estimates."""
+    a, b = values[first], values[second]
+    if min(a.seeds, b.seeds) < 2:
+        change, cells = a.mean - b.mean, [id for label in (first, second) for id in source.cells(table.id, label)]
+        error = math.hypot(*(source.number(id, f"{column.key}_se") or 0.0 for id in cells)) * column.scale
+        images = f"; standard error over images {number(error, column.decimals)}" if error else ""
+        apart = abs(change) > 2 * error
+        return Outcome(True, apart, change, f"{ONE_SEED}, so no interval{images}" if apart else ONE_SEED)
+    comparison = between(table, column, first, second, source)
+    assert comparison is not None, (table.id, column.key, first, second)
+    gap = replace(comparison.difference, half=comparison.corrected)
+    return Outcome(False, comparison.shown, gap.mean, f"{show(gap, column)} (corrected)")
 
 
 def claim(
     source: Source, table: Table, rows: tuple[str, str], column: Column, names: tuple[str, str] | None = None
 ) -> Verdict | None:
-    """The paper says that the first row is better (lower) than the second; what the numbers say. names: for a text."""
+    """Whether the first row is better (lower) than the second, as the paper says.
+
+    Args:
+        rows: labels of both; no verdict where one lacks the metric.
+        names: what the sentence calls them, where that is not their labels.
+    """
     values = estimates(source, table, column)
     if not set(rows) <= values.keys():
         return None
-    (ours, rival), (first, second) = (values[row] for row in rows), names or rows
-    subject = first[0].upper() + first[1:]
-    numbers = f"{NAMES.get(column, column.title)}: {show(ours, column)} against {show(rival, column)}"
-    if min(ours.seeds, rival.seeds) < 2:
-        error = image_error(source, table, rows, column)
-        if abs(ours.mean - rival.mean) <= 2 * error:
-            text = f"{subject} and {second} differ within the error over images in {numbers} ({ONE_SEED})."
-            return Verdict("undecided", text, table.id)
-        verb = "beats" if ours.mean < rival.mean else "does not beat"
-        return Verdict("one seed", f"{subject} {verb} {second} in {numbers} ({_once(error, column)}).", table.id)
-    gap = difference(source, table, column, *rows)
-    if not gap.shown:
-        text = f"{subject} and {second} cannot be told apart in {numbers}; the difference is {gap.text(column)}."
-        return Verdict("undecided", text, table.id)
-    verb, status = ("beats", "holds") if ours.mean < rival.mean else ("loses to", "does not hold")
-    text = f"{subject} {verb} {second} in {numbers}; the difference is {gap.text(column)}."
-    return Verdict(status, text, table.id)
+    result, (first, second) = outcome(source, table, column, values, *rows), names or rows
+    subject, (ours, rival) = first[0].upper() + first[1:], (show(values[row], column) for row in rows)
+    numbers = f"{NAMES.get(column, column.title)}: {ours} against {rival}"
+    numbers += f" ({result.text})" if result.once else f"; the difference is {result.text}"
+    if not result.apart:
+        verb = "differ within the error over images" if result.once else "cannot be told apart"
+        return Verdict("undecided", f"{subject} and {second} {verb} in {numbers}.", table.id)
+    verb = "beats" if result.change < 0 else "does not beat" if result.once else "loses to"
+    return Verdict(result.status(result.change < 0), f"{subject} {verb} {second} in {numbers}.", table.id)
 
 
 def trend(
     source: Source, table: Table, column: Column, cause: str, expected: Literal["better", "worse"]
 ) -> Verdict | None:
-    """The paper says that a column gets better (lower) or worse from the first row to the last.
+    """Whether a column gets better (lower) or worse from the first row to the last, as the paper says.
 
-    cause: what grows along the rows, such as "more levels". Settled where the two ends are; the rows between are told.
+    Settled where the two ends are; the rows between are listed.
+
+    Args:
+        cause: what grows along the rows, such as "more levels".
+        expected: what the paper says.
     """
     values = estimates(source, table, column)
     if len(values) < 2:
         return None
-    (first, start), *_, (last, end) = values.items()
-    name, change = NAMES.get(column, column.title), end.mean - start.mean
+    name, (first, *_, last) = NAMES.get(column, column.title), values
+    result = outcome(source, table, column, values, last, first)
     chain = ", ".join(f"{label} {show(value, column)}" for label, value in values.items())
-    way = "better" if change < 0 else "worse"
-    steps = [b.mean < a.mean for a, b in pairwise(values.values())]
-    also = "" if len(set(steps)) == 1 else ", though not at every step"
-    if min(start.seeds, end.seeds) < 2:
-        error = image_error(source, table, (first, last), column)
-        if abs(change) > 2 * error:
-            text = f"With {cause} the model gets {way} in {name}{also}: {chain} ({_once(error, column)})."
-            return Verdict("one seed", text, table.id)
-        text = f"{first} and {last} differ within the error over images in {name}: {chain} ({ONE_SEED})."
-        return Verdict("undecided", text, table.id)
-    gap = difference(source, table, column, last, first)
-    ends = f"from first to last {gap.text(column)}"
-    if not gap.shown:
-        return Verdict("undecided", f"{first} and {last} cannot be told apart in {name}: {chain}; {ends}.", table.id)
-    status: Status = "holds" if way == expected else "does not hold"
-    return Verdict(status, f"With {cause} the model gets {way} in {name}{also}: {chain}; {ends}.", table.id)
-
-
-def _once(error: float, column: Column) -> str:
-    note = f"{ONE_SEED}, so no interval"
-    return note + (f"; standard error over images {number(error, column.decimals)}" if error else "")
+    chain += f" ({result.text})" if result.once else f"; from first to last {result.text}"
+    if not result.apart:
+        verb = "differ within the error over images" if result.once else "cannot be told apart"
+        return Verdict("undecided", f"{first} and {last} {verb} in {name}: {chain}.", table.id)
+    way = "better" if result.change < 0 else "worse"
+    steps = {b.mean < a.mean for a, b in pairwise(values.values())}
+    also = "" if len(steps) == 1 else ", though not at every step"
+    text = f"With {cause} the model gets {way} in {name}{also}: {chain}."
+    return Verdict(result.status(way == expected), text, table.id)
