@@ -13,7 +13,6 @@ from tokenbridge.stages import STAGES, Kind, measuring
 from tokenbridge.store.artifacts import Store, digest, stage_id
 from tokenbridge.store.runs import RecordedCell, write_cells
 
-EXPERIMENT = "tokenbridge"  # in MLflow
 RECONSTRUCTION = measuring("reconstruction")
 GENERATION = measuring("generation")
 

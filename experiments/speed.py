@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments import paper
-from experiments.pipeline import EXPERIMENT, Cell, Stage, record
+from experiments.pipeline import Cell, Stage, record
 from experiments.presets import preset
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.overrides import override
 from tokenbridge.store.artifacts import Store, writable, write_json
-from tokenbridge.store.runs import Measured, read_metrics, write_metrics
+from tokenbridge.store.runs import EXPERIMENT, Measured, read_metrics, write_metrics
 
 PRESET, PLAN = "imagenet256-L", "speed"
 OURS = "autoregressive 1024×4"

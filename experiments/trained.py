@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from experiments.axes import run_name
 from experiments.pipeline import Cell, Stage
 from experiments.presets import PRESETS
 from tokenbridge.config import RunConfig, UserError
@@ -34,7 +35,6 @@ def models(store: Store, what: str, assignments: Sequence[str] = ()) -> Models:
     cells = read_cells(store)
     name, base = (what, PRESETS[what]) if what in PRESETS else _named(what, cells, store)
     config = override(base, assignments)
-    changes = [f"{key.rpartition('.')[2]}{plain(value)}" for key, value in differing(config, base).items()]
     if not store.finished(training(config)):
         raise UserError(f"{what} is not trained in {store.root}; run first: {command(config)} --only train")
     known = {id for cell in cells.values() if (id := cell.stages.get("train"))}
@@ -45,7 +45,7 @@ def models(store: Store, what: str, assignments: Sequence[str] = ()) -> Models:
     trained = tuple(each for seed, each in same.items() if seed not in untrained)
     waiting = tuple(seed for seed in untrained if training(same[seed]) in known)
     recorded = cells.get(Cell("", config).id)
-    names = recorded.names if recorded else ["-".join([name, *changes])]
+    names = recorded.names if recorded else [run_name(name, differing(config, base))]
     return Models(re.sub(r"[^\w.=-]+", "-", name if name in names else names[0]), trained, waiting)
 
 

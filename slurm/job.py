@@ -48,8 +48,8 @@ class StageJob:
     def __call__(self) -> None:
         if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
             TorchDistributedEnvironment().export()
-        # only trainings have curves, and a sender takes seconds to start and to end
-        curves = live.beside(self.store, [self.stage.id]) if self.stage.kind.name == "train" else nullcontext()
+        # a sender takes seconds to start and to end
+        curves = live.beside(self.store, [self.stage.id]) if self.stage.kind.curves else nullcontext()
         with telling(self.store, self.stage.id), curves:
             for kind, id in self.stage.inputs:
                 if not self.store.finished(id):  # Slurm takes a dependency on a forgotten job as satisfied

@@ -11,14 +11,14 @@ from submitit.core.utils import DelayedSubmission
 
 from experiments.grid import run as run_grid
 from experiments.grid.request import SPEED, Grid, Request, timed
-from experiments.pipeline import EXPERIMENT, Cell, Stage, graph, record
+from experiments.pipeline import Cell, Stage, graph, record
 from slurm import resources, submit
 from slurm.job import telling
 from slurm.sweep import TAKEN, Job
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import CellStages, Sweep, ending, is_sweep, read_sweep, write_sweep
+from tokenbridge.store.runs import EXPERIMENT, CellStages, Sweep, ending, is_sweep, read_sweep, write_sweep
 
 NAME = re.compile(r"\w[\w.-]*")
 

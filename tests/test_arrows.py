@@ -22,7 +22,14 @@ FORBIDDEN = {
         "seaborn",
     },
     "experiments": {"submitit"},
-    "analysis": {"torch", "torchvision", "slurm", "submitit", "typer"},
+    "analysis": {
+        "torch",
+        "torchvision",
+        "slurm",
+        "submitit",
+        "typer",
+        *(f"tokenbridge.stages.{path.stem}" for path in (ROOT / "tokenbridge" / "stages").glob("[a-z]*.py")),
+    },
     "slurm": {"analysis", "mlflow", "torch", "pandas"},
 }
 ALLOWED = {
@@ -33,6 +40,7 @@ ALLOWED = {
         "tokenbridge.config",
         "tokenbridge.metrics.catalogue",
         "tokenbridge.overrides",
+        "tokenbridge.stages",
         "tokenbridge.store.runs",
     },
 }

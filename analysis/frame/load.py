@@ -26,17 +26,12 @@ from analysis.frame.describe import describe
 from analysis.frame.source import CURVES, planned
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.overrides import flatten, settings
+from tokenbridge.stages import STAGES, kind_of, unmeasured
 from tokenbridge.store.runs import RecordedCell, Store, cell_ids, journal_of, measured, read_cell, read_journal
 
 __all__ = ["collect", "describe", "frame", "frame_from_stages", "runs"]
 
 FIRST = ("cell", "name", "experiment", "run_id")
-KINDS = ("tokenizer", "latents", "quantizer", "reconstruct", "train", "likelihood", "sample", "score", "speed")
-WITH_EXAMPLES = ("latents", "quantizer", "reconstruct", "sample")
-UNMEASURED = ("tokenizer", "latents", "train")
-"""stages that may leave no metrics.json"""
-UNPICTURED = ("latents",)
-"""stages that may leave no examples.npz: spectra came after the first runs"""
 WITH_CURVES = ("2a",)
 """tables whose trainings a figure shows"""
 
@@ -95,7 +90,7 @@ def _values(store: Store, cell: RecordedCell) -> dict[str, Any]:
     """A cell as flat values: what it is, its settings, and the metrics and protocols of its finished stages."""
     row = {"cell": cell.id, "name": cell.name, "experiment": cell.experiment, "run_id": ""}
     row |= flatten(cell.config) | {f"stage.{kind}": id for kind, id in cell.stages.items()}
-    for kind, result in measured(store, cell.stages, UNMEASURED).items():
+    for kind, result in measured(store, cell.stages, unmeasured()).items():
         row |= {f"{kind}/{name}": value for name, value in result.metrics.items()}
         row[f"protocol.{kind}"] = json.dumps(result.protocol, sort_keys=True)
     return row
@@ -126,26 +121,23 @@ def _write_source(root: Path, uri: str, plan: Mapping[str, Any], out: Path) -> N
     cells = {id: read_cell(store, id) for id in dict.fromkeys(cell for _, cell in planned(plan))}
     stages = {id: kind for cell in cells.values() for kind, id in cell.stages.items()}
     pictured = {id for cell in _pictured(plan) for id in cells[cell].stages.values()}
-    trained = dict.fromkeys(
-        cells[row["cell"]].stages.get("train") for row in plan["rows"] if row["table"] in WITH_CURVES
-    )
+    shown = [cells[row["cell"]].stages for row in plan["rows"] if row["table"] in WITH_CURVES]
+    trained = dict.fromkeys(id for stages in shown for kind, id in stages.items() if kind_of(kind).curves)
     for folder in (out / "examples", out / "manifests"):
         folder.mkdir(parents=True)
     tracked_frame, rows = frame(root, uri, list(cells)), [_values(store, cell) for cell in cells.values()]
     _require_agreement(store, tracked_frame, _tidy(rows), uri)
     _told(tracked_frame, rows).to_csv(out / "frame.csv", index=False, lineterminator="\n")
     (out / "plan.json").write_text(_json(plan))
-    curves = [
-        (id, key, step, value) for id in trained if id for key, value, _, step in read_journal(journal_of(store, id))
-    ]
+    curves = [(id, key, step, value) for id in trained for key, value, _, step in read_journal(journal_of(store, id))]
     pd.DataFrame(curves, columns=CURVES).to_csv(out / "curves.csv", index=False, lineterminator="\n")
     for id, kind in stages.items():
         if not store.finished(id):
             continue
         manifest = {key: value for key, value in store.manifest(id).items() if key != "host"}
         (out / "manifests" / f"{id}.json").write_text(_json(manifest))
-        examples = store.folder(id) / "examples.npz"
-        if kind in WITH_EXAMPLES and id in pictured and (kind not in UNPICTURED or examples.exists()):
+        left, examples = kind_of(kind).examples, store.folder(id) / "examples.npz"
+        if id in pictured and (left == "always" or (left == "perhaps" and examples.exists())):
             _copy_examples(examples, out / "examples" / f"{id}.npz")
 
 
@@ -203,7 +195,7 @@ def _require_agreement(store: Store, known: pd.DataFrame, measured: pd.DataFrame
 def _tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows with columns in one order and values that a CSV file keeps."""
     present = {key: None for row in rows for key in row}
-    kinds = [kind for kind in KINDS if f"stage.{kind}" in present]
+    kinds = [kind for kind in STAGES if f"stage.{kind}" in present]
     kinds += sorted({key.removeprefix("stage.") for key in present if key.startswith("stage.")} - set(kinds))
     stages, protocols = ([f"{word}.{kind}" for kind in kinds] for word in ("stage", "protocol"))
     metrics = [key for kind in kinds for key in sorted(present) if key.startswith(f"{kind}/")]

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from tokenbridge.config import UserError
+from tokenbridge.store.runs import EXPERIMENT
 
-EXPERIMENT = "tokenbridge"
 SCHEMAS = ("dc11669786a5",)
 """revisions of MLflow's tables that are read without its client"""
 INFINITY = 1.7976931348623157e308

@@ -24,13 +24,12 @@ from experiments.paper import TABLES, Cell, Table, table
 from tokenbridge.config import UserError
 from tokenbridge.metrics.catalogue import Metric, scorers_of
 from tokenbridge.overrides import flatten, plain
+from tokenbridge.stages import STAGES
 
 TUNED = ("sample.guidance", "sample.temperature")
 STANDING = ("3", "4")
 """tables that can be shown without runs: systems and settings"""
 CURVES = ["stage", "key", "step", "value"]
-LAST = ("reconstruct", "likelihood", "score", "speed")
-"""stages that are wanted for themselves"""
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,7 @@ class Source:
 
     def command(self, cell: str) -> str:
         """The command that repeats a cell."""
-        last = [kind for kind in LAST if self.stage(cell, kind)]
+        last = [name for name, kind in STAGES.items() if kind.result and self.stage(cell, name)]
         if last == ["speed"]:
             return "tokenbridge speed"  # all rows of its table together, in turn
         # a run measures no times by itself

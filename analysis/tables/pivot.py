@@ -23,11 +23,10 @@ from experiments.paper import Cell, Column, Table
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.metrics.catalogue import FD, find
 from tokenbridge.overrides import plain, require_key, value_of
+from tokenbridge.stages import measuring
 
 SEEDS = ("train.seed", "sample.seed")
 """settings that tell the repetitions of one entry apart"""
-UNPREFIXED = ("score", "likelihood")
-"""stages whose metrics a short name means first"""
 DIGITS = 4
 """significant digits of a metric that no table of the paper has"""
 
@@ -81,7 +80,7 @@ def metric(name: str, source: Source) -> Column:
     if not keys:
         raise UserError("no cell of this report has a number yet; run them first")
     matches = [key for key in keys if name in (key, key.partition("/")[2])]
-    first = [key for kind in UNPREFIXED for key in matches if key.startswith(f"{kind}/")]
+    first = [key for kind in measuring("generation") for key in matches if key.startswith(f"{kind}/")]
     if len(matches) > 1 and not first:
         raise UserError(f"--metric {name} is the name of {', '.join(matches)}; give one of these in full")
     if not matches:

@@ -15,7 +15,7 @@ from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store, digest, writable
 from tokenbridge.store.rows import progress
-from tokenbridge.store.runs import RecordedCell, read_cells
+from tokenbridge.store.runs import EXPERIMENT, RecordedCell, read_cells
 
 exchange = typer.Typer()
 PREFIX = "sample-"
@@ -42,7 +42,7 @@ def import_released(
     with store.writing(stage.id, stage.about()) as out:
         if out is not None:
             write_released(weights, config, out)
-    pipeline.record(store, [cell], pipeline.EXPERIMENT)
+    pipeline.record(store, [cell], EXPERIMENT)
     print(f"{model} is {stage.id} in {runs / 'stages'}; go on: {trained.command(config)} --name {model}")
 
 

@@ -24,6 +24,7 @@ from tokenbridge.config import Runtime, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import EXPERIMENT
 
 if TYPE_CHECKING:
     from experiments.grid.request import Grid
@@ -147,7 +148,6 @@ def _forecast(store: Store, asked: Grid, jobs: int, cluster: str | None) -> None
 
 def _try(store: Store, asked: Grid, jobs: int, runtime: Runtime) -> None:
     from experiments.grid.forecast import forecast
-    from experiments.pipeline import EXPERIMENT
     from experiments.runner import attempt_cells
 
     end_with(attempt_cells(store, [asked.sample], runtime, EXPERIMENT, jobs))

@@ -34,6 +34,7 @@ from tokenbridge.config import Runtime, UserError
 from tokenbridge.distributed import joined, require_one
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import EXPERIMENT
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -100,7 +101,7 @@ def run(
     threads = threads or presets.THREADS.get(preset)
     runtime = build(Runtime, {"device": device, "threads": threads, "batch": batch, "accumulate": accumulate})
     with joined() as world:
-        runner.raise_first(runner.attempt_cells(store, [cell], runtime, pipeline.EXPERIMENT, jobs))
+        runner.raise_first(runner.attempt_cells(store, [cell], runtime, EXPERIMENT, jobs))
     if not world.main:
         return
     tracking.sync(store, [cell.id])

@@ -26,6 +26,7 @@ from tokenbridge.config import Data, Runtime, Score, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store, writable
+from tokenbridge.store.runs import EXPERIMENT
 
 tools = typer.Typer()
 
@@ -116,7 +117,7 @@ def reconstruct(
     device: Device = "auto",
 ) -> None:
     """Tables 1a and 1b on any images and autoencoder: what quantizing costs, for each number of levels and range."""
-    from experiments import pipeline, presets, reconstructions, runner
+    from experiments import presets, reconstructions, runner
     from tokenbridge.overrides import value_of
 
     require_one("reconstruct")
@@ -127,7 +128,7 @@ def reconstruct(
     }
     cells = reconstructions.cells(images, train, autoencoder, grid, settings or ())
     store, runtime = Store(runs), build(Runtime, {"device": device, "threads": threads, "batch": batch})
-    runner.run_cells(store, cells, runtime, pipeline.EXPERIMENT, jobs)
+    runner.run_cells(store, cells, runtime, EXPERIMENT, jobs)
     rows = reconstructions.rows(store, cells)
     lines = [*reconstructions.markdown(rows), "", *reconstructions.remarks(store, cells)]
     print("\n".join(lines))

@@ -12,12 +12,13 @@ from typing import Any
 from experiments import paper, speed
 from experiments.grid.request import FIGURE_8, SPEED, Grid, Row, confidence, timed
 from experiments.grid.search import SEARCH, SEARCH_SEED, Point, metric_of, score_of
-from experiments.pipeline import EXPERIMENT, Cell
+from experiments.pipeline import Cell
 from experiments.presets import preset
 from experiments.runner import Failure, attempt_cells
 from tokenbridge.config import Runtime
 from tokenbridge.overrides import differing, plain
 from tokenbridge.store.artifacts import Store, read_json, write_json
+from tokenbridge.store.runs import EXPERIMENT
 
 NOTES = {
     "digits": "Generation is at 16 levels a channel where a table does not say otherwise (the paper: 64) and trains for"

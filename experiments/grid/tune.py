@@ -18,14 +18,14 @@ from statistics import fmean
 
 from experiments import progress, runner
 from experiments.grid.search import GUIDANCE, SEARCH, SEARCH_SEED, TEMPERATURE, point_name
-from experiments.pipeline import EXPERIMENT, Cell, graph
+from experiments.pipeline import Cell, graph
 from experiments.trained import Models
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.metrics import catalogue
 from tokenbridge.metrics.scorers import OWN, SCORERS
 from tokenbridge.overrides import override
 from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import read_cells, read_metrics
+from tokenbridge.store.runs import EXPERIMENT, read_cells, read_metrics
 
 IMAGES = (100, 300, 900)
 """of a point and training seed, a rung each"""

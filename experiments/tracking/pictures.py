@@ -17,24 +17,19 @@ SHOWN = 64
 """small images are enlarged to at least this many pixels a side, without smoothing"""
 
 
-def sample_grid(examples: Path) -> bytes:
-    """`images` uint8 (n, ch, H, W) of examples.npz as a grid of ten columns."""
-    return _png(_grid(_read(examples, "images"), COLUMNS))
+def draw(examples: Path, *names: str) -> bytes:
+    """Images of examples.npz as PNG: a single array as a grid of ten columns, several one above the other.
 
-
-def reconstruction_strip(examples: Path) -> bytes:
-    """`original` above `reconstructed`, both uint8 (n, ch, H, W)."""
-    original, reconstructed = _read(examples, "original"), _read(examples, "reconstructed")
-    if original.shape != reconstructed.shape:
-        raise UserError(
-            f"{examples}: original {original.shape} and reconstructed {reconstructed.shape} must have one shape;"
-            " delete its folder and run again"
-        )
-    return _png(_grid(np.concatenate([original, reconstructed]), len(original)))
-
-
-PICTURES = {"sample": ("grid.png", sample_grid), "reconstruct": ("strip.png", reconstruction_strip)}
-"""stage kind -> file name and what draws it from the stage's examples.npz"""
+    Args:
+        names: the arrays, each uint8 (n, ch, H, W), several of them of one shape.
+    """
+    arrays = [_read(examples, name) for name in names]
+    if len(arrays) == 1:
+        return _png(_grid(arrays[0], COLUMNS))
+    if any(array.shape != arrays[0].shape for array in arrays):
+        shapes = " and ".join(f"{name} {array.shape}" for name, array in zip(names, arrays, strict=True))
+        raise UserError(f"{examples}: {shapes} must have one shape; delete its folder and run again")
+    return _png(_grid(np.concatenate(arrays), len(arrays[0])))
 
 
 def _read(path: Path, key: str) -> np.ndarray:

@@ -7,24 +7,21 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.tracking import pictures
 from experiments.tracking.content import Content, Record, provenance, spell
-from experiments.tracking.pictures import PICTURES
 from experiments.tracking.sweep_record import SweepRecord
 from experiments.tracking.views import MEMBER, member_tag
 from tokenbridge.config import UserError
 from tokenbridge.metrics.catalogue import telling
 from tokenbridge.overrides import flatten
+from tokenbridge.stages import kind_of, unmeasured
 from tokenbridge.store.artifacts import MANIFEST, Store, digest, file_hash
 from tokenbridge.store.runs import METRICS, RecordedCell, StageFiles, journal_of, measured, read_cells, read_journal
 
 FORMAT = 3
 """raise it when the content of the records changes: everything is then sent anew"""
-UNMEASURED = ("latents", "train")
-"""stages that may leave no metrics.json"""
 DIGEST = 12
 """characters of a data set's digest that its page has room for"""
-CURVES_READ = ("data", "autoencoder", "latents", "quantizer", "backbone", "head", "train")
-"""sections of a config that a training stage depends on"""
 
 
 class CellRecord:
@@ -47,16 +44,15 @@ class CellRecord:
         tags |= {f"stage.{kind}": id for kind, id in cell.stages.items()} | provenance(manifests)
         metrics: dict[str, float] = {}
         files: dict[str, bytes] = {}
-        results = measured(self.store, self.finished, UNMEASURED)
+        results = measured(self.store, self.finished, unmeasured())
         for kind, folder in folders.items():
             files[f"{kind}/{MANIFEST}"] = (folder / MANIFEST).read_bytes()
             if kind in results:
                 metrics |= {f"{kind}/{name}": value for name, value in results[kind].metrics.items()}
                 tags[f"protocol.{kind}"] = json.dumps(results[kind].protocol, sort_keys=True)
                 files[f"{kind}/{METRICS}"] = (folder / METRICS).read_bytes()
-            if kind in PICTURES:
-                name, draw = PICTURES[kind]
-                files[f"{kind}/{name}"] = draw(folder / "examples.npz")
+            for name, arrays in kind_of(kind).pictures.items():
+                files[f"{kind}/{name}"] = pictures.draw(folder / "examples.npz", *arrays)
         done = len(self.finished) == len(cell.stages)
         return Content(
             tags=tags,
@@ -78,8 +74,8 @@ class TrainingRecord:
     def __init__(self, store: Store, id: str, cells: list[RecordedCell], stages: StageFiles):
         self.id, self.cells = id, sorted(cells, key=lambda cell: cell.name)
         self.done, self.error = stages.finished(id), stages.failure([id])
-        self.store = store
-        self.name = f"train {self.cells[0].name}"
+        self.store, self.stage = store, next(kind for kind, at in self.cells[0].stages.items() if at == id)
+        self.name = f"{self.stage} {self.cells[0].name}"
         names, journal = [cell.name for cell in self.cells], stages.journal(id)
         self.started = journal is not None
         self.signature = digest([FORMAT, self.done, journal, names, self.error])
@@ -87,10 +83,12 @@ class TrainingRecord:
     def content(self) -> Content:
         cell = self.cells[0]
         manifest = self.store.manifest(self.id) if self.done else {}
-        config = {section: values for section, values in cell.config.items() if section in CURVES_READ}
-        points = [[f"train/{key}", *rest] for key, *rest in read_journal(journal_of(self.store, self.id))]
+        sections = kind_of(self.stage).all_sections
+        config = {section: values for section, values in cell.config.items() if section in sections}
+        points = [[f"{self.stage}/{key}", *rest] for key, *rest in read_journal(journal_of(self.store, self.id))]
         return Content(
-            tags={"stage": self.id, "cells": ", ".join(c.name for c in self.cells)} | provenance({"train": manifest}),
+            tags={"stage": self.id, "cells": ", ".join(c.name for c in self.cells)}
+            | provenance({self.stage: manifest}),
             params={key: spell(value) for key, value in flatten(config).items()},
             points=points,
             seconds=manifest.get("wall_seconds") or 0,
@@ -126,7 +124,7 @@ def find_records(store: Store, ids: Iterable[str] | None) -> list[Record]:
         if id not in known:
             raise UserError(f"cell {id} is not in {store.root / 'cells'}; run it, or choose its folder with --runs")
     cells, stages = sorted((known[id] for id in ids), key=lambda cell: cell.name), StageFiles(store)
-    trained = dict.fromkeys(cell.stages["train"] for cell in cells if "train" in cell.stages)
+    trained = dict.fromkeys(id for cell in cells for id in _trainings_of(cell))
     names = dict.fromkeys(name for cell in cells for name in cell.sweeps)
     members = {name: [cell for cell in known.values() if name in cell.sweeps] for name in names}
     sweeps = [SweepRecord(store, name, members[name], stages) for name in names]
@@ -140,9 +138,15 @@ def find_trainings(
     """Records of these training stages as far as they have begun."""
     sharing: dict[str, list[RecordedCell]] = {}
     for cell in known.values():
-        sharing.setdefault(cell.stages.get("train", ""), []).append(cell)
-    found = [TrainingRecord(store, id, sharing[id], stages) for id in ids if id in sharing]
-    return [training for training in found if training.started]
+        for id in _trainings_of(cell):
+            sharing.setdefault(id, []).append(cell)
+    records = [TrainingRecord(store, id, sharing[id], stages) for id in ids if id in sharing]
+    return [record for record in records if record.started]
+
+
+def _trainings_of(cell: RecordedCell) -> list[str]:
+    """Ids of the stages of a cell that leave curves."""
+    return [id for kind, id in cell.stages.items() if kind_of(kind).curves]
 
 
 def _dataset(cell: RecordedCell, latents: Mapping[str, Any] | None) -> tuple[str, str, str] | None:

@@ -26,11 +26,11 @@ from filelock import FileLock
 from experiments.tracking import views
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store, writable
+from tokenbridge.store.runs import EXPERIMENT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-EXPERIMENT = "tokenbridge"
 SWEEPS_TOLD = 10
 
 

@@ -9,15 +9,12 @@ from collections.abc import Mapping, Sequence
 from experiments.tracking.content import Content, Status, spell
 from experiments.tracking.views import MEMBER, direction, member_tag, of_sweep
 from tokenbridge.overrides import flatten
+from tokenbridge.stages import kind_of
 from tokenbridge.store.artifacts import Store, digest
 from tokenbridge.store.runs import Measured, RecordedCell, StageFiles, Sweep, is_sweep, read_metrics, read_sweep
 
 FORMAT = 2
 """raise it when the content changes"""
-RESULTS = ("score", "likelihood")
-"""stages whose metrics need no prefix: their names tell them apart"""
-TELLING = ("quantizer", "reconstruct", *RESULTS)
-"""stages whose metrics are compared"""
 VALUES_SHOWN = 12
 """of a setting that varies, in the note"""
 
@@ -67,7 +64,7 @@ class SweepRecord:
         read: dict[str, Measured] = {}
         for cell in self.cells:
             for kind, id in cell.stages.items():
-                if kind not in TELLING or not self.stages.stamps(id)[1]:
+                if not kind_of(kind).compared or not self.stages.stamps(id)[1]:
                     continue
                 metrics, protocol, _ = read[id] = read.get(id) or read_metrics(self.store.folder(id))
                 for name, value in metrics.items():
@@ -105,7 +102,7 @@ def _best(found: Mapping[str, Sequence[tuple[float, float, str]]]) -> tuple[dict
     best, of = dict[str, float](), dict[str, str]()
     for key, seen in found.items():
         kind, _, metric = key.partition("/")
-        name, sign = f"best/{metric if kind in RESULTS else key}", direction(key)
+        name, sign = f"best/{metric if kind_of(kind).result == 'generation' else key}", direction(key)
         _, best[name], of[name] = min(seen, key=lambda each: (each[0], sign * each[1], each[2]))
     return best, of
 

@@ -320,6 +320,16 @@ STAGES: dict[str, Kind] = {
 """All kinds of stages by name, each after those that it needs."""
 
 
+def kind_of(name: str) -> Kind:
+    """The declaration of a recorded stage; one that another version of the project made has its name alone."""
+    return STAGES.get(name) or Kind(name, lambda config: {})
+
+
 def measuring(result: Result) -> tuple[str, ...]:
     """Names of the stages that measure a result."""
     return tuple(kind.name for kind in STAGES.values() if kind.result == result)
+
+
+def unmeasured() -> tuple[str, ...]:
+    """Names of the stages that may leave no metrics.json."""
+    return tuple(kind.name for kind in STAGES.values() if not kind.measured)

@@ -57,31 +57,70 @@ def load_model(config: RunConfig, inputs: Mapping[str, Path], device: torch.devi
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
-    """Train to the end, going on from the folder's checkpoint where there is one. Only rank 0 writes."""
+    """Train to the end, going on from the folder's checkpoint where there is one. Only rank 0 writes.
+
+    Leaves model.safetensors (averaged weights), model_raw.safetensors, metrics.json and the journal of the losses.
+    """
     if config.train.released:
         raise UserError(f"train.released={config.train.released} is not trained; run first: tokenbridge import")
+    trainer, checkpoint = _trainer(config, inputs, runtime), _Checkpoint(out, runtime)
+    checkpoint.resume(trainer)
+    steps, here = trainer.draws.steps, trainer.world
+    curves = _Curves(trainer, Journal(out / JOURNAL, before=trainer.step + 1 if here.main else None))
+    if here.main:
+        print(_opening(trainer), flush=True)
+        write_json(out / PROGRESS, {"steps": steps})
+    bar = tqdm(initial=trainer.step, total=steps, desc="train", unit="step", leave=False, disable=runtime.no_bar)
+    with signals() as noted, bar:
+        while trainer.step < steps:
+            rate = trainer.learning_rate()
+            loss = trainer.update()
+            if not math.isfinite(loss):
+                raise _diverged(loss, rate, trainer.step, checkpoint.path)
+            bar.update()
+            bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+            curves.add(loss, rate)
+            urgency = here.max(noted.urgency)
+            checkpoint.save(trainer, urgent=urgency > 0)
+            if urgency and trainer.step < steps:
+                print(f"stopped at step {trainer.step} of {steps}; the same command goes on from there", flush=True)
+                here.barrier()  # the first process to end may take the others with it, so the checkpoint comes before
+                raise interrupted(urgency)
+    if here.main:
+        _finish(trainer, out)
+
+
+def _trainer(config: RunConfig, inputs: Mapping[str, Path], runtime: Runtime) -> Trainer:
     here = world()
     device = here.device(pick_device(runtime))
     model = build_model(config, inputs).to(device).train()
     model.tokenizer.to(device)
     model.backbone.gradient_checkpointing = config.train.gradient_checkpointing
     draws = Draws(config.train, Latents(inputs["latents"]), model.head.loss_noise_shape)
-    trainer = Trainer(config.train, draws, model, device, world=here, accumulate=runtime.accumulate)
-    checkpoint, of = out / CHECKPOINT, out.name.removesuffix(".partial")
-    if here.first(checkpoint.exists()):
-        trainer.load(checkpoint, of)
-    assert here.first(trainer.step) == trainer.step, "processes read different checkpoints"
-    journal = Journal(out / JOURNAL, before=trainer.step + 1 if here.main else None)
-    if here.main:
-        print(_opening(trainer), flush=True)
-        write_json(out / PROGRESS, {"steps": draws.steps})
-    _loop(trainer, journal, checkpoint, of, runtime)
-    if here.main:
-        _finish(trainer, out)
+    return Trainer(config.train, draws, model, device, world=here, accumulate=runtime.accumulate)
+
+
+class _Checkpoint:
+    """The checkpoint in the stage's folder, which rank 0 writes every few minutes and when a signal came."""
+
+    def __init__(self, out: Path, runtime: Runtime):
+        self.path, self.stage = out / CHECKPOINT, out.name.removesuffix(".partial")
+        self.seconds, self.saved = runtime.checkpoint_seconds, time.monotonic()
+
+    def resume(self, trainer: Trainer) -> None:
+        here = trainer.world
+        if here.first(self.path.exists()):
+            trainer.load(self.path, self.stage)
+        assert here.first(trainer.step) == trainer.step, "processes read different checkpoints"
+
+    def save(self, trainer: Trainer, urgent: bool) -> None:
+        if trainer.world.main and (urgent or time.monotonic() - self.saved >= self.seconds):
+            trainer.save(self.path, self.stage)
+            self.saved = time.monotonic()
 
 
 def _opening(trainer: Trainer) -> str:
-    """What is about to be trained, in a line."""
+    """One line that says what is about to be trained."""
     config, shares = trainer.config, trainer.world.size * trainer.accumulate
     parts = [f"train: batch {config.batch:,}"]
     if shares > 1:
@@ -112,32 +151,8 @@ def _finish(trainer: Trainer, out: Path) -> None:
     write_metrics(out, metrics, {"held_out_loss": "a channel, averaged weights"})
 
 
-def _loop(trainer: Trainer, journal: Journal, checkpoint: Path, of: str, runtime: Runtime) -> None:
-    steps, here = trainer.draws.steps, trainer.world
-    saved = time.monotonic()
-    curves = _Curves(trainer, journal)
-    bar = tqdm(initial=trainer.step, total=steps, desc="train", unit="step", leave=False, disable=runtime.no_bar)
-    with signals() as noted, bar:
-        while trainer.step < steps:
-            rate = trainer.learning_rate()
-            loss = trainer.update()
-            if not math.isfinite(loss):
-                raise _diverged(loss, rate, trainer.step, checkpoint)
-            bar.update()
-            bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
-            curves.add(loss, rate)
-            urgency = here.max(noted.urgency)
-            if here.main and (urgency or time.monotonic() - saved >= runtime.checkpoint_seconds):
-                trainer.save(checkpoint, of)
-                saved = time.monotonic()
-            if urgency and trainer.step < steps:
-                print(f"stopped at step {trainer.step} of {steps}; the same command goes on from there", flush=True)
-                here.barrier()  # the first process to end may take the others with it, so the checkpoint comes before
-                raise interrupted(urgency)
-
-
 class _Curves:
-    """Points of the curves, as rank 0 writes them; all keep the window of losses, which checkpoints hold."""
+    """The points of the curves: rank 0 writes them, and all keep the window of losses, which checkpoints hold."""
 
     def __init__(self, trainer: Trainer, journal: Journal):
         self.trainer, self.journal, self.held_out = trainer, journal, trainer.draws.held_out()

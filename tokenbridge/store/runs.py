@@ -22,6 +22,8 @@ from typing import Any, Literal, NamedTuple
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import MANIFEST, Store, read_json, writable, write_atomic, write_json
 
+EXPERIMENT = "tokenbridge"
+"""the experiment in MLflow that holds all runs"""
 METRICS = "metrics.json"
 JOURNAL = "metrics.jsonl"
 PARTIAL = ".partial"

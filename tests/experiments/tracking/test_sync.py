@@ -73,7 +73,7 @@ def test_artifacts_are_the_metrics_and_pictures_one_can_look_at(store):
 def test_a_colour_grid_keeps_its_channels(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (12, 3, 70, 70), np.uint8)
     np.savez(tmp_path / "examples.npz", images=images)
-    (tmp_path / "grid.png").write_bytes(pictures.sample_grid(tmp_path / "examples.npz"))
+    (tmp_path / "grid.png").write_bytes(pictures.draw(tmp_path / "examples.npz", "images"))
     grid = np.asarray(Image.open(tmp_path / "grid.png"))
     assert grid.shape == (142, 718, 3)  # no enlargement from 64 pixels up, ten a row
     assert (grid[72:, 72:142] == images[11].transpose(1, 2, 0)).all()

@@ -1,0 +1,71 @@
+"""The list of stages: each has a file of its name, and a new one takes a single declaration."""
+
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from analysis.frame.load import frame_from_stages
+from experiments.pipeline import Cell
+from experiments.runner import run_cells
+from experiments.tracking.records import find_records
+from tests.helpers.paths import ROOT
+from tokenbridge.config import Runtime
+from tokenbridge.overrides import override
+from tokenbridge.stages import STAGES, Kind
+from tokenbridge.store.artifacts import write_json
+
+
+@pytest.mark.parametrize("kind", STAGES.values(), ids=lambda kind: kind.name)
+def test_a_stage_is_the_file_of_its_name(kind):
+    assert kind.run.__code__.co_filename == str(ROOT / "tokenbridge" / "stages" / f"{kind.name}.py")
+    assert all(list(STAGES).index(name) < list(STAGES).index(kind.name) for name in kind.needs)
+
+
+def test_a_training_depends_on_the_sections_of_all_that_it_needs():
+    sections = {"data", "autoencoder", "latents", "quantizer", "backbone", "head", "train"}
+    assert STAGES["train"].all_sections == sections
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """A stage as somebody would add it: a declaration, and a file with its function."""
+
+    def run(config, inputs, out, runtime):
+        images = np.zeros((2, 1, 8, 8), np.uint8)
+        np.savez_compressed(out / "examples.npz", images=images)
+        labels = np.load(inputs["latents"] / "held_out_labels.npy")
+        metrics = {"images_per_level": len(labels) / config.quantizer.levels}
+        write_json(out / "metrics.json", {"metrics": metrics, "protocol": {"images": len(labels)}})
+
+    module = ModuleType("tokenbridge.stages.toy")
+    module.__dict__["run"] = run
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    declaration = Kind(
+        "toy",
+        lambda config: {"levels": config.quantizer.levels},
+        needs=("latents",),
+        examples="always",
+        pictures={"toy.png": ("images",)},
+    )
+    monkeypatch.setitem(STAGES, "toy", declaration)
+
+
+def test_a_new_stage_takes_one_declaration(toy, tiny, with_latents, tmp_path):
+    store, cell = with_latents(tmp_path), Cell("toys", tiny, ("toy",))
+    run_cells(store, [cell], Runtime(threads=1), "tests")
+
+    latents, stage = cell.stages()
+    assert stage.id.startswith("toy-")
+    assert stage.id != Cell("", override(tiny, ["quantizer.levels=5"]), ("toy",)).stages()[-1].id
+    manifest = store.manifest(stage.id)
+    assert (manifest["kind"], manifest["reads"], manifest["inputs"]) == ("toy", {"levels": 16}, {"latents": latents.id})
+
+    content = find_records(store, [cell.id])[-1].content()
+    assert content.metrics["toy/images_per_level"] == 359 / 16
+    assert content.tags["stage.toy"] == stage.id
+    assert content.files["toy/toy.png"].startswith(b"\x89PNG")
+
+    row = frame_from_stages(tmp_path).iloc[0]
+    assert (row["stage.toy"], row["toy/images_per_level"]) == (stage.id, 359 / 16)
