@@ -10,9 +10,9 @@ from experiments.progress import time_text
 from tokenbridge.autoencoders import files as weight_files
 from tokenbridge.autoencoders import frozen, ldm
 from tokenbridge.config import RunConfig, UserError
-from tokenbridge.data.files import digits, files
+from tokenbridge.data.files import SPLITS, Split, digits, files
+from tokenbridge.data.latents import stored_bytes
 from tokenbridge.model import costs
-from tokenbridge.stages.latents import SPLITS, Split, stored_bytes
 
 SAMPLES = 50_000
 IMAGENET: Mapping[Split, int] = {"train": 1_281_167, "held-out": 50_000}

@@ -91,7 +91,7 @@ def plan(
 @tools.command("verify-latents")
 def verify_latents(runs: Runs = DEFAULT_RUNS) -> None:
     """Compare all finished latents with the checksums that were written with them."""
-    from tokenbridge.stages.latents import verify
+    from tokenbridge.data.latents import verify
 
     for folder in sorted(path.parent for path in runs.glob("stages/latents-*/manifest.json")):
         print(f"{folder}: {verify(folder):,} images as they were written")

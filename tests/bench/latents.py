@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tokenbridge.stages.latents import STORED, Latents
+from tokenbridge.data.latents import STORED, Latents
 from tokenbridge.store.artifacts import new_array, write_json
 
 SHAPE = (32, 16, 16)  # KL-16 at 256×256: mean and log-variance of 16 channels

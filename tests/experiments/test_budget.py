@@ -13,13 +13,13 @@ from tests.tokenbridge.stages.test_train import stage_of
 from tokenbridge.autoencoders import frozen as autoencoder
 from tokenbridge.autoencoders.files import DIGITS_ARCHITECTURE
 from tokenbridge.config import UserError
+from tokenbridge.data.latents import Latents, stored_bytes
 from tokenbridge.model import costs
 from tokenbridge.model.costs import training_flops
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.trainer import Trainer
 from tokenbridge.overrides import override
 from tokenbridge.speed.models import RepeatedBatch
-from tokenbridge.stages.latents import Latents, stored_bytes
 from tokenbridge.store.artifacts import read_json
 
 HEADS = ("autoregressive", "parallel", "diffusion", "flow", "mixture")

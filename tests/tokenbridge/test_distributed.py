@@ -14,12 +14,12 @@ from tests.conftest import TINY
 from tests.helpers.processes import CHECKS, start
 from tests.tokenbridge.stages.test_train import inputs_of, saved_step
 from tokenbridge.config import Runtime, UserError
+from tokenbridge.data.latents import Latents
 from tokenbridge.distributed import World, joined, require_one
 from tokenbridge.model.batches import Draws
 from tokenbridge.model.trainer import Trainer
 from tokenbridge.overrides import override
 from tokenbridge.stages import STAGES, train
-from tokenbridge.stages.latents import Latents
 from tokenbridge.stages.train import CHECKPOINT, build_model
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import read_journal

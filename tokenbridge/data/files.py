@@ -19,6 +19,7 @@ from PIL import Image
 from tokenbridge.config import Data, UserError
 
 Split = Literal["train", "held-out"]
+SPLITS: tuple[Split, ...] = ("train", "held-out")
 DIGITS_CLASSES = 10
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 

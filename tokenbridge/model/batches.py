@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenbridge.config import Train, UserError
+from tokenbridge.data.latents import Latents
 from tokenbridge.model.backbone import UNCONDITIONAL
 from tokenbridge.model.masking import mask_from_order, masked_count
 from tokenbridge.rng import generator
-from tokenbridge.stages.latents import Latents
 
 CHECK_IMAGES = 512
 """images of the held-out loss"""

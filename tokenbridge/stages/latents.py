@@ -1,8 +1,8 @@
-"""Stage `latents`: images to memory-mapped posterior moments; scale and channel statistics, found once.
+"""Stage `latents`: images to memory-mapped posterior moments (data/latents.py reads them), scale, channel statistics.
 
-The store is one .npy a split, encoded in shards (tokenbridge/store/shards.py): a killed encoding goes on where it was,
-and several processes share it.
-N image, C channel, h and w latent grid, L = h·w positions (row-major).
+Each split is one .npy, encoded in shards (store/shards.py): a killed encoding goes on where it was, and several
+processes share it.
+Letters: N images, C latent channels, h and w latent grid, L = h·w positions (row-major).
 """
 
 from __future__ import annotations
@@ -22,115 +22,18 @@ from tqdm import tqdm
 from tokenbridge.autoencoders.frozen import FrozenAutoencoder, autoencoder_of
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.data import images as data
+from tokenbridge.data.files import SPLITS, Split
+from tokenbridge.data.latents import STORED, as_tensor, labels_path, moments_path, moments_shape
 from tokenbridge.devices import pick_device
 from tokenbridge.distributed import world
 from tokenbridge.model.ordering import CUTOFF, low_frequency_share, radial_spectrum
-from tokenbridge.store.artifacts import read_json, write_json
-from tokenbridge.store.shards import NOTES, REMEDY, Filling, damaged, publish
+from tokenbridge.store.artifacts import write_json
+from tokenbridge.store.shards import NOTES, Filling, publish
 
-Split = Literal["train", "held-out"]
-SPLITS: tuple[Split, ...] = ("train", "held-out")
-FIT_IMAGES = 50_000  # at most so many training images calibrate scale, order and quantizer
+FIT_IMAGES = 50_000
+"""training images, at most, that calibrate scale, order and quantizer"""
 SHARD = 4096
-"""images of a shard"""
-STORED = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
-"""numpy's type of each; it has no bfloat16, whose bits are kept"""
-
-
-class Latents:
-    """What the stage left in a folder. Unit latents are the autoencoder's times `scale`."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.stats: dict[str, Any] = read_json(folder / "stats.json")
-        self.scale: float = self.stats["scale"]
-        self.frequency_order: tuple[int, ...] = tuple(self.stats["frequency_order"])
-        self._moments: dict[Split, NDArray[Any]] = {}
-
-    def moments(self, split: Split) -> NDArray[Any]:
-        """As stored, memory-mapped: (N, 2C, h, w), mean then log-variance, or (N, 2, 2C, h, w), mirrored second.
-
-        bfloat16 as uint16 bits.
-        """
-        if split not in self._moments:
-            self._moments[split] = _array(self.folder / f"{_name(split)}_moments.npy")
-        return self._moments[split]
-
-    def labels(self, split: Split) -> Tensor:
-        """(N,) int64."""
-        return torch.from_numpy(np.array(_array(self.folder / f"{_name(split)}_labels.npy")))
-
-    @property
-    def flips(self) -> bool:
-        """Whether training images are there mirrored as well."""
-        return self.moments("train").ndim == 5
-
-    def read(self, split: Split, index: NDArray[np.int64] | slice, mirrored: NDArray[np.int64] | None = None) -> Tensor:
-        """Moments (n, 2C, h, w) as stored; mirrored: for each image 1 for its mirror image's, else 0."""
-        moments = self.moments(split)
-        if moments.ndim == 5:
-            return _tensor(moments[index, 0 if mirrored is None else mirrored])
-        return _tensor(moments[index])
-
-    def posterior(
-        self, split: Split, index: NDArray[np.int64] | slice, mirrored: NDArray[np.int64] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of unit latents, each (n, L, C) float32."""
-        moments = self.read(split, index, mirrored).float().flatten(2).transpose(1, 2)
-        mean, log_variance = moments.chunk(2, dim=-1)
-        return mean * self.scale, (0.5 * log_variance.clamp(-30, 20)).exp() * self.scale
-
-    def posterior_mean(self, split: Split, index: NDArray[np.int64] | slice = slice(None)) -> Tensor:
-        """Unit latents (n, L, C) float32."""
-        return self.posterior(split, index)[0]
-
-    def posterior_sample(self, split: Split, generator: torch.Generator, most: int | None = None) -> Tensor:
-        """Unit latents (n, L, C) float32, one draw an image, of the first `most` images."""
-        mean, deviation = self.posterior(split, slice(most))
-        return mean + deviation * torch.randn(mean.shape, generator=generator)
-
-
-def to_grid(x: Tensor, scale: float) -> Tensor:
-    """Unit latents (B, L, C) of a square grid -> the autoencoder's latents (B, C, h, w)."""
-    side = round(x.shape[1] ** 0.5)
-    return (x / scale).transpose(1, 2).unflatten(2, (side, side))
-
-
-def _array(path: Path) -> NDArray[Any]:
-    try:
-        return np.asarray(np.load(path, mmap_mode="r"))  # memmap's own indexing is slower
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} must be a whole array ({error}); {REMEDY}") from error
-
-
-def _tensor(stored: NDArray[Any]) -> Tensor:
-    """In memory, of the type that was stored."""
-    tensor = torch.from_numpy(stored if stored.flags.writeable else stored.copy())
-    return tensor.view(torch.bfloat16) if stored.dtype == np.uint16 else tensor
-
-
-def verify(folder: Path) -> int:
-    """Read a finished store and compare it with its checksums; returns the number of images.
-
-    UserError names the first part that is damaged.
-    """
-    if wrong := list(damaged(folder)):
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise UserError(f"{folder} is damaged: {wrong[0]}{more} is not what was written; {REMEDY}")
-    return sum(len(Latents(folder).labels(split)) for split in SPLITS)
-
-
-def moments_shape(config: RunConfig, split: Split, images: int) -> tuple[int, ...]:
-    """Shape of a split's stored array."""
-    both = (2,) if config.latents.flip and split == "train" else ()
-    return (images, *both, 2 * config.autoencoder.channels, config.grid_size, config.grid_size)
-
-
-def stored_bytes(config: RunConfig, images: Mapping[Split, int]) -> int:
-    """Of the arrays of a store of so many images: moments and labels, each with numpy's header of 128 bytes."""
-    size = np.dtype(STORED[config.latents.dtype]).itemsize
-    numbers = sum(math.prod(moments_shape(config, split, count)) for split, count in images.items())
-    return size * numbers + 8 * sum(images.values()) + 2 * 128 * len(images)
+"""images per shard"""
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
@@ -142,7 +45,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     fillings: dict[Split, Filling] = {}
     for split in SPLITS:
         shape = moments_shape(config, split, len(images[split]))
-        fillings[split] = Filling(out, f"{_name(split)}_moments", shape, STORED[config.latents.dtype], SHARD)
+        fillings[split] = Filling(out, moments_path(out, split).stem, shape, STORED[config.latents.dtype], SHARD)
     for filling in fillings.values():
         filling.begin(here)
     try:
@@ -160,7 +63,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
 
 
 class _Encoder:
-    """Images of a split to stored moments, a range at a time."""
+    """Encodes ranges of a split's images into moments as they are stored."""
 
     def __init__(
         self,
@@ -180,19 +83,21 @@ class _Encoder:
         steps = math.ceil(len(rows) / self.runtime.batch)
         batches = data.batches(self.images, self.runtime.batch, rows)
         for batch, _ in tqdm(batches, what, steps, leave=False, disable=self.runtime.no_bar):
-            each = self._moments(batch, rows.start + sum(map(len, encoded)))
-            encoded.append(torch.stack([each, self._moments(batch.flip(-1), rows.start)], 1) if self.flip else each)
+            moments = self._moments(batch, rows.start + sum(map(len, encoded)))
+            if self.flip:
+                moments = torch.stack([moments, self._moments(batch.flip(-1), rows.start)], 1)
+            encoded.append(moments)
         moments = torch.cat(encoded)
         return (moments.view(torch.uint16) if self.dtype is torch.bfloat16 else moments).numpy()
 
     def _moments(self, batch: Tensor, first: int) -> Tensor:
-        found = self.autoencoder.moments(batch.to(self.device)).cpu()
-        stored = found.to(self.dtype)
-        for each, why in (
-            (found, "they must be finite: check these images and the autoencoder's weights"),
+        moments = self.autoencoder.moments(batch.to(self.device)).cpu()
+        stored = moments.to(self.dtype)
+        for numbers, why in (
+            (moments, "they must be finite: check these images and the autoencoder's weights"),
             (stored, f"latents.dtype={self.dtype} cannot hold them; take bfloat16 or float32".replace("torch.", "")),
         ):
-            if not bool(torch.isfinite(each).all()):
+            if not bool(torch.isfinite(numbers).all()):
                 last = first + len(batch) - 1
                 raise UserError(f"latents of {self.split} images {first} to {last} hold NaN or infinite values; {why}")
         return stored
@@ -205,32 +110,31 @@ def _finish(
     fillings: list[Filling],
     out: Path,
 ) -> None:
-    """Labels, statistics of what is stored, checksums."""
+    """Write labels, statistics of what is stored, and checksums."""
     for split in SPLITS:
-        np.save(out / f"{_name(split)}_labels.npy", images[split].labels)
-    train = _tensor(_array(out / "train_moments.npy")[:FIT_IMAGES]).float()
+        np.save(labels_path(out, split), images[split].labels)
+    train = as_tensor(np.load(moments_path(out, "train"), mmap_mode="r")[:FIT_IMAGES]).float()
     train = train[:, 0] if config.latents.flip else train
-    scale, own = config.latents.scale, {}
+    scale, shift = config.latents.scale, {}
     if scale == "autoencoder":
         assert autoencoder.scaling_factor is not None, "asked for before any stage"
-        scale, own = autoencoder.scaling_factor, {"shift": autoencoder.shift}
-    found = statistics(train, scale) | own
-    write_json(out / "stats.json", found)
-    frequencies, power = radial_spectrum(train.chunk(2, dim=1)[0].double() * found["scale"])
-    share, order = np.array(found["low_frequency_share"]), np.array(found["frequency_order"])
+        scale, shift = autoencoder.scaling_factor, {"shift": autoencoder.shift}
+    stats = statistics(train, scale) | shift
+    write_json(out / "stats.json", stats)
+    frequencies, power = radial_spectrum(train.chunk(2, dim=1)[0].double() * stats["scale"])
     np.savez_compressed(
         out / "examples.npz",
         frequencies=frequencies.numpy(),
         power=power.numpy(),
-        share=share,
-        order=order,
+        share=np.array(stats["low_frequency_share"]),
+        order=np.array(stats["frequency_order"]),
         cutoff=np.array(CUTOFF),
     )
-    publish(out, fillings, [out / f"{_name(split)}_labels.npy" for split in SPLITS])
+    publish(out, fillings, [labels_path(out, split) for split in SPLITS])
 
 
 def statistics(moments: Tensor, scale: float | Literal["auto"]) -> dict[str, Any]:
-    """Scale to unit deviation and, in unit latents, what the channels are like; from moments (N, 2C, h, w)."""
+    """Scale to unit standard deviation and statistics of the unit latents per channel, from moments (N, 2C, h, w)."""
     mean, log_variance = moments.double().chunk(2, dim=1)
     noise = log_variance.clamp(-30, 20).exp()
     if scale == "auto":
@@ -248,7 +152,3 @@ def statistics(moments: Tensor, scale: float | Literal["auto"]) -> dict[str, Any
         "frequency_order": share.argsort(descending=True).tolist(),
         "images": len(moments),
     }
-
-
-def _name(split: Split) -> str:
-    return split.replace("-", "_")

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from tokenbridge.config import RunConfig, Runtime
+from tokenbridge.data.latents import Latents
 from tokenbridge.devices import pick_device
 from tokenbridge.model.generator import Generator
 from tokenbridge.rng import generator
-from tokenbridge.stages.latents import Latents
 from tokenbridge.stages.train import load_model
 from tokenbridge.store.runs import write_metrics
 

@@ -18,13 +18,13 @@ from tqdm import tqdm
 from tokenbridge.autoencoders.frozen import FrozenAutoencoder, autoencoder_of, weights_of
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.data import images as data
+from tokenbridge.data.latents import Latents, to_grid
 from tokenbridge.devices import pick_device
 from tokenbridge.metrics import extraction, frechet, sets
 from tokenbridge.metrics.images import Lpips, psnr, ssim, ssim_window
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import Reference, References
 from tokenbridge.metrics.scorers import SCORERS, Scorer
-from tokenbridge.stages.latents import Latents, to_grid
 from tokenbridge.stages.quantizer import load_quantizer
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import write_metrics

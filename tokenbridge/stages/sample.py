@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from tokenbridge.autoencoders.frozen import autoencoder_of
 from tokenbridge.config import RunConfig, Runtime, UserError
+from tokenbridge.data.latents import Latents, to_grid
 from tokenbridge.devices import pick_device
 from tokenbridge.distributed import world
 from tokenbridge.model.generator import Generator
-from tokenbridge.stages.latents import Latents, to_grid
 from tokenbridge.stages.train import load_model
 from tokenbridge.store.rows import Rows
 from tokenbridge.store.runs import write_metrics

@@ -17,6 +17,7 @@ from safetensors.torch import save
 from tqdm import tqdm
 
 from tokenbridge.config import RunConfig, Runtime, UserError
+from tokenbridge.data.latents import Latents
 from tokenbridge.devices import pick_device
 from tokenbridge.distributed import world
 from tokenbridge.model.batches import Draws
@@ -26,7 +27,6 @@ from tokenbridge.model.ordering import channel_order
 from tokenbridge.model.trainer import Trainer
 from tokenbridge.rng import seed_of
 from tokenbridge.signals import interrupted, signals
-from tokenbridge.stages.latents import Latents
 from tokenbridge.stages.quantizer import load_quantizer
 from tokenbridge.store.artifacts import write_atomic, write_json
 from tokenbridge.store.runs import JOURNAL, Journal, write_metrics

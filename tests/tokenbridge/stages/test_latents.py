@@ -12,10 +12,10 @@ from tests.tokenbridge.autoencoders.test_frozen import save_tiny
 from tokenbridge.autoencoders.frozen import autoencoder_of, load_autoencoder
 from tokenbridge.config import Autoencoder, Runtime, UserError
 from tokenbridge.data import images as data
+from tokenbridge.data.latents import Latents, stored_bytes, to_grid, verify
 from tokenbridge.model.batches import Draws
 from tokenbridge.overrides import override
 from tokenbridge.stages import latents
-from tokenbridge.stages.latents import Latents, stored_bytes, to_grid, verify
 from tokenbridge.store.artifacts import Store
 
 RUNTIME = Runtime(threads=1, batch=3)

@@ -13,6 +13,7 @@ from tests.helpers.generators import arrays_of
 from tests.helpers.scorers import write_dinov2
 from tokenbridge.config import Data, Quantizer, RunConfig, Runtime, Sample, Score
 from tokenbridge.data import images as data
+from tokenbridge.data.latents import Latents
 from tokenbridge.metrics import extraction
 from tokenbridge.metrics.images import psnr
 from tokenbridge.metrics.networks import load_extractor
@@ -20,7 +21,6 @@ from tokenbridge.metrics.reference import Reference
 from tokenbridge.metrics.scorers import SCORERS
 from tokenbridge.stages import latents, reconstruct
 from tokenbridge.stages import quantizer as quantize
-from tokenbridge.stages.latents import Latents
 
 CONFIG = RunConfig(sample=Sample(iterations=1))
 RUNTIME = Runtime(device="cpu", threads=1, batch=128)

@@ -14,6 +14,7 @@ from tests.conftest import TINY
 from tests.helpers.generators import shake
 from tests.helpers.processes import start
 from tokenbridge.config import Runtime, UserError
+from tokenbridge.data.latents import Latents
 from tokenbridge.distributed import World
 from tokenbridge.model.batches import Draws
 from tokenbridge.model.costs import MASK_RATIOS, training_flops
@@ -21,7 +22,6 @@ from tokenbridge.model.masking import masked_count
 from tokenbridge.model.trainer import Trainer
 from tokenbridge.overrides import override
 from tokenbridge.stages import train
-from tokenbridge.stages.latents import Latents
 from tokenbridge.stages.train import CHECKPOINT, build_model, load_model
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import read_journal

@@ -1,0 +1,130 @@
+"""Latents of a data set: the store that the stage `latents` leaves, and its reader.
+
+A store holds, per split, memory-mapped posterior moments and labels, and stats.json with scale and channel statistics.
+Letters: N images, C latent channels, h and w latent grid, L = h·w positions (row-major).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tokenbridge.config import RunConfig, UserError
+from tokenbridge.data.files import SPLITS, Split
+from tokenbridge.store.artifacts import read_json
+from tokenbridge.store.shards import REMEDY, damaged
+
+STORED = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+"""numpy's type of each latents.dtype; it has no bfloat16, whose bits are kept"""
+
+
+class Latents:
+    """Reader of a store. Unit latents are the autoencoder's times `scale`.
+
+    Where an argument `index` is taken, it selects n images of the split, and `mirrored` (n,) is 1 where the moments of
+    the mirror image are wanted, else 0.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.stats: dict[str, Any] = read_json(folder / "stats.json")
+        self.scale: float = self.stats["scale"]
+        self.frequency_order: tuple[int, ...] = tuple(self.stats["frequency_order"])
+        self._moments: dict[Split, NDArray[Any]] = {}
+
+    def moments(self, split: Split) -> NDArray[Any]:
+        """Memory-mapped moments: (N, 2C, h, w), mean then log-variance, or (N, 2, 2C, h, w), the mirror image's second.
+
+        bfloat16 comes as uint16 bits.
+        """
+        if split not in self._moments:
+            self._moments[split] = _array(moments_path(self.folder, split))
+        return self._moments[split]
+
+    def labels(self, split: Split) -> Tensor:
+        """(N,) int64."""
+        return torch.from_numpy(np.array(_array(labels_path(self.folder, split))))
+
+    @property
+    def flips(self) -> bool:
+        """Whether training images are stored mirrored as well."""
+        return self.moments("train").ndim == 5
+
+    def read(self, split: Split, index: NDArray[np.int64] | slice, mirrored: NDArray[np.int64] | None = None) -> Tensor:
+        """Moments (n, 2C, h, w) in the stored type."""
+        moments = self.moments(split)
+        if moments.ndim == 5:
+            return as_tensor(moments[index, 0 if mirrored is None else mirrored])
+        return as_tensor(moments[index])
+
+    def posterior(
+        self, split: Split, index: NDArray[np.int64] | slice, mirrored: NDArray[np.int64] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of unit latents, each (n, L, C) float32."""
+        moments = self.read(split, index, mirrored).float().flatten(2).transpose(1, 2)
+        mean, log_variance = moments.chunk(2, dim=-1)
+        return mean * self.scale, (0.5 * log_variance.clamp(-30, 20)).exp() * self.scale
+
+    def posterior_mean(self, split: Split, index: NDArray[np.int64] | slice = slice(None)) -> Tensor:
+        """Unit latents (n, L, C) float32."""
+        return self.posterior(split, index)[0]
+
+    def posterior_sample(self, split: Split, generator: torch.Generator, most: int | None = None) -> Tensor:
+        """Unit latents (n, L, C) float32, one draw per image, of the first `most` images or of all."""
+        mean, deviation = self.posterior(split, slice(most))
+        return mean + deviation * torch.randn(mean.shape, generator=generator)
+
+
+def to_grid(x: Tensor, scale: float) -> Tensor:
+    """Unit latents (B, L, C) of a square grid -> the autoencoder's latents (B, C, h, w)."""
+    side = round(x.shape[1] ** 0.5)
+    return (x / scale).transpose(1, 2).unflatten(2, (side, side))
+
+
+def moments_path(folder: Path, split: Split) -> Path:
+    return folder / f"{split.replace('-', '_')}_moments.npy"
+
+
+def labels_path(folder: Path, split: Split) -> Path:
+    return folder / f"{split.replace('-', '_')}_labels.npy"
+
+
+def _array(path: Path) -> NDArray[Any]:
+    try:
+        return np.asarray(np.load(path, mmap_mode="r"))  # memmap's own indexing is slower
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} must be a whole array ({error}); {REMEDY}") from error
+
+
+def as_tensor(stored: NDArray[Any]) -> Tensor:
+    """Stored numbers in memory, in the type that was stored."""
+    tensor = torch.from_numpy(stored if stored.flags.writeable else stored.copy())
+    return tensor.view(torch.bfloat16) if stored.dtype == np.uint16 else tensor
+
+
+def verify(folder: Path) -> int:
+    """Compare a finished store with its checksums and return its number of images; UserError names what is damaged."""
+    if wrong := list(damaged(folder)):
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise UserError(f"{folder} is damaged: {wrong[0]}{more} is not what was written; {REMEDY}")
+    return sum(len(Latents(folder).labels(split)) for split in SPLITS)
+
+
+def moments_shape(config: RunConfig, split: Split, images: int) -> tuple[int, ...]:
+    """Shape of a split's stored moments."""
+    mirrored = (2,) if config.latents.flip and split == "train" else ()
+    return (images, *mirrored, 2 * config.autoencoder.channels, config.grid_size, config.grid_size)
+
+
+def stored_bytes(config: RunConfig, images: Mapping[Split, int]) -> int:
+    """Bytes of a store of so many images: moments and int64 labels, each file with numpy's header of 128 bytes."""
+    size = np.dtype(STORED[config.latents.dtype]).itemsize
+    numbers = sum(math.prod(moments_shape(config, split, count)) for split, count in images.items())
+    return size * numbers + 8 * sum(images.values()) + 2 * 128 * len(images)
