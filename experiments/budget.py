@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.progress import time_text
-from tokenbridge.autoencoders import files as weight_files
-from tokenbridge.autoencoders import frozen, ldm
+from tokenbridge.autoencoders import frozen
+from tokenbridge.autoencoders.autoencoder_kl import sizes_of
+from tokenbridge.autoencoders.sources import source_of
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.data.files import SPLITS, Split, digits, files
 from tokenbridge.data.latents import stored_bytes
@@ -117,14 +118,15 @@ def memory(config: RunConfig, machine: Machine, parameters: int) -> list[str]:
 
 def _autoencoder(config: RunConfig) -> tuple[dict[str, int], str]:
     """What frozen.costs says, and in words; nothing where the architecture is not known here."""
-    own, note = config.autoencoder, ""
-    if own.path is None or Path(own.path).exists():
-        settings = weight_files.settings_of(own)
-    elif own.source == "ldm" and weight_files.sizes_of(ldm.KL16)[:2] == (own.channels, own.stride):
-        settings, note = ldm.KL16, f" as published, for {own.path} is not here"
+    path, source, note = config.autoencoder.path, source_of(config.autoencoder), ""
+    wanted = (config.autoencoder.channels, config.autoencoder.stride)
+    if path is None or Path(path).exists():
+        settings = source.settings()
+    elif source.published and sizes_of(source.published)[:2] == wanted:
+        settings, note = source.published, f" as published, for {path} is not here"
     else:
-        return {}, f"unknown, for {own.path} is not here"
-    weight_files.require_sizes(own, weight_files.sizes_of(settings))
+        return {}, f"unknown, for {path} is not here"
+    source.require_sizes(sizes_of(settings))
     found = frozen.costs(settings, config.data.image_size)
     total = found["encoder"] + found["decoder"]
     return found, f"{total:,} (encoder {found['encoder']:,}, decoder {found['decoder']:,}){note}"

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import tokenbridge
+from tokenbridge import ASSETS
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.store.artifacts import Store, file_hash
 from tokenbridge.store.provenance import git_state
 
-ASSETS = Path(tokenbridge.__file__).parent / "assets"
 LEAST_FREE = 2.0
 """GB; the demo's stages take less"""
 WAIT = 10

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.pipeline import RECONSTRUCTION, Cell
-from tokenbridge.autoencoders.files import settings_of, sizes_of
+from tokenbridge.autoencoders.autoencoder_kl import sizes_of
+from tokenbridge.autoencoders.sources import source_of
 from tokenbridge.config import Autoencoder, RunConfig, Sample, UserError
 from tokenbridge.data.files import class_count
 from tokenbridge.overrides import build, override, plain
@@ -44,7 +45,7 @@ def cells(
 
 def _base(images: str, train: str | None, autoencoder: str, assignments: Sequence[str]) -> RunConfig:
     source = {"source": DIGITS} if autoencoder == DIGITS else _source(Path(autoencoder))
-    sizes = sizes_of(settings_of(build(Autoencoder, source)))
+    sizes = sizes_of(source_of(build(Autoencoder, source)).settings())
     own = {**source, "channels": sizes.channels, "stride": sizes.stride}
     data: dict[str, Any] = {"image_channels": sizes.image_channels, "image_size": SIZE}
     if autoencoder == DIGITS:

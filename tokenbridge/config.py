@@ -46,19 +46,14 @@ class Data(Config):
 
 
 class Autoencoder(Config):
-    source: Literal["digits", "diffusers", "ldm"] = "digits"
+    source: str = "digits"
+    """one of tokenbridge.autoencoders.sources.SOURCES: digits (shipped), diffusers, ldm"""
     path: str | None = None
     """source=diffusers: folder of an AutoencoderKL; source=ldm: checkpoint of LDM or MAR (kl16.ckpt)"""
     channels: int = Field(default=8, ge=1)
     """latent channels C; checked against the weights"""
     stride: int = Field(default=4, ge=1)
     """pixels per latent position and axis; checked against the weights"""
-
-    @model_validator(mode="after")
-    def _path(self) -> Self:
-        if self.source == "digits" and self.path is not None:
-            raise ValueError(f"autoencoder.path={self.path} needs autoencoder.source=diffusers or ldm")
-        return self
 
 
 class Latents(Config):

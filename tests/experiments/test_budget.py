@@ -11,7 +11,7 @@ from tests.helpers import generators as small
 from tests.tokenbridge.autoencoders.test_frozen import TINY
 from tests.tokenbridge.stages.test_train import stage_of
 from tokenbridge.autoencoders import frozen as autoencoder
-from tokenbridge.autoencoders.files import DIGITS_ARCHITECTURE
+from tokenbridge.autoencoders.sources import Digits
 from tokenbridge.config import UserError
 from tokenbridge.data.latents import Latents, stored_bytes
 from tokenbridge.model import costs
@@ -87,7 +87,7 @@ def test_memory_of_the_backward_pass(kind, precision):
     assert costs.activation_bytes(override(config, ["train.gradient_checkpointing=true"]), 3) < counted
 
 
-@pytest.mark.parametrize("settings", [DIGITS_ARCHITECTURE, TINY | {"mid_block_add_attention": True}])
+@pytest.mark.parametrize("settings", [Digits().settings(), TINY | {"mid_block_add_attention": True}])
 def test_the_autoencoder(settings):
     found = autoencoder.costs(settings, 16)
     frozen = autoencoder.FrozenAutoencoder(autoencoder.build(settings).eval())

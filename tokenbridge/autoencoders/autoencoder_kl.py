@@ -1,4 +1,5 @@
-"""The class AutoencoderKL of diffusers, imported without the rest of diffusers: in one second instead of four.
+"""The class AutoencoderKL of diffusers, imported without the rest of diffusers: in one second instead of four; and the
+sizes that its settings tell.
 
 The package that holds it imports every other autoencoder and transformer, and with them torch._dynamo and scipy.stats.
 While the class is imported stand-ins take their places; later imports, also of the same packages, find the real ones.
@@ -7,15 +8,29 @@ While the class is imported stand-ins take their places; later imports, also of 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 MODULE = "diffusers.models.autoencoders.autoencoder_kl"
 PACKAGES = ("diffusers.models.autoencoders", "diffusers.models.unets", "diffusers.models.transformers")
+
+
+class Sizes(NamedTuple):
+    """Latent channels, pixels per latent position and axis, image channels."""
+
+    channels: int
+    stride: int
+    image_channels: int
+
+
+def sizes_of(settings: Mapping[str, Any]) -> Sizes:
+    """Sizes of an AutoencoderKL with these settings; where one is left out, diffusers' default holds."""
+    halvings = len(settings.get("block_out_channels", (64,))) - 1
+    return Sizes(settings.get("latent_channels", 4), 2**halvings, settings.get("in_channels", 3))
 
 
 def autoencoder_kl() -> Any:

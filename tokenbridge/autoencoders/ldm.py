@@ -17,20 +17,7 @@ from tokenbridge.config import UserError
 from tokenbridge.weights import read_checkpoint
 
 GROUPS = 32
-"""of every normalisation; a constant of the LDM code, the one size that the weights do not tell"""
-
-KL16: dict[str, Any] = {
-    "in_channels": 3,
-    "out_channels": 3,
-    "down_block_types": (*("DownEncoderBlock2D",) * 4, "AttnDownEncoderBlock2D"),
-    "up_block_types": ("AttnUpDecoderBlock2D", *("UpDecoderBlock2D",) * 4),
-    "block_out_channels": (128, 128, 256, 256, 512),
-    "layers_per_block": 2,
-    "latent_channels": 16,
-    "norm_num_groups": GROUPS,
-    "mid_block_add_attention": True,
-}
-"""architecture of kl16.ckpt, for what is counted without it"""
+"""groups of every normalisation: a constant of the LDM code, the one size that the weights do not tell"""
 
 # diffusers' name -> LDM's
 _PARTS = {

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tokenbridge import rng
-from tokenbridge.autoencoders.frozen import FrozenAutoencoder, build, build_body, load_digits_autoencoder, to_signed
-from tokenbridge.config import Autoencoder, Data, UserError
+from tokenbridge.autoencoders.frozen import FrozenAutoencoder, build, to_signed
+from tokenbridge.autoencoders.sources import Digits
+from tokenbridge.config import Data, UserError
 from tokenbridge.data.images import Images, batches, load, stack
 from tokenbridge.store.artifacts import file_hash, write_json
 from tokenbridge.store.provenance import environment
@@ -68,7 +69,7 @@ def train_autoencoder(out: Path, epochs: int = 30, seed: int = 0) -> dict[str, A
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.seed_of(seed, "autoencoder", "weights"))
-        model = build_body(Autoencoder())
+        model = build(Digits().settings())
     draws = rng.generator(seed, "autoencoder", "data")
     minimize(lambda images: _loss(model, images, draws), model, load(Data(), "train"), Budget(epochs), draws)
     out.mkdir(parents=True, exist_ok=True)
@@ -212,7 +213,7 @@ def mirror(images: Tensor, draws: torch.Generator) -> Tensor:
 
 def evaluate(path: Path) -> dict[str, Any]:
     """Measures of stored weights on the held-out digits, as DEFINITIONS says."""
-    return quality(load_digits_autoencoder(path), torch.from_numpy(stack(load(Data(), "held-out"))[0].copy()))
+    return quality(Digits(weights=path).load(), torch.from_numpy(stack(load(Data(), "held-out"))[0].copy()))
 
 
 def quality(frozen: FrozenAutoencoder, images: Tensor) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tokenbridge.autoencoders.files import CLASSIFIER
+from tokenbridge import ASSETS
 from tokenbridge.config import Score, UserError
 from tokenbridge.store.artifacts import file_hash
 
+CLASSIFIER = ASSETS / "digits_classifier.safetensors"
+"""the shipped weights whose features score digits"""
 DINOV2_CODE = "facebookresearch_dinov2_main"
 DINOV2_REPOSITORY = "facebookresearch/dinov2:main"
 

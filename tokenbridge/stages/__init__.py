@@ -104,20 +104,20 @@ def _image_hash(data: Data) -> str:
 
 @cache
 def _weights_hash(autoencoder: Autoencoder) -> str:
-    from tokenbridge.autoencoders.files import fingerprint
+    from tokenbridge.autoencoders.sources import source_of
 
-    return fingerprint(autoencoder)
+    return source_of(autoencoder).fingerprint()
 
 
 @cache
 def _architecture(autoencoder: Autoencoder) -> dict[str, Any]:
-    from tokenbridge.autoencoders.files import settings_of
+    from tokenbridge.autoencoders.sources import source_of
 
-    return settings_of(autoencoder)
+    return source_of(autoencoder).settings()
 
 
 def _tokenizer_reads(config: RunConfig) -> dict[str, Any]:
-    from tokenbridge.autoencoders.frozen import architecture
+    from tokenbridge.autoencoders.sources import architecture
 
     config.require_trainable()
     trained = config.quantizer.model_dump(include={"kind", "epochs", "seed"}) | {"levels": config.token_levels}
@@ -136,7 +136,7 @@ def _tokenizer_work(config: RunConfig) -> float:
 
 def _latents_reads(config: RunConfig) -> dict[str, Any]:
     """Of an autoencoder the id holds its weights alone, so one that does not fit the settings is refused here."""
-    from tokenbridge.autoencoders.files import require_fit
+    from tokenbridge.autoencoders.sources import require_fit
 
     reads = _images(config) | config.latents.model_dump()
     if config.quantizer.trained:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from tokenbridge.autoencoders.frozen import FrozenAutoencoder, autoencoder_of
+from tokenbridge.autoencoders.frozen import FrozenAutoencoder
+from tokenbridge.autoencoders.sources import autoencoder_of
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.data import images as data
 from tokenbridge.data.files import SPLITS, Split

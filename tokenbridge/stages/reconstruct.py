@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tokenbridge.autoencoders.frozen import FrozenAutoencoder, autoencoder_of, weights_of
+from tokenbridge.autoencoders.frozen import FrozenAutoencoder
+from tokenbridge.autoencoders.sources import autoencoder_of, weights_of
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.data import images as data
 from tokenbridge.data.latents import Latents, to_grid

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from tokenbridge.autoencoders.frozen import autoencoder_of
+from tokenbridge.autoencoders.sources import autoencoder_of
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.data.latents import Latents, to_grid
 from tokenbridge.devices import pick_device

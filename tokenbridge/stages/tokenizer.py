@@ -18,7 +18,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from tokenbridge import rng
-from tokenbridge.autoencoders.frozen import build_body, to_bytes, to_signed
+from tokenbridge.autoencoders.frozen import build, to_bytes, to_signed
+from tokenbridge.autoencoders.sources import architecture
 from tokenbridge.autoencoders.train import NOISE, Budget, minimize, reconstruction_loss
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.data import images as data
@@ -39,7 +40,7 @@ class QuantizedAutoencoder(nn.Module):
 
     def __init__(self, config: RunConfig, batch: int = Budget.batch):
         super().__init__()
-        self.body = build_body(config.autoencoder)
+        self.body = build(architecture(config.autoencoder))
         self.quantizer = library_quantizer(config, batch)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,10 +5,9 @@ import sys
 
 LIGHT = """
 import sys
-from tokenbridge.autoencoders.files import DIGITS
-from tokenbridge.autoencoders.frozen import load_digits_autoencoder
+from tokenbridge.autoencoders.sources import Digits
 
-body = load_digits_autoencoder(DIGITS).model
+body = Digits().load().model
 assert not sys.modules.keys() & {"torch._dynamo", "scipy.stats", "torchvision", "diffusers.models.transformers"}
 
 import scipy.stats

@@ -8,9 +8,10 @@ import torch
 from sklearn.datasets import load_sample_image
 
 from tests.helpers.scorers import pictures, write_pictures
-from tokenbridge.autoencoders import files as weight_files
+from tokenbridge import ASSETS
 from tokenbridge.autoencoders import frozen as autoencoder
 from tokenbridge.autoencoders import train as training
+from tokenbridge.autoencoders.sources import Digits, load_autoencoder, source_of
 from tokenbridge.autoencoders.train import evaluate, train_autoencoder
 from tokenbridge.config import Autoencoder, Data, UserError
 from tokenbridge.data.images import load, stack
@@ -47,8 +48,8 @@ def folder_config(path, **changes):
 
 
 def test_shipped_autoencoder_is_as_good_as_its_card_says():
-    card = json.loads(weight_files.DIGITS.with_suffix(".json").read_text())
-    measured = evaluate(weight_files.DIGITS)
+    card = json.loads(Digits.weights.with_suffix(".json").read_text())
+    measured = evaluate(Digits.weights)
     assert measured["psnr_db"] >= 32
     assert measured["psnr_db"] == pytest.approx(card["quality"]["psnr_db"], abs=0.05)
     assert measured["informative_channels"] >= 6
@@ -60,11 +61,11 @@ def test_shipped_autoencoder_is_as_good_as_its_card_says():
 
 
 def test_assets_are_small():
-    assert sum(path.stat().st_size for path in weight_files.ASSETS.iterdir()) < 3 * 2**20
+    assert sum(path.stat().st_size for path in ASSETS.iterdir()) < 3 * 2**20
 
 
 def test_digits_moments_and_decoding():
-    frozen = autoencoder.load_autoencoder(Autoencoder())
+    frozen = load_autoencoder(Autoencoder())
     assert (frozen.channels, frozen.stride, frozen.image_channels) == (8, 4, 1)
     images = torch.from_numpy(stack(load(Data(), "held-out"))[0][:7])
     moments = frozen.moments(images)
@@ -86,7 +87,7 @@ def test_bytes_are_rounded_and_clamped():
 def test_any_diffusers_folder_works(tiny):
     from diffusers import AutoencoderKL
 
-    frozen = autoencoder.load_autoencoder(folder_config(tiny))
+    frozen = load_autoencoder(folder_config(tiny))
     assert (frozen.channels, frozen.stride, frozen.image_channels) == (5, 2, 3)
     assert (frozen.scaling_factor, frozen.shift_factor) == (0.3, 0.1)
     images = torch.randint(0, 256, (2, 3, 6, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -115,7 +116,7 @@ def test_the_styles_of_published_autoencoders(tmp_path, style):
     settings = {"mid_block_add_attention": True} | STYLES[style]
     settings |= WITHOUT_QUANT_CONV if "shift_factor" in settings else {}
     channels = settings["latent_channels"]
-    frozen = autoencoder.load_autoencoder(folder_config(save_tiny(tmp_path, **settings), channels=channels))
+    frozen = load_autoencoder(folder_config(save_tiny(tmp_path, **settings), channels=channels))
     assert (frozen.channels, frozen.stride) == (channels, 2)
     assert (frozen.scaling_factor, frozen.shift_factor) == (settings["scaling_factor"], settings.get("shift_factor"))
     reference = AutoencoderKL.from_pretrained(tmp_path).eval()
@@ -134,16 +135,16 @@ def test_a_folder_without_scaling_factor_has_none(tiny):
     settings = json.loads((tiny / "config.json").read_text())
     del settings["scaling_factor"], settings["shift_factor"]
     (tiny / "config.json").write_text(json.dumps(settings))
-    frozen = autoencoder.load_autoencoder(folder_config(tiny))
+    frozen = load_autoencoder(folder_config(tiny))
     assert frozen.scaling_factor is None
     assert frozen.shift_factor is None
 
 
 def test_fingerprint_follows_the_weights(tiny, tmp_path):
-    before = autoencoder.fingerprint(folder_config(tiny))
-    assert before == autoencoder.fingerprint(folder_config(tiny))
+    before = source_of(folder_config(tiny)).fingerprint()
+    assert before == source_of(folder_config(tiny)).fingerprint()
     assert before != autoencoder.fingerprint(folder_config(save_tiny(tmp_path / "other", block_out_channels=(4, 8))))
-    assert len(autoencoder.fingerprint(Autoencoder())) == 64
+    assert len(source_of(Autoencoder()).fingerprint()) == 64
 
 
 @pytest.mark.parametrize(
@@ -151,13 +152,13 @@ def test_fingerprint_follows_the_weights(tiny, tmp_path):
 )
 def test_weights_of_another_shape_are_refused(tiny, change, message):
     with pytest.raises(UserError, match=message):
-        autoencoder.load_autoencoder(folder_config(tiny, **change))
+        load_autoencoder(folder_config(tiny, **change))
     with pytest.raises(UserError, match=r"autoencoder\.channels=4 must be 8"):
-        autoencoder.load_autoencoder(Autoencoder(channels=4))
+        load_autoencoder(Autoencoder(channels=4))
 
 
 def test_images_that_do_not_fit_are_refused(tiny):
-    frozen = autoencoder.load_autoencoder(folder_config(tiny))
+    frozen = load_autoencoder(folder_config(tiny))
     for shape in ((1, 1, 8, 8), (1, 3, 7, 8)):
         with pytest.raises(UserError, match="must have 3 channels"):
             frozen.moments(torch.zeros(shape, dtype=torch.uint8))
@@ -165,22 +166,22 @@ def test_images_that_do_not_fit_are_refused(tiny):
 
 def test_broken_folders_are_refused(tiny, tmp_path):
     with pytest.raises(UserError, match=r"must hold config\.json"):
-        autoencoder.load_autoencoder(folder_config(tmp_path / "absent"))
+        load_autoencoder(folder_config(tmp_path / "absent"))
     with pytest.raises(UserError, match="must name a folder"):
-        autoencoder.load_autoencoder(Autoencoder(source="diffusers", channels=5, stride=2))
+        load_autoencoder(Autoencoder(source="diffusers", channels=5, stride=2))
     weights = next(tiny.glob("*.safetensors"))
     content = weights.read_bytes()
     weights.write_bytes(content[:1000])
     with pytest.raises(UserError, match="cannot be read as an AutoencoderKL"):
-        autoencoder.load_autoencoder(folder_config(tiny))
+        load_autoencoder(folder_config(tiny))
     weights.write_bytes(content)
     config = tiny / "config.json"
     config.write_text(config.read_text().replace("AutoencoderKL", "UNet2DModel"))
     with pytest.raises(UserError, match="of class UNet2DModel"):
-        autoencoder.load_autoencoder(folder_config(tiny))
+        load_autoencoder(folder_config(tiny))
     config.write_text("{")
     with pytest.raises(UserError, match="must be JSON"):
-        autoencoder.load_autoencoder(folder_config(tiny))
+        load_autoencoder(folder_config(tiny))
 
 
 def test_weights_that_miss_a_tensor_are_refused(tiny):
@@ -191,14 +192,14 @@ def test_weights_that_miss_a_tensor_are_refused(tiny):
     state.pop("decoder.conv_in.weight")
     save_file(state, path)
     with pytest.raises(UserError, match=r"decoder\.conv_in\.weight"):
-        autoencoder.load_autoencoder(folder_config(tiny))
+        load_autoencoder(folder_config(tiny))
 
 
 def test_broken_digits_weights_are_refused(tmp_path):
     path = tmp_path / "cut.safetensors"
-    path.write_bytes(weight_files.DIGITS.read_bytes()[:5000])
+    path.write_bytes(Digits.weights.read_bytes()[:5000])
     with pytest.raises(UserError, match=r"cut\.safetensors"):
-        autoencoder.load_digits_autoencoder(path)
+        Digits(weights=path).load()
 
 
 @pytest.mark.slow
@@ -240,9 +241,7 @@ def test_an_own_autoencoder_of_grey_images_and_its_quality_in_parts(call, tmp_pa
         qualities.append(json.loads((tmp_path / "one" / "card.json").read_text())["quality"])
     assert qualities[1]["images"] == qualities[0]["images"] == 18
     assert qualities[1]["psnr_db"] == pytest.approx(qualities[0]["psnr_db"], abs=0.02)
-    frozen = autoencoder.load_autoencoder(
-        Autoencoder(source="diffusers", path=str(tmp_path / "one"), channels=2, stride=2)
-    )
+    frozen = load_autoencoder(Autoencoder(source="diffusers", path=str(tmp_path / "one"), channels=2, stride=2))
     assert frozen.image_channels == 1
 
 

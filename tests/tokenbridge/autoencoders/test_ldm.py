@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from tests.helpers.paths import DATA
-from tokenbridge.autoencoders import files as weight_files
-from tokenbridge.autoencoders import frozen as autoencoder
 from tokenbridge.autoencoders import ldm
+from tokenbridge.autoencoders.frozen import build, to_signed
+from tokenbridge.autoencoders.sources import architecture, load_autoencoder, source_of
 from tokenbridge.config import Autoencoder, UserError
 
 SMALL = {
@@ -58,7 +58,7 @@ def config(path, **changes):
 
 
 def load(path, **changes):
-    return autoencoder.load_autoencoder(config(path, **changes))
+    return load_autoencoder(config(path, **changes))
 
 
 def test_kl16_equals_the_released_code(tmp_path):
@@ -132,7 +132,7 @@ def test_other_sizes_equal_the_definition(small, tmp_path):
     frozen = load(saved(tmp_path, {"state_dict": small | {"loss.logvar": torch.zeros(())}, "epoch": 7}))
     assert (frozen.channels, frozen.stride, frozen.image_channels) == (3, 2, 1)
     images = torch.randint(0, 256, (2, 1, 6, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    expected = Definition(small).encode(autoencoder.to_signed(images))
+    expected = Definition(small).encode(to_signed(images))
     moments = frozen.moments(images)
     torch.testing.assert_close(moments, expected, atol=1e-4, rtol=1e-5)
     with torch.inference_mode():
@@ -154,15 +154,15 @@ def test_half_precision_bare_state_and_arguments_are_read(small, tmp_path):
 
 def test_its_hash_follows_the_weights(small, tmp_path):
     path = saved(tmp_path, small)
-    first = weight_files.fingerprint(config(path))
-    assert first == weight_files.fingerprint(config(shutil.copy(path, tmp_path / "copy.ckpt")))
+    first = source_of(config(path)).fingerprint()
+    assert first == source_of(config(shutil.copy(path, tmp_path / "copy.ckpt"))).fingerprint()
     other = small | {"quant_conv.bias": small["quant_conv.bias"] + 1}
-    assert first != weight_files.fingerprint(config(saved(tmp_path, other, "other.ckpt")))
+    assert first != source_of(config(saved(tmp_path, other, "other.ckpt"))).fingerprint()
 
 
 def test_a_quantizer_can_be_trained_in_its_architecture(small, tmp_path):
     path = saved(tmp_path, small)
-    body = autoencoder.build_body(config(path, channels=5))
+    body = build(architecture(config(path, channels=5)))
     assert body.config["latent_channels"] == 5
     assert body.config["up_block_types"] == SMALL["up_block_types"]
 
@@ -193,9 +193,9 @@ def test_files_that_are_not_whole_are_refused(small, tmp_path):
     assert "must be a file where autoencoder.source=ldm" in refusal(tmp_path / "absent.ckpt")
     assert "must be a file where autoencoder.source=ldm" in refusal(tmp_path)
     with pytest.raises(UserError, match=r"autoencoder\.path=None must be a file"):
-        autoencoder.load_autoencoder(Autoencoder(source="ldm"))
+        load_autoencoder(Autoencoder(source="ldm"))
     with pytest.raises(UserError, match=r"absent\.ckpt must be a file"):
-        weight_files.fingerprint(config(tmp_path / "absent.ckpt"))
+        source_of(config(tmp_path / "absent.ckpt")).fingerprint()
 
 
 class Code:

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from tokenbridge.autoencoders import files as weight_files
 from tokenbridge.config import Data, UserError
 from tokenbridge.data.images import load, stack
 from tokenbridge.metrics import networks
+from tokenbridge.metrics.scorers import CLASSIFIER
 from tokenbridge.metrics.train_classifier import augment, evaluate, train_classifier
 from tokenbridge.rng import generator
 
@@ -20,8 +20,8 @@ def held_out():
 
 
 def test_shipped_classifier_is_as_good_as_its_card_says():
-    card = json.loads(weight_files.CLASSIFIER.with_suffix(".json").read_text())
-    measured = evaluate(weight_files.CLASSIFIER)
+    card = json.loads(CLASSIFIER.with_suffix(".json").read_text())
+    measured = evaluate(CLASSIFIER)
     assert measured["held_out_accuracy"] >= 0.97
     assert measured == pytest.approx(card["quality"], abs=0.005)
     assert card["command"].startswith("tokenbridge train-classifier")

@@ -9,7 +9,7 @@ import torch
 from experiments.pipeline import Cell
 from tests.helpers.images import SHARD, config_of, make_images
 from tests.tokenbridge.autoencoders.test_frozen import save_tiny
-from tokenbridge.autoencoders.frozen import autoencoder_of, load_autoencoder
+from tokenbridge.autoencoders.sources import autoencoder_of, load_autoencoder
 from tokenbridge.config import Autoencoder, Runtime, UserError
 from tokenbridge.data import images as data
 from tokenbridge.data.latents import Latents, stored_bytes, to_grid, verify

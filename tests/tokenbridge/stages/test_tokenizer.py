@@ -14,7 +14,7 @@ from experiments.runner import run_cells
 from tests.helpers.generators import arrays_of
 from tests.tokenbridge.autoencoders.test_frozen import save_tiny
 from tests.tokenbridge.tokenizers.test_trained import CPU, SETTINGS, config_of, few
-from tokenbridge.autoencoders.frozen import architecture
+from tokenbridge.autoencoders.sources import architecture
 from tokenbridge.autoencoders.train import Budget
 from tokenbridge.config import Autoencoder, Data, Runtime, UserError
 from tokenbridge.data import images as data

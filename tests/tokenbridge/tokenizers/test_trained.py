@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from experiments.presets import DIGITS
 from tests.conftest import TINY
-from tokenbridge.autoencoders.frozen import autoencoder_of, to_bytes, to_signed
+from tokenbridge.autoencoders.frozen import to_bytes, to_signed
+from tokenbridge.autoencoders.sources import autoencoder_of
 from tokenbridge.autoencoders.train import Budget
 from tokenbridge.config import Data, RunConfig, UserError
 from tokenbridge.data import images as data

@@ -1,0 +1,272 @@
+"""Where a run's autoencoder comes from: the shipped one, a diffusers folder, a checkpoint of LDM, or its own training.
+
+A source is a class; SOURCES is the one list of them, and all else follows from it: what autoencoder.source may be, ids,
+planning, loading. Planning asks settings and fingerprint, so this file imports torch only where weights are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tokenbridge import ASSETS
+from tokenbridge.autoencoders.autoencoder_kl import Sizes, autoencoder_kl, sizes_of
+from tokenbridge.config import Autoencoder, RunConfig, UserError
+from tokenbridge.store.artifacts import file_hash
+
+if TYPE_CHECKING:
+    import torch
+
+    from tokenbridge.autoencoders.frozen import FrozenAutoencoder
+
+
+class Source:
+    """A kind of pretrained autoencoder; a subclass declares its name in autoencoder.source and the three methods."""
+
+    name: ClassVar[str]
+    takes_path: ClassVar[bool] = True
+    """whether autoencoder.path says where the weights are"""
+    published: ClassVar[Mapping[str, Any]] = {}
+    """settings of a well-known autoencoder of this source, for planning where its file is not here"""
+
+    def __init__(self, config: Autoencoder):
+        self.config = config
+
+    def __str__(self) -> str:
+        return str(self.config.path)
+
+    def settings(self) -> dict[str, Any]:
+        """Settings of diffusers' AutoencoderKL: architecture and, where there are any, scaling and shift factors."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights, hex: what ids and protocols know of them."""
+        raise NotImplementedError
+
+    def load(self) -> FrozenAutoencoder:
+        """The autoencoder in float32 on the CPU; UserError for files that are missing or damaged."""
+        raise NotImplementedError
+
+    def require_sizes(self, sizes: Sizes) -> None:
+        """Raise UserError unless channels and stride of the config are those of the weights."""
+        for name in ("channels", "stride"):
+            ours, theirs = getattr(self.config, name), getattr(sizes, name)
+            if ours != theirs:
+                raise UserError(
+                    f"autoencoder.{name}={ours} must be {theirs}, that of {self}; correct autoencoder.{name}"
+                )
+
+
+class Digits(Source):
+    """The KL autoencoder of the digits that the package ships."""
+
+    name = "digits"
+    takes_path = False
+    weights = ASSETS / "digits_autoencoder.safetensors"
+
+    def __init__(self, config: Autoencoder | None = None, weights: Path = weights):
+        """weights: another file that train_digits_autoencoder wrote."""
+        super().__init__(config or Autoencoder())
+        self.weights = weights
+
+    def __str__(self) -> str:
+        return "the shipped digits autoencoder"
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "in_channels": 1,
+            "out_channels": 1,
+            "down_block_types": ("DownEncoderBlock2D",) * 3,
+            "up_block_types": ("UpDecoderBlock2D",) * 3,
+            "block_out_channels": (32, 48, 64),
+            "layers_per_block": 1,
+            "latent_channels": 8,
+            "norm_num_groups": 8,
+            "sample_size": 16,
+            "mid_block_add_attention": False,  # 16 positions: the convolutions see all of them
+        }
+
+    def fingerprint(self) -> str:
+        return file_hash(self.weights)
+
+    def load(self) -> FrozenAutoencoder:
+        from tokenbridge.autoencoders.frozen import FrozenAutoencoder, build
+        from tokenbridge.weights import fill, read_half
+
+        return FrozenAutoencoder(fill(build(self.settings()), read_half(self.weights), self.weights))
+
+
+class Diffusers(Source):
+    """A folder that diffusers' AutoencoderKL.save_pretrained wrote."""
+
+    name = "diffusers"
+
+    def settings(self) -> dict[str, Any]:
+        path = self._folder("config.json") / "config.json"
+        try:
+            settings = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path} must be JSON, and is not ({error}); save the model again") from error
+        if settings.get("_class_name") != "AutoencoderKL":
+            raise UserError(
+                f"{path} is of class {settings.get('_class_name')} and must be of AutoencoderKL; save one there"
+            )
+        return settings
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the config and of each weights file with its name."""
+        folder = self._folder("config.json", "*.safetensors")
+        files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+        return hashlib.sha256("".join(f"{path.name}\0{file_hash(path)}\n" for path in files).encode()).hexdigest()
+
+    def load(self) -> FrozenAutoencoder:
+        from tokenbridge.autoencoders.frozen import FrozenAutoencoder
+
+        folder, settings = self._folder("config.json", "*.safetensors"), self.settings()
+        options = {"local_files_only": True, "use_safetensors": True, "low_cpu_mem_usage": False}
+        try:
+            model, report = autoencoder_kl().from_pretrained(str(folder), output_loading_info=True, **options)
+        except Exception as error:  # diffusers and safetensors raise many kinds for a broken file
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(f"{folder} cannot be read as an AutoencoderKL ({reason}); save it again") from error
+        wrong = [key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report[kind]]
+        if wrong:
+            raise UserError(
+                f"{folder} must hold the weights of its config.json, and {wrong[0]} does not match; save it again"
+            )
+        model = model.float().eval().requires_grad_(False)
+        return FrozenAutoencoder(model, settings.get("scaling_factor"), settings.get("shift_factor"))
+
+    def _folder(self, *patterns: str) -> Path:
+        """The folder, if files of these patterns are in it."""
+        if self.config.path is None:
+            raise UserError("autoencoder.path=None must name a folder where autoencoder.source=diffusers; give it")
+        folder = Path(self.config.path)
+        if not all(any(folder.glob(pattern)) for pattern in patterns):
+            raise UserError(
+                f"autoencoder.path={folder} must hold {' and '.join(patterns)} (AutoencoderKL.save_pretrained writes"
+                " them); correct the path"
+            )
+        return folder
+
+
+class Ldm(Source):
+    """A checkpoint of latent diffusion's KL autoencoder, such as kl16.ckpt of MAR."""
+
+    name = "ldm"
+    published: ClassVar[Mapping[str, Any]] = {
+        "in_channels": 3,
+        "out_channels": 3,
+        "down_block_types": (*("DownEncoderBlock2D",) * 4, "AttnDownEncoderBlock2D"),
+        "up_block_types": ("AttnUpDecoderBlock2D", *("UpDecoderBlock2D",) * 4),
+        "block_out_channels": (128, 128, 256, 256, 512),
+        "layers_per_block": 2,
+        "latent_channels": 16,
+        "norm_num_groups": 32,
+        "mid_block_add_attention": True,
+    }
+    """of kl16.ckpt"""
+
+    def settings(self) -> dict[str, Any]:
+        from tokenbridge.autoencoders import ldm
+
+        return ldm.settings_of(ldm.read_weights(self._file()), self._file())
+
+    def fingerprint(self) -> str:
+        return file_hash(self._file())
+
+    def load(self) -> FrozenAutoencoder:
+        from tokenbridge.autoencoders import ldm
+        from tokenbridge.autoencoders.frozen import FrozenAutoencoder, build
+        from tokenbridge.weights import fill
+
+        path = self._file()
+        state = ldm.read_weights(path)
+        model = build(ldm.settings_of(state, path))
+        return FrozenAutoencoder(fill(model, ldm.converted(state, model.state_dict(), path), path))
+
+    def _file(self) -> Path:
+        if self.config.path is None or not Path(self.config.path).is_file():
+            raise UserError(
+                f"autoencoder.path={self.config.path} must be a file where autoencoder.source=ldm (kl16.ckpt of MAR or"
+                " LDM); correct the path"
+            )
+        return Path(self.config.path)
+
+
+SOURCES: dict[str, type[Source]] = {source.name: source for source in (Digits, Diffusers, Ldm)}
+
+
+def source_of(config: Autoencoder) -> Source:
+    """The source that a config names. UserError for none, and for a path that it would not read."""
+    if config.source not in SOURCES:
+        raise UserError(f"autoencoder.source={config.source} must be one of {', '.join(SOURCES)}")
+    if config.path is not None and not SOURCES[config.source].takes_path:
+        with_path = " or ".join(name for name, source in SOURCES.items() if source.takes_path)
+        raise UserError(f"autoencoder.path={config.path} needs autoencoder.source={with_path}")
+    return SOURCES[config.source](config)
+
+
+def require_fit(config: RunConfig, settings: Mapping[str, Any]) -> None:
+    """Raise UserError unless a run's settings are those of its pretrained autoencoder, which has `settings`."""
+    source, sizes = source_of(config.autoencoder), sizes_of(settings)
+    source.require_sizes(sizes)
+    if config.data.image_channels != sizes.image_channels:
+        raise UserError(
+            f"data.image_channels={config.data.image_channels} must be {sizes.image_channels}, that of {source};"
+            " correct data.image_channels"
+        )
+    if config.latents.scale == "autoencoder" and settings.get("scaling_factor") is None:
+        raise UserError(
+            f"latents.scale=autoencoder needs a scaling_factor in the config of {source}, which has none; take"
+            " latents.scale=auto or give the number"
+        )
+
+
+def architecture(config: Autoencoder) -> dict[str, Any]:
+    """Settings of an untrained autoencoder like the pretrained one, with config.channels latent channels."""
+    settings = {key: value for key, value in source_of(config).settings().items() if not key.startswith("_")}
+    stride = sizes_of(settings).stride
+    if stride != config.stride:
+        raise UserError(f"autoencoder.stride={config.stride} must be {stride}, that of the architecture; correct it")
+    return settings | {"latent_channels": config.channels}
+
+
+def load_autoencoder(config: Autoencoder, device: torch.device | str = "cpu") -> FrozenAutoencoder:
+    """The pretrained autoencoder of a config; UserError where its files are missing or do not match the config."""
+    source = source_of(config)
+    frozen = source.load()
+    source.require_sizes(Sizes(frozen.channels, frozen.stride, frozen.image_channels))
+    return frozen.to(device)
+
+
+def autoencoder_of(config: RunConfig, inputs: Mapping[str, Path], device: torch.device | str) -> FrozenAutoencoder:
+    """The autoencoder of a run's latents: the pretrained one, or the one that was trained with its quantizer.
+
+    inputs: folders of finished stages by name; `tokenizer` is read where the quantizer is trained.
+    """
+    if not config.quantizer.trained:
+        frozen = load_autoencoder(config.autoencoder, device)
+        if config.latents.scale == "autoencoder":
+            frozen.shift = frozen.shift_factor or 0.0
+        return frozen
+    from tokenbridge.autoencoders.frozen import FrozenAutoencoder, build
+    from tokenbridge.tokenizers.trained import BODY, TRAINED, rounded_from
+    from tokenbridge.weights import RUN_AGAIN, fill, read
+
+    path = inputs["tokenizer"] / TRAINED
+    state = {key.removeprefix(BODY): value for key, value in read(path).items() if key.startswith(BODY)}
+    model = fill(build(architecture(config.autoencoder)), state, path, RUN_AGAIN)
+    return FrozenAutoencoder(model, rounded_from=rounded_from(config)).to(device)
+
+
+def weights_of(config: RunConfig, inputs: Mapping[str, Path]) -> str:
+    """SHA-256 of the weights of autoencoder_of, hex."""
+    if not config.quantizer.trained:
+        return source_of(config.autoencoder).fingerprint()
+    from tokenbridge.tokenizers.trained import TRAINED
+
+    return file_hash(inputs["tokenizer"] / TRAINED)
