@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.helpers.paths import DATA
-from tokenbridge.exchange.checkpoints import BUFFERS
+from tokenbridge.exchange.released import BUFFERS
 
 SIZES = [
     "data.image_size=64", "data.classes=7", "backbone.width=32", "backbone.encoder_depth=2",

@@ -1,0 +1,5 @@
+"""Exchange with other programs: released checkpoints come in, samples go out.
+
+released: read_released, require_fit and write_released turn a checkpoint of TokenBridge or MAR into a `train` stage.
+export: Samples, write_npz and write_png write samples as other evaluators read them.
+"""

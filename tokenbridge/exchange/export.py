@@ -27,7 +27,7 @@ AT_ONCE = 256
 
 
 class Samples:
-    """What a sample stage left in a folder. Raises UserError where it is not whole."""
+    """Images and labels that a sample stage left in a folder. Raises UserError where they are not whole."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -47,7 +47,7 @@ class Samples:
         return len(self.images)
 
     def pixels(self) -> Iterator[NDArray[np.uint8]]:
-        """Images in order, uint8 (n, H, W, 3), AT_ONCE at a time, each as it was drawn."""
+        """Yield the images in order, uint8 (n, H, W, 3), AT_ONCE at a time, each checked against its record."""
         for first in range(0, len(self), AT_ONCE):
             here = range(first, min(first + AT_ONCE, len(self)))
             if self.rows and len(wrong := self.rows.missing(here)):
@@ -57,7 +57,7 @@ class Samples:
 
 
 def write_npz(samples: Samples, target: Path) -> None:
-    """`arr_0`: uint8 (N, H, W, 3); `arr_1`: labels int64 (N,). Raises UserError for an existing target."""
+    """Write `arr_0`, uint8 (N, H, W, 3), and `arr_1`, labels int64 (N,). Raises UserError for an existing target."""
     _require_new(target)
     n, _, height, width = samples.images.shape
     with atomic(target) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -71,7 +71,7 @@ def write_npz(samples: Samples, target: Path) -> None:
 
 
 def write_png(samples: Samples, target: Path) -> None:
-    """000000.png and so on, RGB, in the images' order. Raises UserError for an existing target."""
+    """Write RGB files 000000.png and so on in the images' order. Raises UserError for an existing target."""
     _require_new(target)
     work = target.with_name(f".{target.name}.partial")
     shutil.rmtree(work, ignore_errors=True)

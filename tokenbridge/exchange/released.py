@@ -6,6 +6,8 @@ a model that holds no values.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tokenbridge.config import RunConfig, UserError
-from tokenbridge.exchange.checkpoints import BUFFERS, from_released
 from tokenbridge.model.costs import empty_generator
 from tokenbridge.store.artifacts import file_hash, write_atomic
 from tokenbridge.store.runs import write_metrics
@@ -27,10 +28,55 @@ from tokenbridge.weights import read_checkpoint
 State = Mapping[str, Tensor]
 _SIZES = {768: "B", 1024: "L", 1280: "H"}  # by the width of the backbone
 
+# released name -> ours; the tensors keep their shape but for leading 1s
+_NAMES = {
+    r"class_emb\.weight": "backbone.class_embedding.weight",
+    r"fake_latent": "backbone.unconditional",
+    r"mask_token": "backbone.mask_token",
+    r"z_proj\.(\w+)": r"backbone.embed.\1",
+    r"z_proj_ln\.(\w+)": r"backbone.embed_norm.\1",
+    r"decoder_embed\.(\w+)": r"backbone.decoder_embed.\1",
+    r"(encoder|decoder)_norm\.(\w+)": r"backbone.\1_norm.\2",
+    r"(encoder|decoder)_pos_embed_learned": r"backbone.\1_position",
+    r"(output_pos_embed|diffusion_pos_embed_learned)": "backbone.output_position",
+    r"(encoder|decoder)_blocks\.(\d+)\.(.+)": r"backbone.\1.\2.\3",
+    r"condition_proj\.(\w+)": r"head.condition.\1",
+    r"channel_embed": "head.position",
+    r"timesteps_embeddings": "head.step",
+    r"channel_blocks\.(\d+)\.(.+)": r"head.blocks.\1.\2",
+    r"channel_norm\.(\w+)": r"head.norm.\1",
+    r"channel_final\.adaLN_modulation\.1\.(\w+)": r"head.final_modulation.\1",
+    r"diffloss\.net\.time_embed\.mlp\.(\d)\.(\w+)": r"head.net.time.\1.\2",
+    r"diffloss\.net\.cond_embed\.(\w+)": r"head.net.condition.\1",
+    r"diffloss\.net\.input_proj\.(\w+)": r"head.net.input.\1",
+    r"diffloss\.net\.res_blocks\.(\d+)\.in_ln\.(\w+)": r"head.net.blocks.\1.norm.\2",
+    r"diffloss\.net\.res_blocks\.(\d+)\.mlp\.(\d)\.(\w+)": r"head.net.blocks.\1.mlp.\2.\3",
+    r"diffloss\.net\.final_layer\.linear\.(\w+)": r"head.net.output.\1",
+}
+_PARTS = {
+    "attn.q_norm": "attention.query_norm",
+    "attn.k_norm": "attention.key_norm",
+    "attn.proj": "attention.project",
+    "attn.qkv": "attention.qkv",
+    "mlp.fc1": "mlp.0",
+    "mlp.fc2": "mlp.3",
+    "adaLN_modulation.1": "modulation",
+}
+# released tensors that are rows of one of ours, by the number in the name; without a number they come last
+_MODULATION = r"diffloss\.net\.(res_blocks\.(?P<row>\d+)|final_layer)\.adaLN_modulation\.1\.(?P<of>\w+)"
+_ROWS = {
+    r"channel_heads\.(?P<row>\d+)\.(?P<of>weight|bias)": "head.out_{of}",
+    r"token_embeddings\.(?P<row>\d+)\.(?P<of>weight)": "head.embedding.{of}",
+    _MODULATION: "head.net.modulation.{of}",
+}
+_VECTORS = ("backbone.unconditional", "backbone.mask_token")  # released with leading 1s
+BUFFERS = {"boundaries", "reconstruction_values", "channel_mask"}
+"""released names of what is recomputed from the config"""
+
 
 @dataclass(frozen=True)
 class Released:
-    """Both sets of weights of a checkpoint under their released names, still in the file."""
+    """Last and averaged weights of a checkpoint under their released names, still in the file."""
 
     path: Path
     model: State
@@ -43,7 +89,7 @@ class Released:
 
     @property
     def name(self) -> str:
-        """What the weights look like by their width and the kind of head, or nothing."""
+        """Name of the model whose width and kind of head these weights have, or nothing."""
         classes = self.model.get("class_emb.weight")
         size = _SIZES.get(classes.shape[-1] if classes is not None and classes.dim() else 0)
         family = "mar" if any(key.startswith("diffloss.") for key in self.model) else "tokenbridge"
@@ -51,7 +97,7 @@ class Released:
 
 
 def read_released(path: Path) -> Released:
-    """Map a checkpoint. UserError: missing, damaged, with another class or function in it, without both weights."""
+    """Map a checkpoint into memory. UserError where it is missing, damaged, holds code or lacks a set of weights."""
     if not path.is_file():
         raise UserError(f"{path} is no file; give the path of a released checkpoint-last.pth")
     content = read_checkpoint(path, "get the file from its release again", mmap=True)
@@ -78,14 +124,14 @@ def require_fit(weights: Released, config: RunConfig) -> None:
     for key, state in (("model", weights.model), ("model_ema", weights.ema)):
         there = f"{weights.path}, {key!r}"
         try:
-            found = from_released({name: value.to("meta") for name, value in state.items()})
+            renamed = from_released({name: value.to("meta") for name, value in state.items()})
         except UserError as error:
             raise UserError(f"{there}: {error}") from None
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{there}: parts of a weight do not go together ({reason}); {_remedy(weights)}") from error
-        for name in [*wanted, *found]:
-            ours, shape = wanted.get(name), tuple(found[name].shape) if name in found else None
+        for name in [*wanted, *renamed]:
+            ours, shape = wanted.get(name), tuple(renamed[name].shape) if name in renamed else None
             if shape != ours:
                 lacks = f"has {shape or 'no value'} for {name}, which must be {ours or 'absent'}"
                 raise UserError(f"{there} {lacks} in this model; {_remedy(weights)}")
@@ -103,7 +149,7 @@ def _remedy(weights: Released) -> str:
 
 
 def _require_buffers(weights: Released, config: RunConfig) -> None:
-    """Buffers, which are computed and not trained, are those of the config; the EMA's may be missing, not differ."""
+    """Raise UserError unless buffers are those that the config computes; the averaged weights may have none."""
     quantizer, expected = config.quantizer, dict[str, Any]()
     if config.token_levels:
         if quantizer.kind != "gaussian" or quantizer.edges != "clamped" or quantizer.per != "tensor":
@@ -125,12 +171,12 @@ def _require_buffers(weights: Released, config: RunConfig) -> None:
                 )
 
 
-def _equal(found: Tensor, expected: np.ndarray) -> bool:
-    return found.shape == expected.shape and np.allclose(found.float().numpy(), expected, rtol=0, atol=1e-5)
+def _equal(buffer: Tensor, expected: np.ndarray) -> bool:
+    return buffer.shape == expected.shape and np.allclose(buffer.float().numpy(), expected, rtol=0, atol=1e-5)
 
 
 def write_released(weights: Released, config: RunConfig, out: Path) -> None:
-    """What a finished training leaves: averaged and last weights, and what is known of them."""
+    """Write what a finished training leaves: averaged and last weights, and their metrics and protocol."""
     for name, state in (("model", weights.ema), ("model_raw", weights.model)):
         # clones: of parts of one tensor, safetensors would take the whole
         ours = {key: value.float().contiguous().clone() for key, value in from_released(dict(state)).items()}
@@ -139,3 +185,51 @@ def write_released(weights: Released, config: RunConfig, out: Path) -> None:
     counts = {"parameters": model, "head_parameters": model.head}
     metrics = {name: sum(p.numel() for p in part.parameters()) for name, part in counts.items()}
     write_metrics(out, metrics, {"weights": config.train.released})
+
+
+def from_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A released TokenBridge or MAR state dict as the state dict of Generator.
+
+    MAR's head becomes a diffusion head, which samples as released with head.start=released. UserError for an unknown
+    key, for two keys of one weight and for a missing part.
+    """
+    ours: dict[str, Tensor] = {}
+    rows: dict[str, dict[float, Tensor]] = {}
+    for key, value in state.items():
+        if key in BUFFERS:
+            continue
+        name, row = _row(key) or (_rename(key), None)
+        if name in ours or row in rows.get(name, {}):
+            raise UserError(f"{key} is there under another name too, and only one can be {name}; give a whole release")
+        if row is not None:
+            rows.setdefault(name, {})[row] = value
+            continue
+        squeezed = value.squeeze(0) if value.dim() == 3 and len(value) == 1 else value
+        ours[name] = squeezed.reshape(-1) if name in _VECTORS else squeezed
+    for name, parts in rows.items():
+        gaps = [row for row in range(len(parts) - (math.inf in parts)) if row not in parts]
+        if gaps:
+            raise UserError(f"part {gaps[0]} of {name} is missing; give a whole release")
+        tensors = [parts[row] for row in sorted(parts)]
+        ours[name] = torch.stack(tensors) if name.startswith("head.out_") else torch.cat(tensors)
+    return ours
+
+
+def _row(key: str) -> tuple[str, float] | None:
+    """Our name and the row's number, where a released tensor is a row of one of ours."""
+    for pattern, name in _ROWS.items():
+        if found := re.fullmatch(pattern, key):
+            return name.format(of=found["of"]), float(found["row"] or "inf")
+    return None
+
+
+def _rename(key: str) -> str:
+    for pattern, name in _NAMES.items():
+        if found := re.fullmatch(pattern, key):
+            ours = found.expand(name)
+            for released, part in _PARTS.items():
+                ours = ours.replace(f".{released}.", f".{part}.")
+            return ours
+    raise UserError(
+        f"{key} is no weight of a released TokenBridge or MAR model; give its checkpoint's 'model' or 'model_ema'"
+    )

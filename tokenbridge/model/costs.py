@@ -27,7 +27,8 @@ from tokenbridge.model.generator import Generator
 from tokenbridge.model.heads import build_head
 from tokenbridge.model.heads.contract import Head
 from tokenbridge.model.masking import masked_after, masked_count
-from tokenbridge.tokenizers.scalar import IdentityQuantizer, ScalarQuantizer, Tokenizer
+from tokenbridge.tokenizers import Tokenizer
+from tokenbridge.tokenizers.scalar import IdentityQuantizer, ScalarQuantizer
 from tokenbridge.tokenizers.trained import CODEBOOK, finish
 
 MASK_RATIOS = 8

@@ -13,7 +13,7 @@ from tokenbridge.model.backbone import UNCONDITIONAL, Backbone
 from tokenbridge.model.heads import build_head
 from tokenbridge.model.masking import guidance_weight, mask_from_order, masked_after, most_confident
 from tokenbridge.rng import generator
-from tokenbridge.tokenizers.scalar import Tokenizer
+from tokenbridge.tokenizers import Tokenizer
 
 
 class Generator(nn.Module):

@@ -20,7 +20,8 @@ from tokenbridge.model.trainer import Trainer
 from tokenbridge.rng import generator, seed_of
 from tokenbridge.speed.heads import open_gates
 from tokenbridge.speed.timing import summary, take_turns
-from tokenbridge.tokenizers.scalar import Tokenizer, fit
+from tokenbridge.tokenizers import Tokenizer
+from tokenbridge.tokenizers.scalar import fit
 from tokenbridge.tokenizers.trained import CODEBOOK, finish
 
 IMAGES = 8

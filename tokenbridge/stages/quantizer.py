@@ -16,8 +16,9 @@ from tokenbridge.rng import generator
 from tokenbridge.stages.latents import FIT_IMAGES
 from tokenbridge.store.artifacts import write_atomic
 from tokenbridge.store.runs import write_metrics
-from tokenbridge.tokenizers.scalar import IdentityQuantizer, ScalarQuantizer, Tokenizer, diagnostics, fit
-from tokenbridge.tokenizers.trained import TRAINED, EvenQuantizer, VectorQuantizer, finish
+from tokenbridge.tokenizers import FILE
+from tokenbridge.tokenizers.scalar import ScalarQuantizer, diagnostics, fit
+from tokenbridge.tokenizers.trained import TRAINED, finish
 from tokenbridge.weights import read
 
 HISTOGRAM = np.linspace(-6, 6, 121)  # bin edges, unit-deviation latents
@@ -36,7 +37,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         quantizer = finish(config, read(inputs["tokenizer"] / TRAINED), latents.scale, extremes)
     else:
         quantizer = fit(config.quantizer, train)
-    write_atomic(out / "quantizer.safetensors", save(quantizer.state_dict()))
+    write_atomic(out / FILE, save(quantizer.state_dict()))
     limit = config.quantizer.range if config.quantizer.kind in ("gaussian", "uniform") else None
     metrics = {f"calibration_{k}": v for k, v in diagnostics(quantizer, train, limit).items()}
     metrics |= diagnostics(quantizer, held_out, limit)
@@ -55,13 +56,6 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         used = [torch.bincount(column, minlength=quantizer.levels[0]) for column in tokens.T]
         seen |= {"centers": quantizer.centers.numpy(), "counts": torch.stack(used).numpy()}
     np.savez_compressed(out / "examples.npz", **seen)
-
-
-def load_quantizer(folder: Path) -> Tokenizer:
-    """The fitted tokenizer of a finished stage; raises UserError for a damaged file."""
-    state = read(folder / "quantizer.safetensors")
-    kinds = {"centers": ScalarQuantizer, "codes": VectorQuantizer, "steps": EvenQuantizer}
-    return next((kind for key, kind in kinds.items() if key in state), IdentityQuantizer)(**state)
 
 
 def _histogram(latents: Tensor) -> np.ndarray:

@@ -26,10 +26,10 @@ from tokenbridge.metrics.images import Lpips, psnr, ssim, ssim_window
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import Reference, References
 from tokenbridge.metrics.scorers import SCORERS, Scorer
-from tokenbridge.stages.quantizer import load_quantizer
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import write_metrics
-from tokenbridge.tokenizers.scalar import Tokenizer
+from tokenbridge.tokenizers import Tokenizer
+from tokenbridge.tokenizers import load as load_tokenizer
 
 EXAMPLES = 10  # classes shown
 
@@ -45,7 +45,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     found = {name: load_extractor(name, device, config.score) for name in config.score.scorers}
     reasons = [reason for extractor in found.values() if (reason := extraction.misfit(extractor, config.data))]
     extractors = {name: each for name, each in found.items() if extraction.misfit(each, config.data) is None}
-    quantizer = load_quantizer(inputs["quantizer"])
+    quantizer = load_tokenizer(inputs["quantizer"])
     size = config.data.image_size
     lpips = Lpips(Path(config.score.lpips), size, device) if config.score.lpips else None
     tally = _Tally(held_out.labels, quantizer, extractors, lpips)

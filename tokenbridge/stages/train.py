@@ -27,9 +27,9 @@ from tokenbridge.model.ordering import channel_order
 from tokenbridge.model.trainer import Trainer
 from tokenbridge.rng import seed_of
 from tokenbridge.signals import interrupted, signals
-from tokenbridge.stages.quantizer import load_quantizer
 from tokenbridge.store.artifacts import write_atomic, write_json
 from tokenbridge.store.runs import JOURNAL, Journal, write_metrics
+from tokenbridge.tokenizers import load as load_tokenizer
 from tokenbridge.weights import RUN_AGAIN, fill, read
 
 CHECKPOINT, PROGRESS = "checkpoint.pt", "progress.json"
@@ -40,7 +40,7 @@ CHECKS = 20  # how often the held-out loss is taken
 def build_model(config: RunConfig, inputs: Mapping[str, Path]) -> Generator:
     """The generator with its initial weights, which depend on the training seed alone."""
     latents = Latents(inputs["latents"])
-    tokenizer = load_quantizer(inputs["quantizer"])
+    tokenizer = load_tokenizer(inputs["quantizer"])
     order = channel_order(config.head.order, tokenizer.channels, latents.frequency_order, config.train.seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(config.train.seed, "weights"))

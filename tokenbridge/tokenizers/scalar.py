@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenbridge.config import Quantizer, UserError
+from tokenbridge.tokenizers import Tokenizer
 from tokenbridge.tokenizers.levels import reconstruction_values
 
 
@@ -68,46 +69,6 @@ class Grid(nn.Module):
             cell = self.cell(part).add_(first)
             torch.add(self.below[cell], part > self.threshold[cell], out=result)
         return counts
-
-
-class Tokenizer(nn.Module):
-    """The token contract: a token is C numbers, made from E latents of unit deviation and turned back into E.
-
-    encode: x (..., E) float -> (..., C) of `dtype`, channel c of whole numbers in [0, levels[c])
-    decode: (..., C) -> (..., E) float32, what the backbone reads and the autoencoder decodes
-    extremes (2, E): smallest and largest calibration value. levels: () for continuous tokens.
-    """
-
-    extremes: Tensor
-    dtype = torch.int64
-
-    def __init__(self, extremes: Tensor):
-        super().__init__()
-        self.register_buffer("extremes", extremes)
-
-    @property
-    def embedding_width(self) -> int:
-        """E, channels of the autoencoder's latents."""
-        return self.extremes.shape[1]
-
-    @property
-    def channels(self) -> int:
-        """C, E where each latent channel is a token's channel."""
-        return self.embedding_width
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        raise NotImplementedError
-
-    def encode(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def decode(self, tokens: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def log_volume(self, tokens: Tensor) -> Tensor:
-        """(...) nats: log volume of the bins of tokens (..., C), what their probability is divided by for a density."""
-        raise UserError(f"{type(self).__name__} has no bins of latents that others share, so no bits per dimension")
 
 
 class ScalarQuantizer(Tokenizer):

@@ -1,8 +1,8 @@
 """Trained tokenizers: vector (VQ), finite scalar (FSQ) and lookup-free (LFQ) quantization.
 
-vector-quantize-pytorch quantizes while their autoencoder is trained (train_tokenizer.py). Here is what is left of it
-afterwards, under the token contract of quantizers.py, in latents of unit deviation.
-Dimension letters: N any number of latents, E latent channel, C token channel (1 for VQ, else E), V level or code.
+vector-quantize-pytorch quantizes while their autoencoder is trained (stages/tokenizer.py); this file holds what remains
+of it afterwards, under the token contract and in latents of unit deviation.
+Letters: N any number of latents, E latent channels, C token channels (1 for VQ, else E), V levels or codes.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ import torch
 from torch import Tensor
 
 from tokenbridge.config import RunConfig
-from tokenbridge.tokenizers.scalar import Tokenizer
+from tokenbridge.tokenizers import Tokenizer
 
 TRAINED = "tokenizer.safetensors"
-"""what the stage `tokenizer` leaves: weights of the body and of the library's quantizer"""
-BODY = "body."  # in front of the body's keys
-CODEBOOK = "quantizer._codebook.embed"  # (1, V, E): where the library keeps VQ's codes
-DISTANCES = 2**22  # at once, between latents and codes
+"""file that the stage `tokenizer` leaves: weights of the body and of the library's quantizer"""
+BODY = "body."
+"""prefix of the body's keys"""
+CODEBOOK = "quantizer._codebook.embed"
+"""the library's key of VQ's codes (1, V, E)"""
+DISTANCES = 2**22
+"""between latents and codes that are in memory at once"""
 
 
 def rounded_from(config: RunConfig) -> Callable[[Tensor], Tensor]:
-    """From the encoder's output (B, E, h, w) to the values whose nearest code is taken.
+    """The map from the encoder's output (B, E, h, w) to the values whose nearest code is taken.
 
     FSQ (arXiv 2309.15505, section 3.1) and LFQ bound them, VQ reads them as they are.
     """
@@ -42,7 +45,13 @@ def rounded_from(config: RunConfig) -> Callable[[Tensor], Tensor]:
 
 
 def finish(config: RunConfig, state: Mapping[str, Tensor], scale: float, extremes: Tensor) -> Tokenizer:
-    """The tokenizer of a trained state, its codes times `scale`: what unit-deviation latents are times the trained."""
+    """The tokenizer of a finished training.
+
+    Args:
+        state: what TRAINED holds.
+        scale: factor from the trained latents to unit deviation, by which the codes are multiplied.
+        extremes: (2, E), smallest and largest calibration value in unit latents.
+    """
     levels = torch.tensor(config.token_levels)
     if config.quantizer.kind == "vq":
         return VectorQuantizer(state[CODEBOOK][0] * scale, extremes)
@@ -51,7 +60,7 @@ def finish(config: RunConfig, state: Mapping[str, Tensor], scale: float, extreme
 
 
 class VectorQuantizer(Tokenizer):
-    """Nearest of V codes (arXiv 1711.00937): a token is one number, its code's (C = 1)."""
+    """Nearest of V codes (arXiv 1711.00937): a token is the number of its code (C = 1)."""
 
     codes: Tensor
 
@@ -82,14 +91,14 @@ class VectorQuantizer(Tokenizer):
 
 
 class EvenQuantizer(Tokenizer):
-    """Evenly spaced values, as many a channel as it has levels: value = first + step · index. FSQ, and LFQ's ±1."""
+    """Evenly spaced values per channel, value = first + step · index: FSQ, and LFQ's ±1."""
 
     first: Tensor
     steps: Tensor
     counts: Tensor
 
     def __init__(self, first: Tensor, steps: Tensor, counts: Tensor, extremes: Tensor):
-        """first, steps (C,) float32: lowest value and distance of two; counts (C,) int64: levels; extremes (2, C)."""
+        """first, steps (C,) float32: lowest value, spacing; counts (C,) int64: number of levels; extremes (2, C)."""
         super().__init__(extremes)
         for name, value in (("first", first), ("steps", steps), ("counts", counts)):
             self.register_buffer(name, value)

@@ -143,7 +143,7 @@ def test_a_folder_without_scaling_factor_has_none(tiny):
 def test_fingerprint_follows_the_weights(tiny, tmp_path):
     before = source_of(folder_config(tiny)).fingerprint()
     assert before == source_of(folder_config(tiny)).fingerprint()
-    assert before != autoencoder.fingerprint(folder_config(save_tiny(tmp_path / "other", block_out_channels=(4, 8))))
+    assert before != source_of(folder_config(save_tiny(tmp_path / "other", block_out_channels=(4, 8)))).fingerprint()
     assert len(source_of(Autoencoder()).fingerprint()) == 64
 
 

@@ -13,7 +13,7 @@ from experiments.trained import models
 from tests.helpers import release as small_release
 from tests.helpers.release import DATA, SIZES, write
 from tokenbridge.config import RunConfig, Sample, UserError
-from tokenbridge.exchange.checkpoints import from_released
+from tokenbridge.exchange.released import from_released
 from tokenbridge.model.heads.autoregressive import AutoregressiveHead
 from tokenbridge.overrides import build, override
 from tokenbridge.stages.train import load_model

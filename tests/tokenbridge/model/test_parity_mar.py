@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from tests.helpers.paths import DATA
 from tokenbridge.config import Autoencoder, Backbone, Data, Head, Quantizer, RunConfig, Sample, UserError
-from tokenbridge.exchange.checkpoints import from_released
+from tokenbridge.exchange.released import from_released
 from tokenbridge.model.generator import Generator
 from tokenbridge.tokenizers.scalar import IdentityQuantizer
 

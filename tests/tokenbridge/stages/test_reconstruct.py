@@ -21,6 +21,7 @@ from tokenbridge.metrics.reference import Reference
 from tokenbridge.metrics.scorers import SCORERS
 from tokenbridge.stages import latents, reconstruct
 from tokenbridge.stages import quantizer as quantize
+from tokenbridge.tokenizers import load as load_tokenizer
 
 CONFIG = RunConfig(sample=Sample(iterations=1))
 RUNTIME = Runtime(device="cpu", threads=1, batch=128)
@@ -86,7 +87,7 @@ def test_every_metric_is_a_number(cells):
 
 
 def test_effective_bits_are_those_of_the_tokens(cells, encoded):
-    quantizer = quantize.load_quantizer(cells["b4"].with_name("quantizer"))
+    quantizer = load_tokenizer(cells["b4"].with_name("quantizer"))
     tokens = quantizer.encode(Latents(encoded).posterior_mean("held-out")).numpy()
     bits = 0.0
     for channel in range(8):
@@ -153,7 +154,7 @@ def test_published_scorers_name_their_rfid_and_what_it_is_against(encoded, tmp_p
     how = Score(features=("digits", "dinov2"), weights=str(tmp_path))
     (tmp_path / "quantizer").mkdir()
     quantize.run(with_quantizer(kind="identity"), {"latents": encoded}, tmp_path / "quantizer", RUNTIME)
-    quantizer = quantize.load_quantizer(tmp_path / "quantizer")
+    quantizer = load_tokenizer(tmp_path / "quantizer")
     images, labels = data.stack(data.load(CONFIG.data, "held-out"))
     images, labels = torch.from_numpy(images[:7]), labels[:7]
     extractors = {name: load_extractor(name, score=how) for name in how.scorers}

@@ -15,8 +15,8 @@ from tokenbridge.autoencoders.train import Budget
 from tokenbridge.config import Data, RunConfig, UserError
 from tokenbridge.data import images as data
 from tokenbridge.overrides import override
-from tokenbridge.stages.quantizer import load_quantizer
 from tokenbridge.stages.tokenizer import train_tokenizer
+from tokenbridge.tokenizers import load as load_tokenizer
 from tokenbridge.tokenizers.scalar import code_usage, diagnostics
 from tokenbridge.tokenizers.trained import TRAINED, EvenQuantizer, VectorQuantizer, finish, rounded_from
 
@@ -130,7 +130,7 @@ def test_state_and_decoding_survive_their_files(trained, tokenized, tmp_path):
     config, model, folder, images = trained
     _, tokenizer, latents = tokenized
     save_file(tokenizer.state_dict(), tmp_path / "quantizer.safetensors")
-    again = load_quantizer(tmp_path)
+    again = load_tokenizer(tmp_path)
     tokens = tokenizer.encode(latents)
     assert type(again) is type(tokenizer)
     assert torch.equal(again.encode(latents), tokens)
