@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from analysis import stats
 from analysis.figures.form import Drawing, charts, csv_of
 from analysis.frame.source import Source
-from analysis.stats import Estimate, Place
+from analysis.stats import Estimate, Setting
 from analysis.tables import search as points
 from analysis.tables.search import Chosen
 from experiments.paper import TABLE_HEADS
@@ -37,18 +37,18 @@ class Panel:
     name: str
     table: str
     """id of the first table that uses it"""
-    values: Mapping[Place, Estimate]
+    values: Mapping[Setting, Estimate]
     """the metric over training seeds; lower is better"""
-    chosen: Place
+    chosen: Setting
 
-    def settled_worse(self, place: Place) -> bool:
+    def settled_worse(self, setting: Setting) -> bool:
         """Whether a point is settled to be worse than the chosen one, by pairs of training seeds."""
-        gap = stats.gap(self.values[place], self.values[self.chosen])
+        gap = stats.gap(self.values[setting], self.values[self.chosen])
         return gap.settled and gap.mean > 0
 
-    def is_open(self, place: Place) -> bool:
+    def is_open(self, setting: Setting) -> bool:
         """Whether several seeds leave it open that the point is worse than the chosen one."""
-        return place != self.chosen and self.values[place].seeds > 1 and not self.settled_worse(place)
+        return setting != self.chosen and self.values[setting].seeds > 1 and not self.settled_worse(setting)
 
 
 def search(source: Source) -> Drawing | None:
@@ -80,9 +80,9 @@ def search(source: Source) -> Drawing | None:
     alt = f"Heat maps of {metric} by guidance and temperature, one per row, with the chosen point framed"
     header = ["row", "guidance", "temperature", f"mean {metric}", "half-width", "seeds", "chosen", "settled worse"]
     rows = [
-        (panel.name, *place, value.mean, value.half, value.seeds, *_judgement(panel, place))
+        (panel.name, *setting, value.mean, value.half, value.seeds, *_judgement(panel, setting))
         for panel in panels
-        for place, value in panel.values.items()
+        for setting, value in panel.values.items()
     ]
     title = "The search for guidance and temperature"
     return Drawing("search", title, caption, alt, _heat_maps(panels), panels[0].table, csv_of(header, rows))
@@ -93,37 +93,37 @@ def _images_text(images: object) -> str:
     return f" ({images} images)" if isinstance(images, int) else f" (images {images})" if images else ""
 
 
-def _values(source: Source, chosen: Chosen) -> dict[Place, dict[object, float]]:
+def _values(source: Source, chosen: Chosen) -> dict[Setting, dict[object, float]]:
     """Point of the search -> training seed -> the metric."""
-    plan, values = source.plan["search"], dict[Place, dict[object, float]]()
+    plan, values = source.plan["search"], dict[Setting, dict[object, float]]()
     for point in plan["points"]:
         if point["row"] == chosen.rows[0]:
-            place = (float(point["guidance"]), float(point["temperature"]))
-            values.setdefault(place, {})[point.get("train_seed")] = point[plan["metric"]]
+            setting = (float(point["guidance"]), float(point["temperature"]))
+            values.setdefault(setting, {})[point.get("train_seed")] = point[plan["metric"]]
     return values
 
 
-def _panels(source: Source, searches: Sequence[tuple[Chosen, Mapping[Place, dict[object, float]]]]) -> list[Panel]:
+def _panels(source: Source, searches: Sequence[tuple[Chosen, Mapping[Setting, dict[object, float]]]]) -> list[Panel]:
     """The searches to show: of table heads those at the base's levels, where there are any; else the first."""
     of_heads, panels = [], []
     for chosen, values in searches:
-        table, place = chosen.rows[0].partition(" ")[0], (float(chosen.guidance), float(chosen.temperature))
+        table, setting = chosen.rows[0].partition(" ")[0], (float(chosen.guidance), float(chosen.temperature))
         estimates = {other: stats.estimate([*seeds.values()], [*seeds]) for other, seeds in values.items()}
-        panels.append(Panel(chosen.rows[0], table, estimates, place))
+        panels.append(Panel(chosen.rows[0], table, estimates, setting))
         labels = [label for id, _, label in (row.partition(" ") for row in chosen.rows) if id == TABLE_HEADS.id]
         if labels:
             cell = source.cells(TABLE_HEADS.id, labels[0])[0]
             kind, levels = source.setting(cell, "quantizer.kind"), source.setting(cell, "quantizer.levels")
             if kind in (*TRAINED_TOKENS, "identity") or levels == source.base["quantizer.levels"]:
-                of_heads.append(Panel(labels[0], table, estimates, place))
+                of_heads.append(Panel(labels[0], table, estimates, setting))
     return (of_heads or panels)[:MOST]
 
 
-def _judgement(panel: Panel, place: Place) -> tuple[str, str]:
+def _judgement(panel: Panel, setting: Setting) -> tuple[str, str]:
     """Whether a point is the chosen one, and whether it is settled worse than that."""
-    if place == panel.chosen:
+    if setting == panel.chosen:
         return "yes", ""
-    return "", "" if panel.values[place].seeds < 2 else "no" if panel.is_open(place) else "yes"
+    return "", "" if panel.values[setting].seeds < 2 else "no" if panel.is_open(setting) else "yes"
 
 
 def _heat_maps(panels: Sequence[Panel]) -> Figure:
@@ -167,10 +167,10 @@ def _ink(ground: Sequence[float] | NDArray[np.float64]) -> str:
     return "black" if float(np.dot(linear, (0.2126, 0.7152, 0.0722))) > 0.18 else "white"
 
 
-def _text(panel: Panel, place: Place) -> str:
-    value = panel.values.get(place)
+def _text(panel: Panel, setting: Setting) -> str:
+    value = panel.values.get(setting)
     if value is None:
         return ""
-    if place == panel.chosen:
+    if setting == panel.chosen:
         return f"{value.mean:.2f}" + ("" if value.half is None else f"\n±{value.half:.2f}")
-    return f"{value.mean:.2f}" + (f"\n{OPEN}" if panel.is_open(place) else "")
+    return f"{value.mean:.2f}" + (f"\n{OPEN}" if panel.is_open(setting) else "")

@@ -32,24 +32,24 @@ def chosen(source: Source) -> list[Chosen]:
     plan = source.plan.get("search") or {}
     searches: dict[str, dict[Place, list[float]]] = {}
     for point in points(source):
-        place = (point["guidance"], point["temperature"])
-        searches.setdefault(point["row"], {}).setdefault(place, []).append(point[plan["metric"]])
+        setting = (point["guidance"], point["temperature"])
+        searches.setdefault(point["row"], {}).setdefault(setting, []).append(point[plan["metric"]])
     sets: dict[tuple[Place, tuple[tuple[Place, float], ...], tuple[str, ...]], list[str]] = {}
     for row, values in searches.items():
-        means = {place: stats.estimate(v).mean for place, v in values.items()}
+        means = {setting: stats.estimate(v).mean for setting, v in values.items()}
         told = plan.get("chosen", {}).get(row, {})
-        lowest = min(means, key=lambda place: means[place])
-        place = (told.get("sample.guidance", lowest[0]), told.get("sample.temperature", lowest[1]))
-        if place not in means:
+        lowest = min(means, key=lambda setting: means[setting])
+        setting = (told.get("sample.guidance", lowest[0]), told.get("sample.temperature", lowest[1]))
+        if setting not in means:
             raise UserError(
-                f"plan.json: guidance {place[0]:g} and temperature {place[1]:g} chosen for {row} are no point of its"
+                f"plan.json: guidance {setting[0]:g} and temperature {setting[1]:g} chosen for {row} are no point of its"
                 " search; write the source again"
             )
         cells = source.cells(*row.split(" ", 1))
-        sets.setdefault((place, tuple(means.items()), tuple(cells)), []).append(row)
+        sets.setdefault((setting, tuple(means.items()), tuple(cells)), []).append(row)
     return [
-        Chosen(tuple(rows), *place, dict(means)[place], edges(place, dict(means)))
-        for (place, means, _), rows in sets.items()
+        Chosen(tuple(rows), *setting, dict(means)[setting], edges(setting, dict(means)))
+        for (setting, means, _), rows in sets.items()
     ]
 
 
@@ -69,9 +69,9 @@ def to_csv(source: Source) -> str:
     lines = [["row", "guidance", "temperature", "train_seed", metric, "chosen"]]
     used = {(row, point.guidance, point.temperature) for point in chosen(source) for row in point.rows}
     for point in tried:
-        place = (point["row"], point["guidance"], point["temperature"])
-        values = [point["row"], *(f"{value:.10g}" for value in place[1:]), point.get("train_seed", "")]
-        lines.append([*values, f"{point[metric]:.10g}", "yes" if place in used else ""])
+        setting = (point["row"], point["guidance"], point["temperature"])
+        values = [point["row"], *(f"{value:.10g}" for value in setting[1:]), point.get("train_seed", "")]
+        lines.append([*values, f"{point[metric]:.10g}", "yes" if setting in used else ""])
     return csv_text(lines)
 
 
