@@ -19,7 +19,7 @@ PANTER_DITE = math.pi * math.sqrt(3) / 2
 Over = Literal["seeds", "images", "pairs", ""]
 """what an interval is over: trainings, sampled images, matched pairs of cells; empty: there is none"""
 Verdict = Literal["better", "worse", "no difference shown"]
-Place = tuple[float, float]
+Setting = tuple[float, float]
 """a point of a search: guidance and temperature"""
 
 
@@ -249,14 +249,14 @@ def extrapolated(value: float, images: float, few: float, few_images: float) -> 
     return (images * value - few_images * few) / (images - few_images)
 
 
-def edges(place: Place, places: Iterable[Place]) -> tuple[str, ...]:
+def edges(setting: Setting, settings: Iterable[Setting]) -> tuple[str, ...]:
     """Where a point lies at an end of a search's grid: "lowest guidance"; empty inside it."""
-    places, names = list(places), list[str]()
+    settings, names = list(settings), list[str]()
     for i, name in enumerate(("guidance", "temperature")):
-        values = {other[i] for other in places}
+        values = {other[i] for other in settings}
         if len(values) > 1:
-            names += [f"lowest {name}"] if place[i] == min(values) else []
-            names += [f"highest {name}"] if place[i] == max(values) else []
+            names += [f"lowest {name}"] if setting[i] == min(values) else []
+            names += [f"highest {name}"] if setting[i] == max(values) else []
     return tuple(names)
 
 

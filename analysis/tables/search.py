@@ -8,7 +8,7 @@ from typing import Any
 
 from analysis import stats
 from analysis.frame.source import Source
-from analysis.stats import Place, edges
+from analysis.stats import Setting, edges
 from analysis.tables.filled import csv_text
 from tokenbridge.config import UserError
 from tokenbridge.overrides import plain
@@ -30,11 +30,11 @@ class Chosen:
 def chosen(source: Source) -> list[Chosen]:
     """The point that each row's search chose, as the plan tells it, or else its lowest one."""
     plan = source.plan.get("search") or {}
-    searches: dict[str, dict[Place, list[float]]] = {}
+    searches: dict[str, dict[Setting, list[float]]] = {}
     for point in points(source):
         setting = (point["guidance"], point["temperature"])
         searches.setdefault(point["row"], {}).setdefault(setting, []).append(point[plan["metric"]])
-    sets: dict[tuple[Place, tuple[tuple[Place, float], ...], tuple[str, ...]], list[str]] = {}
+    sets: dict[tuple[Setting, tuple[tuple[Setting, float], ...], tuple[str, ...]], list[str]] = {}
     for row, values in searches.items():
         means = {setting: stats.estimate(v).mean for setting, v in values.items()}
         told = plan.get("chosen", {}).get(row, {})
@@ -42,8 +42,8 @@ def chosen(source: Source) -> list[Chosen]:
         setting = (told.get("sample.guidance", lowest[0]), told.get("sample.temperature", lowest[1]))
         if setting not in means:
             raise UserError(
-                f"plan.json: guidance {setting[0]:g} and temperature {setting[1]:g} chosen for {row} are no point of its"
-                " search; write the source again"
+                f"plan.json: guidance {setting[0]:g} and temperature {setting[1]:g} chosen for {row} are no point of"
+                " its search; write the source again"
             )
         cells = source.cells(*row.split(" ", 1))
         sets.setdefault((setting, tuple(means.items()), tuple(cells)), []).append(row)
