@@ -11,7 +11,7 @@ from tokenbridge.autoencoders import frozen
 from tokenbridge.autoencoders.autoencoder_kl import sizes_of
 from tokenbridge.autoencoders.sources import source_of
 from tokenbridge.config import RunConfig, UserError
-from tokenbridge.data.files import SPLITS, Split, digits, files
+from tokenbridge.data.files import SPLITS, Split, split_of
 from tokenbridge.data.latents import stored_bytes
 from tokenbridge.model import costs
 
@@ -77,12 +77,7 @@ def image_counts(config: RunConfig, given: Mapping[Split, int | None]) -> tuple[
     """Images of each split, and where the numbers come from: the data, else the options, else ImageNet's."""
     data = config.data
     if data.source == "digits" or Path(data.path or "").is_dir():
-        labels = digits(data)[1] if data.source == "digits" else files(data, "train")[1]
-        if data.held_out_path is not None:
-            return {"train": len(labels), "held-out": len(files(data, "held-out")[1])}, "counted"
-        members = [int((labels == label).sum()) for label in range(data.classes)]
-        held_out = sum(max(1, round(count * data.test_fraction)) for count in members)
-        return {"train": len(labels) - held_out, "held-out": held_out}, "counted"
+        return {split: len(split_of(data, split)[1]) for split in SPLITS}, "counted"
     known: Mapping[Split, int] = IMAGENET if data.classes == IMAGENET_CLASSES else {}
     found: dict[Split, int] = {split: given[split] or known.get(split, 0) for split in SPLITS}
     if lacking := [split for split, count in found.items() if not count]:

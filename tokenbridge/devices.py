@@ -1,4 +1,4 @@
-"""The device and threads that a stage runs on. Only stages ask."""
+"""Device and threads of a stage, or of a command that needs a network."""
 
 from __future__ import annotations
 

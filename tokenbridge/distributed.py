@@ -21,16 +21,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-LONGEST_MEETING = timedelta(minutes=10)  # for all to have started
-LONGEST_WAIT = timedelta(days=7)  # for rank 0 to make a stage alone; a dead process is noticed at once
+LONGEST_MEETING = timedelta(minutes=10)
+"""until all processes have started"""
+LONGEST_WAIT = timedelta(days=7)
+"""for rank 0 while it runs a stage alone; a process that died is noticed at once"""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among `size`. Each method is called by all of them, in the same order.
+    """This process among `size` that train together; all of them call each method, in the same order.
 
-    UserError where another process has ended; its own message says why.
+    UserError where another process has ended; that process's message says why.
     """
 
     rank: int = 0
@@ -39,18 +41,18 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this is the one that writes and speaks."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def device(self, device: torch.device) -> torch.device:
-        """The same device, or this process's own GPU of a node's."""
+        """The device for this process: one GPU of the node's for each, any other device unchanged."""
         if self.size == 1 or device.type != "cuda":
             return device
         import torch
 
-        own = torch.device("cuda", self.local_rank % torch.cuda.device_count())  # submitit may show one GPU to each
-        torch.cuda.set_device(own)
-        return own
+        gpu = torch.device("cuda", self.local_rank % torch.cuda.device_count())  # submitit may show one GPU to each
+        torch.cuda.set_device(gpu)
+        return gpu
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Replace float32 tensors on one device by their sums over the processes, equal in all to the last bit.
@@ -62,10 +64,10 @@ class World:
             return
         import torch
 
-        flat = torch.cat([each.reshape(-1) for each in tensors])
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         self._reduce(flat, "SUM")
-        for each, total in zip(tensors, flat.split([each.numel() for each in tensors]), strict=True):
-            each.copy_(total.view_as(each))
+        for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(total.view_as(tensor))
 
     def max(self, value: int) -> int:
         """The largest of the processes' numbers."""
@@ -73,25 +75,25 @@ class World:
             return value
         import torch
 
-        found = torch.tensor(value)
-        self._reduce(found, "MAX")
-        return int(found)
+        largest = torch.tensor(value)
+        self._reduce(largest, "MAX")
+        return int(largest)
 
     def barrier(self) -> None:
         """Wait until all processes are here."""
         self.max(0)
 
     def first(self, value: T) -> T:
-        """What rank 0 gives here; any object that can be pickled."""
+        """The value of rank 0, any object that can be pickled."""
         if self.size == 1:
             return value
         import torch
         import torch.distributed as dist
 
-        found = [value]
+        values = [value]
         with self._others():
-            dist.broadcast_object_list(found, src=0, device=torch.device("cpu"))
-        return found[0]
+            dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+        return values[0]
 
     def _reduce(self, tensor: Tensor, how: str) -> None:
         import torch.distributed as dist
@@ -123,8 +125,8 @@ def joined() -> Iterator[World]:
 
     Standard output of all but rank 0 is dropped.
     """
-    found = _environment()
-    if found.size == 1 or world().size > 1:
+    here = _environment()
+    if here.size == 1 or world().size > 1:
         yield world()
         return
     import torch
@@ -134,13 +136,13 @@ def joined() -> Iterator[World]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     store, rank, size = next(rendezvous("env://", timeout=LONGEST_MEETING))
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
-    token = _joined.set(found)
+    token = _joined.set(here)
     try:
-        if found.main:
-            yield found
+        if here.main:
+            yield here
         else:
             with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-                yield found
+                yield here
     finally:
         _joined.reset(token)
         dist.destroy_process_group()

@@ -45,7 +45,7 @@ def require_key(key: str, model: type[Config]) -> None:
     keys = _keys(model)
     if key in keys:
         return
-    inside = [each for each in keys if each.startswith(f"{key}.")]
+    inside = [name for name in keys if name.startswith(f"{key}.")]
     if inside:
         raise UserError(f"{key} is a section, not a setting; its settings are {', '.join(inside)}")
     raise UserError(f"{key} is no setting; {_closest(key, model)}")
@@ -76,7 +76,7 @@ def differing(config: Config, base: Config) -> dict[str, Any]:
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The same dotted settings of a config that was read from JSON."""
+    """Flat dotted settings of a config that was read from JSON."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
@@ -91,7 +91,7 @@ def _split(text: str) -> tuple[str, Any]:
 
 
 def value_of(text: str) -> Any:
-    """A value as it is typed: JSON, or none, or text."""
+    """The value of a typed word: JSON, none, or text."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -99,7 +99,7 @@ def value_of(text: str) -> Any:
 
 
 def plain(value: Any) -> str:
-    """A setting as it is typed on the command line."""
+    """A value as one types it on the command line."""
     if value is None:
         return "none"
     return json.dumps(value) if isinstance(value, bool | list | tuple) else str(value)

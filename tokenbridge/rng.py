@@ -14,5 +14,5 @@ def seed_of(*key: int | str) -> int:
 
 
 def generator(*key: int | str) -> torch.Generator:
-    """A CPU generator of its own for a key."""
+    """A CPU generator that starts from the key's seed."""
     return torch.Generator().manual_seed(seed_of(*key))

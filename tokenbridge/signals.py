@@ -1,4 +1,4 @@
-"""Stopping on signals: what is under way notes them, comes to a good end of its own and raises Interrupted."""
+"""Stopping on signals: work under way notes them, writes its checkpoint and raises Interrupted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Interrupted(SystemExit):
 
 
 class Noted:
-    """Signals that have come: `urgency` is 0 for none, else 1 + the place in SIGNALS."""
+    """Handler that notes signals; `urgency` is 0 before the first, else 1 + the highest index in SIGNALS."""
 
     urgency = 0
 
@@ -30,6 +30,7 @@ class Noted:
 
 
 def interrupted(urgency: int) -> Interrupted:
+    """The exception for the signal of this urgency."""
     return Interrupted(128 + SIGNALS[urgency - 1])
 
 
@@ -37,8 +38,8 @@ def interrupted(urgency: int) -> Interrupted:
 def signals() -> Iterator[Noted]:
     """Note SIGTERM and SIGINT, and SIGUSR1 and SIGUSR2 where a Python function handles them now.
 
-    The handlers before are back at the end, so that who catches Interrupted may raise `number` again for them: a Slurm
-    job that submitit is to requeue does so for SIGUSR2. SIGTERM is noted there too, which submitit alone would ignore.
+    The earlier handlers are restored at the end, so that a caller who catches Interrupted can raise `number` again for
+    them, as a Slurm job that submitit requeues does with SIGUSR2. SIGTERM, which submitit would ignore, is noted too.
     """
     noted = Noted()
     asked = [n for n in SIGNALS if n in (signal.SIGTERM, signal.SIGINT) or callable(signal.getsignal(n))]

@@ -1,10 +1,10 @@
-"""Files of weights: safetensors, of which those that ship are in float16, and checkpoints. Nothing of them is run."""
+"""Files of weights: safetensors, of which those that ship are in float16, and checkpoints; no code in them is run."""
 
 from __future__ import annotations
 
 import re
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,49 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from tokenbridge.config import UserError
-from tokenbridge.store.artifacts import write_atomic
+from tokenbridge.store.artifacts import file_hash, write_atomic, write_json
+from tokenbridge.store.provenance import environment
 
 RUN_AGAIN = "delete its folder and run again"
 
 
-def write_half(model: nn.Module, path: Path) -> None:
-    """Write a model's state, floating-point entries as float16."""
+def write_shipped(
+    model: nn.Module,
+    path: Path,
+    command: str,
+    settings: Mapping[str, Any],
+    quality: Callable[[Path], Any],
+    **about: Any,
+) -> dict[str, Any]:
+    """Write weights that ship, floating-point entries as float16, and their card in JSON beside them.
+
+    Args:
+        path: file to write, ending in .safetensors.
+        command: the command of `tokenbridge` that trains these weights; settings are its options.
+        quality: measures the weights as they were stored.
+        about: more for the card.
+
+    Returns:
+        the card.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     state = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
     write_atomic(path, save({key: value.contiguous().clone() for key, value in state.items()}))
+    card = {
+        "command": " ".join(["tokenbridge", command, *(f"--{key} {value}" for key, value in settings.items())]),
+        **settings,
+        "sha256": file_hash(path),
+        "versions": environment()["versions"],
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "quality": quality(path),
+        **about,
+    }
+    write_json(path.with_suffix(".json"), card)
+    return card
 
 
 def read(path: Path, remedy: str = RUN_AGAIN) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or UserError naming it."""
+    """Read the tensors of a safetensors file; UserError names a damaged one and ends in the remedy."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -34,16 +64,22 @@ def read(path: Path, remedy: str = RUN_AGAIN) -> dict[str, Tensor]:
 
 
 def read_half(path: Path) -> dict[str, Tensor]:
-    """The state of shipped weights in float32."""
+    """Read the state of shipped weights, in float32."""
     state = read(path, "reinstall tokenbridge")
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
 def read_checkpoint(path: Path, remedy: str, mmap: bool = False) -> Any:
-    """What torch.save wrote, if it is tensors, plain containers and argparse.Namespace; UserError names anything else.
+    """Read what torch.save wrote, if it holds tensors, plain containers and argparse.Namespace alone.
 
-    Namespace holds attributes only: released checkpoints store their command's arguments with it. mmap: tensors stay in
-    the file until they are read.
+    Released checkpoints keep their command's arguments in a Namespace, which holds attributes only.
+
+    Args:
+        remedy: end of the error's line where the file asks for another class or function.
+        mmap: leave tensors in the file until they are read.
+
+    Raises:
+        UserError: for a damaged file and for one that asks for any other class or function.
     """
     try:
         with torch.serialization.safe_globals([Namespace]):

@@ -68,7 +68,7 @@ def _stand_ins() -> Iterator[None]:
 
 
 def _dynamo() -> ModuleType:
-    """What diffusers takes of torch._dynamo: `disable` as torch itself delays it; marks for torch.compile are lost."""
+    """Stand-in with what diffusers takes of torch._dynamo: `disable` as torch itself delays it, no marks."""
     from torch._compile import _disable_dynamo
 
     def disable(fn: Any = None, recursive: bool = True, **_: Any) -> Any:

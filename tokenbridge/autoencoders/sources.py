@@ -68,7 +68,7 @@ class Digits(Source):
     weights = ASSETS / "digits_autoencoder.safetensors"
 
     def __init__(self, config: Autoencoder | None = None, weights: Path = weights):
-        """weights: another file that train_digits_autoencoder wrote."""
+        """weights: another file that train_autoencoder wrote."""
         super().__init__(config or Autoencoder())
         self.weights = weights
 
@@ -168,7 +168,7 @@ class Ldm(Source):
         "norm_num_groups": 32,
         "mid_block_add_attention": True,
     }
-    """of kl16.ckpt"""
+    """settings of kl16.ckpt"""
 
     def settings(self) -> dict[str, Any]:
         from tokenbridge.autoencoders import ldm

@@ -1,14 +1,12 @@
-"""Trains small KL autoencoders: the one of the digits that the package ships, and one of any images.
+"""Training of small networks: the shipped KL autoencoder of the digits, one of any images, and the loop of all of them.
 
-The loop serves trained tokenizers too.
-
-Letters: B images, C latent channels, h = w latent positions a side.
+Letters: B images, ch image channels, C latent channels, h = w latent positions per side.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,22 +21,21 @@ from tokenbridge.autoencoders.frozen import FrozenAutoencoder, build, to_signed
 from tokenbridge.autoencoders.sources import Digits
 from tokenbridge.config import Data, UserError
 from tokenbridge.data.images import Images, batches, load, stack
-from tokenbridge.store.artifacts import file_hash, write_json
+from tokenbridge.store.artifacts import write_json
 from tokenbridge.store.provenance import environment
-from tokenbridge.weights import write_half
+from tokenbridge.weights import write_shipped
 
-NAME = "digits_autoencoder"
 CARD = "card.json"
 WIDTHS = (32, 48, 64, 64, 64, 64)
-"""of an own autoencoder's body, from the full resolution down, a level for each halving"""
+"""channels of an own autoencoder's levels, from the full resolution down, one level per halving"""
 MEASURED = 1000
-"""held-out images, at most, that the quality is of"""
+"""held-out images, at most, on which quality is measured"""
 PIXELS = 2**20
-"""that go through the network at once where quality is measured: 4,096 images of 16×16, 16 of 256×256"""
+"""pixels in the network at once where quality is measured: 4,096 images of 16×16, 16 of 256×256"""
 NOISE = 0.05
-"""deviation of the decoder's normal, images in [−1, 1]: sets the weight of the Kullback–Leibler term"""
+"""standard deviation of the decoder's normal, images in [−1, 1]: sets the weight of the Kullback–Leibler term"""
 FREE_NATS = 1.5
-"""a channel's mean Kullback–Leibler term a position is not pushed below this (free bits, arXiv 1606.04934)"""
+"""nats per position below which a channel's mean Kullback–Leibler term is not pushed (free bits, arXiv 1606.04934)"""
 
 DEFINITIONS = {
     "psnr_db": "posterior means decoded to uint8, peak 255, squared error averaged over all pixels of all images",
@@ -55,7 +52,7 @@ DEFINITIONS = {
 
 @dataclass(frozen=True)
 class Budget:
-    """How long and how fast: the same for the shipped autoencoder and for trained tokenizers."""
+    """Length and speed of a training, the same for the shipped autoencoder and for trained tokenizers."""
 
     epochs: int = 30
     batch: int = 64
@@ -63,29 +60,18 @@ class Budget:
 
 
 def train_autoencoder(out: Path, epochs: int = 30, seed: int = 0) -> dict[str, Any]:
-    """Train on the training split, write `digits_autoencoder.safetensors` and `.json` into out, return the latter.
+    """Train the shipped autoencoder of the digits again, on their training split.
 
-    Quality is measured on the weights as stored (float16), on the held-out split.
+    Writes `digits_autoencoder.safetensors` and its card `.json` into `out` and returns the card; quality is measured on
+    the weights as stored (float16), on the held-out split.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.seed_of(seed, "autoencoder", "weights"))
         model = build(Digits().settings())
     draws = rng.generator(seed, "autoencoder", "data")
     minimize(lambda images: _loss(model, images, draws), model, load(Data(), "train"), Budget(epochs), draws)
-    out.mkdir(parents=True, exist_ok=True)
-    write_half(model, out / f"{NAME}.safetensors")
-    card = {
-        "command": f"tokenbridge train-autoencoder --epochs {epochs} --seed {seed}",
-        "epochs": epochs,
-        "seed": seed,
-        "sha256": file_hash(out / f"{NAME}.safetensors"),
-        "versions": environment()["versions"],
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "quality": evaluate(out / f"{NAME}.safetensors"),
-        "definitions": DEFINITIONS,
-    }
-    write_json(out / f"{NAME}.json", card)
-    return card
+    path, settings = out / Digits.weights.name, {"epochs": epochs, "seed": seed}
+    return write_shipped(model, path, "train-autoencoder", settings, evaluate, definitions=DEFINITIONS)
 
 
 def train_own_autoencoder(
@@ -152,37 +138,66 @@ def minimize(
     no_bar: bool | None = None,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
 ) -> None:
-    """Train a model in place on shifted or otherwise augmented images; loss of a batch (B, ch, H, W) in [−1, 1]."""
+    """Train a model in place; its weights are in evaluation mode afterwards.
+
+    Args:
+        loss: of a batch (B, ch, H, W) in [−1, 1].
+        draws: generator of the images' order and of the augmentation.
+        augment: changes uint8 images before each step; `shift` unless another is given.
+    """
     if len(images) < budget.batch:
         raise UserError(f"data holds {len(images)} training images and must hold {budget.batch}, a batch; add some")
     optimizer = torch.optim.AdamW(model.parameters(), budget.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
     steps = budget.epochs * (len(images) // budget.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, budget.learning_rate, total_steps=steps, pct_start=0.15)
     device = next(model.parameters()).device
-    bar = tqdm(total=steps, desc="autoencoder", disable=no_bar, leave=False)
+
+    def losses() -> Iterator[Tensor]:
+        for order in epoch_orders(len(images), budget.batch, budget.epochs, draws):
+            for pixels, _ in batches(images, budget.batch, order.tolist()):
+                batch = to_signed((augment or shift)(pixels, draws)).to(device)
+                yield loss(batch.contiguous(memory_format=torch.channels_last))
+
+    descend(
+        model, losses(), optimizer, schedule, tqdm(total=steps, desc="autoencoder", disable=no_bar, leave=False), 1.0
+    )
+
+
+def epoch_orders(images: int, batch: int, epochs: int, draws: torch.Generator) -> Iterator[Tensor]:
+    """Yield a random order of the images for each epoch, cut to whole batches."""
+    for _ in range(epochs):
+        yield torch.randperm(images, generator=draws)[: images // batch * batch]
+
+
+def descend(
+    model: nn.Module,
+    losses: Iterable[Tensor],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    bar: tqdm[Any],
+    clip: float | None = None,
+) -> None:
+    """Take a step for each loss, which `losses` computes with the current weights; clip: largest gradient norm."""
     model.train()
-    for _ in range(budget.epochs):
-        order = torch.randperm(len(images), generator=draws)
-        for pixels, _ in batches(images, budget.batch, order[: len(order) // budget.batch * budget.batch].tolist()):
-            batch = to_signed((augment or shift)(pixels, draws)).to(device)
-            value = loss(batch.contiguous(memory_format=torch.channels_last))
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            bar.update()
+    for loss in losses:
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        schedule.step()
+        bar.update()
     bar.close()
     model.eval()
 
 
 def reconstruction_loss(decoded: Tensor, images: Tensor) -> Tensor:
-    """Nats an image: minus the log density of a normal of deviation NOISE around the decoded one, less a constant."""
+    """Nats per image: minus the log density of a normal of deviation NOISE around `decoded`, less a constant."""
     return (decoded - images).square().sum((1, 2, 3)).mean() / (2 * NOISE**2)
 
 
 def _loss(model: Any, images: Tensor, draws: torch.Generator) -> Tensor:
-    """Negative evidence bound a pixel (arXiv 1312.6114) with a normal decoder of fixed deviation and free bits."""
+    """Negative evidence bound per pixel (arXiv 1312.6114), normal decoder of fixed deviation, free bits."""
     posterior = model.encode(images).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=draws).to(images.device)
     error = reconstruction_loss(model.decode(posterior.mean + posterior.std * noise).sample, images)
@@ -192,7 +207,7 @@ def _loss(model: Any, images: Tensor, draws: torch.Generator) -> Tensor:
 
 
 def shift(images: Tensor, draws: torch.Generator) -> Tensor:
-    """Move half of the images by −2, 0 or 2 pixels a side (one pixel of the 8×8 originals); uint8 (B, ch, H, W)."""
+    """Move half of the images by −2, 0 or 2 pixels per axis (one pixel of the 8×8 originals); uint8 (B, ch, H, W)."""
     steps = torch.randint(-1, 2, (len(images), 2), generator=draws) * 2
     moved = torch.rand(len(images), generator=draws) < 0.5
     padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
@@ -212,16 +227,16 @@ def mirror(images: Tensor, draws: torch.Generator) -> Tensor:
 
 
 def evaluate(path: Path) -> dict[str, Any]:
-    """Measures of stored weights on the held-out digits, as DEFINITIONS says."""
+    """Measure stored weights on the held-out digits, as DEFINITIONS says."""
     return quality(Digits(weights=path).load(), torch.from_numpy(stack(load(Data(), "held-out"))[0].copy()))
 
 
 def quality(frozen: FrozenAutoencoder, images: Tensor) -> dict[str, Any]:
-    """The same of any autoencoder and images, uint8 (N, ch, H, W)."""
+    """Measure an autoencoder on images, uint8 (N, ch, H, W), as DEFINITIONS says."""
     device, part = next(frozen.model.parameters()).device, max(1, PIXELS // images[0, 0].numel())
 
     def through(network: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        return torch.cat([network(each.to(device)).cpu() for each in inputs.split(part)])
+        return torch.cat([network(batch.to(device)).cpu() for batch in inputs.split(part)])
 
     mean, logvar = through(frozen.moments, images).chunk(2, 1)
     error = (through(frozen.decode, mean).double() - images.double()).square()

@@ -1,4 +1,4 @@
-"""Which images there are: the shipped digits as arrays, folders as lists of files. Without torch: planning asks.
+"""Which images there are: the shipped digits as arrays, folders as lists of files. Planning asks, so without torch.
 
 Letters: N images, H height, W width.
 """
@@ -39,7 +39,37 @@ def fingerprint(config: Data) -> str:
     return hasher.hexdigest()
 
 
+def split_of(config: Data, split: Split) -> tuple[np.ndarray | list[Path], np.ndarray]:
+    """Pixels of the digits or paths of a folder's files, and labels int64 (N,), of a split."""
+    if config.source == "digits":
+        pixels, labels = digits(config)
+        chosen = _members(config, labels, split)
+        return pixels[chosen], labels[chosen]
+    paths, labels = files(config, split)
+    if config.held_out_path is not None:
+        return paths, labels
+    chosen = _members(config, labels, split)
+    return [paths[i] for i in chosen], labels[chosen]
+
+
+def _members(config: Data, labels: np.ndarray, split: Split) -> np.ndarray:
+    """Indices of a split, ascending: a seeded share test_fraction of each class (rounded, at least 1) is held out."""
+    parts = []
+    for label in range(config.classes):
+        members = np.flatnonzero(labels == label)
+        count = max(1, round(len(members) * config.test_fraction))
+        if count >= len(members):
+            raise UserError(
+                f"data.test_fraction={config.test_fraction:g} leaves no training image in class {label}"
+                f" ({len(members)} images); lower it, add images or give data.held_out_path"
+            )
+        shuffled = np.random.default_rng([config.split_seed, label]).permutation(members)
+        parts.append(shuffled[:count] if split == "held-out" else shuffled[count:])
+    return np.sort(np.concatenate(parts))
+
+
 def digits(config: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels uint8 (N, 1, image_size, image_size) and labels int64 (N,) of all shipped digits."""
     if config.classes != DIGITS_CLASSES or config.image_channels != 1:
         raise UserError(
             f"data.classes={config.classes}, data.image_channels={config.image_channels} must be {DIGITS_CLASSES} and 1"
@@ -61,7 +91,7 @@ def _resized_digits(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _digits_table() -> np.ndarray:
-    """(1797, 65): 64 values an image and its label, as load_digits reads them."""
+    """(1797, 65): 64 values per image and its label, as load_digits reads them."""
     package = find_spec("sklearn")
     for folder in (package and package.submodule_search_locations) or ():
         path = Path(folder, "datasets", "data", "digits.csv.gz")
@@ -83,9 +113,9 @@ def files(config: Data, split: Split) -> tuple[list[Path], np.ndarray]:
     classes = _classes(root, "data.path", config)
     if split == "held-out" and config.held_out_path is not None:
         root = Path(config.held_out_path)
-        found = _classes(root, "data.held_out_path", config)
-        if found != classes:
-            name = sorted(set(found) ^ set(classes))[0]
+        theirs = _classes(root, "data.held_out_path", config)
+        if theirs != classes:
+            name = sorted(set(theirs) ^ set(classes))[0]
             raise UserError(f"data.held_out_path={root} must have the classes of data.path, but {name} is in one only")
     paths, labels = [], []
     for label, name in enumerate(classes):
@@ -101,35 +131,35 @@ def files(config: Data, split: Split) -> tuple[list[Path], np.ndarray]:
 
 
 def class_count(folder: Path, other: str = "") -> int:
-    """How many class folders there are. UserError for none and for one; other: what else could have been given."""
+    """Number of class folders, at least 2 or UserError; other: words for what else the user could have given."""
     if not folder.is_dir():
         raise UserError(f"{folder} must be a folder with one sub-folder per class{other}; correct the path")
-    found = sum(entry.is_dir() for entry in folder.iterdir())
-    if found < 2:
+    count = sum(entry.is_dir() for entry in folder.iterdir())
+    if count < 2:
         raise UserError(f"{folder} must hold one sub-folder per class, at least 2; sort the images into such folders")
-    return found
+    return count
 
 
 def _classes(root: Path, key: str, config: Data) -> list[str]:
     if not root.is_dir():
         raise UserError(f"{key}={root} must be a folder with one sub-folder per class, and is none; correct the path")
-    found = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
     where = f"sub-folders of {root}"
     if config.class_list is not None:
         listed, where = _listed(Path(config.class_list)), f"classes of data.class_list={config.class_list}"
-        if lacking := sorted(set(listed) - set(found)):
+        if lacking := sorted(set(listed) - set(names)):
             raise UserError(
                 f"data.class_list={config.class_list} names {lacking[0]}, which is no sub-folder of {root}; correct it"
             )
-        found = listed
-    if len(found) < 2:
+        names = listed
+    if len(names) < 2:
         raise UserError(
-            f"{key}={root} must hold one sub-folder per class, at least 2, and holds {len(found)}; sort the images into"
+            f"{key}={root} must hold one sub-folder per class, at least 2, and holds {len(names)}; sort the images into"
             " such folders"
         )
-    if len(found) != config.classes:
-        raise UserError(f"data.classes={config.classes} must be {len(found)}, the number of {where}; correct it")
-    return found
+    if len(names) != config.classes:
+        raise UserError(f"data.classes={config.classes} must be {len(names)}, the number of {where}; correct it")
+    return names
 
 
 def _listed(path: Path) -> list[str]:

@@ -17,15 +17,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from tokenbridge.config import Data, UserError
-from tokenbridge.data.files import Split, digits, files, fingerprint
+from tokenbridge.data.files import Split, fingerprint, split_of
 
 FEW = 500
-"""files that one process reads as fast as it takes to start others"""
+"""files that one process reads in the time that it takes to start others"""
 READERS = 8
+"""processes that read files, at most"""
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """A set of labelled images. labels: int64 (N,); item i: (uint8 (channels, H, W), label)."""
+    """A set of labelled images; labels: int64 (N,), item i: (uint8 (channels, H, W), label)."""
 
     labels: np.ndarray
 
@@ -60,15 +61,10 @@ class FileImages(Images):
 
 def load(config: Data, split: Split) -> Images:
     """The images of a split. Raises UserError where the folder, its classes or the sizes do not fit the config."""
-    if config.source == "digits":
-        pixels, labels = digits(config)
-        chosen = _members(config, labels, split)
-        return ArrayImages(pixels[chosen], labels[chosen])
-    paths, labels = files(config, split)
-    if config.held_out_path is None:
-        chosen = _members(config, labels, split)
-        paths, labels = [paths[i] for i in chosen], labels[chosen]
-    return FileImages(paths, labels, config.image_size, config.image_channels)
+    images, labels = split_of(config, split)
+    if isinstance(images, np.ndarray):
+        return ArrayImages(images, labels)
+    return FileImages(images, labels, config.image_size, config.image_channels)
 
 
 def batches(images: Images, size: int, order: Sequence[int] | range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -78,9 +74,9 @@ def batches(images: Images, size: int, order: Sequence[int] | range | None = Non
     """
     chosen = range(len(images)) if order is None else order
     readers = _readers() if isinstance(images, FileImages) and len(chosen) >= FEW else 0
-    own = torch.Generator()  # the loader seeds its processes from it, and else from torch's global state
+    seeds = torch.Generator()  # of the loader's processes, which else take torch's global state
     try:
-        yield from DataLoader(Subset(images, chosen), size, num_workers=readers, generator=own)
+        yield from DataLoader(Subset(images, chosen), size, num_workers=readers, generator=seeds)
     except UserError as error:
         clear_frames(error.__traceback__)  # they hold the loader, whose processes would take seconds each to end
         # what a reader sends has its whole traceback before the line
@@ -89,14 +85,14 @@ def batches(images: Images, size: int, order: Sequence[int] | range | None = Non
 
 
 def _readers() -> int:
-    """As many as there are processors for this process, beside others that torchrun started here."""
+    """Number of reading processes: this process's share of the processors, beside others that torchrun started."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = processors // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return min(READERS, share) if share > 1 else 0
 
 
 def stack(dataset: Images) -> tuple[np.ndarray, np.ndarray]:
-    """A small set in memory: (uint8 (N, channels, H, W), int64 (N,))."""
+    """Read a small set into memory: (uint8 (N, channels, H, W), int64 (N,))."""
     if isinstance(dataset, ArrayImages):
         return dataset.pixels, dataset.labels
     return torch.cat([part for part, _ in batches(dataset, 256)]).numpy(), dataset.labels
@@ -115,26 +111,10 @@ def adm_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def _members(config: Data, labels: np.ndarray, split: Split) -> np.ndarray:
-    """Indices of a split, ascending: of each class a seeded share test_fraction (rounded, at least 1) is held out."""
-    parts = []
-    for label in range(config.classes):
-        members = np.flatnonzero(labels == label)
-        count = max(1, round(len(members) * config.test_fraction))
-        if count >= len(members):
-            raise UserError(
-                f"data.test_fraction={config.test_fraction:g} leaves no training image in class {label}"
-                f" ({len(members)} images); lower it, add images or give data.held_out_path"
-            )
-        shuffled = np.random.default_rng([config.split_seed, label]).permutation(members)
-        parts.append(shuffled[:count] if split == "held-out" else shuffled[count:])
-    return np.sort(np.concatenate(parts))
-
-
 def _read(path: Path, mode: str) -> Image.Image:
-    """In 8 bits a channel, as ADM (and torchvision's loader) reads it: alpha is dropped, EXIF rotation is ignored.
+    """Read an image in 8 bits per channel as ADM and torchvision's loader do: without alpha, ignoring EXIF rotation.
 
-    Of 16 bits, the high byte counts: Pillow does so for colours by itself, but cuts greys off at 255.
+    Of 16 bits the high byte is taken: Pillow does so for colours by itself, but cuts greys off at 255.
     """
     try:
         with Image.open(path) as image:

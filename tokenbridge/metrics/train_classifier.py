@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,13 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from tokenbridge import rng
+from tokenbridge.autoencoders.train import descend, epoch_orders
 from tokenbridge.config import Data
 from tokenbridge.data.images import load, stack
 from tokenbridge.metrics.networks import FEATURES, DigitsClassifier
-from tokenbridge.store.artifacts import file_hash, write_json
-from tokenbridge.store.provenance import environment
-from tokenbridge.weights import read_half, write_half
+from tokenbridge.metrics.scorers import CLASSIFIER
+from tokenbridge.weights import read_half, write_shipped
 
-NAME = "digits_classifier"
 PICTURE = 5.0
 """weight of the picture's mean squared error beside the cross-entropy"""
 
@@ -36,19 +36,8 @@ def train_classifier(
         torch.manual_seed(rng.seed_of(seed, "classifier", "weights"))  # initialisation and dropout
         model = DigitsClassifier().to(memory_format=torch.channels_last)  # three times faster on a CPU
         _fit(model, images, labels, epochs, seed, batch, learning_rate)
-    out.mkdir(parents=True, exist_ok=True)
-    write_half(model, out / f"{NAME}.safetensors")
-    card = {
-        "command": f"tokenbridge train-classifier --epochs {epochs} --seed {seed}",
-        "epochs": epochs,
-        "seed": seed,
-        "sha256": file_hash(out / f"{NAME}.safetensors"),
-        "versions": environment()["versions"],
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "quality": evaluate(out / f"{NAME}.safetensors"),
-    }
-    write_json(out / f"{NAME}.json", card)
-    return card
+    settings = {"epochs": epochs, "seed": seed}
+    return write_shipped(model, out / CLASSIFIER.name, "train-classifier", settings, evaluate)
 
 
 def _fit(
@@ -61,22 +50,16 @@ def _fit(
     optimizer = torch.optim.AdamW([*model.parameters(), *picture.parameters()], learning_rate, weight_decay=0.05)
     steps = epochs * (len(images) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
-    bar = tqdm(total=steps, desc="classifier", disable=None, leave=False)
-    model.train()
-    for _ in range(epochs):
-        order = torch.randperm(len(images), generator=draws)
-        for chosen in order[: len(order) // batch * batch].split(batch):
-            seen = augment(images[chosen], draws)
-            features, logits = model(seen)
-            error = functional.mse_loss(picture(features), seen.flatten(1) / 127.5 - 1)
-            loss = functional.cross_entropy(logits, labels[chosen]) + PICTURE * error
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            bar.update()
-    bar.close()
-    model.eval()
+
+    def losses() -> Iterator[Tensor]:
+        for order in epoch_orders(len(images), batch, epochs, draws):
+            for chosen in order.split(batch):
+                seen = augment(images[chosen], draws)
+                features, logits = model(seen)
+                error = functional.mse_loss(picture(features), seen.flatten(1) / 127.5 - 1)
+                yield functional.cross_entropy(logits, labels[chosen]) + PICTURE * error
+
+    descend(model, losses(), optimizer, schedule, tqdm(total=steps, desc="classifier", leave=False, disable=None))
 
 
 def augment(images: Tensor, draws: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a number may depend on beside its config; it goes into the manifest of each stage."""
+"""Provenance of a number beside its config: code, libraries, machine, job. It goes into each stage's manifest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def environment() -> dict[str, Any]:
-    """What a number may depend on beside the config: code, libraries, processor, threads."""
+    """Code, libraries, processor, threads and job of this process."""
     return {
         "versions": {**_versions(), "python": platform.python_version()},
         "host": platform.node(),
@@ -28,7 +28,7 @@ def environment() -> dict[str, Any]:
 
 @cache
 def _versions() -> dict[str, str | None]:
-    """They stay what they are while the program runs; to look them up takes a tenth of a second."""
+    """Versions of the libraries, looked up once: that takes a tenth of a second."""
     names = ("tokenbridge", "torch", "torchvision", "numpy", "diffusers", "torch-fidelity", "torchmetrics", "scipy")
     versions: dict[str, str | None] = dict.fromkeys(names)
     for name in names:

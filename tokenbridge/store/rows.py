@@ -1,4 +1,4 @@
-"""Arrays of one row an image that processes fill together, at any pace, and that a kill leaves usable.
+"""Arrays of one row per image that processes fill together, at any pace, and that a kill leaves usable.
 
 Each row is written at its place in the file, flushed to disk, and only then entered into the record: its CRC-32. What
 the record holds and the files confirm is never made again. N images.
@@ -22,7 +22,7 @@ RECORD = "record.npy"
 
 
 def progress(folder: Path) -> tuple[int, int]:
-    """Rows that a folder's record holds, and how many it is to hold; (0, 0) where none was begun."""
+    """Numbers of finished rows and of all rows of a folder; (0, 0) where none was begun."""
     if not Rows.begun(folder):
         return 0, 0
     record = _open(folder / RECORD)
@@ -61,11 +61,11 @@ class Rows:
         return (folder / RECORD).exists()
 
     def array(self, name: str) -> NDArray[Any]:
-        """Memory-mapped, to read."""
+        """One of the arrays, memory-mapped for reading."""
         return _open(self.folder / f"{name}.npy")
 
     def write(self, first: int, **parts: NDArray[Any]) -> None:
-        """Rows from `first` on, of all arrays; they are on disk before the record says so."""
+        """Write rows from `first` on, of all arrays; they are on disk before the record says so."""
         assert parts.keys() == set(self.names), parts.keys()
         for name, rows in parts.items():
             self._put(name, first, rows)
@@ -73,7 +73,7 @@ class Rows:
         self._put("record", first, np.array(checks, np.uint32))
 
     def missing(self, among: range | None = None) -> NDArray[np.int64]:
-        """Rows, ascending, that are not recorded or not what was recorded of them; of all, or among these."""
+        """Numbers, ascending, of the rows (all, or `among` these) that are not as they were recorded."""
         arrays, record = [self.array(name) for name in self.names], self.array("record")
 
         def there(i: int) -> bool:
@@ -91,20 +91,20 @@ class Rows:
 
 
 def _check(parts: Sequence[NDArray[Any]]) -> int:
-    """CRC-32 of a row of all arrays, and never 0, which the record holds of no row."""
-    found = 0
+    """CRC-32 of one row of all arrays, never 0: that stands for a row that is not written."""
+    check = 0
     for part in parts:
-        found = zlib.crc32(np.ascontiguousarray(part).data, found)
-    return found or 1
+        check = zlib.crc32(np.ascontiguousarray(part).data, check)
+    return check or 1
 
 
 def _open(path: Path) -> np.memmap[Any, Any]:
     try:
-        found = np.load(path, mmap_mode="r")
+        array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise _damaged(path, str(error)) from error
-    assert isinstance(found, np.memmap)
-    return found
+    assert isinstance(array, np.memmap)
+    return array
 
 
 def _damaged(path: Path, why: str) -> UserError:

@@ -20,8 +20,10 @@ from tokenbridge.config import UserError
 from tokenbridge.distributed import World
 from tokenbridge.store.artifacts import file_hash, new_array, read_json, write_json
 
-NOTES = "shards"  # the folder of a store under way
-SUMS = "checksums.json"  # of a finished store
+NOTES = "shards"
+"""folder of notes in a store under way"""
+SUMS = "checksums.json"
+"""file in a finished store"""
 REMEDY = "delete its folder and run again"
 
 
@@ -53,7 +55,7 @@ class Filling:
         world.barrier()
 
     def fill(self, world: World, rows: Callable[[range], NDArray[Any]]) -> None:
-        """Put rows(range) into this process's shards that are not there yet."""
+        """Compute rows(range) for those of this process's shards that are not finished."""
         array = open_memmap(self.path, mode="r+")
         starts = range(0, self.shape[0], self.shard)
         for number in range(world.rank, len(starts), world.size):
@@ -73,7 +75,7 @@ class Filling:
         return any(self.notes.glob("*.json"))
 
     def sums(self) -> list[dict[str, Any]]:
-        """All shards' notes in order, once all are there."""
+        """Notes of all shards in order, once all are finished."""
         count = len(range(0, self.shape[0], self.shard))
         return [read_json(self.notes / f"{number}.json") for number in range(count)]
 
@@ -86,14 +88,14 @@ class Filling:
 
 
 def publish(folder: Path, fillings: list[Filling], others: list[Path]) -> None:
-    """Write the checksums of whole arrays and of other small files; the notes go."""
+    """Write the checksums of the filled arrays and of other small files, and delete the notes."""
     arrays = {filling.path.name: filling.sums() for filling in fillings}
     write_json(folder / SUMS, {"arrays": arrays, "files": {path.name: file_hash(path) for path in others}})
     shutil.rmtree(folder / NOTES)
 
 
 def damaged(folder: Path) -> Iterator[str]:
-    """What in a finished store does not match its checksums, in words. UserError where it has none."""
+    """Name each part of a finished store that does not match its checksums. UserError where it has none."""
     if not (folder / SUMS).exists():
         raise UserError(f"{folder} was written without checksums and cannot be checked; {REMEDY} to have them")
     sums = read_json(folder / SUMS)

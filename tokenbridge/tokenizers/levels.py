@@ -47,7 +47,7 @@ def gaussian_centers(levels: int, std_range: float, edges: str = "clamped") -> A
 
 
 def gaussian_bounds(levels: int, std_range: float, edges: str = "clamped") -> Array:
-    """(levels + 1,) edges of those bins."""
+    """(levels + 1,) edges of the equal-probability bins of N(0, 1) within ±std_range."""
     if edges == "clamped":
         return np.clip(ndtri(np.linspace(0, 1, levels + 1)), -std_range, std_range)
     return ndtri(np.linspace(ndtr(-std_range), ndtr(std_range), levels + 1))
@@ -58,7 +58,7 @@ def quantile_centers(values: Array, levels: int) -> Array:
     distinct, counts = _distinct(values, levels)
     ends = np.searchsorted(np.cumsum(counts), np.arange(1, levels) / levels * len(values))
     step = np.arange(levels - 1)
-    ends = np.maximum.accumulate(ends - step) + step  # at least one distinct value a bin
+    ends = np.maximum.accumulate(ends - step) + step  # at least one distinct value per bin
     ends = np.clip(ends + 1, 1 + step, len(distinct) - levels + 1 + step)
     starts = np.concatenate([[0], ends])
     return np.add.reduceat(distinct * counts, starts) / np.add.reduceat(counts, starts)
@@ -75,7 +75,7 @@ def lloyd_max_centers(values: Array, starts: list[Array]) -> Array:
     second = np.concatenate([[0.0], np.cumsum(distinct**2 * counts)])
     best: tuple[float, Array] = (math.inf, starts[0])
     for start in starts:
-        best = min(best, _lloyd(np.sort(start), distinct, weight, first, second), key=lambda found: found[0])
+        best = min(best, _lloyd(np.sort(start), distinct, weight, first, second), key=lambda run: run[0])
     return best[1]
 
 

@@ -37,14 +37,14 @@ class Grid(nn.Module):
         self.register_buffer("low", midpoints[:, 0], persistent=False)
         span = midpoints[:, -1] - self.low
         self.register_buffer("per_unit", torch.where(span > 0, (cells - 1) / span, 0), persistent=False)
-        own = self.cell(midpoints.T).T.contiguous()  # (K, V - 1)
+        occupied = self.cell(midpoints.T).T.contiguous()  # (K, V - 1)
         every = torch.arange(cells).expand(len(midpoints), -1).contiguous()
-        below = torch.searchsorted(own, every)
+        below = torch.searchsorted(occupied, every)
         nearest = below.clamp(max=midpoints.shape[1] - 1)
-        threshold = torch.where(own.gather(1, nearest) == every, midpoints.gather(1, nearest), torch.inf)
+        threshold = torch.where(occupied.gather(1, nearest) == every, midpoints.gather(1, nearest), torch.inf)
         self.register_buffer("below", below.flatten(), persistent=False)
         self.register_buffer("threshold", threshold.flatten(), persistent=False)
-        self.separates = bool((own.diff(dim=1) > 0).all())
+        self.separates = bool((occupied.diff(dim=1) > 0).all())
 
     @classmethod
     def over(cls, midpoints: Tensor) -> Grid | None:
@@ -91,7 +91,7 @@ class ScalarQuantizer(Tokenizer):
         return (self.centers.shape[1],) * self.channels
 
     def encode(self, x: Tensor) -> Tensor:
-        """x must be finite."""
+        """Nearest levels of x, which must be finite."""
         rows = x.float().reshape(-1, 1 if len(self.centers) == 1 else self.channels)
         if self.grid is not None:
             return self.grid.count_below(rows).reshape(x.shape)
@@ -159,11 +159,11 @@ def fit(config: Quantizer, latents: Tensor) -> Tokenizer:
 
 
 def diagnostics(quantizer: Tokenizer, latents: Tensor, limit: float | None = None) -> dict[str, float]:
-    """What quantizing costs on latents (N, E), with the theoretical limits for normal latents of the same variance.
+    """Costs of quantizing latents (N, E), with the theoretical limits for normal latents of the same variance.
 
     mse, snr_db; token_bits: log₂ of the number of different tokens; entropy_bits: of the indices, mean over channels;
     clipped: share of values beyond ±limit, or beyond the calibration extremes where limit is None; unused_levels: mean
-    number a channel.
+    number per channel.
     Post-training quantizers: limits of the mse: panter_dite (π√3/2·V⁻², any V-level quantizer at high rate),
     entropy_coded (πe/6·2^(−2H)), shannon (2^(−2H)). Trained ones: code_usage.
     """
@@ -175,12 +175,12 @@ def diagnostics(quantizer: Tokenizer, latents: Tensor, limit: float | None = Non
     if not quantizer.levels:
         return report
     counts = [torch.bincount(tokens[:, c], minlength=levels) for c, levels in enumerate(quantizer.levels)]
-    entropy = sum(entropy_bits(each) for each in counts) / len(counts)
+    entropy = sum(entropy_bits(channel) for channel in counts) / len(counts)
     report |= {
         "snr_db": 10 * math.log10(variance / error),
         "token_bits": math.log2(math.prod(quantizer.levels)),
         "entropy_bits": entropy,
-        "unused_levels": sum(int((each == 0).sum()) for each in counts) / len(counts),
+        "unused_levels": sum(int((channel == 0).sum()) for channel in counts) / len(counts),
     }
     if not isinstance(quantizer, ScalarQuantizer):
         return report | code_usage(tokens, quantizer.levels)
@@ -192,11 +192,11 @@ def diagnostics(quantizer: Tokenizer, latents: Tensor, limit: float | None = Non
 
 
 def entropy_bits(counts: Tensor) -> float:
-    """Entropy of the distribution that these counts (V,) are of."""
+    """Entropy in bits of the distribution with these counts (V,)."""
     return float(torch.special.entr(counts.double() / counts.sum()).sum()) / math.log(2)
 
 
 def code_usage(tokens: Tensor, levels: tuple[int, ...]) -> dict[str, float]:
-    """Of tokens (N, C), a code being a whole token: used_codes, the share of all codes that occur; perplexity."""
+    """Codes are whole tokens (N, C): used_codes, the share of all codes that occur, and their perplexity."""
     counts = torch.unique(tokens, dim=0, return_counts=True)[1]
     return {"used_codes": len(counts) / math.prod(levels), "perplexity": 2 ** entropy_bits(counts)}
