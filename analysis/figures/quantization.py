@@ -14,8 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
 from analysis.figures.form import MARKERS, Drawing, Z, charts, csv_of, grey, legend
-from analysis.frame.source import Source
-from analysis.frame.trials import AXES
+from analysis.frame.source import AXES, Source
 from analysis.stats import PANTER_DITE
 from experiments.paper import TABLE_1A, TABLE_HEADS
 from tokenbridge.config import TRAINED_TOKENS

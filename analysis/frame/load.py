@@ -1,9 +1,9 @@
-"""Runs to a tidy frame, and the source folder that a report is built from.
+"""The frame of all runs, what its metrics are, and the source folder that a report is built from.
 
 In a notebook: frame = load.runs("runs"), and load.describe(frame) says what its metrics are.
 
-One row a cell, which is one configuration with its seeds and its scorer; columns in this order: cell, name, experiment,
-run_id, stage.<kind>, the settings (`quantizer.levels`, with the types of the config; lists as JSON text),
+One row per cell, which is one configuration with its seeds and its scorer; columns in this order: cell, name,
+experiment, run_id, stage.<kind>, the settings (`quantizer.levels`, with the types of the config; lists as JSON text),
 `<kind>/<metric>` as float64 (NaN where the stage has not run), and protocol.<kind> as JSON text.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -21,57 +20,69 @@ from typing import Any
 import pandas as pd
 
 from analysis.frame import mlflow as tracked
-from analysis.frame.cache import cached
-from analysis.frame.describe import describe
 from analysis.frame.source import CURVES, planned
 from tokenbridge.config import RunConfig, UserError
+from tokenbridge.metrics.catalogue import metric
 from tokenbridge.overrides import flatten, settings
 from tokenbridge.stages import STAGES, kind_of, unmeasured
-from tokenbridge.store.runs import RecordedCell, Store, cell_ids, journal_of, measured, read_cell, read_journal
+from tokenbridge.store.runs import (
+    RecordedCell,
+    Store,
+    cell_ids,
+    journal_of,
+    measured,
+    read_cell,
+    read_journal,
+    tracking_uri,
+    without_credentials,
+)
 
 __all__ = ["collect", "describe", "frame", "frame_from_stages", "runs"]
 
 FIRST = ("cell", "name", "experiment", "run_id")
+DESCRIBED = ("title", "unit", "scale", "better", "meaning", "stage", "protocol")
 WITH_CURVES = ("2a",)
 """tables whose trainings a figure shows"""
 
 
 def runs(place: str | Path = "runs") -> pd.DataFrame:
-    """All cells that MLflow has, by name: one row a cell, its settings, metrics and protocols as columns.
+    """The frame of all cells that MLflow has, by name: their settings, metrics and protocols as columns.
 
-    place: a runs folder (then MLFLOW_TRACKING_URI, or its own mlflow.db) or the address of an MLflow server. UserError
-    where nothing has been tracked or MLflow cannot be read.
-
-        from analysis import load
+        from analysis.frame import load
         frame = load.runs("runs")
         frame.groupby("quantizer.levels")["score/fd_digits"].mean()
         load.describe(frame).loc["score/fd_digits"]        # title, unit, which way is better, meaning, protocol
+
+    Args:
+        place: a runs folder (then MLFLOW_TRACKING_URI, or its own mlflow.db) or the address of an MLflow server.
+
+    Raises:
+        UserError: nothing has been tracked, or MLflow cannot be read.
     """
-    if "://" in str(place):
-        return frame(None, str(place))
-    own = f"sqlite:///{Path(place).resolve() / 'mlflow.db'}"
-    return frame(None, os.environ.get("MLFLOW_TRACKING_URI") or own)
+    return frame(None, str(place) if "://" in str(place) else tracking_uri(Store(Path(place))))
 
 
 def frame(store_root: Path | None, uri: str, cells: Sequence[str] | None = None) -> pd.DataFrame:
-    """The frame of these cells, in this order, from MLflow.
+    """The frame of chosen cells from MLflow.
 
-    cells=None: all that the store has, or without a store all that MLflow has, by name. UserError where MLflow lacks
-    one of them or cannot be read.
+    Args:
+        store_root: the runs folder whose cells are meant where none are given; without one, all that MLflow has.
+        uri: where MLflow keeps its runs.
+        cells: ids, in the order of the rows; all cells stand by name.
+
+    Raises:
+        UserError: MLflow lacks one of the cells or cannot be read.
     """
-    if cells is None:
-        found = cached(uri, lambda: _by_name(list(tracked.rows(uri).values())))
-        cells = None if store_root is None else cell_ids(Store(store_root))
-        if cells is None or (len(cells) == len(found) and set(cells) == set(found["cell"])):
-            return found
-        return _by_name(_chosen(tracked.rows(uri), cells, uri))
-    return _tidy(_chosen(tracked.rows(uri), cells, uri))
+    rows = tracked.rows(uri)
+    if cells is not None:
+        return _tidy(_chosen(rows, cells, uri))
+    return _by_name(list(rows.values()) if store_root is None else _chosen(rows, cell_ids(Store(store_root)), uri))
 
 
 def _chosen(rows: Mapping[str, dict[str, Any]], cells: Sequence[str], uri: str) -> list[dict[str, Any]]:
     for id in cells:
         if id not in rows:
-            raise UserError(f"cell {id} is not in MLflow at {tracked.shown(uri)}; run `tokenbridge sync` first")
+            raise UserError(f"cell {id} is not in MLflow at {without_credentials(uri)}; run `tokenbridge sync` first")
     return [rows[id] for id in cells]
 
 
@@ -79,8 +90,31 @@ def _by_name(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return _tidy(sorted(rows, key=lambda row: (row["name"] or "", row["cell"])))
 
 
+def describe(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per metric column of the frame, indexed by its name, all as text but scale.
+
+    Columns: title; unit, of value × scale; better ("lower", "higher" or empty); meaning, one sentence; stage, the kind
+    of stage that measured it; protocol, the column of the frame that says how (JSON), or empty.
+
+        frame = load.runs("runs")
+        about = load.describe(frame)
+        about.loc["score/agreement", ["title", "unit", "scale", "better"]]   # agreement, %, 100.0, higher
+        frame["score/agreement"] * about.loc["score/agreement", "scale"]     # in that unit
+        frame[about.loc["score/agreement", "protocol"]]                      # how each was measured
+    """
+    keys = [str(key) for key in frame.columns if "/" in str(key)]
+    rows = []
+    for key in keys:
+        stage, of = key.partition("/")[0], metric(key)
+        protocol = f"protocol.{stage}" if f"protocol.{stage}" in frame else ""
+        rows.append((of.title, of.unit, of.scale, of.better, of.meaning, stage, protocol))
+    return pd.DataFrame(rows, index=pd.Index(keys, name="metric", dtype="str"), columns=pd.Index(DESCRIBED)).astype(
+        {"scale": "float64"} | {field: "str" for field in DESCRIBED if field != "scale"}
+    )
+
+
 def frame_from_stages(root: Path, cells: Sequence[str] | None = None) -> pd.DataFrame:
-    """The same frame from the stages' folders alone; run_id, which only MLflow knows, is empty."""
+    """The frame of chosen cells (default: all) from the stages' folders alone, where run_id is empty."""
     store = Store(root)
     rows = [_values(store, read_cell(store, id)) for id in (cell_ids(store) if cells is None else cells)]
     return _by_name(rows) if cells is None else _tidy(rows)
@@ -127,7 +161,7 @@ def _write_source(root: Path, uri: str, plan: Mapping[str, Any], out: Path) -> N
         folder.mkdir(parents=True)
     tracked_frame, rows = frame(root, uri, list(cells)), [_values(store, cell) for cell in cells.values()]
     _require_agreement(store, tracked_frame, _tidy(rows), uri)
-    _told(tracked_frame, rows).to_csv(out / "frame.csv", index=False, lineterminator="\n")
+    _with_nan(tracked_frame, rows).to_csv(out / "frame.csv", index=False, lineterminator="\n")
     (out / "plan.json").write_text(_json(plan))
     curves = [(id, key, step, value) for id in trained for key, value, _, step in read_journal(journal_of(store, id))]
     pd.DataFrame(curves, columns=CURVES).to_csv(out / "curves.csv", index=False, lineterminator="\n")
@@ -161,33 +195,33 @@ def _pictured(plan: Mapping[str, Any]) -> list[str]:
     return [*first.values(), *(each["cell"] for each in plan.get("confidence") or [])]
 
 
-def _told(frame: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The frame with the word nan where a stage measured that, so that a CSV file tells it from nothing measured."""
-    odd = {key for row in rows for key, value in row.items() if "/" in key and math.isnan(value)}
+def _with_nan(frame: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Write the word nan where a stage measured that, so that a CSV file tells it from nothing measured."""
+    with_nan = {key for row in rows for key, value in row.items() if "/" in key and math.isnan(value)}
     words = {}
-    for key in odd:
+    for key in with_nan:
         nan = [math.isnan(row.get(key, 0.0)) for row in rows]
         words[key] = frame[key].astype(object).mask(pd.Series(nan, index=frame.index), "nan")
     return frame.assign(**words)
 
 
-def _require_agreement(store: Store, known: pd.DataFrame, measured: pd.DataFrame, uri: str) -> None:
+def _require_agreement(store: Store, sent: pd.DataFrame, left: pd.DataFrame, uri: str) -> None:
     """MLflow has every number that the stages left; a report must not show less, or older ones."""
-    columns = list(dict.fromkeys(str(column) for column in (*known, *measured) if "/" in str(column)))
-    there, here = known.reindex(columns=columns), measured.reindex(columns=columns)
+    columns = list(dict.fromkeys(str(column) for column in (*sent, *left) if "/" in str(column)))
+    there, here = sent.reindex(columns=columns), left.reindex(columns=columns)
     for column in columns:
         pairs = zip(there[column], here[column], strict=True)
         behind = [at for at, (old, new) in enumerate(pairs) if old != new and not (math.isnan(old) and math.isnan(new))]
         if not behind:
             continue
-        name, stage = measured["name"].iloc[behind[0]], measured[f"stage.{column.partition('/')[0]}"].iloc[behind[0]]
+        name, stage = left["name"].iloc[behind[0]], left[f"stage.{column.partition('/')[0]}"].iloc[behind[0]]
         if not store.finished(stage):
             raise UserError(
                 f"stage {stage} of cell {name} is gone from {store.root / 'stages'}, though MLflow has its numbers;"
                 " run the cell again"
             )
         raise UserError(
-            f"{column} of cell {name} is not what its stage left (MLflow at {tracked.shown(uri)} is behind);"
+            f"{column} of cell {name} is not what its stage left (MLflow at {without_credentials(uri)} is behind);"
             " run `tokenbridge sync` first"
         )
 
@@ -200,8 +234,15 @@ def _tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
     stages, protocols = ([f"{word}.{kind}" for kind in kinds] for word in ("stage", "protocol"))
     metrics = [key for kind in kinds for key in sorted(present) if key.startswith(f"{kind}/")]
     others = set(present) - {*FIRST, *stages, *protocols, *metrics}
-    known = [key for key in settings(RunConfig) if key in others]
-    columns = [*FIRST, *stages, *known, *sorted(others - set(known)), *metrics, *(p for p in protocols if p in present)]
+    configured = [key for key in settings(RunConfig) if key in others]
+    columns = [
+        *FIRST,
+        *stages,
+        *configured,
+        *sorted(others - set(configured)),
+        *metrics,
+        *(p for p in protocols if p in present),
+    ]
     values = [{k: json.dumps(v) if isinstance(v, list | tuple) else v for k, v in row.items()} for row in rows]
     table = pd.DataFrame(values, columns=pd.Index(columns))
     return table.astype({key: "float64" for key in metrics})

@@ -1,48 +1,87 @@
-"""The folder that a report is built from: the tidy frame, the plan, curves, example images and manifests."""
+"""The folder that a report is built from: the frame, the plan, curves, example images and manifests.
+
+Each file is read once, or refused in one line that names it; the frame's columns have their types from then on.
+"""
 
 from __future__ import annotations
 
 import ast
-import io
 import json
 import math
 import shlex
+import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.frame.source_files import AGAIN, read_arrays, read_csv, read_object, read_plan
-from analysis.frame.trials import Trial, axes_of, rows_of, table_of, trials_of
-from experiments.axes import Axis
-from experiments.paper import TABLES, Cell, Table, table
+from experiments.axes import Axis, names
+from experiments.paper import TABLE_2A, TABLES, Cell, Table, table
 from tokenbridge.config import UserError
-from tokenbridge.metrics.catalogue import Metric, scorers_of
+from tokenbridge.metrics.catalogue import MSE, Metric, scorers_of
 from tokenbridge.overrides import flatten, plain
 from tokenbridge.stages import STAGES
 
+AGAIN = "write the report's source again"
+AXES = "axes"
+"""id of the table of all points of the axes"""
 TUNED = ("sample.guidance", "sample.temperature")
 STANDING = ("3", "4")
 """tables that can be shown without runs: systems and settings"""
 CURVES = ["stage", "key", "step", "value"]
+_DATA = {"source", "path", "image_size"}
+_ENTRIES = {"rows": {"table", "label", "cell"}, "cells": {"values", "seed", "cell"}, "confidence": {"strength", "cell"}}
+"""lists of a plan, and what each entry has"""
+
+
+class Arrays(dict[str, np.ndarray]):
+    """The arrays of an example file; what it lacks is a UserError that names the file."""
+
+    def __init__(self, path: Path, arrays: Mapping[str, np.ndarray]):
+        super().__init__(arrays)
+        self.path = path
+
+    def __missing__(self, name: str) -> np.ndarray:
+        raise UserError(f"{self.path} has no array {name}; {AGAIN}")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A cell of a grid over axes."""
+
+    cell: str
+    label: str
+    """of its point, the same for all its seeds"""
+    values: Mapping[str, Any]
+    """setting -> value, for every axis"""
+    seed: int
+
+    def others(self, key: str) -> tuple[str, ...]:
+        """What has to be equal in two cells that differ in one axis only."""
+        seed = () if key == "train.seed" else (str(self.seed),)
+        return (*(plain(value) for other, value in self.values.items() if other != key), *seed)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Read-only view of `reports/<name>/source/`. Frame values stay text until a typed reader below takes them."""
+    """Read-only view of `reports/<name>/source/`."""
 
     folder: Path
     frame: pd.DataFrame
-    """one row a cell, indexed by cell id; text, empty where there is nothing"""
+    """one row per cell, indexed by its id: metrics as float64, settings as values of the configuration, protocols as
+    dicts, all else as text"""
     plan: dict[str, Any]
     curves: pd.DataFrame
     """stage, key, step, value"""
     manifests: dict[str, dict[str, Any]]
+    nan: frozenset[tuple[str, str]] = frozenset()
+    """(cell, metric) where a stage measured NaN, which in the frame also stands for what was not measured"""
 
     @cached_property
     def base(self) -> dict[str, Any]:
@@ -55,8 +94,7 @@ class Source:
         those that need no runs."""
         used = {table(row["table"]).id for row in self.plan["rows"]}
         used |= set(STANDING) if any(TABLES[id].published and TABLES[id].kind != "speed" for id in used) else set()
-        found = [each for id, each in TABLES.items() if id in used]
-        return [*found, *filter(None, [self.table_of_axes])]
+        return [*(t for id, t in TABLES.items() if id in used), *filter(None, [self.table_of_axes])]
 
     @cached_property
     def scorers(self) -> tuple[str, ...]:
@@ -68,19 +106,28 @@ class Source:
         return metric.by(self.scorers[0]) or metric
 
     @cached_property
-    def table_of_axes(self) -> Table | None:
-        """Every point of the axes; None without axes."""
-        found = table_of(self.plan)
-        return None if found is None else found.by(self.scorers)
-
-    @cached_property
     def axes(self) -> tuple[Axis, ...]:
-        return axes_of(self.plan)
+        return tuple(Axis(axis["key"], tuple(axis["values"])) for axis in self.plan.get("axes") or ())
 
     @cached_property
     def trials(self) -> list[Trial]:
         """The cells of the grid over axes."""
-        return trials_of(self.plan)
+        cells = self.plan.get("cells") or []
+        labels = names(self.axes, [cell["values"] for cell in cells])
+        return [Trial(c["cell"], label, c["values"], c["seed"]) for c, label in zip(cells, labels, strict=True)]
+
+    @cached_property
+    def table_of_axes(self) -> Table | None:
+        """The table of every point of the axes; None without axes."""
+        keys = tuple(axis.key for axis in self.axes)
+        if not keys:
+            return None
+        points = {trial.label: trial.values for trial in self.trials}
+        cells = tuple(Cell(label, values) for label, values in points.items())
+        metrics = TABLE_2A.measured + ((MSE,) if any(key.startswith("quantizer.") for key in keys) else ())
+        own = {key: plain(self.base[key]) for key in keys}
+        base = next((label for label, v in points.items() if all(plain(v[key]) == own[key] for key in keys)), "")
+        return Table(AXES, "Every point of the axes", "axes", keys, cells, (), metrics, base=base).by(self.scorers)
 
     @property
     def seeds(self) -> int:
@@ -107,72 +154,77 @@ class Source:
         return f"{name} {size}×{size}"
 
     def cells(self, table_id: str, label: str) -> list[str]:
-        """Cell ids that fill one row of a table, one a seed."""
+        """Ids of the cells that fill one row of a table, one per seed."""
         return self._cells.get((table_id, label), [])
 
     @cached_property
     def _cells(self) -> dict[tuple[str, str], list[str]]:
-        found: dict[tuple[str, str], list[str]] = {}
-        for row in [*self.plan["rows"], *rows_of(self.plan)]:
-            found.setdefault((row["table"], row["label"]), []).append(row["cell"])
-        return found
+        cells: dict[tuple[str, str], list[str]] = {}
+        for row in self.plan["rows"]:
+            cells.setdefault((row["table"], row["label"]), []).append(row["cell"])
+        for trial in self.trials:
+            cells.setdefault((AXES, trial.label), []).append(trial.cell)
+        return cells
 
     def rows(self, table: Table) -> list[tuple[Cell, list[str]]]:
-        """The table's cells in its order, each with the cell ids that fill it (none where it did not run)."""
+        """The table's cells in its order, each with the ids of the cells that fill it (none where it did not run)."""
         return [(cell, self.cells(table.id, cell.label)) for cell in table.cells]
 
     @property
     def confidence(self) -> list[tuple[float, str]]:
         """Strength of confidence-guided generation and the cell that samples with it, as the plan lists them."""
-        return [(float(each["strength"]), each["cell"]) for each in self.plan.get("confidence") or []]
+        return [(float(entry["strength"]), entry["cell"]) for entry in self.plan.get("confidence") or []]
 
     @cached_property
-    def _texts(self) -> dict[str, dict[str, str]]:
+    def _values(self) -> dict[str, dict[str, Any]]:
         return {str(id): dict(zip(self.frame.columns, row, strict=True)) for id, *row in self.frame.itertuples()}
 
+    @cached_property
+    def metrics(self) -> list[str]:
+        """Metrics that some cell has, a NaN included."""
+        measured = {key for _, key in self.nan}
+        keys = [str(key) for key in self.frame.columns if "/" in str(key)]
+        return [key for key in keys if key in measured or not all(map(math.isnan, self.frame[key]))]
+
     def text(self, cell: str, column: str) -> str:
-        return self._texts[cell].get(column, "")
+        """A value of the frame as text; empty where there is none."""
+        value = self._values[cell].get(column)
+        return "" if value is None else str(value)
 
     def number(self, cell: str, column: str) -> float | None:
         """A metric, or None where the cell has none, or none to reckon with (see odd)."""
-        value = self._value(cell, column)
+        value = self._values[cell].get(column)
         return value if value is not None and math.isfinite(value) else None
 
     def odd(self, cell: str, column: str) -> str:
         """What was measured in place of a number: "not a number" or "infinite"; empty where it is one, or missing."""
-        value = self._value(cell, column)
-        if value is None or math.isfinite(value):
-            return ""
-        return "not a number" if math.isnan(value) else "infinite"
-
-    def _value(self, cell: str, column: str) -> float | None:
-        text = self.text(cell, column)
-        try:
-            return float(text) if text else None
-        except ValueError:
-            raise UserError(f"frame.csv: {column}={text!r} of cell {cell} must be a number; {AGAIN}") from None
+        if (cell, column) in self.nan:
+            return "not a number"
+        return "infinite" if math.isinf(self._values[cell].get(column, 0.0)) else ""
 
     def setting(self, cell: str, key: str) -> Any:
-        """A config value of a cell, with the type that the base has; None where the report knows no such setting."""
-        return _typed(self.text(cell, key), self.base.get(key))
+        """A setting of a cell, with lists for tuples and whole floats as int; None where the frame has none."""
+        return self._values[cell].get(key)
 
     def protocol(self, cell: str, kind: str) -> dict[str, Any]:
-        text = self.text(cell, f"protocol.{kind}")
-        try:
-            return dict(json.loads(text)) if text else {}
-        except (TypeError, ValueError):
-            raise UserError(f"frame.csv: protocol.{kind} of cell {cell} must be a JSON object; {AGAIN}") from None
+        """How a stage of a cell measured; empty where it has no such stage."""
+        return self._values[cell].get(f"protocol.{kind}", {})
 
     def stage(self, cell: str, kind: str) -> str:
         """Id of a stage of a cell; empty where the cell has no such stage."""
         return self.text(cell, f"stage.{kind}")
 
     def example(self, stage: str) -> dict[str, np.ndarray]:
-        """The arrays that a stage left to look at."""
+        """The arrays that a stage left to look at. UserError where there are none."""
         path = self.folder / "examples" / f"{stage}.npz"
         if not path.exists():
             raise UserError(f"{path} is missing; {AGAIN} from the runs folder")
-        return read_arrays(path)
+        try:
+            # a file that is none keeps the one that np.load opens by itself open
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return Arrays(path, arrays)
+        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{path} is not readable ({_line(error)}); {AGAIN}") from error
 
     def has_example(self, stage: str) -> bool:
         """Whether a stage that need not leave arrays to look at did."""
@@ -185,11 +237,11 @@ class Source:
 
     def command(self, cell: str) -> str:
         """The command that repeats a cell."""
-        last = [name for name, kind in STAGES.items() if kind.result and self.stage(cell, name)]
-        if last == ["speed"]:
+        wanted = [name for name, kind in STAGES.items() if kind.result and self.stage(cell, name)]
+        if wanted == ["speed"]:
             return "tokenbridge speed"  # all rows of its table together, in turn
         # a run measures no times by itself
-        only = [word for kind in last for word in ("--only", kind)] if "speed" in last else []
+        only = [word for kind in wanted for word in ("--only", kind)] if "speed" in wanted else []
         return " ".join(["tokenbridge", "run", self.plan.get("preset", "digits"), *self.words(cell), *only])
 
     def words(self, cell: str) -> list[str]:
@@ -202,47 +254,102 @@ def read(folder: Path) -> Source:
     for name in ("frame.csv", "plan.json", "curves.csv"):
         if not (folder / name).exists():
             raise UserError(f"{folder / name} is missing; a report is built from frame.csv, plan.json and curves.csv")
-    frame = read_csv(folder / "frame.csv", dtype=str, keep_default_na=False)
+    frame = _read_csv(folder / "frame.csv", dtype=str, keep_default_na=False)
     if "cell" not in frame or frame["cell"].duplicated().any():
         raise UserError(f"{folder / 'frame.csv'} must have a column cell, each once; {AGAIN}")
-    curves = read_csv(folder / "curves.csv", dtype={"stage": str, "key": str, "step": "int64", "value": "float64"})
+    curves = _read_csv(folder / "curves.csv", dtype={"stage": str, "key": str, "step": "int64", "value": "float64"})
     if list(curves.columns) != CURVES:
         raise UserError(f"{folder / 'curves.csv'} has columns {list(curves.columns)}, it must have {CURVES}; {AGAIN}")
-    plan, frame = read_plan(folder / "plan.json"), frame.set_index("cell")
+    plan = _read_plan(folder / "plan.json")
     for row in plan["rows"]:
         table(row["table"]).cell(row["label"])
+    cells = set(frame["cell"])
     for where, cell in planned(plan):
-        if cell not in frame.index:
+        if cell not in cells:
             raise UserError(f"plan.json: cell {cell} of {where} is not in frame.csv; {AGAIN}")
-    manifests = {path.stem: read_object(path) for path in sorted((folder / "manifests").glob("*.json"))}
-    return Source(folder, frame, plan, curves, manifests)
+    manifests = {path.stem: _read_object(path) for path in sorted((folder / "manifests").glob("*.json"))}
+    frame, nan = _typed(frame, plan)
+    return Source(folder, frame, plan, curves, manifests, nan)
 
 
 def of_frame(frame: pd.DataFrame, plan: Mapping[str, Any]) -> Source:
-    """A source of numbers alone, for a table that is looked at: as if the frame had been written and read."""
-    written = io.StringIO(frame.to_csv(index=False))
-    texts = pd.read_csv(written, dtype=str, keep_default_na=False).set_index("cell")
-    return Source(Path(), texts, dict(plan), pd.DataFrame(columns=pd.Index(CURVES)), {})
+    """A source of numbers alone, for a table that is looked at.
+
+    Args:
+        frame: as analysis.frame.load makes it.
+        plan: which cells fill which rows; see experiments.grid.run.
+    """
+    frame, nan = _typed(frame, plan)
+    return Source(Path(), frame, dict(plan), pd.DataFrame(columns=pd.Index(CURVES)), {}, nan)
 
 
 def planned(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Every cell that a plan names, with where it does."""
     rows = [(f"table {row['table']}", row["cell"]) for row in plan["rows"]]
-    rows += [("the axes", each["cell"]) for each in plan.get("cells") or []]
-    return rows + [("confidence", each["cell"]) for each in plan.get("confidence") or []]
+    rows += [("the axes", entry["cell"]) for entry in plan.get("cells") or []]
+    return rows + [("confidence", entry["cell"]) for entry in plan.get("confidence") or []]
 
 
-def _typed(text: str, like: Any) -> Any:
-    """A CSV field as what it was, in the form of _normal."""
+def _typed(frame: pd.DataFrame, plan: Mapping[str, Any]) -> tuple[pd.DataFrame, frozenset[tuple[str, str]]]:
+    """The frame by cell with the types of Source.frame, and where NaN was measured.
+
+    frame: texts of a CSV file, empty where there is nothing, or values as MLflow gives them.
+    """
+    frame, base = frame.set_index("cell"), flatten(plan.get("base") or {})
+    columns, nan = {}, set()
+    for name, values in frame.items():
+        key = str(name)
+        if "/" in key:
+            columns[key] = pd.Series(_numbers(key, values.items()), frame.index, dtype="float64")
+            nan |= {(str(cell), key) for cell, text in values.items() if isinstance(text, str) and _is_nan(text)}
+        elif key.startswith("protocol."):
+            columns[key] = pd.Series(_protocols(key, values.items()), frame.index, dtype=object)
+        elif "." in key and not key.startswith("stage."):
+            word = isinstance(base.get(key), str)
+            columns[key] = pd.Series([_setting(value, word) for value in values], frame.index, dtype=object)
+        else:
+            columns[key] = pd.Series([t if isinstance(t, str) else "" for t in values], frame.index, dtype="str")
+    return pd.DataFrame(columns, frame.index), frozenset(nan)
+
+
+def _is_nan(text: str) -> bool:
+    return text != "" and math.isnan(float(text))
+
+
+def _numbers(key: str, values: Iterable[tuple[Any, Any]]) -> list[float]:
+    numbers = []
+    for cell, value in values:
+        try:
+            numbers.append(math.nan if value == "" else float(value))
+        except ValueError:
+            raise UserError(f"frame.csv: {key}={value!r} of cell {cell} must be a number; {AGAIN}") from None
+    return numbers
+
+
+def _protocols(key: str, values: Iterable[tuple[Any, Any]]) -> list[dict[str, Any]]:
+    protocols = []
+    for cell, text in values:
+        try:
+            protocols.append(dict(json.loads(text)) if isinstance(text, str) and text else {})
+        except (TypeError, ValueError):
+            raise UserError(f"frame.csv: {key} of cell {cell} must be a JSON object; {AGAIN}") from None
+    return protocols
+
+
+def _setting(value: Any, word: bool) -> Any:
+    """A setting as the configuration has it, in the form of _normal; word: the base has text there."""
+    if isinstance(value, str):
+        return _parsed(value, word)
+    missing = value is None or (isinstance(value, float) and math.isnan(value))
+    return None if missing else _normal(value)
+
+
+@cache
+def _parsed(text: str, word: bool) -> Any:
     if text in ("", "None"):
         return None
-    if isinstance(like, str) and not text.startswith(("[", "(")):
-        try:  # latents.scale is "auto" or a number
-            return _normal(float(text))
-        except ValueError:
-            return text
-    try:
-        return _normal(ast.literal_eval(text))
+    try:  # latents.scale is "auto" or a number
+        return _normal(float(text) if word and not text.startswith(("[", "(")) else ast.literal_eval(text))
     except (ValueError, SyntaxError):
         return text
 
@@ -251,4 +358,39 @@ def _normal(value: Any) -> Any:
     """One form for values that CSV and JSON write differently: 5.0 and 5, (1, 0) and [1, 0]."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    return [_normal(each) for each in value] if isinstance(value, list | tuple) else value
+    return [_normal(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, **options)
+    except ValueError as error:  # also what cannot be parsed, and bytes that are no text
+        raise UserError(f"{path} is not readable ({_line(error)}); {AGAIN}") from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not readable JSON ({_line(error)}); {AGAIN}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold a JSON object; {AGAIN}")
+    return value
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    """The plan, with what every report needs of it."""
+    plan = _read_object(path)
+    for name, keys in _ENTRIES.items():
+        entries = plan.get(name) or []
+        if not isinstance(entries, list) or not all(isinstance(e, dict) and keys <= e.keys() for e in entries):
+            raise UserError(f"{path}: {name} must be a list of objects with {', '.join(sorted(keys))}; {AGAIN}")
+    base = plan.get("base")
+    has_data = isinstance(base, dict) and set(base.get("data") or ()) >= _DATA
+    if "rows" not in plan or "title" not in plan or not has_data:
+        raise UserError(f"{path} must have title, base (a configuration) and rows; {AGAIN}")
+    return plan
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

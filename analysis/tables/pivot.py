@@ -76,7 +76,7 @@ def pivot(query: Query, source: Source) -> FilledTable:
 def metric(name: str, source: Source) -> Column:
     """The column of a metric by its full name (score/fd_digits) or its last part (fd_digits); unnamed, the distance."""
     name = name or source.by_scorer(FD).title
-    keys = [str(key) for key in source.frame.columns if "/" in str(key) and any(source.frame[key])]
+    keys = source.metrics
     if not keys:
         raise UserError("no cell of this report has a number yet; run them first")
     matches = [key for key in keys if name in (key, key.partition("/")[2])]

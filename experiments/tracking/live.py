@@ -19,10 +19,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from experiments.tracking.store import tracking_uri
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import PARTIAL, RecordedCell, StageFiles, Stamp, read_cells
+from tokenbridge.store.runs import PARTIAL, RecordedCell, StageFiles, Stamp, read_cells, tracking_uri
 
 ROUND_SECONDS = 5.0
 LONGEST_PAUSE = 60.0
@@ -74,7 +73,7 @@ class Live:
         from experiments.tracking.sync import send_curves
 
         new = self._new()
-        if new and send_curves(self.store, self._known(), new, LONGEST_PAUSE) is not None:
+        if new and send_curves(self.store, self._cells(), new, LONGEST_PAUSE) is not None:
             self.sent |= new
 
     def end(self, seconds: float) -> None:
@@ -82,7 +81,7 @@ class Live:
         from experiments.tracking.sync import catch_up
 
         late = time.monotonic() + seconds
-        cells = [cell.id for cell in self._known().values() if set(self.own) & set(cell.stages.values())]
+        cells = [cell.id for cell in self._cells().values() if set(self.own) & set(cell.stages.values())]
         while catch_up(self.store, cells, late - time.monotonic()) is None and time.monotonic() < late:
             time.sleep(0.2)
 
@@ -92,7 +91,7 @@ class Live:
         stamps = {id: stages.journal(id) for id in dict.fromkeys([*self.own, *under_way])}
         return {id: stamp for id, stamp in stamps.items() if stamp and stamp != self.sent.get(id)}
 
-    def _known(self) -> dict[str, RecordedCell]:
+    def _cells(self) -> dict[str, RecordedCell]:
         """The cells, read again where one was added or changed."""
         with suppress(FileNotFoundError):
             if (changed := (self.store.root / "cells").stat().st_mtime_ns) != self.read:

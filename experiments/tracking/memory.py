@@ -1,4 +1,7 @@
-"""What was sent to one tracking URI, in tracking.json below the runs folder; it saves time and may be deleted."""
+"""The memory of what was sent to each tracking URI, in tracking.json of the runs folder.
+
+It saves time and may be deleted.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.tracking.content import Record, key_of
-from experiments.tracking.store import database, stamp
 from tokenbridge.store.artifacts import Store, digest, write_json
+from tokenbridge.store.runs import database
 
 SAVE_SECONDS = 2.0
 
 
 class Memory:
+    """What was sent to one tracking URI."""
+
     def __init__(self, store: Store, uri: str):
         self.path, self.uri = store.root / "tracking.json", uri
         try:
@@ -33,7 +38,7 @@ class Memory:
     def up_to_date(self, records: Sequence[Record], trusting: bool) -> bool:
         """Whether all was sent and nobody touched the store since. Only a local store can tell; a server is trusted
         or asked."""
-        now = stamp(self.uri)
+        now = _stamp(self.uri)
         untouched = now is not None and now == self.here.get("stamp")
         return (untouched or (trusting and database(self.uri) is None)) and all(map(self.has, records))
 
@@ -65,5 +70,14 @@ class Memory:
         self.saved = time.monotonic()
 
     def save_all_sent(self) -> None:
-        self.here["stamp"] = stamp(self.uri)
+        self.here["stamp"] = _stamp(self.uri)
         self.save()
+
+
+def _stamp(uri: str) -> list[Any] | None:
+    """What tells whether anyone wrote to a local store since; None for a server."""
+    path = database(uri)
+    if path is None or not path.exists():
+        return None
+    stat = path.stat()
+    return [stat.st_ino, stat.st_mtime_ns, stat.st_size]

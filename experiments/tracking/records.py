@@ -1,30 +1,58 @@
-"""What MLflow shall hold, read from cells and stage folders as plain values; sending it is the part of tracking.py."""
+"""The records of cells, trainings, sweeps and reports: what MLflow shall hold of each, read from the runs folder."""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Collection, Iterable, Mapping
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.tracking import pictures
-from experiments.tracking.content import Content, Record, provenance, spell
-from experiments.tracking.sweep_record import SweepRecord
-from experiments.tracking.views import MEMBER, member_tag
+import numpy as np
+
+from experiments.tracking.content import Content, Record, Status
+from experiments.tracking.views import MEMBER, direction, member_tag, of_sweep
 from tokenbridge.config import UserError
 from tokenbridge.metrics.catalogue import telling
 from tokenbridge.overrides import flatten
 from tokenbridge.stages import kind_of, unmeasured
 from tokenbridge.store.artifacts import MANIFEST, Store, digest, file_hash
-from tokenbridge.store.runs import METRICS, RecordedCell, StageFiles, journal_of, measured, read_cells, read_journal
+from tokenbridge.store.runs import (
+    METRICS,
+    Measured,
+    RecordedCell,
+    StageFiles,
+    is_sweep,
+    journal_of,
+    measured,
+    read_cells,
+    read_journal,
+    read_metrics,
+    read_sweep,
+    spell,
+)
 
 FORMAT = 3
 """raise it when the content of the records changes: everything is then sent anew"""
 DIGEST = 12
 """characters of a data set's digest that its page has room for"""
+VALUES_SHOWN = 12
+"""values of a setting that varies, in the note of a sweep"""
+COLUMNS, GAP = 10, 2
+"""images in a row of a picture, and pixels between them"""
+LEAST_PIXELS = 64
+"""to which the sides of small images are enlarged, without smoothing"""
+
+Best = tuple[float, float, str]
+"""of a cell with a metric: its number of images (negative), the value, its name"""
 
 
 class CellRecord:
+    """A cell: its settings, and the metrics, manifests and pictures of its finished stages."""
+
     kind = "cell"
 
     def __init__(self, store: Store, cell: RecordedCell, stages: StageFiles):
@@ -41,7 +69,7 @@ class CellRecord:
         tags = {"cell": cell.id, "experiment": cell.experiment}
         if cell.sweeps:
             tags |= {"sweep": ", ".join(cell.sweeps)} | {member_tag(sweep): MEMBER for sweep in cell.sweeps}
-        tags |= {f"stage.{kind}": id for kind, id in cell.stages.items()} | provenance(manifests)
+        tags |= {f"stage.{kind}": id for kind, id in cell.stages.items()} | _provenance(manifests)
         metrics: dict[str, float] = {}
         files: dict[str, bytes] = {}
         results = measured(self.store, self.finished, unmeasured())
@@ -52,8 +80,7 @@ class CellRecord:
                 tags[f"protocol.{kind}"] = json.dumps(results[kind].protocol, sort_keys=True)
                 files[f"{kind}/{METRICS}"] = (folder / METRICS).read_bytes()
             for name, arrays in kind_of(kind).pictures.items():
-                files[f"{kind}/{name}"] = pictures.draw(folder / "examples.npz", *arrays)
-        done = len(self.finished) == len(cell.stages)
+                files[f"{kind}/{name}"] = picture(folder / "examples.npz", arrays)
         return Content(
             tags=tags,
             params={key: spell(value) for key, value in flatten(cell.config).items()},
@@ -61,7 +88,7 @@ class CellRecord:
             files=files,
             dataset=_dataset(cell, manifests.get("latents")),
             seconds=sum(manifest.get("wall_seconds") or 0 for manifest in manifests.values()),
-            status="FINISHED" if done else "FAILED" if self.error else "RUNNING",
+            status=_status(len(self.finished) == len(cell.stages), self.error),
             error=self.error,
         )
 
@@ -72,29 +99,99 @@ class TrainingRecord:
     kind, parent = "training", ""
 
     def __init__(self, store: Store, id: str, cells: list[RecordedCell], stages: StageFiles):
-        self.id, self.cells = id, sorted(cells, key=lambda cell: cell.name)
+        self.store, self.id, self.cells = store, id, sorted(cells, key=lambda cell: cell.name)
         self.done, self.error = stages.finished(id), stages.failure([id])
-        self.store, self.stage = store, next(kind for kind, at in self.cells[0].stages.items() if at == id)
+        self.stage = next(kind for kind, stage in self.cells[0].stages.items() if stage == id)
         self.name = f"{self.stage} {self.cells[0].name}"
         names, journal = [cell.name for cell in self.cells], stages.journal(id)
         self.started = journal is not None
         self.signature = digest([FORMAT, self.done, journal, names, self.error])
 
     def content(self) -> Content:
-        cell = self.cells[0]
+        cell, sections = self.cells[0], kind_of(self.stage).all_sections
         manifest = self.store.manifest(self.id) if self.done else {}
-        sections = kind_of(self.stage).all_sections
         config = {section: values for section, values in cell.config.items() if section in sections}
         points = [[f"{self.stage}/{key}", *rest] for key, *rest in read_journal(journal_of(self.store, self.id))]
         return Content(
             tags={"stage": self.id, "cells": ", ".join(c.name for c in self.cells)}
-            | provenance({self.stage: manifest}),
+            | _provenance({self.stage: manifest}),
             params={key: spell(value) for key, value in flatten(config).items()},
             points=points,
             seconds=manifest.get("wall_seconds") or 0,
-            status="FINISHED" if self.done else "FAILED" if self.error else "RUNNING",
+            status=_status(self.done, self.error),
             error=self.error,
         )
+
+
+class SweepRecord:
+    """A sweep, under whose run those of its cells lie: what they share, what varies, the best of each metric."""
+
+    kind, parent = "sweep", ""
+
+    def __init__(self, store: Store, name: str, cells: Sequence[RecordedCell], stages: StageFiles):
+        self.store, self.id, self.name, self.stages = store, name, name, stages
+        self.cells = sorted(cells, key=lambda cell: cell.name)
+        self.submission = read_sweep(store, name) if is_sweep(store, name) else None
+        self.command = self.submission.command if self.submission else ""
+        states = {id: stages.stamps(id) for cell in self.cells for id in cell.stages.values()}
+        self.signature = digest([FORMAT, self.command, [[cell.id, cell.name] for cell in self.cells], states])
+
+    def content(self) -> Content:
+        settings = [flatten(cell.config) for cell in self.cells]
+        values = {key: list(dict.fromkeys(spell(cell.get(key)) for cell in settings)) for key in settings[0]}
+        varying = {key: spelled for key, spelled in values.items() if len(spelled) > 1}
+        states = Counter(self._state(cell) for cell in self.cells)
+        compared = self._compared()
+        best = {_best_name(key): min(cells, key=_rank(key)) for key, cells in compared.items()}
+        tags = {"sweep": self.id, "states": ", ".join(f"{state} {count}" for state, count in sorted(states.items()))}
+        tags |= {member_tag(self.id): MEMBER} | ({"command": self.command} if self.command else {})
+        return Content(
+            tags=tags | {f"best.{name}": cell for name, (_, _, cell) in best.items()},
+            params={key: spelled[0] for key, spelled in values.items() if len(spelled) == 1},
+            metrics={f"best/{name}": value for name, (_, value, _) in best.items()}
+            | {"cells": len(self.cells), "cells_finished": states["finished"]},
+            seconds=self._seconds(),
+            started=self.submission.submitted if self.submission else 0.0,
+            status="RUNNING" if states["open"] else "FAILED" if states["failed"] else "FINISHED",
+            error=self.stages.failure([id for cell in self.cells for id in cell.stages.values()]),
+            note=self._note(varying),
+            view=of_sweep(self.id, list(varying), compared),
+        )
+
+    def _state(self, cell: RecordedCell) -> str:
+        if all(self.stages.finished(id) for id in cell.stages.values()):
+            return "finished"
+        return "failed" if self.stages.failure(cell.stages.values()) else "open"
+
+    def _compared(self) -> dict[str, list[Best]]:
+        """Metrics that say better or worse, with all cells that have them."""
+        compared: dict[str, list[Best]] = {}
+        read: dict[str, Measured] = {}
+        for cell in self.cells:
+            for kind, id in cell.stages.items():
+                if not kind_of(kind).compared or not self.stages.stamps(id)[1]:
+                    continue
+                metrics, protocol, _ = read[id] = read.get(id) or read_metrics(self.store.folder(id))
+                for name, value in metrics.items():
+                    if direction(key := f"{kind}/{name}") and value == value:
+                        compared.setdefault(key, []).append((-float(protocol.get("images", 0)), value, cell.name))
+        return compared
+
+    def _seconds(self) -> float:
+        """From the submission to the last result so far; where nothing was submitted, those that its stages took."""
+        stages = dict.fromkeys(id for cell in self.cells for id in cell.stages.values() if self.stages.finished(id))
+        if self.submission is None:
+            return sum(self.store.manifest(id).get("wall_seconds") or 0.0 for id in stages)
+        ends = (self.stages.stamps(id)[0] for id in stages)
+        last = max((end[0] / 1e9 for end in ends if end), default=0.0)
+        return max(0.0, last - self.submission.submitted)
+
+    def _note(self, varying: dict[str, list[str]]) -> str:
+        lines = [f"{len(self.cells)} cells" + (", which differ in" if varying else "")]
+        for key, spelled in varying.items():
+            more = f", … ({len(spelled)})" if len(spelled) > VALUES_SHOWN else ""
+            lines.append(f"- `{key}`: {', '.join(sorted(spelled[:VALUES_SHOWN], key=_by_size))}{more}")
+        return "\n".join([*lines, *(["", f"`{self.command}`"] if self.command else [])])
 
 
 class ReportRecord:
@@ -118,35 +215,108 @@ def find_records(store: Store, ids: Iterable[str] | None) -> list[Record]:
 
     Sweeps and trainings come first, as the runs of the cells lie under the ones and link to the others.
     """
-    known = read_cells(store)
-    ids = known if ids is None else list(dict.fromkeys(ids))
+    recorded = read_cells(store)
+    ids = recorded if ids is None else list(dict.fromkeys(ids))
     for id in ids:
-        if id not in known:
+        if id not in recorded:
             raise UserError(f"cell {id} is not in {store.root / 'cells'}; run it, or choose its folder with --runs")
-    cells, stages = sorted((known[id] for id in ids), key=lambda cell: cell.name), StageFiles(store)
+    cells, stages = sorted((recorded[id] for id in ids), key=lambda cell: cell.name), StageFiles(store)
     trained = dict.fromkeys(id for cell in cells for id in _trainings_of(cell))
     names = dict.fromkeys(name for cell in cells for name in cell.sweeps)
-    members = {name: [cell for cell in known.values() if name in cell.sweeps] for name in names}
+    members = {name: [cell for cell in recorded.values() if name in cell.sweeps] for name in names}
     sweeps = [SweepRecord(store, name, members[name], stages) for name in names]
-    trainings = find_trainings(store, known, trained, stages)
+    trainings = find_trainings(store, recorded, trained, stages)
     return [*sweeps, *trainings, *(CellRecord(store, cell, stages) for cell in cells)]
 
 
 def find_trainings(
-    store: Store, known: Mapping[str, RecordedCell], ids: Collection[str], stages: StageFiles
+    store: Store, cells: Mapping[str, RecordedCell], ids: Collection[str], stages: StageFiles
 ) -> list[TrainingRecord]:
-    """Records of these training stages as far as they have begun."""
+    """Records of these training stages, which are of these cells, as far as they have begun."""
     sharing: dict[str, list[RecordedCell]] = {}
-    for cell in known.values():
+    for cell in cells.values():
         for id in _trainings_of(cell):
             sharing.setdefault(id, []).append(cell)
-    records = [TrainingRecord(store, id, sharing[id], stages) for id in ids if id in sharing]
-    return [record for record in records if record.started]
+    trainings = [TrainingRecord(store, id, sharing[id], stages) for id in ids if id in sharing]
+    return [training for training in trainings if training.started]
 
 
 def _trainings_of(cell: RecordedCell) -> list[str]:
     """Ids of the stages of a cell that leave curves."""
     return [id for kind, id in cell.stages.items() if kind_of(kind).curves]
+
+
+def picture(examples: Path, arrays: Sequence[str]) -> bytes:
+    """Images of examples.npz as a PNG for MLflow's artifact view; analysis draws its own figures.
+
+    Args:
+        examples: the file that a stage left.
+        arrays: names of uint8 arrays (n, 1 or 3, H, W): one is shown in rows of ten, several one above the other.
+    """
+    parts = [_read_images(examples, name) for name in arrays]
+    if len({part.shape for part in parts}) > 1:
+        shapes = " and ".join(f"{name} {part.shape}" for name, part in zip(arrays, parts, strict=True))
+        raise UserError(f"{examples}: {shapes} must have one shape; delete its folder and run again")
+    return _png(_sheet(np.concatenate(parts), COLUMNS if len(parts) == 1 else len(parts[0])))
+
+
+def _read_images(path: Path, key: str) -> np.ndarray:
+    try:
+        # opened here: NumPy leaves the file open where its zip is damaged
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            images = arrays[key]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} has no readable {key!r} ({error}); delete its folder and run again") from error
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
+        raise UserError(
+            f"{path}: {key} is {images.dtype} {images.shape}, must be uint8 (n, 1 or 3, H, W);"
+            " delete its folder and run again"
+        )
+    return images
+
+
+def _sheet(images: np.ndarray, columns: int) -> np.ndarray:
+    """uint8 (n, ch, H, W) -> (rows, columns) of enlarged images on white, (height, width, ch)."""
+    n, channels, height, width = images.shape
+    factor = max(1, -(-LEAST_PIXELS // max(height, width)))
+    images = images.repeat(factor, axis=2).repeat(factor, axis=3).transpose(0, 2, 3, 1)
+    height, width = height * factor + GAP, width * factor + GAP
+    sheet = np.full((-(-n // columns) * height - GAP, min(n, columns) * width - GAP, channels), 255, np.uint8)
+    for i, image in enumerate(images):
+        top, left = i // columns * height, i % columns * width
+        sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return sheet
+
+
+def _png(sheet: np.ndarray) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _status(done: bool, error: str) -> Status:
+    return "FINISHED" if done else "FAILED" if error else "RUNNING"
+
+
+def _best_name(key: str) -> str:
+    """A metric of generated images needs no kind of stage before it: the names tell them apart."""
+    kind, _, name = key.partition("/")
+    return name if kind_of(kind).result == "generation" else key
+
+
+def _rank(key: str) -> Any:
+    """Among the cells measured on the most images, the best first; of equal ones the first by name."""
+    sign = direction(key)
+    return lambda cell: (cell[0], sign * cell[1], cell[2])
+
+
+def _by_size(text: str) -> tuple[float, str]:
+    try:
+        return float(json.loads(text)), text
+    except (TypeError, ValueError):
+        return 0.0, text
 
 
 def _dataset(cell: RecordedCell, latents: Mapping[str, Any] | None) -> tuple[str, str, str] | None:
@@ -156,3 +326,22 @@ def _dataset(cell: RecordedCell, latents: Mapping[str, Any] | None) -> tuple[str
     source = data.get("path") or "sklearn.datasets.load_digits"
     name = f"{Path(source).name if data.get('path') else data['source']}-{data['image_size']}"
     return name, str(latents["reads"]["images"])[:DIGEST], source
+
+
+def _provenance(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Code, libraries, machine and job of the stages; where they differ, each value once, in the order of the stages"""
+    values: dict[str, dict[str, None]] = {}
+    for kind, manifest in manifests.items():
+        job = manifest.get("job") or {}
+        flat = flatten({"git": manifest.get("git") or {}, "version": manifest.get("versions") or {}})
+        flat |= {
+            "host": manifest.get("host"),
+            "cpu": manifest.get("cpu"),
+            f"seconds.{kind}": manifest.get("wall_seconds"),
+            f"slurm.job_id.{kind}": job.get("id"),
+            f"slurm.restarts.{kind}": job.get("restarts"),
+        }
+        for key, value in flat.items():
+            if value is not None:
+                values.setdefault(key, {})[spell(value) if isinstance(value, bool) else str(value)] = None
+    return {key: ", ".join(texts) for key, texts in values.items()}

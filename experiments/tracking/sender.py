@@ -21,17 +21,16 @@ from experiments.tracking import views
 from experiments.tracking.content import Content, Record, key_of
 from experiments.tracking.memory import Memory
 from experiments.tracking.store import save_view
+from tokenbridge.store.runs import INFINITY
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-METRICS_A_CALL, WORDS_A_CALL = 1000, 100
+METRICS_PER_CALL, WORDS_PER_CALL = 1000, 100
 """the most that MLflow takes at once: metrics; parameters and tags"""
 ID_TAG = {"cell": "cell", "training": "stage", "report": "report", "sweep": "sweep"}
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
-INFINITY = 1.7976931348623157e308
-"""what MLflow stores for it"""
 BELOW = 100_000
 """ms after a sweep's start in which its cells start, for MLflow: they share their stages, so no time is right"""
 FEW = 20
@@ -41,6 +40,8 @@ _Item = TypeVar("_Item")
 
 
 class Sender:
+    """Sends records to one experiment."""
+
     def __init__(self, mlflow: MlflowClient, experiment: str, memory: Memory, counts: Counter[str]):
         self.mlflow, self.experiment, self.memory, self.counts = mlflow, experiment, memory, counts
         self.runs: dict[str, Run] = {}
@@ -75,26 +76,26 @@ class Sender:
 
     def _search(self) -> dict[str, Run]:
         """Our runs by kind and id. Of two (two machines with one server) the first that was made; the other yields."""
-        found: list[Run] = []
+        pages: list[Run] = []
         token = None
         while token != "":
             page = self.mlflow.search_runs([self.experiment], max_results=1000, page_token=token)
-            found += page
+            pages += page
             token = page.token or ""
         runs: dict[str, Run] = {}
-        for run in sorted(found, key=lambda run: (run.info.start_time, run.info.run_id)):
+        for run in sorted(pages, key=lambda run: (run.info.start_time, run.info.run_id)):
             key = _key(run)
             if key and runs.setdefault(key, run) is not run:
                 self.mlflow.set_tag(run.info.run_id, "kind", "superseded")
         return runs
 
     def _id(self, key: str) -> str | None:
-        """Of the run of a record that has one."""
+        """Id of the run of a record; None where it has none."""
         run = self.runs.get(key)
         return run.info.run_id if run else self.memory.runs.get(key)
 
     def bring_up_to_date(self, record: Record) -> None:
-        """UserError where its folder cannot be read."""
+        """Send what the run of a record lacks. UserError where the record's folder cannot be read."""
         run, parent = self.runs.get(key_of(record)), self._id(record.parent)
         if run is None or not self.memory.has_content(record):
             self._send(record, record.content())
@@ -137,7 +138,7 @@ class Sender:
         """Tags, parameters and metrics that the run lacks or holds otherwise, in as few calls as MLflow allows."""
         from mlflow.entities import Metric, Param, RunTag
 
-        tags = content.tags | {"kind": record.kind, "name": record.name} | self._places(record, content)
+        tags = content.tags | {"kind": record.kind, "name": record.name} | self._links(record, content)
         if content.error:
             tags["error"] = content.error
         elif "error" in run.data.tags:
@@ -149,24 +150,24 @@ class Sender:
         metrics = [Metric(key, content.metrics[key], now, 0) for key in changed]
         params = [Param(key, value) for key, value in content.params.items() if key not in old.params]
         words = [RunTag(key, value) for key, value in tags.items() if old.tags.get(key) != value]
-        parts = (_parts(metrics, METRICS_A_CALL), _parts(params, WORDS_A_CALL), _parts(words, WORDS_A_CALL))
+        parts = (_parts(metrics, METRICS_PER_CALL), _parts(params, WORDS_PER_CALL), _parts(words, WORDS_PER_CALL))
         for some_metrics, some_params, some_tags in zip_longest(*parts, fillvalue=[]):
             self.mlflow.log_batch(run.info.run_id, some_metrics, some_params, some_tags, synchronous=True)
         self.counts.update(params=len(params), metrics=len(metrics))
 
-    def _places(self, record: Record, content: Content) -> dict[str, str]:
-        """Where a run lies, and the links of its note."""
+    def _links(self, record: Record, content: Content) -> dict[str, str]:
+        """The tags that say under which run it lies, and its note with links to others."""
         note, page = content.note, f"#/experiments/{self.experiment}/runs"
         if training := self._id(f"training/{(stage := content.tags.get('stage.train'))}"):
             note = f"Curves: [{stage}]({page}/{training}/model-metrics?workflowType=machine_learning)"
         if content.view:
-            key = views.key_of(record.id)
+            key = views.view_key(record.id)
             save_view(self.mlflow, self.experiment, key, record.id, content.view)
             note = f"[Its cells, from the best to the worst]({views.page(self.experiment, key)})\n\n{note}"
         parent = self._id(record.parent)
         if parent and not content.view:
             sweep = record.parent.partition("/")[2]
-            link = f"Cell of [{sweep}]({views.page(self.experiment, views.key_of(sweep))})"
+            link = f"Cell of [{sweep}]({views.page(self.experiment, views.view_key(sweep))})"
             note = " · ".join(filter(None, [link, note]))
         return ({PARENT: parent} if parent else {}) | ({NOTE: note} if note else {})
 
@@ -183,7 +184,7 @@ class Sender:
         lines = {(key, step): (key, value, ms, step) for key, value, ms, step in points}
         lines |= {(key, step): (key, value, ms, step) for key, value, ms, step in self.memory.sending.get(id, ())}
         news = sorted((line for line in lines.values() if line[3] > last.get(line[0], -1)), key=lambda line: line[3])
-        for part in _parts(news, METRICS_A_CALL):
+        for part in _parts(news, METRICS_PER_CALL):
             self.memory.sends(id, part)
             metrics = [Metric(key, value, ms, step) for key, value, ms, step in part]
             self.mlflow.log_batch(run.info.run_id, metrics=metrics, synchronous=True)
@@ -220,7 +221,7 @@ class Sender:
 
 
 def _key(run: Run) -> str:
-    """Kind and id; nothing where the run is not of ours or stepped aside."""
+    """Key of the record that a run is of; empty where it is not ours or stepped aside."""
     kind = run.data.tags.get("kind", "")
     return f"{kind}/{run.data.tags.get(ID_TAG[kind])}" if kind in ID_TAG else ""
 

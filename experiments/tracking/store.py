@@ -8,46 +8,29 @@ are lowered; a failed send loses nothing here, so there is no reason to wait.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import socket
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from experiments.tracking import views
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store, writable
-from tokenbridge.store.runs import EXPERIMENT
+from tokenbridge.store.runs import EXPERIMENT, database, quiet_mlflow, tracking_uri, without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SWEEPS_TOLD = 10
-
-
-def tracking_uri(store: Store) -> str:
-    """MLFLOW_TRACKING_URI if it is set, else a SQLite file in the store."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.root.resolve() / 'mlflow.db'}"
-
-
-def shown(uri: str) -> str:
-    """A URI without its credentials, for messages."""
-    return re.sub(r"//[^/@]*@", "//", uri)
-
-
-def database(uri: str) -> Path | None:
-    """The SQLite file of a tracking URI; None for a server or another database."""
-    match = re.fullmatch(r"sqlite:///([^?]+)(\?.*)?", uri)
-    return Path(match[1]) if match else None
+"""sweeps whose addresses `tokenbridge ui` prints"""
 
 
 def ensure_store(store: Store) -> str:
@@ -76,21 +59,9 @@ def _create(path: Path) -> None:
 
 def client(uri: str) -> MlflowClient:
     """A quiet client that does not wait long for a server which is away."""
-    settings = {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    }
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
-    with warnings.catch_warnings():
-        # MLflow's use of SQLAlchemy: nothing that a reader could act on
-        warnings.filterwarnings("ignore", message="The ``noload`` loader strategy")
+    with quiet_mlflow():
         from mlflow import MlflowClient
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # it logs whole traces of what it raises
         with reaching(uri):
             return MlflowClient(uri)
 
@@ -108,8 +79,9 @@ def reaching(uri: str) -> Iterator[None]:
         reason = " ".join(str(error).split())
         if refused := re.search(r"failed with exception .*?([^:'(]*(?:refused|timed out|resolve)[^:')]*)", reason):
             reason = refused[1].strip()
+        reason = without_credentials(reason)[:160]
         raise UserError(
-            f"MLflow at {shown(uri)} takes no data ({shown(reason)[:160]}); nothing is lost: start the server or"
+            f"MLflow at {without_credentials(uri)} takes no data ({reason}); nothing is lost: start the server or"
             " correct MLFLOW_TRACKING_URI, then run `tokenbridge sync`"
         ) from error
 
@@ -117,21 +89,21 @@ def reaching(uri: str) -> Iterator[None]:
 def experiment_id(mlflow: MlflowClient, store: Store, uri: str) -> str:
     """The id of the project's experiment, made if there is none. Without a server, artifacts lie in the runs folder."""
     folder = (store.root.resolve() / "mlflow-artifacts").as_uri()
-    found = mlflow.get_experiment_by_name(EXPERIMENT)
-    if found is None:
+    experiment = mlflow.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
         return mlflow.create_experiment(EXPERIMENT, artifact_location=None if uri.startswith("http") else folder)
-    if found.lifecycle_stage != "active":
+    if experiment.lifecycle_stage != "active":
         raise UserError(
-            f"experiment {EXPERIMENT!r} is deleted in MLflow at {shown(uri)} and cannot take runs;"
-            f" restore it with `mlflow experiments restore -x {found.experiment_id}`"
+            f"experiment {EXPERIMENT!r} is deleted in MLflow at {without_credentials(uri)} and cannot take runs;"
+            f" restore it with `mlflow experiments restore -x {experiment.experiment_id}`"
         )
     path = database(uri)
-    if path == store.root.resolve() / "mlflow.db" and found.artifact_location != folder:
+    if path == store.root.resolve() / "mlflow.db" and experiment.artifact_location != folder:
         raise UserError(
-            f"{path} keeps its artifacts in {found.artifact_location}, not in {folder} (moved or copied?);"
+            f"{path} keeps its artifacts in {experiment.artifact_location}, not in {folder} (moved or copied?);"
             " delete that file and run `tokenbridge sync`, which makes it again"
         )
-    return found.experiment_id
+    return experiment.experiment_id
 
 
 def ui_command(store: Store, port: int = 5000) -> tuple[list[str], dict[str, str]]:
@@ -145,7 +117,7 @@ def ui_command(store: Store, port: int = 5000) -> tuple[list[str], dict[str, str
     with reaching(uri):
         pages = _save_overview(mlflow, experiment_id(mlflow, store, uri))
     if uri.startswith("http"):
-        return [], {name: f"{shown(uri).rstrip('/')}/{page}" for name, page in pages.items()}
+        return [], {name: f"{without_credentials(uri).rstrip('/')}/{page}" for name, page in pages.items()}
     port = _free_port(port)
     where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     artifacts = str(store.root.resolve() / "mlflow-artifacts")
@@ -170,15 +142,15 @@ def _save_overview(mlflow: MlflowClient, experiment: str) -> dict[str, str]:
     measured = {key for run in [*cells, *sweeps] for key in run.data.metrics}
     varying = views.varying(run.data.params for run in cells)
     save_view(mlflow, experiment, views.ALL, "all", views.of_all(varying, measured, bool(sweeps)))
-    found = {"": views.page(experiment, views.ALL)}
+    pages = {"": views.page(experiment, views.ALL)}
     names = [run.data.tags["sweep"] for run in sweeps]
-    return found | {name: views.page(experiment, views.key_of(name)) for name in names}
+    return pages | {name: views.page(experiment, views.view_key(name)) for name in names}
 
 
 def ui(store: Store, port: int = 5000) -> int:
     """Serve MLflow's page until Ctrl+C; returns the exit status."""
     argv, urls = ui_command(store, port)
-    print("\n".join(_told(urls)), flush=True)
+    print("\n".join(_addresses(urls)), flush=True)
     if not argv:
         return 0
     print("Ctrl+C ends it", flush=True)
@@ -192,7 +164,7 @@ def ui(store: Store, port: int = 5000) -> int:
         return 0
 
 
-def _told(urls: dict[str, str]) -> list[str]:
+def _addresses(urls: dict[str, str]) -> list[str]:
     """Where to look: all runs, and the latest sweeps, whose cells their own pages list from the best to the worst."""
     (_, whole), *sweeps = urls.items()
     lines = [f"MLflow: {whole}"] + [f"sweep {name}: {url}" for name, url in sweeps[:SWEEPS_TOLD]]
@@ -209,12 +181,3 @@ def _free_port(first: int) -> int:
                 continue
             return probe.getsockname()[1]
     raise UserError(f"ports {first} to {first + 19} are all taken; give another with --port")
-
-
-def stamp(uri: str) -> list[Any] | None:
-    """What tells whether anyone wrote to a local store since; None for a server."""
-    path = database(uri)
-    if path is None or not path.exists():
-        return None
-    stat = path.stat()
-    return [stat.st_ino, stat.st_mtime_ns, stat.st_size]

@@ -1,7 +1,8 @@
-"""The only writer to MLflow: brings it up to date from what the stages left in their folders.
+"""Bring MLflow up to date: all of it, without waiting, the curves of a job, or a report.
 
-One MLflow run a sweep, under it one a cell, one a training stage, one a report, found again by their tags, so sending
-twice gives nothing twice. One process at a time writes, under the lock `mlflow` of the runs folder.
+There is one MLflow run per sweep and under it one per cell, one per training stage and one per report, found again by
+their tags, so sending twice gives nothing twice. One process at a time writes, under the lock `mlflow` of the runs
+folder.
 """
 
 from __future__ import annotations
@@ -16,29 +17,28 @@ from experiments.tracking.content import Record
 from experiments.tracking.memory import Memory
 from experiments.tracking.records import ReportRecord, find_records, find_trainings
 from experiments.tracking.sender import Sender
-from experiments.tracking.store import client, ensure_store, experiment_id, reaching, tracking_uri, ui_command
+from experiments.tracking.store import client, ensure_store, experiment_id, reaching, ui_command
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store, writable
-from tokenbridge.store.runs import RecordedCell, StageFiles
+from tokenbridge.store.runs import RecordedCell, StageFiles, tracking_uri
 
 __all__ = ["catch_up", "ensure_store", "log_report", "send_curves", "sync", "tracking_uri", "ui", "ui_command"]
 
 Counts = dict[str, int]
-Found = Callable[[], Sequence[Record]]
 
 
 def sync(store: Store, cells: Iterable[str] | None = None) -> Counts:
-    """Send what MLflow lacks of these cells (default: all), their sweeps and trainings; returns how much of what.
+    """Send what MLflow lacks of these cells (default: all), their sweeps and trainings; return how much of what.
 
-    Reads runs/cells/*.json and the stages' folders, finished or in training. One process at a time. A folder that
-    cannot be read does not keep the others back. UserError: unreadable folder, MLflow away (send again later).
+    A folder that cannot be read does not keep the others back. UserError: unreadable folder, MLflow away (send again
+    later).
     """
     with writable(store.root), store.lock("mlflow"):
         return _send(store, find_records(store, cells))
 
 
 def catch_up(store: Store, cells: Iterable[str] | None = None, seconds: float | None = None) -> Counts | None:
-    """The same without waiting: None where another process is sending, which leaves the rest to it.
+    """Send as sync does, unless another process is sending, which has the rest then: None.
 
     A server is not asked whether it still has what it got before. seconds: no record is begun after that many.
     """
@@ -57,17 +57,17 @@ def ui(store: Store, port: int = 5000) -> int:
 def send_curves(
     store: Store, cells: dict[str, RecordedCell], trainings: Collection[str], seconds: float
 ) -> Counts | None:
-    """catch_up for the curves of these trainings alone, which are known to be of these cells."""
+    """Send as catch_up does, but the curves of these trainings alone, which are of these cells."""
     return _unless_busy(store, lambda: find_trainings(store, cells, trainings, StageFiles(store)), seconds)
 
 
 def log_report(store: Store, name: str, folder: Path) -> Counts:
-    """Send a report's index.html, report.md, paper.tex, tables/ and figures/ as artifacts of its own run."""
+    """Send a report's pages, tables and figures as artifacts of a run of its own."""
     with writable(store.root), store.lock("mlflow"):
         return _send(store, [ReportRecord(name, folder)])
 
 
-def _unless_busy(store: Store, find: Found, seconds: float | None) -> Counts | None:
+def _unless_busy(store: Store, find: Callable[[], Sequence[Record]], seconds: float | None) -> Counts | None:
     with writable(store.root), store.lock("mlflow", wait=False) as mine:
         return _send(store, find(), trusting=True, seconds=seconds) if mine else None
 

@@ -27,7 +27,7 @@ CHARTS = 8
 View = dict[str, Any]
 
 
-def key_of(sweep: str) -> str:
+def view_key(sweep: str) -> str:
     """A sweep's name as a tag's name may hold it."""
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", sweep)
     return plain if plain == sweep else f"{plain}-{digest(sweep)}"
@@ -35,7 +35,7 @@ def key_of(sweep: str) -> str:
 
 def member_tag(sweep: str) -> str:
     """The tag of a sweep's runs: `sweep` itself may list several, and one's name may be within another's."""
-    return f"sweep.{key_of(sweep)}"
+    return f"sweep.{view_key(sweep)}"
 
 
 def page(experiment: str, key: str) -> str:
@@ -91,7 +91,7 @@ def _columns(columns: Sequence[str]) -> View:
 
 
 def _charts(varying: Sequence[str], metrics: Sequence[str]) -> View:
-    """What the chart view opens with: settings against the main metric, and a bar chart a metric."""
+    """What the chart view opens with: settings against the main metric, and a bar chart per metric."""
     if not metrics:
         return {}
     common = {"metricSectionId": "main", "deleted": False, "isGenerated": False, "runsCountToCompare": 20}

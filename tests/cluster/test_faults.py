@@ -22,6 +22,7 @@ from experiments.tracking import store as mlflow_store
 from slurm import sweep
 from tests.cluster.grids import daemon, end_of, events, grid, journal, on_slurm, stages, tokenbridge
 from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import EXPERIMENT
 
 WORDS = grid("faults", "quantizer.levels=4,8,16", seeds=2, settings=("train.epochs=30",))
 TRAININGS = 6
@@ -184,7 +185,7 @@ def same_weights(folder: Path, undisturbed: Path) -> None:
 def each_point_once(folder: Path, uri: str) -> None:
     """MLflow has every line of every journal, with its value, once."""
     mlflow = mlflow_store.client(uri)
-    experiment = mlflow.get_experiment_by_name(mlflow_store.EXPERIMENT)
+    experiment = mlflow.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
     runs = mlflow.search_runs([experiment.experiment_id], "tags.kind = 'training'")
     assert len(runs) == TRAININGS

@@ -6,15 +6,20 @@ stages/ID/metrics.jsonl   the journal of a training: its curves
 sweeps/NAME/sweep.json    a request to Slurm, its cells and their stages; written at each submission
 sweeps/events/ID.jsonl    what the jobs of a stage said: started, stopped, finished, failed, discarded, cancelled
 sweeps/discarded.jsonl    results that came too late, of all stages: a look need not read every stage's events
+mlflow.db                 MLflow's store, unless MLFLOW_TRACKING_URI names another: its address and spelling are here,
+                          experiments.tracking writes it, and analysis.frame.mlflow reads it
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import time
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,8 +27,6 @@ from typing import Any, Literal, NamedTuple
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import MANIFEST, Store, read_json, writable, write_atomic, write_json
 
-EXPERIMENT = "tokenbridge"
-"""the experiment in MLflow that holds all runs"""
 METRICS = "metrics.json"
 JOURNAL = "metrics.jsonl"
 PARTIAL = ".partial"
@@ -409,3 +412,64 @@ def _names(folder: Path) -> set[str]:
             return {entry.name for entry in entries}
     except FileNotFoundError:
         return set()
+
+
+# MLflow's store
+
+EXPERIMENT = "tokenbridge"
+"""in MLflow, the experiment of all runs"""
+INFINITY = 1.7976931348623157e308
+"""what MLflow stores for it"""
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+def tracking_uri(store: Store) -> str:
+    """MLFLOW_TRACKING_URI if it is set, else a SQLite file in the runs folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.root.resolve() / 'mlflow.db'}"
+
+
+def database(uri: str) -> Path | None:
+    """The SQLite file of a tracking URI; None for a server or another database."""
+    match = re.fullmatch(r"sqlite:///([^?]+)(\?.*)?", uri)
+    return Path(match[1]) if match else None
+
+
+def without_credentials(text: str) -> str:
+    """A text for messages, without the user and the password of a URI in it."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+def spell(value: Any) -> str:
+    """A setting as MLflow's text of it: JSON, and words as they are unless they would read as JSON."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return json.dumps(value)
+
+
+def unspell(text: str) -> Any:
+    """The setting that spell made a text of."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+@contextmanager
+def quiet_mlflow() -> Iterator[None]:
+    """Around the import of MLflow and the making of a client: no noise, and no long wait for a server that is away."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # it logs whole traces of what it raises
+    with warnings.catch_warnings():
+        # MLflow's use of SQLAlchemy: nothing that a reader could act on
+        warnings.filterwarnings("ignore", message="The ``noload`` loader strategy")
+        yield

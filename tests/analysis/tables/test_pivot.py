@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from pathlib import Path
 from statistics import fmean, stdev
@@ -37,9 +36,10 @@ def source(folder: Path, *axes: Axis, numbers=distance, **more: Any) -> Source:
     return read(write_axes(folder / "grid", axes or (LEVELS, DEPTH), numbers, **more) / "source")
 
 
-def edited(found: Source, cell: int, key: str, value: str) -> Source:
-    frame = found.frame.copy()
-    frame.iloc[cell, list(frame.columns).index(key)] = value
+def edited(found: Source, cell: int, key: str, value: Any) -> Source:
+    values = found.frame[key].tolist()
+    values[cell] = value
+    frame = found.frame.assign(**{key: values})
     return Source(found.folder, frame, found.plan, found.curves, found.manifests)
 
 
@@ -88,9 +88,9 @@ def test_several_values_of_another_setting_are_refused_and_where_chooses(tmp_pat
 def test_two_protocols_are_refused_unless_rows_or_columns_explain_them(tmp_path: Path) -> None:
     found = source(tmp_path)
     column = "protocol.score"
-    other = json.loads(found.frame[column].iloc[0]) | {"images": 7}
+    other = found.frame[column].iloc[0] | {"images": 7}
     with pytest.raises(UserError, match=r"images=7 in row '8, 1' but 2000 in row '8, 3'.*--where KEY=VALUE"):
-        pivot(ASKED, edited(found, 0, column, json.dumps(other)))
+        pivot(ASKED, edited(found, 0, column, other))
     temperatures = Axis("sample.temperature", (0.9, 1.0))  # it is in the protocol, and it is what the columns are
     assert len(pivot(Query("quantizer.levels", "sample.temperature", "fd_digits"),
                      source(tmp_path / "t", LEVELS, temperatures)).measured) == 2  # fmt: skip
@@ -107,7 +107,7 @@ def test_an_empty_entry_says_why(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_seed_is_told(tmp_path: Path) -> None:
-    found = edited(source(tmp_path, seeds=3), 0, "score/fd_digits", "")
+    found = edited(source(tmp_path, seeds=3), 0, "score/fd_digits", math.nan)
     filled = pivot(ASKED, found)
     assert "Not finished: 8, 1 has 2 of 3 seeds." in filled.notes
     assert "3 per entry, but 8, 1: 2." in " ".join(filled.notes)
@@ -117,7 +117,7 @@ def test_what_differs_beside_rows_and_columns_is_told(tmp_path: Path) -> None:
     found = source(tmp_path)
     cells = [i for i, cell in enumerate(found.frame.index) if found.setting(str(cell), "head.depth") == 3]
     for i in cells:
-        found = edited(found, i, "train.epochs", "40")
+        found = edited(found, i, "train.epochs", 40)
     assert "Beside rows and columns, entries differ in train.epochs (20, 40)." in pivot(ASKED, found).notes
 
 

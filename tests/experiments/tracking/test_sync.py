@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.tracking import pictures
+from experiments.tracking import records
 from experiments.tracking import store as mlflow_store
 from experiments.tracking import sync as tracking
 from tests.helpers import runs as small_runs
@@ -64,7 +64,7 @@ def test_artifacts_are_the_metrics_and_pictures_one_can_look_at(store):
         "reconstruct/strip.png",
     }
     strip = np.asarray(Image.open(folder / "reconstruct" / "strip.png"))
-    step = 64 + pictures.GAP
+    step = 64 + records.GAP
     assert strip.shape == (2 * step - 2, 10 * step - 2)
     assert (strip[0 : step - 2 : 8, 3 * step : 4 * step - 2 : 8] == small_runs.images()[3, 0]).all()
     assert set(np.unique(strip[step:, :64])) <= {0, 255}  # two levels below, many above
@@ -73,7 +73,7 @@ def test_artifacts_are_the_metrics_and_pictures_one_can_look_at(store):
 def test_a_colour_grid_keeps_its_channels(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (12, 3, 70, 70), np.uint8)
     np.savez(tmp_path / "examples.npz", images=images)
-    (tmp_path / "grid.png").write_bytes(pictures.draw(tmp_path / "examples.npz", "images"))
+    (tmp_path / "grid.png").write_bytes(records.picture(tmp_path / "examples.npz", ["images"]))
     grid = np.asarray(Image.open(tmp_path / "grid.png"))
     assert grid.shape == (142, 718, 3)  # no enlargement from 64 pixels up, ten a row
     assert (grid[72:, 72:142] == images[11].transpose(1, 2, 0)).all()

@@ -15,7 +15,7 @@ from experiments.tracking import sync as tracking
 from tests.helpers import runs as small_runs
 from tests.helpers.runs import NOTHING, config_of, id_of, runs_of
 from tokenbridge.store.artifacts import Store, write_json
-from tokenbridge.store.runs import Sweep, write_sweep
+from tokenbridge.store.runs import EXPERIMENT, Sweep, write_sweep
 
 SWEEP = "levels"
 
@@ -75,7 +75,7 @@ def test_each_sweep_has_a_page_of_its_own(store):
     tracking.sync(store)
     uri = tracking.tracking_uri(store)
     mlflow = mlflow_store.client(uri)
-    experiment = mlflow.get_experiment_by_name(mlflow_store.EXPERIMENT)
+    experiment = mlflow.get_experiment_by_name(EXPERIMENT)
     _, urls = tracking.ui_command(store)
     assert set(urls) == {"", SWEEP, "levels-2"}
     entry = json.loads(experiment.tags[f"mlflow.sharedViewState.{urls[SWEEP].rpartition('=')[2]}"])

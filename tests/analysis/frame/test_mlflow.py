@@ -1,4 +1,4 @@
-"""The frame's cache, and that both ways of reading MLflow give the same."""
+"""The frame of what MLflow holds, and that both ways of reading it give the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.frame import cache, load
+from analysis.frame import load
 from analysis.frame import mlflow as tracked
 from experiments.tracking import store as mlflow_store
 from experiments.tracking import sync as tracking
@@ -60,15 +60,11 @@ def test_deleted_and_superseded_runs_are_left_out(store):
     assert list(load.runs(store.root)["name"]) == ["1a-b008", "2a-g1.5", "odd"]
 
 
-def test_the_cache_gives_the_same_values_and_types(store, monkeypatch):
-    first = load.runs(store.root)
-    assert len(list((store.root / "cache").iterdir())) == 1
-    monkeypatch.setattr(tracked, "rows", None)  # nothing is read from MLflow again
-    again = load.runs(store.root)
-    same(first, again)
-    same(first, load.frame(store.root, uri_of(store)))
-    assert {type(value) for value in again["latents.scale"]} == {str, float}
-    assert again["data.path"][0] is None
+def test_settings_keep_their_types(store):
+    frame = load.runs(store.root)
+    same(frame, load.frame(store.root, uri_of(store)))
+    assert {type(value) for value in frame["latents.scale"]} == {str, float}
+    assert frame["data.path"][0] is None
 
 
 def test_whatever_anybody_writes_is_seen(store):
@@ -82,35 +78,6 @@ def test_whatever_anybody_writes_is_seen(store):
         connection.execute("UPDATE latest_metrics SET value = 0.5 WHERE value = 0.25")
         connection.commit()
         assert load.runs(store.root)["quantizer/mse"].iloc[-1] == 0.5
-
-
-def test_equal_time_and_size_do_not_hide_a_change(store):
-    import os
-
-    path = store.root / "mlflow.db"
-    before, stat = cache.stamp_of(path), path.stat()
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE latest_metrics SET value = value + 1")
-        connection.commit()
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert path.stat().st_size == stat.st_size
-    assert cache.stamp_of(path) != before
-
-
-@pytest.mark.parametrize("damage", [b"", b"PAR1", b"middle", b"end"])
-def test_a_damaged_cache_is_made_anew(store, damage):
-    first = load.runs(store.root)
-    (file,) = (store.root / "cache").iterdir()
-    good = file.read_bytes()
-    other = {b"middle": good[:3000] + b"?" * 300 + good[3300:], b"end": good[:-20]}
-    file.write_bytes(other.get(damage, damage))
-    same(load.runs(store.root), first)
-    assert file.read_bytes() == good
-
-
-def test_where_no_cache_can_be_written_there_is_none(store):
-    (store.root / "cache").write_text("a file in its place")
-    same(load.runs(store.root).assign(run_id=""), load.frame_from_stages(store.root))
 
 
 def test_runs_takes_a_folder_or_an_address(store, tmp_path, monkeypatch):
