@@ -1,4 +1,4 @@
-"""What is there and what is missing, one line each, with the remedy. Needs nothing that it checks."""
+"""`tokenbridge doctor`: what is there and what is missing, a line each with the remedy. It needs none of it itself."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def checks(store: Store, runtime: Runtime) -> list[Check]:
     ]
 
 
-def exit_status(found: Iterable[Check]) -> int:
+def exit_status(checks: Iterable[Check]) -> int:
     """1 where something needed is missing."""
-    return int(any(check.ok is False for check in found))
+    return int(any(check.ok is False for check in checks))
 
 
 def _guarded(name: str, check: Callable[[], list[Check]], remedy: str) -> list[Check]:
@@ -108,11 +108,11 @@ def _torchvision() -> list[Check]:
 
 def weights(folder: Path) -> list[Check]:
     """Shipped weights against the sha256 in the JSON beside them."""
-    found = sorted(folder.glob("*.safetensors"))
-    if not found:
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
         return [Check("weights", False, f"no *.safetensors in {folder}", "reinstall tokenbridge")]
     lines = []
-    for path in found:
+    for path in paths:
         actual, size = file_hash(path), path.stat().st_size / 1e6
         try:
             expected = json.loads(path.with_suffix(".json").read_text()).get("sha256")
@@ -138,7 +138,7 @@ def weights(folder: Path) -> list[Check]:
 
 
 def runs_folder(root: Path) -> Check:
-    """Whether artifacts can be written there; makes nothing that stays."""
+    """Check that artifacts can be written to a folder; nothing stays there."""
     place, remedy = _existing(root), "choose another folder with --runs"
     try:
         with tempfile.NamedTemporaryFile(dir=place):

@@ -65,7 +65,7 @@ class Cell:
         return digest(self.config.model_dump())
 
     def stages(self) -> list[Stage]:
-        """In an order in which they can run. Raises UserError for a pair that cannot work, before anything runs."""
+        """Its stages in an order in which they can run. Raises UserError for a pair that cannot work."""
         return self._stages
 
     @cached_property
@@ -108,24 +108,24 @@ def _id(kind: Kind, inputs: tuple[tuple[str, str], ...], config: RunConfig) -> s
 
 def graph(cells: Iterable[Cell]) -> dict[str, Stage]:
     """All stages of the cells by id, each once, inputs before what needs them; a shared one says how many share it."""
-    found: dict[str, Stage] = {}
+    stages: dict[str, Stage] = {}
     sharing: Counter[str] = Counter()
     for stage in (stage for cell in cells for stage in cell.stages()):
-        found.setdefault(stage.id, stage)
+        stages.setdefault(stage.id, stage)
         sharing[stage.id] += 1
     return {
         id: replace(stage, label=f"{stage.label} (+{sharing[id] - 1} cells)") if sharing[id] > 1 else stage
-        for id, stage in found.items()
+        for id, stage in stages.items()
     }
 
 
 def needing(ids: Iterable[str], stages: Mapping[str, Stage]) -> set[str]:
     """Ids of these stages and of all that need them, directly or through others; stages: inputs first."""
-    found = set(ids)
+    reached = set(ids)
     for stage in stages.values():
-        if any(id in found for _, id in stage.inputs):
-            found.add(stage.id)
-    return found
+        if any(id in reached for _, id in stage.inputs):
+            reached.add(stage.id)
+    return reached
 
 
 def record(store: Store, cells: Sequence[Cell], experiment: str, sweep: str = "") -> None:

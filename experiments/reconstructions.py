@@ -20,7 +20,7 @@ from tokenbridge.store.runs import read_metrics
 
 DIGITS = "digits"
 SIZE = 256
-"""of images, unless data.image_size says otherwise"""
+"""pixels per side of an image, unless data.image_size says otherwise"""
 HIDDEN = ("_floor", "agreement")
 """endings of metrics that only the CSV file has"""
 
@@ -34,13 +34,13 @@ def cells(
     levels and the reference of rFID are of `train`, or of the same images without it. UserError for what cannot work.
     """
     base = _base(images, train, autoencoder, assignments)
-    found = [Cell("continuous", override(base, {"quantizer.kind": "identity"}), RECONSTRUCTION)]
+    cells = [Cell("continuous", override(base, {"quantizer.kind": "identity"}), RECONSTRUCTION)]
     for wide in grid["range"]:
         for levels in grid["levels"]:
             name = f"{base.quantizer.kind}-b{plain(levels)}" + (f"-r{plain(wide)}" if len(grid["range"]) > 1 else "")
             own = {"quantizer.levels": levels, "quantizer.range": wide}
-            found.append(Cell(name, override(base, own), RECONSTRUCTION))
-    return found
+            cells.append(Cell(name, override(base, own), RECONSTRUCTION))
+    return cells
 
 
 def _base(images: str, train: str | None, autoencoder: str, assignments: Sequence[str]) -> RunConfig:
@@ -68,20 +68,20 @@ def _source(path: Path) -> dict[str, str]:
 
 
 def rows(store: Store, cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """What the finished cells measured: settings, bits an image, metrics."""
-    found = []
+    """A row per finished cell: its settings, bits per image, metrics."""
+    rows = []
     for cell in cells:
         how, levels = cell.config.quantizer, cell.config.token_levels
         settings: dict[str, Any] = {"quantizer": "none" if how.kind == "identity" else how.kind}
         settings |= {"levels": plain(how.levels) if levels else "", "range": how.range if levels else ""}
         metrics = read_metrics(store.folder(cell.stages()[-1].id)).metrics
         bits = {"bits": cell.config.positions * sum(map(math.log2, levels))} if levels else {}
-        found.append(settings | bits | metrics)
-    return found
+        rows.append(settings | bits | metrics)
+    return rows
 
 
 def remarks(store: Store, cells: Sequence[Cell]) -> Iterator[str]:
-    """What was left out, and why; what the reference is."""
+    """Sentences below the table: what was left out and why, and what the reference is."""
     protocol = read_metrics(store.folder(cells[0].stages()[-1].id)).protocol
     data, score = cells[0].config.data, cells[0].config.score
     if reason := protocol.get("features_left_out"):
@@ -111,7 +111,7 @@ def table_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write(folder: Path, lines: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """reconstruction.md and reconstruction.csv."""
+    """Write reconstruction.md and reconstruction.csv into a folder."""
     with writable(folder, "--out"):
         write_atomic(folder / "reconstruction.md", ("\n".join(lines) + "\n").encode())
         write_atomic(folder / "reconstruction.csv", table_csv(rows).encode())

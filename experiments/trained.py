@@ -1,4 +1,4 @@
-"""What a runs folder has trained, by the name of a cell or as a preset with settings."""
+"""Trained models of a runs folder, found by the name of a cell or as a preset with settings."""
 
 from __future__ import annotations
 

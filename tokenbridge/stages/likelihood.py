@@ -1,9 +1,9 @@
 """Stage `likelihood`: bits per latent dimension of held-out images.
 
-One position at a time over L iterations in one fixed order an image, unguided, temperature 1; nats summed over channels
-and positions, divided by L·C·ln 2. The density of a categorical head is its probability over its bin's width, in
-unit-deviation latents; the outer bins end at the calibration extremes, and values beyond are moved to them and counted,
-for continuous tokens as well, so that all heads are asked about the same values.
+One position at a time over L iterations in one fixed order per image, unguided, temperature 1; nats summed over
+channels and positions, divided by L·C·ln 2. The density of a categorical head is its probability over its bin's width,
+in unit-deviation latents; the outer bins end at the calibration extremes, and values beyond are moved to them and
+counted, for continuous tokens as well, so that all heads are asked about the same values.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tokenbridge.store.runs import write_metrics
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
+    """Write the mean bits per dimension with its standard error, and the share of values beyond the extremes."""
     device = pick_device(runtime)
     model = load_model(config, inputs, device, config.sample.weights)
     latents = Latents(inputs["latents"])

@@ -42,9 +42,9 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     device = pick_device(runtime)
     held_out, latents = data.load(config.data, "held-out"), Latents(inputs["latents"])
     assert np.array_equal(latents.labels("held-out"), held_out.labels), "latents and images have one order"
-    found = {name: load_extractor(name, device, config.score) for name in config.score.scorers}
-    reasons = [reason for extractor in found.values() if (reason := extraction.misfit(extractor, config.data))]
-    extractors = {name: each for name, each in found.items() if extraction.misfit(each, config.data) is None}
+    loaded = {name: load_extractor(name, device, config.score) for name in config.score.scorers}
+    reasons = [reason for extractor in loaded.values() if (reason := extraction.misfit(extractor, config.data))]
+    extractors = {name: each for name, each in loaded.items() if extraction.misfit(each, config.data) is None}
     quantizer = load_tokenizer(inputs["quantizer"])
     size = config.data.image_size
     lpips = Lpips(Path(config.score.lpips), size, device) if config.score.lpips else None
@@ -72,7 +72,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         own = sets.set_protocol(SCORERS[name], known.weights, size, len(held_out), reference.images, reference.hash) | {
             "reference": reference.name
         }
-        protocol |= own if len(found) == 1 else {f"{SCORERS[name].suffix}.{key}": own[key] for key in own}
+        protocol |= own if len(loaded) == 1 else {f"{SCORERS[name].suffix}.{key}": own[key] for key in own}
     if reasons:
         protocol |= {"features": None, "features_left_out": reasons[0]}
     write_metrics(out, metrics, protocol)
@@ -81,7 +81,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
 
 
 def effective_bits(counts: Tensor, positions: int) -> float:
-    """Bits an image takes: the entropies of the channels' indices, from counts (C, V), summed, times positions."""
+    """Bits per image: the entropies of the channels' indices, from counts (C, V), summed, times positions."""
     share = counts.double() / counts.sum(1, keepdim=True)
     return positions * float(torch.special.entr(share).sum()) / math.log(2)
 
@@ -106,7 +106,7 @@ def _pairs(
 
 
 class _Tally:
-    """What is kept of the batches: numbers an image, features, counts of indices and the few images to show."""
+    """What is kept of the batches: numbers per image, features, counts of indices and the few images to show."""
 
     def __init__(
         self, labels: np.ndarray, quantizer: Tokenizer, extractors: Mapping[str, nn.Module], lpips: Lpips | None
@@ -120,13 +120,16 @@ class _Tally:
         self.seen = 0
 
     def add(self, originals: Tensor, reconstructed: Tensor, tokens: Tensor) -> None:
-        found = {"psnr": psnr(reconstructed, originals).numpy(), "ssim": ssim(reconstructed, originals).numpy()}
+        columns = {
+            "psnr": psnr(reconstructed, originals).numpy(),
+            "ssim": ssim(reconstructed, originals).numpy(),
+        }
         if self.lpips is not None:
-            found[self.lpips.name] = self.lpips(reconstructed, originals).numpy()
+            columns[self.lpips.name] = self.lpips(reconstructed, originals).numpy()
         for name, extractor in self.extractors.items():
             arrays = extraction.extract(extractor, reconstructed.numpy(), len(originals)).arrays()
-            found |= {f"{name} {key}": values for key, values in arrays.items() if key != "spatial"}
-        for key, values in found.items():
+            columns |= {f"{name} {key}": values for key, values in arrays.items() if key != "spatial"}
+        for key, values in columns.items():
             self.columns.setdefault(key, []).append(values)
         if self.counts.shape[1]:
             for channel, row in enumerate(self.counts):
@@ -137,15 +140,15 @@ class _Tally:
         self.seen += len(originals)
 
     def pixel_metrics(self, positions: int) -> dict[str, float]:
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for key in ("psnr", "ssim", *([self.lpips.name] if self.lpips else [])):
             values = np.concatenate(self.columns[key])
-            found[key] = float(values.mean())
+            metrics[key] = float(values.mean())
             if np.isfinite(values).all():  # the PSNR of an image that is its original is infinite
-                found[f"{key}_se"] = float(values.std(ddof=1) / np.sqrt(len(values)))
+                metrics[f"{key}_se"] = float(values.std(ddof=1) / np.sqrt(len(values)))
         if self.counts.shape[1]:
-            found["effective_bits"] = effective_bits(self.counts, positions)
-        return found
+            metrics["effective_bits"] = effective_bits(self.counts, positions)
+        return metrics
 
     def feature_metrics(self, scorer: Scorer, reference: Reference, real: np.ndarray) -> dict[str, float]:
         """Fréchet distance to the reference and to the originals (held_out): rFID by a published scorer.
@@ -154,14 +157,14 @@ class _Tally:
         """
         features = np.concatenate(self.columns[f"{scorer.name} features"])
         left, fd = frechet.left_out(features, self.labels, reference.statistics), scorer.rfd
-        found = frechet.frechet_metrics(fd, features, reference.statistics, left)
-        found[f"{fd}_floor"] = frechet.frechet_distance(real, reference.statistics)
-        found[f"{fd}_held_out"] = frechet.frechet_distance(features, real)
+        metrics = frechet.frechet_metrics(fd, features, reference.statistics, left)
+        metrics[f"{fd}_floor"] = frechet.frechet_distance(real, reference.statistics)
+        metrics[f"{fd}_held_out"] = frechet.frechet_distance(features, real)
         if f"{scorer.name} logits" in self.columns:
             logits = np.concatenate(self.columns[f"{scorer.name} logits"])
-            found |= sets.inception_style_score(scorer.suffix, logits)
-            found |= {"agreement": sets.agreement(logits, self.labels)} if scorer.own else {}
-        return found
+            metrics |= sets.inception_style_score(scorer.suffix, logits)
+            metrics |= {"agreement": sets.agreement(logits, self.labels)} if scorer.own else {}
+        return metrics
 
     def examples(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """First image of each of ten classes, in class order: original, reconstructed (10, ch, H, W), labels (10,)."""

@@ -82,7 +82,7 @@ def _left(rows: Rows, batch: int) -> list[range]:
 
 
 def _finish(config: RunConfig, out: Path) -> None:
-    """What stands beside the images, once each of them is there."""
+    """Write labels, examples and metrics beside the images, once each of them is there."""
     count, rows = config.sample.images, Rows(out, ARRAYS)
     if len(missing := rows.missing()):
         raise UserError(f"{out} lacks image {missing[0]} (and {len(missing) - 1} others); run again")

@@ -65,27 +65,29 @@ def _scored(
     reference, split = known.configured(), config.score.split
     others: dict[str, data.Split] = {"train": "held-out", "held-out": "train"}
     real = known.split(others[split]).real if split else None
-    found = extraction.extract(extractor, images, runtime.batch)
+    extracted = extraction.extract(extractor, images, runtime.batch)
     about = {"features": name, "weights": known.weights}
-    extraction.write(out / f"features-{name}.safetensors", Real(found, labels, extraction.pixel_hash(images)), about)
+    extraction.write(
+        out / f"features-{name}.safetensors", Real(extracted, labels, extraction.pixel_hash(images)), about
+    )
     return Scored(
-        SCORERS[name], images, labels, found, reference, None if real is None else real.extracted
+        SCORERS[name], images, labels, extracted, reference, None if real is None else real.extracted
     ), known.weights
 
 
 def _protocol(config: RunConfig, scored: Scored, weights: str) -> dict[str, Any]:
     scorer, reference, count = scored.scorer, scored.reference, len(scored.images)
-    found = sets.set_protocol(scorer, weights, config.data.image_size, count, reference.images, reference.hash)
+    protocol = sets.set_protocol(scorer, weights, config.data.image_size, count, reference.images, reference.hash)
     if reference.real is None:
-        found["left_out"] = NO_IMAGES
+        protocol["left_out"] = NO_IMAGES
     else:
-        found |= sets.kid_protocol(scorer, count, len(reference.real))
+        protocol |= sets.kid_protocol(scorer, count, len(reference.real))
         if reference.file is not None:
-            found["prc_reference_images"] = len(reference.real)
-    found["reference"] = reference.name
+            protocol["prc_reference_images"] = len(reference.real)
+    protocol["reference"] = reference.name
     if config.score.split:
-        found["floor"] = f"{'held-out' if reference.name == 'train' else 'train'} against {reference.name}"
-    return found
+        protocol["floor"] = f"{'held-out' if reference.name == 'train' else 'train'} against {reference.name}"
+    return protocol
 
 
 def _duplicates(images: Images) -> list[str]:
