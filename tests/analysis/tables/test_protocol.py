@@ -38,7 +38,7 @@ def _change(folder: Path, kind: str, label: str, changes: dict[str, Any], table:
 
 
 def test_two_protocols_in_one_column_are_refused(one: Path) -> None:
-    protocol = json.loads(_source(one).text("cell-b016-r5-parallel-s0", "protocol.score"))
+    protocol = _source(one).protocol("cell-b016-r5-parallel-s0", "score")
     edit_frame(one, "parallel", {"protocol.score": json.dumps(protocol | {"images": 500})})
     with pytest.raises(UserError, match=r"2a, column score/fd_digits: images=500 in row 'parallel' but 2000 in row"):
         fill(TABLES["2a"], _source(one))
