@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments import paper
+from experiments.paper import plan as plan_file
 from experiments.pipeline import Cell, Stage, record
 from experiments.presets import preset
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.overrides import override
-from tokenbridge.store.artifacts import Store, writable, write_json
+from tokenbridge.store.artifacts import Store, writable
 from tokenbridge.store.runs import EXPERIMENT, Measured, read_metrics, write_metrics
 
 PRESET, PLAN = "imagenet256-L", "speed"
@@ -31,7 +32,7 @@ Metrics = dict[str, dict[str, float]]
 def cells(base: RunConfig, rows: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Cell]:
     """The cells of table 5 on a base, or of other rows (label -> settings), by label."""
     table = paper.TABLE_5
-    rows = rows or {cell.label: table.overrides(cell, base) for cell in table.cells}
+    rows = rows or {cell.label: table.overrides(cell, base) for cell in table.rows}
     return {label: Cell(f"5-{label}", override(base, values), ("speed",)) for label, values in rows.items()}
 
 
@@ -136,7 +137,6 @@ def _on_a_gpu(ours: Mapping[str, float]) -> list[str]:
 
 def plan(store: Store, wanted: Mapping[str, Cell]) -> None:
     """Write runs/plans/speed.json, from which `tokenbridge report speed` makes the table."""
-    folder = store.root / "plans"
     content = {
         "name": PLAN,
         "title": "Time for one image token",
@@ -146,8 +146,7 @@ def plan(store: Store, wanted: Mapping[str, Cell]) -> None:
         "rows": plan_rows(wanted),
     }
     with writable(store.root):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / f"{PLAN}.json", content)
+        plan_file.write(store.root, content)
 
 
 def plan_rows(wanted: Mapping[str, Cell]) -> Sequence[dict[str, str]]:

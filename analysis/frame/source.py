@@ -22,7 +22,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.axes import Axis, names
-from experiments.paper import TABLE_2A, TABLES, Cell, Table, table
+from experiments.paper import TABLE_2A, TABLES, Row, Table, table
+from experiments.paper import plan as plan_file
 from tokenbridge.config import UserError
 from tokenbridge.metrics.catalogue import MSE, Metric, scorers_of
 from tokenbridge.overrides import flatten, plain
@@ -35,7 +36,6 @@ TUNED = ("sample.guidance", "sample.temperature")
 STANDING = ("3", "4")
 """tables that can be shown without runs: systems and settings"""
 CURVES = ["stage", "key", "step", "value"]
-_DATA = {"source", "path", "image_size"}
 _ENTRIES = {"rows": {"table", "label", "cell"}, "cells": {"values", "seed", "cell"}, "confidence": {"strength", "cell"}}
 """lists of a plan, and what each entry has"""
 
@@ -123,11 +123,11 @@ class Source:
         if not keys:
             return None
         points = {trial.label: trial.values for trial in self.trials}
-        cells = tuple(Cell(label, values) for label, values in points.items())
+        rows = tuple(Row(label, values) for label, values in points.items())
         metrics = TABLE_2A.measured + ((MSE,) if any(key.startswith("quantizer.") for key in keys) else ())
         own = {key: plain(self.base[key]) for key in keys}
         base = next((label for label, v in points.items() if all(plain(v[key]) == own[key] for key in keys)), "")
-        return Table(AXES, "Every point of the axes", "axes", keys, cells, (), metrics, base=base).by(self.scorers)
+        return Table(AXES, "Every point of the axes", "axes", keys, rows, (), metrics, base=base).by(self.scorers)
 
     @property
     def seeds(self) -> int:
@@ -166,9 +166,9 @@ class Source:
             cells.setdefault((AXES, trial.label), []).append(trial.cell)
         return cells
 
-    def rows(self, table: Table) -> list[tuple[Cell, list[str]]]:
-        """The table's cells in its order, each with the ids of the cells that fill it (none where it did not run)."""
-        return [(cell, self.cells(table.id, cell.label)) for cell in table.cells]
+    def rows(self, table: Table) -> list[tuple[Row, list[str]]]:
+        """The table's rows in its order, each with the ids of the cells that fill it (none where it did not run)."""
+        return [(row, self.cells(table.id, row.label)) for row in table.rows]
 
     @property
     def confidence(self) -> list[tuple[float, str]]:
@@ -260,9 +260,9 @@ def read(folder: Path) -> Source:
     curves = _read_csv(folder / "curves.csv", dtype={"stage": str, "key": str, "step": "int64", "value": "float64"})
     if list(curves.columns) != CURVES:
         raise UserError(f"{folder / 'curves.csv'} has columns {list(curves.columns)}, it must have {CURVES}; {AGAIN}")
-    plan = _read_plan(folder / "plan.json")
+    plan = plan_file.read(folder / "plan.json", AGAIN)
     for row in plan["rows"]:
-        table(row["table"]).cell(row["label"])
+        table(row["table"]).row(row["label"])
     cells = set(frame["cell"])
     for where, cell in planned(plan):
         if cell not in cells:
@@ -376,20 +376,6 @@ def _read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object; {AGAIN}")
     return value
-
-
-def _read_plan(path: Path) -> dict[str, Any]:
-    """The plan, with what every report needs of it."""
-    plan = _read_object(path)
-    for name, keys in _ENTRIES.items():
-        entries = plan.get(name) or []
-        if not isinstance(entries, list) or not all(isinstance(e, dict) and keys <= e.keys() for e in entries):
-            raise UserError(f"{path}: {name} must be a list of objects with {', '.join(sorted(keys))}; {AGAIN}")
-    base = plan.get("base")
-    has_data = isinstance(base, dict) and set(base.get("data") or ()) >= _DATA
-    if "rows" not in plan or "title" not in plan or not has_data:
-        raise UserError(f"{path} must have title, base (a configuration) and rows; {AGAIN}")
-    return plan
 
 
 def _line(error: Exception) -> str:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from analysis import stats
 from analysis.frame.source import Source
 from analysis.stats import Comparison, Estimate, Gap
-from experiments.paper import Cell, Column, Table
+from experiments.paper import Column, Row, Table
 from tokenbridge.config import UserError
 from tokenbridge.metrics.catalogue import EXTRAPOLATED
 
-RowCells = Sequence[tuple[Cell, Sequence[str]]]
+RowCells = Sequence[tuple[Row, Sequence[str]]]
 """each row of a table with the ids of the cells that fill it"""
 Estimates = dict[str, list[Estimate | None]]
 """column key -> one estimate per row"""
@@ -110,7 +110,7 @@ def _gaps(
 
 
 def base_row(table: Table) -> int:
-    return [cell.label for cell in table.cells].index(table.base_label)
+    return [cell.label for cell in table.rows].index(table.base_label)
 
 
 def same_run(column: Column, cells: Sequence[str], others: Sequence[str], source: Source) -> bool:

@@ -13,7 +13,7 @@ from analysis.stats import Comparison, Estimate, Gap, number, signed
 from analysis.tables import protocol
 from analysis.tables.filled import Entry, FilledRow, FilledTable, entry
 from experiments.axes import Axis
-from experiments.paper import Cell, Column, Table
+from experiments.paper import Column, Row, Table
 from tokenbridge.overrides import plain
 
 PREFIX = "effects-"
@@ -137,7 +137,7 @@ def _filled(source: Source, column: Column) -> FilledTable:
         for key, by_value in effects(source, column).items()
         for effect in by_value
     )
-    cells = tuple(Cell(row.label, None) for row in rows)
+    cells = tuple(Row(row.label, None) for row in rows)
     keys = tuple(axis.key for axis in source.axes)
     id = PREFIX + column.key.rpartition("/")[2]
     columns = (column, replace(column, key=f"{column.key} effect", title="effect", meaning=""), PAIRS)

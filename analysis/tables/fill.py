@@ -14,7 +14,7 @@ from analysis.tables import protocol
 from analysis.tables.compare import Estimates, RowCells, base_row, best, compare, measure, same_run
 from analysis.tables.filled import BASE, SAME_RUN, Entry, FilledRow, FilledTable, entry
 from analysis.tables.notes import notes
-from experiments.paper import PUBLISHED_ON, Cell, Column, Table
+from experiments.paper import PUBLISHED_ON, Column, Row, Table
 from tokenbridge.config import CATEGORICAL, HEAD_KINDS, TRAINED_TOKENS
 from tokenbridge.metrics.catalogue import EXTRAPOLATED, FD, INFINITY, RECOMPUTING_MS, STEPWISE_MS, TOKEN_BITS
 from tokenbridge.overrides import plain
@@ -113,7 +113,7 @@ def _change(comparison: Comparison | None, column: Column) -> str:
     return f"{signed(comparison.difference.mean, column.decimals)} ± {number(comparison.corrected, column.decimals)}"
 
 
-def absence(column: Column, cell: Cell, ids: Sequence[str], source: Source) -> str:
+def absence(column: Column, cell: Row, ids: Sequence[str], source: Source) -> str:
     """Why an entry is empty, in a few words; ids are the cells that fill its row, none of which has the number."""
     if not ids:
         return cell.reason if cell.overrides is None else cell.needs or "not run"
@@ -143,7 +143,7 @@ def _impossible(column: Column, quantizer: str, head: str) -> str:
     return ""
 
 
-def _here(table: Table, cell: Cell, ids: Sequence[str], source: Source) -> str:
+def _here(table: Table, cell: Row, ids: Sequence[str], source: Source) -> str:
     """What a scaled row ran, read from its first cell; empty where its label says it or holds no size."""
     if not ids or not cell.overrides or not table.scaled or table.own:
         return ""
@@ -162,7 +162,7 @@ def _setting(key: str, ids: Sequence[str], source: Source) -> Entry:
     return Entry(" / ".join(values)) if values else Entry(reason="not run")
 
 
-def _published(column: Column, cell: Cell) -> Entry:
+def _published(column: Column, cell: Row) -> Entry:
     value = cell.published.get(column.key)
     if value is None:
         return Entry(reason=cell.reason if cell.reason and not cell.published else "not given")
@@ -182,7 +182,7 @@ def _settings(table: Table, source: Source) -> FilledTable:
             chosen=(_of_base(cell, source),),
             published=tuple(_published(column, cell) for column in table.published),
         )
-        for cell in table.cells
+        for cell in table.rows
     )
     note = "The preset is what cells change; guidance and temperature may be searched for each row."
     return FilledTable(
@@ -190,7 +190,7 @@ def _settings(table: Table, source: Source) -> FilledTable:
     )
 
 
-def _of_base(cell: Cell, source: Source) -> Entry:
+def _of_base(cell: Row, source: Source) -> Entry:
     """The base's values of the settings that a row is about."""
     keys = list(cell.overrides or {})
     values = [_shown(source.base[key]) for key in keys]

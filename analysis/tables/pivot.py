@@ -19,7 +19,7 @@ from analysis.stats import Estimate
 from analysis.tables import html, latex, protocol, text
 from analysis.tables.fill import absence
 from analysis.tables.filled import Entry, FilledRow, FilledTable, csv_text, entry
-from experiments.paper import Cell, Column, Table
+from experiments.paper import Column, Row, Table
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.metrics.catalogue import FD, find
 from tokenbridge.overrides import plain, require_key, value_of
@@ -68,7 +68,7 @@ def pivot(query: Query, source: Source) -> FilledTable:
     downs, acrosses = _values(query.rows, cells, source), _values(query.columns, cells, source)
     groups = [[_group(query, column, cells, (down, across), source) for across in acrosses] for down in downs]
     table = _table(query, column, downs)
-    checked = [(Cell(group.label, None), group.cells) for row in groups for group in row]
+    checked = [(Row(group.label, None), group.cells) for row in groups for group in row]
     protocol.check(table, column, checked, source, "choose one with --where KEY=VALUE, or make {field} rows or columns")
     return _filled(query, column, table, acrosses, groups, source)
 
@@ -172,7 +172,7 @@ def _table(query: Query, column: Column, downs: Sequence[str]) -> Table:
     way = f" ({column.better} is better)" if column.better else ""
     unit = f", {column.unit}" if column.unit else ""
     title = f"{column.title}{unit}{way} by {' and '.join(query.keys)}"
-    cells = tuple(Cell(f"{query.rows} = {down}", None) for down in downs)
+    cells = tuple(Row(f"{query.rows} = {down}", None) for down in downs)
     return Table("pivot", title, "pivot", query.keys, cells, (), (column,))
 
 
@@ -193,7 +193,7 @@ def _filled(
             cells=tuple(cell for group in row for cell in group.cells),
             measured=tuple(_entry(column, group, estimates[group], group is best, source) for group in row),
         )
-        for cell, row in zip(table.cells, groups, strict=True)
+        for cell, row in zip(table.rows, groups, strict=True)
     )
     titles = [f"{query.columns} = {across}" if across else column.title for across in acrosses]
     columns = tuple(Column(f"{column.key} {title}", title, column.better) for title in titles)
@@ -210,7 +210,7 @@ def _estimate(column: Column, group: Group, source: Source) -> Estimate | None:
 
 def _entry(column: Column, group: Group, value: Estimate | None, best: bool, source: Source) -> Entry:
     if value is None:
-        reason = absence(column, Cell(group.label, {}), group.cells, source) if group.cells else "no such cell"
+        reason = absence(column, Row(group.label, {}), group.cells, source) if group.cells else "no such cell"
         return Entry(reason=reason)
     return entry(column, value, best)
 

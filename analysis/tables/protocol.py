@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.frame.source import Source
-from experiments.paper import Cell, Column, Table
+from experiments.paper import Column, Row, Table
 from tokenbridge.config import UserError
 
 REPLICATES = {"seed", "sample.seed"}
@@ -28,7 +28,7 @@ FOLLOWS = {
 def check(
     table: Table,
     column: Column,
-    rows: Sequence[tuple[Cell, Sequence[str]]],
+    rows: Sequence[tuple[Row, Sequence[str]]],
     source: Source,
     remedy: str = "run both rows with the same {field}",
 ) -> None:

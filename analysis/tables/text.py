@@ -80,7 +80,7 @@ def to_csv(filled: FilledTable) -> str:
     heads += [f"published {column.key}" for column in filled.published]
     lines = [[*heads, "empty because"]]
     for row in filled.rows:
-        published = filled.table.cell(row.label).published
+        published = filled.table.row(row.label).published
         line: list[Any] = [row.label, *([row.here] if filled.table.scaled else [])]
         line += [len(row.cells), " ".join(row.cells)] if traced else []
         for (column, parts), entry in zip(measured, (*row.measured, *row.further), strict=True):

@@ -48,7 +48,7 @@ def _against_diffusion(source: Source) -> Verdict | None:
     if not {OURS, RIVAL} <= times.keys():
         return None
     ours, theirs = times[OURS].mean, times[RIVAL].mean
-    printed = {label: float(TABLE_5.cell(label).published["ms"]) for label in (OURS, RIVAL)}
+    printed = {label: float(TABLE_5.row(label).published["ms"]) for label in (OURS, RIVAL)}
     published = number(printed[RIVAL] / printed[OURS], 2)
     device = next((f" ({text})" for id in source.cells(TABLE_5.id, OURS) if (text := timed_on(source, id))), "")
     text = (

@@ -62,7 +62,7 @@ def ranges(source: Source) -> list[Verdict | None]:
     values = {label: value for label, value in estimates(source, TABLE_1B, MSE).items() if label.startswith("±")}
     if len(values) < 2:
         return []
-    published = {label: float(TABLE_1B.cell(label).published["rfid"]) for label in values}
+    published = {label: float(TABLE_1B.row(label).published["rfid"]) for label in values}
     least, theirs = (
         min(values, key=lambda label: values[label].mean),
         min(published, key=lambda label: published[label]),

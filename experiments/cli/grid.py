@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from experiments.axes import GRIDS
 from experiments.cli.common import end_with, print_metrics
 from experiments.cli.options import (
     DEFAULT_BATCH,
@@ -20,6 +21,7 @@ from experiments.cli.options import (
     Runs,
     Threads,
 )
+from experiments.paper import FIGURE_8, TABLES
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
@@ -32,11 +34,17 @@ if TYPE_CHECKING:
 PLACES = ("local", "slurm", "debug")
 
 
+def choices() -> str:
+    """What the command can run, for its help."""
+    tables = [id for id, table in TABLES.items() if table.kind in ("reconstruction", "generation", "speed")]
+    return f"tables ({', '.join(tables)}, {FIGURE_8}), or a named grid ({', '.join(GRIDS)})"
+
+
 def grid(
     tables: Annotated[
         list[str] | None,
         typer.Argument(
-            help="tables of the paper (1a, 1b, 2a to 2e, heads, 5, figure-8), or a named grid: ablation",
+            help=choices(),
             metavar="[TABLE|GRID]...",
         ),
     ] = None,
@@ -96,7 +104,6 @@ def grid(
     Example: tokenbridge grid --axis quantizer.levels=16,32 --axis sample.temperature=0.9,1.0 --on slurm --dry-run
     """
     from experiments import presets
-    from experiments.axes import GRIDS
     from experiments.grid import run as run_grid
     from experiments.grid.request import Request
 

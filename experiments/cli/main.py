@@ -51,14 +51,14 @@ def demo(
 ) -> None:
     """Tables 1a, 1b and 2a and their figures on the shipped digits: from images to a report, in minutes."""
     from experiments import presets
-    from experiments.grid import request as module
     from experiments.grid import run as run_grid
+    from experiments.grid.request import Request
 
     require_one("demo")
-    store, base = Store(runs), presets.preset("digits")
+    store = Store(runs)
     runtime = build(Runtime, {"device": device, "threads": presets.THREADS["digits"]})
-    asked = module.make(name, "digits", base, ("1a", "1b", "2a"), seeds, settings or ())
-    end_with(run_grid.run(store, asked, runtime, jobs))
+    request = Request(name=name, tables=("1a", "1b", "2a"), seeds=seeds, assignments=tuple(settings or ()))
+    end_with(run_grid.run(store, request.grid(), runtime, jobs))
     print(f"report: {publish(store, name, reports)}")
     print(f"MLflow: tokenbridge ui --runs {runs}")
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from experiments.cli.options import DEFAULT_REPORTS, DEFAULT_RUNS, Reports, Runs
+from experiments.paper import plan as plan_file
 from tokenbridge.config import UserError
-from tokenbridge.store.artifacts import Store, read_json, writable
+from tokenbridge.store.artifacts import Store, writable
 
 if TYPE_CHECKING:
     from analysis.frame.source import Source
@@ -102,7 +103,7 @@ def _all(runs: Path, reports: Path) -> None:
 
 def build(name: str, runs: Path, reports: Path) -> Path:
     """A report from its runs where their plan is here, else from its source/; returns its page."""
-    if (runs / "plans" / f"{name}.json").exists():
+    if plan_file.file(runs, name).exists():
         return publish(Store(runs), name, reports)
     _require_report(name, runs, reports)
     from analysis.report.build import build as build_report
@@ -117,7 +118,7 @@ def publish(store: Store, name: str, reports: Path) -> Path:
     from analysis.report import build as module
     from experiments.tracking import sync as tracking
 
-    plan = read_json(store.root / "plans" / f"{name}.json")
+    plan = plan_file.read(plan_file.file(store.root, name))
     plan |= {"mlflow": server()} if server() else {}
     print("tracking: MLflow is brought up to date", flush=True)
     tracking.sync(store)
@@ -152,12 +153,12 @@ def _pivot(name: str, query: Query, out: Path | None, runs: Path, reports: Path)
 
 def _source(name: str, runs: Path, reports: Path) -> Source:
     """The numbers of a grid as its stages left them, or those that a report's source/ has."""
-    path = runs / "plans" / f"{name}.json"
+    path = plan_file.file(runs, name)
     if path.exists():
         from analysis.frame import load
         from analysis.frame.source import of_frame, planned
 
-        plan = read_json(path)
+        plan = plan_file.read(path)
         return of_frame(load.frame_from_stages(runs, list(dict.fromkeys(cell for _, cell in planned(plan)))), plan)
     _require_report(name, runs, reports)
     from analysis.frame.source import read as read_source

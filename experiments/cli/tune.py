@@ -19,7 +19,7 @@ from tokenbridge.store.artifacts import Store, write_json
 
 if TYPE_CHECKING:
     from analysis.stats import Estimate, Gap
-    from experiments.grid.tune import Rung, Scored, Search
+    from experiments.grid.tune import Rung, ScoredPoint, Search
 
 
 def tune(
@@ -128,7 +128,7 @@ def _rung(search: Search, number: int, rung: Rung) -> list[str]:
     return lines
 
 
-def _end(search: Search, rungs: Sequence[Rung], last: Scored, own: Scored | None) -> list[str]:
+def _end(search: Search, rungs: Sequence[Rung], last: ScoredPoint, own: ScoredPoint | None) -> list[str]:
     """What came out, and how far it is settled."""
     from experiments.grid.tune import images_drawn, words
 
@@ -166,14 +166,14 @@ def _end(search: Search, rungs: Sequence[Rung], last: Scored, own: Scored | None
     return lines
 
 
-def _verdict(search: Search, last: Scored, own: Scored) -> str:
+def _verdict(search: Search, last: ScoredPoint, own: ScoredPoint) -> str:
     apart = _gap(last, own)
     better = (apart.mean < 0) == (search.better == "lower")
     word = ("better" if better else "worse") if apart.settled else "no difference shown"
     return f"the chosen one differs by {apart.mean:+.3f}{_half(apart.half())}: {word}"
 
 
-def _record(search: Search, rungs: Sequence[Rung], last: Scored, own: Scored | None) -> dict[str, Any]:
+def _record(search: Search, rungs: Sequence[Rung], last: ScoredPoint, own: ScoredPoint | None) -> dict[str, Any]:
     """Everything, for runs/tunes/<name>.json."""
     best, second, *_ = rungs[-1].points
     apart = _gap(second, best)
@@ -205,7 +205,7 @@ def _record(search: Search, rungs: Sequence[Rung], last: Scored, own: Scored | N
     }
 
 
-def _point(point: Scored, to: Scored | None = None) -> dict[str, Any]:
+def _point(point: ScoredPoint, to: ScoredPoint | None = None) -> dict[str, Any]:
     from dataclasses import asdict
 
     values = asdict(point) | {"mean": fmean(point.values), "half": _estimate(point).half}
@@ -215,13 +215,13 @@ def _point(point: Scored, to: Scored | None = None) -> dict[str, Any]:
     return values | {"difference": apart.mean, "difference_half": apart.half()}
 
 
-def _gap(point: Scored, to: Scored) -> Gap:
+def _gap(point: ScoredPoint, to: ScoredPoint) -> Gap:
     from analysis import stats
 
     return stats.gap(_estimate(point), _estimate(to))
 
 
-def _estimate(point: Scored) -> Estimate:
+def _estimate(point: ScoredPoint) -> Estimate:
     """A point's training seeds, which pair with those of other points, or its one seed with what is known of images."""
     from analysis import stats
 
@@ -229,13 +229,13 @@ def _estimate(point: Scored) -> Estimate:
     return stats.estimate(point.values, range(len(point.values)), point.errors[0], left_out=left_out)
 
 
-def _edges(search: Search, point: Scored) -> tuple[str, ...]:
+def _edges(search: Search, point: ScoredPoint) -> tuple[str, ...]:
     from analysis.stats import edges
 
     return edges(point.place, search.places)
 
 
-def _repeat(search: Search, last: Scored) -> list[str]:
+def _repeat(search: Search, last: ScoredPoint) -> list[str]:
     """A command for each training seed."""
     from experiments.trained import command
 
@@ -246,7 +246,7 @@ def _over(search: Search) -> str:
     return "seeds" if len(search.models.configs) > 1 else "images"
 
 
-def _value(point: Scored) -> str:
+def _value(point: ScoredPoint) -> str:
     return f"{fmean(point.values):.3f}{_half(_estimate(point).half)}"
 
 

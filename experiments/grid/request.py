@@ -1,33 +1,35 @@
 """A grid: rows of tables and points of axes on one base configuration, several training seeds each; each row's search.
 
-experiments/grid/run.py runs it. What a row shares with another, or what is finished, runs once.
+`Request(...).grid()` is the grid; experiments/grid/run.py runs it. What a row shares with another, or what is finished,
+runs once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, product
+from operator import attrgetter
 from typing import Any
 
 from experiments import paper
-from experiments.axes import GRIDS, Axis, parse
-from experiments.grid.search import OWN, Point, one_point, point_name, search_images, search_points
-from experiments.grid.trials import Trial, trials
+from experiments.axes import GRIDS, Axis, names, parse, points
+from experiments.grid.search import OWN, SearchPoint, one_point, point_name, search_images, search_points
+from experiments.paper import FIGURE_8
 from experiments.pipeline import RECONSTRUCTION, Cell, generated, graph
 from experiments.presets import preset as preset_of
 from tokenbridge.config import Config, RunConfig, UserError
-from tokenbridge.overrides import override
+from tokenbridge.overrides import override, plain
 
 SEEDS = 3  # of tables
-FIGURE_8 = "figure-8"
 SPEED = paper.TABLE_5.id  # of heads at the paper's sizes, whatever the base
 STRENGTHS = (0.0, 1.0, 4.0, 16.0)  # of confidence-guided generation
+LISTED = 3  # cells that cannot run, in a message
 
 
 @dataclass(frozen=True)
-class Row:
-    """One cell of a table: which row it fills, with which seed."""
+class RowCell:
+    """A cell of a row of a table, for one training seed."""
 
     table: str
     label: str
@@ -41,11 +43,11 @@ class Row:
     def sampled(self) -> bool:
         return "score" in self.cell.wanted
 
-    def at(self, values: Mapping[str, Any]) -> Row:
+    def at(self, values: Mapping[str, Any]) -> RowCell:
         return replace(self, cell=replace(self.cell, config=override(self.cell.config, values)))
 
-    def named(self, point: Mapping[str, Any]) -> Row:
-        """Its cell's name tells the point: the same row may also be there at a point of its own."""
+    def named(self, point: Mapping[str, Any]) -> RowCell:
+        """The same with the point in the cell's name: the row may also be there at a point of its own."""
         return replace(self, cell=replace(self.cell, name=f"{self.cell.name}-{point_name(point)}"))
 
     def wants(self, *kinds: str) -> Cell:
@@ -53,15 +55,24 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A cell of a point of the axes, for one training seed; its guidance and temperature are not searched."""
+
+    values: Mapping[str, Any]
+    seed: int
+    cell: Cell
+
+
+@dataclass(frozen=True)
 class Grid:
-    """What is asked for, as rows and trials; `search` has the points of each searched row by its key."""
+    """The cells of a grid. `search` has the points of each searched row by its key."""
 
     name: str
     preset: str
     base: RunConfig
     tables: tuple[str, ...]
-    rows: tuple[Row, ...]
-    search: Mapping[str, Sequence[Point]]
+    rows: tuple[RowCell, ...]
+    search: Mapping[str, Sequence[SearchPoint]]
     axes: tuple[Axis, ...] = ()
     trials: tuple[Trial, ...] = ()
     each: bool = False
@@ -109,90 +120,111 @@ class Request(Config):
     axes: tuple[str, ...] = ()
     """as typed: quantizer.levels=16,32"""
     each: bool = False
+    """whether axes vary one at a time around the base"""
     assignments: tuple[str, ...] = ()
+    """settings of the base, as typed: train.epochs=100"""
     seeds: int | None = None
     """None: SEEDS for tables, one for axes alone"""
     images: int | None = None
+    """images per point of the search and training seed; None: search_images"""
     points: str = OWN
     """own: each row at the best point of its search; base: all at the base's; or guidance,temperature for all"""
 
     def grid(self) -> Grid:
-        """UserError for what cannot run."""
-        tables = [id for id in self.tables if id not in GRIDS]
+        """The grid of these tables and axes.
+
+        Raises:
+            UserError: for an unknown table, a setting that does not exist, or cells that cannot run.
+        """
+        tables = tuple(id for id in self.tables if id not in GRIDS)
         axes = [axis for id in self.tables for axis in GRIDS.get(id, ())] + [*map(parse, self.axes)]
         if not tables and not axes:
             raise UserError(f"a grid needs tables, axes or one of {', '.join(GRIDS)}; try --axis quantizer.levels=8,16")
-        seeds = self.seeds or (SEEDS if tables else 1)
-        base = preset_of(self.preset)
-        asked = (self.assignments, self.images, axes, self.each, self.points)
-        return make(self.name, self.preset, base, tables, seeds, *asked)
+        seeds, base = self.seeds or (SEEDS if tables else 1), override(preset_of(self.preset), self.assignments)
+        if FIGURE_8 in tables and "2a" not in tables:
+            raise UserError(f"{FIGURE_8} shows the autoregressive model of table 2a; ask for 2a as well")
+        rows = [row for id in tables if id not in (FIGURE_8, SPEED) for row in table_rows(id, base, seeds)]
+        if point := one_point(self.points, base):
+            if not any(row.sampled for row in rows):
+                raise UserError(
+                    f"--points={self.points} is for rows of tables that generate images, and none is asked for"
+                )
+            rows = [row.named(point).at(point) if row.sampled else row for row in rows]
+        search = {} if point else _search(rows, self.images or search_images(seeds))
+        values, trials = trials_of(axes, base, seeds, self.each)
+        grid = Grid(self.name, self.preset, base, tables, tuple(rows), search, values, trials, self.each, point)
+        graph(list(chain(*grid.first())))  # a row that cannot run is refused here
+        return grid
 
 
-def make(
-    name: str,
-    preset: str,
-    base: RunConfig,
-    tables: Sequence[str],
-    seeds: int,
-    assignments: Sequence[str] = (),
-    images: int | None = None,
-    axes: Sequence[Axis] = (),
-    each: bool = False,
-    points: str = OWN,
-) -> Grid:
-    """The grid of these tables and axes; UserError for an unknown table or cells that cannot run.
-
-    images: of a point of the search and one training seed; by default search_images. points: as in Request.
-    """
-    base = override(base, assignments)
-    if FIGURE_8 in tables and "2a" not in tables:
-        raise UserError(f"{FIGURE_8} shows the autoregressive model of table 2a; ask for 2a as well")
-    rows = [row for id in tables if id not in (FIGURE_8, SPEED) for row in table_rows(id, base, seeds)]
-    point = one_point(points, base)
-    if point and not any(row.sampled for row in rows):
-        raise UserError(f"--points={points} is for rows of tables that generate images, and none is asked for")
-    if point:
-        rows = [row.named(point).at(point) if row.sampled else row for row in rows]
-    by_key: dict[str, list[Row]] = {}
+def _search(rows: Sequence[RowCell], images: int) -> dict[str, list[SearchPoint]]:
+    """The points of each row that generates images, with all its training seeds."""
+    by_key: dict[str, list[Cell]] = {}
     for row in rows:
-        if row.sampled and not point:
-            by_key.setdefault(row.key, []).append(row)
-    count = images or search_images(seeds)
-    search = {key: search_points([row.cell for row in same], count) for key, same in by_key.items()}
-    grid = Grid(name, preset, base, tuple(tables), tuple(rows), search, *trials(axes, base, seeds, each), each, point)
-    graph(list(chain(*grid.first())))  # a row that cannot run is refused here
-    return grid
+        if row.sampled:
+            by_key.setdefault(row.key, []).append(row.cell)
+    return {key: search_points(cells, images) for key, cells in by_key.items()}
 
 
-def table_rows(id: str, base: RunConfig, seeds: int) -> list[Row]:
+def table_rows(id: str, base: RunConfig, seeds: int) -> list[RowCell]:
     """The rows of a table, generation with several training seeds."""
     table = paper.table(id)
     if table.kind not in ("reconstruction", "generation"):
         raise UserError(f"table {id} is no table of runs, but of the settings that presets hold; ask for another")
     rows = []
-    for row in table.cells:
+    for row in table.rows:
         if row.overrides is None:
             continue
         for seed in range(seeds if table.kind == "generation" else 1):
             seeded = {"train.seed": seed} if seed else {}
             name = f"{id}-{_slug(row.label)}" + (f"-s{seed}" if seed else "")
             config = override(base, table.overrides(row, base) | seeded)
-            rows.append(Row(id, row.label, Cell(name, config, _wanted(table, config))))
+            wanted = RECONSTRUCTION if table.kind == "reconstruction" else generated(config)
+            rows.append(RowCell(id, row.label, Cell(name, config, wanted)))
     return rows
 
 
-def _wanted(table: paper.Table, config: RunConfig) -> tuple[str, ...]:
-    if table.kind == "reconstruction":
-        return RECONSTRUCTION
-    return generated(config)
+def trials_of(
+    axes: Sequence[Axis], base: RunConfig, seeds: int, each: bool = False
+) -> tuple[tuple[Axis, ...], tuple[Trial, ...]]:
+    """The axes with values as the config has them, and the cells of their points with each training seed, each once.
+
+    Raises:
+        UserError: naming the cells that cannot run.
+    """
+    keys, trials, wrong = [axis.key for axis in axes], dict[RunConfig, Trial](), list[str]()
+    if seeds > 1 and "train.seed" in keys:
+        raise UserError(f"train.seed is an axis, so --seeds={seeds} has nothing to add; leave --seeds out")
+    places = points(axes, each) if axes else []
+    titles = names(axes, places)
+    meant = dict[tuple[str, str], Any]()  # 3 is typed where the config has 3.0
+    for seed, (point, name) in product(range(seeds), zip(places, titles, strict=True)):
+        name += f"-s{seed}" if seed else ""
+        try:
+            config = override(base, point | ({"train.seed": base.train.seed + seed} if seed else {}))
+            cell = Cell(name, config, generated(config))
+            if not cell.stages():  # a head that cannot go with the tokens leaves nothing to generate
+                config.require_pair()
+        except UserError as error:
+            wrong.append(f"{name} ({error})")
+            continue
+        values = {key: attrgetter(key)(config) for key in keys}
+        meant |= {(key, plain(value)): values[key] for key, value in point.items()}
+        trials.setdefault(config, Trial(values, config.train.seed, cell))
+    if wrong:
+        listed, more = "; ".join(wrong[:LISTED]), len(wrong) - LISTED
+        count = f"{len(wrong)} of {len(places) * seeds} cells cannot run"
+        raise UserError(f"{count}: {listed}{f'; and {more} more' if more > 0 else ''}; leave these values out")
+    real = [Axis(axis.key, tuple(meant[axis.key, plain(value)] for value in axis.values)) for axis in axes]
+    return tuple(real), tuple(trials.values())
 
 
-def timed(rows: Sequence[Row]) -> list[Cell]:
+def timed(rows: Sequence[RowCell]) -> list[Cell]:
     """Cells of which the time to sample is a column; seeds of a row share the stage."""
     return [row.wants("speed") for row in rows if row.table == paper.TABLE_HEADS.id]
 
 
-def confidence(tables: Sequence[str], rows: Sequence[Row]) -> list[tuple[float, Cell]]:
+def confidence(tables: Sequence[str], rows: Sequence[RowCell]) -> list[tuple[float, Cell]]:
     """Figure 8, where it is asked for: the autoregressive model at each strength of confidence-guided generation."""
     row = next((row for row in rows if row.key == "2a autoregressive"), None)  # none where its search failed
     if FIGURE_8 not in tables or row is None:

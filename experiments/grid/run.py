@@ -1,6 +1,6 @@
 """Run a grid: search and trainings, then the rows at their chosen points, then what measures time; write the plan.
 
-The plan, runs/plans/<name>.json, says which cell fills which row of the report and how guidance and temperature came.
+The plan (experiments/paper/plan.py) says which cell fills which row of the report, and at which point.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments import paper, speed
-from experiments.grid.request import FIGURE_8, SPEED, Grid, Row, confidence, timed
-from experiments.grid.search import SEARCH, SEARCH_SEED, Point, metric_of, score_of
+from experiments import speed
+from experiments.grid.request import SPEED, Grid, RowCell, confidence, timed
+from experiments.grid.search import SEARCH, SEARCH_SEED, SearchPoint, metric_of, score_of
+from experiments.paper import FIGURE_8, plan
 from experiments.pipeline import Cell
 from experiments.presets import preset
 from experiments.runner import Failure, attempt_cells
 from tokenbridge.config import Runtime
 from tokenbridge.overrides import differing, plain
-from tokenbridge.store.artifacts import Store, read_json, write_json
+from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import EXPERIMENT
 
 NOTES = {
-    "digits": "Generation is at 16 levels a channel where a table does not say otherwise (the paper: 64) and trains for"
-    " one to two minutes on 1,438 images: rows are compared on equal terms, but none is near what longer training"
+    "digits": "Generation is at 16 levels per channel where a table does not say otherwise (the paper: 64) and trains"
+    " for one to two minutes on 1,438 images: rows are compared on equal terms, but none is near what longer training"
     " reaches."
 }
 
@@ -31,7 +32,7 @@ NOTES = {
 class Final:
     """What is known once the search has run: the rows at their chosen points, and the settings of figure 8."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[RowCell, ...]
     chosen: Mapping[str, Mapping[str, Any]]
     """key of a row -> guidance and temperature"""
     strengths: tuple[tuple[float, Cell], ...]
@@ -67,27 +68,21 @@ def final(store: Store, grid: Grid) -> Final:
     return Final(tuple(rows), chosen, tuple(confidence(grid.tables, rows)))
 
 
-def best(store: Store, points: Sequence[Point]) -> dict[str, float]:
+def best(store: Store, points: Sequence[SearchPoint]) -> dict[str, float]:
     """Guidance and temperature of the point with the lowest Fréchet distance; the first of equals."""
     return dict(min(points, key=lambda point: point.metric(store)).values)
 
 
-def _scored(store: Store, points: Sequence[Point]) -> bool:
+def _scored(store: Store, points: Sequence[SearchPoint]) -> bool:
     return all(store.finished(cell.stages()[-1].id) for point in points for cell in point.cells)
 
 
 def write_plan(store: Store, grid: Grid, last: Final) -> None:
-    """runs/plans/<name>.json: which cell fills which row or point, and how guidance and temperature were chosen.
-
-    Tables and points of an earlier plan of this name stay, if it had the same base.
-    """
+    """Write the plan of the grid's report, with the points that the search chose."""
     rows = [*last.rows]
     if SPEED in grid.tables:
-        rows += [Row(SPEED, label, cell) for label, cell in speed.preset_cells().items()]
-    folder = store.root / "plans"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{grid.name}.json"
-    plan: dict[str, Any] = {
+        rows += [RowCell(SPEED, label, cell) for label, cell in speed.preset_cells().items()]
+    content = {
         "name": grid.name,
         "title": _title(grid),
         "preset": grid.preset,
@@ -102,9 +97,7 @@ def write_plan(store: Store, grid: Grid, last: Final) -> None:
         "cells": [{"cell": t.cell.id, "values": dict(t.values), "seed": t.seed} for t in grid.trials],
         "notes": _plan_notes(grid),
     }
-    if path.exists():
-        plan = merged(read_json(path), plan)
-    write_json(path, plan)
+    plan.write(store.root, content)
 
 
 def _title(grid: Grid) -> str:
@@ -127,7 +120,7 @@ def _search(store: Store, grid: Grid, chosen: Mapping[str, Mapping[str, Any]]) -
         "keys": list(SEARCH),
         "guidance": list(SEARCH["sample.guidance"]),
         "temperature": list(SEARCH["sample.temperature"]),
-        "images": "a point and training seed: " + _images(grid),
+        "images": "per point and training seed: " + _images(grid),
         "seed": SEARCH_SEED,
         "models": "all training seeds of the row, mean over them",
         "metric": metric_of(grid.base),
@@ -136,71 +129,16 @@ def _search(store: Store, grid: Grid, chosen: Mapping[str, Mapping[str, Any]]) -
     }
 
 
-def _points(store: Store, key: str, points: Sequence[Point]) -> list[dict[str, Any]]:
-    found = []
+def _points(store: Store, key: str, points: Sequence[SearchPoint]) -> list[dict[str, Any]]:
+    scores = []
     for point in points:
         place = {"row": key} | {setting.rpartition(".")[2]: value for setting, value in point.values.items()}
         for cell in point.cells:
             score = {metric_of(cell.config): score_of(store, cell)}
-            found.append(place | {"train_seed": cell.config.train.seed} | score)
-    return found
+            scores.append(place | {"train_seed": cell.config.train.seed} | score)
+    return scores
 
 
 def _images(grid: Grid) -> str:
     counts = {cell.config.sample.images for points in grid.search.values() for point in points for cell in point.cells}
     return ", ".join(map(str, sorted(counts)))
-
-
-def merged(before: Mapping[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
-    """The plan, with those tables and points of an earlier one that it does not have itself."""
-    if before.get("base") != plan["base"]:
-        return plan
-    kept = [id for id in before.get("tables", ()) if id not in plan["tables"]]
-    return plan | {
-        "tables": [id for id in paper.TABLES if id in kept or id in plan["tables"]],
-        "rows": [row for row in before["rows"] if row["table"] in kept] + plan["rows"],
-        "search": _merged_search(before.get("search") or {}, plan["search"], kept),
-        "points": {id: point for id, point in before.get("points", {}).items() if id in kept} | plan.get("points", {}),
-        "confidence": plan["confidence"] or before.get("confidence", []),
-        **_merged_axes(before, plan),
-    }
-
-
-def _merged_search(old: Mapping[str, Any], search: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any]:
-    def mine(key: str) -> bool:
-        return key.partition(" ")[0] in kept
-
-    latest = search if search.get("chosen") else old or search  # how the latest search was done, if there was one
-    if not latest:
-        return {}
-    earlier = {key: value for key, value in old.get("chosen", {}).items() if mine(key)}
-    points = [point for point in old.get("points", ()) if mine(point["row"])]
-    return {
-        **latest,
-        "chosen": earlier | search.get("chosen", {}),
-        "points": points + list(search.get("points", ())),
-    }
-
-
-def _merged_axes(before: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Axes with the values of both, and the cells of both; where only one varies a setting, the other has the base's.
-
-    The request's order of values, of which the first is what effects refer to, where it names all; else earlier ones
-    come first.
-    """
-    old, new = ({axis["key"]: axis["values"] for axis in each.get("axes", ())} for each in (before, plan))
-    axes = []
-    for key in dict.fromkeys([*old, *new]):
-        first, second = old.get(key, []), new.get(key, [])
-        if all(value in second for value in first):
-            first, second = second, []
-        axes.append({"key": key, "values": first + [value for value in second if value not in first]})
-    base = {axis["key"]: _setting(plan["base"], axis["key"]) for axis in axes}
-    cells = [cell | {"values": base | cell["values"]} for cell in (*before.get("cells", ()), *plan["cells"])]
-    each = plan["each"] or before.get("each", False)
-    return {"axes": axes, "each": each, "cells": list({cell["cell"]: cell for cell in cells}.values())}
-
-
-def _setting(base: Mapping[str, Any], key: str) -> Any:
-    section, _, name = key.partition(".")
-    return base[section][name]

@@ -19,14 +19,14 @@ from tokenbridge.store.runs import read_metrics
 GUIDANCE, TEMPERATURE = "sample.guidance", "sample.temperature"
 SEARCH = {GUIDANCE: (1.0, 1.5, 2.0), TEMPERATURE: (0.8, 0.9, 1.0)}
 SEARCH_SEED = 1  # of the images, which no final number uses
-SEARCH_IMAGES = 900  # a point, all training seeds together
-MOST_SEARCH_IMAGES = 500  # of one training seed
+SEARCH_IMAGES = 900  # per point, all training seeds together
+MOST_SEARCH_IMAGES = 500  # per training seed
 OWN, BASE = "own", "base"  # of Request.points
 
 
 @dataclass(frozen=True)
-class Point:
-    """One place of a row's search: its settings, and a cell for each training seed."""
+class SearchPoint:
+    """A point of a row's search: its settings, and a cell for each training seed."""
 
     values: Mapping[str, float]
     cells: tuple[Cell, ...]
@@ -36,22 +36,22 @@ class Point:
         return fmean(score_of(store, cell) for cell in self.cells)
 
 
-def search_points(cells: Sequence[Cell], images: int) -> list[Point]:
+def search_points(cells: Sequence[Cell], images: int) -> list[SearchPoint]:
     """The same small search for every row of a table: guidance × temperature, with the models of all its seeds."""
     samples = {"sample.images": images, "sample.seed": SEARCH_SEED}
     points = []
     for place in product(*SEARCH.values()):
         values = dict(zip(SEARCH, place, strict=True))
-        found = [
+        seeded = [
             Cell(f"search-{cell.name}-{point_name(values)}", override(cell.config, values | samples), ("score",))
             for cell in cells
         ]
-        points.append(Point(values, tuple(found)))
+        points.append(SearchPoint(values, tuple(seeded)))
     return points
 
 
 def search_images(seeds: int) -> int:
-    """Images a point and training seed."""
+    """Images per point and training seed."""
     return min(MOST_SEARCH_IMAGES, SEARCH_IMAGES // seeds)
 
 

@@ -28,7 +28,7 @@ from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import EXPERIMENT, read_cells, read_metrics
 
 IMAGES = (100, 300, 900)
-"""of a point and training seed, a rung each"""
+"""per point and training seed, one for each rung"""
 FEWEST_IMAGES = 50
 KEPT = 3
 """one of so many points goes on to the next rung, and two at least: the last rung compares"""
@@ -50,8 +50,8 @@ def directions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One point: its cells and their metric, a training seed each."""
+class ScoredPoint:
+    """A point with the cells that sampled there and their metric, one of each per training seed."""
 
     guidance: float
     temperature: float
@@ -73,13 +73,13 @@ class Rung:
     """All points that had so many images, the best first; `kept` of them went on (of the last rung: one)."""
 
     images: int
-    points: tuple[Scored, ...]
+    points: tuple[ScoredPoint, ...]
     kept: int
 
 
 @dataclass(frozen=True)
 class Search:
-    """What is asked for. images: of a point and training seed, for each rung."""
+    """What is asked for. images: per point and training seed, one number for each rung."""
 
     models: Models
     guidance: tuple[float, ...] = SEARCH[GUIDANCE]
@@ -98,7 +98,7 @@ class Search:
         if len(self.places) < 2:
             raise UserError(f"one point, {words(self.places[0])}, leaves nothing to choose; give a value more")
         if [*self.images] != sorted(self.images) or self.images[0] < FEWEST_IMAGES:
-            raise UserError(f"--images={typed(self.images)} must rise from {FEWEST_IMAGES} or more, a rung each")
+            raise UserError(f"--images={typed(self.images)} must rise from {FEWEST_IMAGES} or more, one for each rung")
         for place in self.places:
             graph(self.cells(place, self.images[0]))  # UserError for a value out of range, before anything runs
 
@@ -149,7 +149,7 @@ def climb(store: Store, search: Search, runtime: Runtime, jobs: int) -> Iterator
         yield rung
 
 
-def final(store: Store, search: Search, place: Place, runtime: Runtime, jobs: int) -> Scored:
+def final(store: Store, search: Search, place: Place, runtime: Runtime, jobs: int) -> ScoredPoint:
     """Score a point with the final images. Raises Failed."""
     known = read_cells(store)  # a cell that has a name keeps it
     cells = [replace(cell, name=known[cell.id].names[0]) if cell.id in known else cell for cell in search.cells(place)]
@@ -157,7 +157,7 @@ def final(store: Store, search: Search, place: Place, runtime: Runtime, jobs: in
     return scored(store, search, place)
 
 
-def before(store: Store, search: Search) -> Scored | None:
+def before(store: Store, search: Search) -> ScoredPoint | None:
     """The configuration's own point with the final images, where that has been scored."""
     own = search.models.configs[0].sample
     if isinstance(own.temperature, tuple) or not all(
@@ -167,7 +167,7 @@ def before(store: Store, search: Search) -> Scored | None:
     return scored(store, search, (own.guidance, own.temperature))
 
 
-def scored(store: Store, search: Search, place: Place, images: int | None = None) -> Scored:
+def scored(store: Store, search: Search, place: Place, images: int | None = None) -> ScoredPoint:
     """Read the finished cells of a point."""
     cells, values, errors = search.cells(place, images), list[float](), list[float | None]()
     left = list[tuple[float, ...]]()
@@ -183,11 +183,11 @@ def scored(store: Store, search: Search, place: Place, images: int | None = None
         errors.append(metrics.get(f"{search.metric}_se", error))
         left.append(tuple(left_out.get(search.metric, ())))
     count = cells[0].config.sample.images
-    return Scored(*place, count, tuple(cell.id for cell in cells), tuple(values), tuple(errors), tuple(left))
+    return ScoredPoint(*place, count, tuple(cell.id for cell in cells), tuple(values), tuple(errors), tuple(left))
 
 
 def forecast(store: Store, search: Search, jobs: int) -> list[str]:
-    """What a run would do, a line a rung; of later rungs only how many points they have is known."""
+    """What a run would do, a line per rung; of later rungs only how many points they have is known."""
     rates, seconds, lines = progress.seconds_of_work(store), 0.0, list[str]()
     for number, (images, points) in enumerate(search.rungs):
         cells = [cell for place in search.places[:points] for cell in search.cells(place, images)]
@@ -195,7 +195,7 @@ def forecast(store: Store, search: Search, jobs: int) -> list[str]:
         todo = stages if number else [stage for stage in stages if not store.finished(stage.id)]
         time = sum(rates[stage.kind.name] * stage.kind.work(stage.config) for stage in todo)
         seconds += time
-        about = f"{points} points, {images} images of each and a training seed"
+        about = f"{points} points, {images} images per point and training seed"
         lines.append(f"  rung {number + 1}: {about}, {len(todo)} stages to run, about {progress.time_text(time)}")
     lines.append(f"  then the chosen point with {search.models.configs[0].sample.images} images")
     return [*lines, f"about {progress.time_text(seconds / jobs)} with {jobs} stages at a time, less what is finished"]
@@ -234,7 +234,7 @@ def _run(store: Store, cells: Sequence[Cell], runtime: Runtime, jobs: int) -> No
         raise Failed(failures)
 
 
-def _ranked(search: Search, images: int, points: Sequence[Scored], kept: int) -> Rung:
+def _ranked(search: Search, images: int, points: Sequence[ScoredPoint], kept: int) -> Rung:
     sign = 1 if search.better == "lower" else -1
     means = {point.place: sign * fmean(point.values) for point in points}
     if all(math.isnan(mean) for mean in means.values()):

@@ -1,7 +1,7 @@
-"""Each table of the paper (arXiv 2503.16430): its cells as overrides onto a base config, and the published numbers.
+"""Each table of the paper (arXiv 2503.16430): its rows as overrides onto a base config, and the published numbers.
 
-Published numbers were measured on ImageNet 256×256; nothing here is ever copied into a measured column. A cell without
-overrides cannot run and says why. A cell without a published number says why as well. Tables that the paper lacks are
+Published numbers were measured on ImageNet 256×256; nothing here is ever copied into a measured column. A row without
+overrides cannot run and says why. A row without a published number says why as well. Tables that the paper lacks are
 in own.py.
 """
 
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from experiments.paper.form import Cell, Column, Table
+from experiments.paper.form import Column, Row, Table
 from experiments.paper.generation import TABLE_2A, TABLE_2B, TABLE_2C, TABLE_2D, TABLE_2E
 from experiments.paper.own import OWN, TABLE_HEADS
 from experiments.paper.reconstruction import TABLE_1A, TABLE_1B
 from experiments.paper.systems import TABLE_3, TABLE_4, TABLE_5
 from tokenbridge.config import UserError
 
+FIGURE_8 = "figure-8"
+"""confidence-guided generation by the autoregressive model of table 2a"""
 PUBLISHED_ON = "ImageNet 256×256"
 PAPER = (TABLE_1A, TABLE_1B, TABLE_2A, TABLE_2B, TABLE_2C, TABLE_2D, TABLE_2E, TABLE_3, TABLE_4, TABLE_5)
 TABLES: Mapping[str, Table] = {table.id: table for table in (*PAPER, *OWN)}
@@ -29,6 +31,6 @@ def table(id: str) -> Table:
 
 
 __all__ = [
-    "PAPER", "PUBLISHED_ON", "TABLES", "TABLE_1A", "TABLE_1B", "TABLE_2A", "TABLE_2B", "TABLE_2C", "TABLE_2D",
-    "TABLE_2E", "TABLE_3", "TABLE_4", "TABLE_5", "TABLE_HEADS", "Cell", "Column", "Table", "table",
+    "FIGURE_8", "PAPER", "PUBLISHED_ON", "TABLES", "TABLE_1A", "TABLE_1B", "TABLE_2A", "TABLE_2B", "TABLE_2C",
+    "TABLE_2D", "TABLE_2E", "TABLE_3", "TABLE_4", "TABLE_5", "TABLE_HEADS", "Column", "Row", "Table", "table",
 ]  # fmt: skip

@@ -15,8 +15,8 @@ Column = Metric
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One row: what it changes in the base config (dotted key -> value), and what the paper reports for it."""
+class Row:
+    """What a row of a table changes in the base config (dotted key -> value), and what the paper reports for it."""
 
     label: str
     overrides: Mapping[str, Any] | None
@@ -34,7 +34,7 @@ class Table:
     kind: Literal["reconstruction", "generation", "settings", "speed", "axes", "effects", "pivot"]
     varies: tuple[str, ...]
     """config keys that differ between the rows on purpose"""
-    cells: tuple[Cell, ...]
+    rows: tuple[Row, ...]
     published: tuple[Column, ...]
     measured: tuple[Column, ...] = ()
     note: str = ""
@@ -59,32 +59,33 @@ class Table:
 
     @property
     def base_label(self) -> str:
-        return self.base or self.cells[0].label
+        return self.base or self.rows[0].label
 
     def by(self, scorers: Sequence[str]) -> Table:
         """The table with each metric that a scorer measures once per scorer."""
         return replace(self, measured=by_scorers(self.measured, scorers))
 
-    def overrides(self, cell: Cell, base: RunConfig) -> dict[str, Any]:
+    def overrides(self, row: Row, base: RunConfig) -> dict[str, Any]:
         """What a row changes in this base. A scaled setting keeps its ratio to the base's own value."""
-        found, own = dict(cell.overrides or {}), settings(base)
+        values, own = dict(row.overrides or {}), settings(base)
         for key, reference in self.scaled.items():
-            if key not in found:
+            if key not in values:
                 continue
-            value = found[key] * own[key] / reference
+            value = values[key] * own[key] / reference
             if isinstance(own[key], int):
                 if value != int(value) or value < 1:
                     raise UserError(
-                        f"table {self.id}, row {cell.label}: {key}={own[key]} of the base scales {found[key]} to"
+                        f"table {self.id}, row {row.label}: {key}={own[key]} of the base scales {values[key]} to"
                         f" {value:g}, which must be a whole number; choose a multiple of {reference // 64}"
                     )
                 value = int(value)
-            found[key] = value
-        return found
+            values[key] = value
+        return values
 
-    def cell(self, label: str) -> Cell:
-        for cell in self.cells:
-            if cell.label == label:
-                return cell
-        known = ", ".join(cell.label for cell in self.cells)
-        raise UserError(f"{label!r} is no row of table {self.id}; its rows are {known}")
+    def row(self, label: str) -> Row:
+        """The row of this label; UserError naming those that exist."""
+        for row in self.rows:
+            if row.label == label:
+                return row
+        labels = ", ".join(row.label for row in self.rows)
+        raise UserError(f"{label!r} is no row of table {self.id}; its rows are {labels}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.paper.form import Cell, Column, Table
+from experiments.paper.form import Column, Row, Table
 from experiments.paper.reconstruction import gaussian
 from tokenbridge.metrics.catalogue import AGREEMENT, BITS, FD, HEAD_PARAMETERS, IS, PRECISION, RECALL
 
@@ -13,8 +13,8 @@ GENERATION = (FD, BITS, IS, AGREEMENT, PRECISION, RECALL)
 TABLE_2A = Table(
     "2a", "Prediction of the channels of a token", "generation", ("head.kind",),
     (
-        Cell("parallel", {"head.kind": "parallel"}, {"gfid": 15.7, "is": 158.5}),
-        Cell("autoregressive", {"head.kind": "autoregressive"}, {"gfid": 1.94, "is": 306.1}),
+        Row("parallel", {"head.kind": "parallel"}, {"gfid": 15.7, "is": 158.5}),
+        Row("autoregressive", {"head.kind": "autoregressive"}, {"gfid": 1.94, "is": 306.1}),
     ),
     GFID_IS, GENERATION,
     "Parallel: all channels at once, independent of each other. Autoregressive: one after another, each given those"
@@ -24,25 +24,25 @@ TABLE_2A = Table(
 TABLE_2B = Table(
     "2b", "Channel order", "generation", ("head.order",),
     (
-        Cell("as stored", {"head.order": "stored"}, {"gfid": 1.94, "is": 306.1}),
-        Cell("frequency", {"head.order": "frequency"}, {"gfid": 1.89, "is": 307.3}),
+        Row("as stored", {"head.order": "stored"}, {"gfid": 1.94, "is": 306.1}),
+        Row("frequency", {"head.order": "frequency"}, {"gfid": 1.89, "is": 307.3}),
     ),
     GFID_IS, GENERATION,
 )
 TABLE_2C = Table(
     "2c", "Levels per channel, in generation", "generation", ("quantizer.levels",),
     (
-        Cell("B=16", gaussian(16), {"gfid": 2.03, "is": 295.0}),
-        Cell("B=32", gaussian(32), {"gfid": 1.98, "is": 298.4}),
-        Cell("B=64", gaussian(64), {"gfid": 1.94, "is": 306.1}),
+        Row("B=16", gaussian(16), {"gfid": 2.03, "is": 295.0}),
+        Row("B=32", gaussian(32), {"gfid": 1.98, "is": 298.4}),
+        Row("B=64", gaussian(64), {"gfid": 1.94, "is": 306.1}),
     ),
     GFID_IS, GENERATION,
 )
 
 
-def _group(count: int, **published: float) -> Cell:
+def _group(count: int, **published: float) -> Row:
     label = "1 channel" if count == 1 else f"{count} channels"
-    return Cell(label, gaussian(16) | {"head.group": count}, published)
+    return Row(label, gaussian(16) | {"head.group": count}, published)
 
 
 TABLE_2D = Table(
@@ -58,8 +58,8 @@ TABLE_2D = Table(
 )
 
 
-def _head(width: int, depth: int, **published: float) -> Cell:
-    return Cell(f"{width}×{depth}", {"head.width": width, "head.depth": depth}, published)
+def _head(width: int, depth: int, **published: float) -> Row:
+    return Row(f"{width}×{depth}", {"head.width": width, "head.depth": depth}, published)
 
 
 TABLE_2E = Table(

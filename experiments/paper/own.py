@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.paper.form import Cell, Table
+from experiments.paper.form import Row, Table
 from experiments.paper.reconstruction import gaussian
 from tokenbridge.metrics.catalogue import (
     AGREEMENT,
@@ -38,18 +38,18 @@ _TRAINED: dict[str, dict[str, Any]] = {  # 1,024 or 1,000 different tokens each
 }
 
 
-def _rows() -> list[Cell]:
+def _rows() -> list[Row]:
     reason = "not in the paper"
     tokens = {f"B={levels}": gaussian(levels) for levels in (8, 16, 32, 64)}
     rows = [
-        Cell(f"{t}, {h}", token | head, {}, reason)
+        Row(f"{t}, {h}", token | head, {}, reason)
         for t, token in tokens.items()
         for h, head in _CATEGORICAL.items()
     ]
     identity = {"quantizer.kind": "identity"}
-    rows += [Cell(f"continuous, {h}", identity | head, {}, reason) for h, head in _CONTINUOUS.items()]
+    rows += [Row(f"continuous, {h}", identity | head, {}, reason) for h, head in _CONTINUOUS.items()]
     rows += [
-        Cell(f"{t}, {h}", token | _CATEGORICAL[h], {}, reason)
+        Row(f"{t}, {h}", token | _CATEGORICAL[h], {}, reason)
         for t, token in _TRAINED.items()
         for h in (("autoregressive",) if t == "VQ" else ("autoregressive", "parallel"))
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.paper.form import Cell, Column, Table
+from experiments.paper.form import Column, Row, Table
 from tokenbridge.metrics.catalogue import ENTROPY, MSE, ORIGINALS_FD, PSNR, RECONSTRUCTION_FD, SSIM
 
 # fmt: off
@@ -17,17 +17,17 @@ def gaussian(levels: int, **width: float) -> dict[str, Any]:
     return values | {f"quantizer.{key}": value for key, value in width.items()}
 
 
-_CONTINUOUS = Cell("continuous", {"quantizer.kind": "identity"}, {"rfid": 1.11, "is": 306.1})
+_CONTINUOUS = Row("continuous", {"quantizer.kind": "identity"}, {"rfid": 1.11, "is": 306.1})
 
 TABLE_1A = Table(
     "1a", "Levels per channel", "reconstruction", ("quantizer.kind", "quantizer.levels"),
     (
         _CONTINUOUS,
-        Cell("B=4", gaussian(4, range=5.0), reason="not in the paper"),
-        Cell("B=8", gaussian(8, range=5.0), {"rfid": 3.69, "is": 250.3}),
-        Cell("B=16", gaussian(16, range=5.0), {"rfid": 1.33, "is": 296.8}),
-        Cell("B=32", gaussian(32, range=5.0), {"rfid": 1.12, "is": 303.8}),
-        Cell("B=64", gaussian(64, range=5.0), {"rfid": 1.11, "is": 305.4}),
+        Row("B=4", gaussian(4, range=5.0), reason="not in the paper"),
+        Row("B=8", gaussian(8, range=5.0), {"rfid": 3.69, "is": 250.3}),
+        Row("B=16", gaussian(16, range=5.0), {"rfid": 1.33, "is": 296.8}),
+        Row("B=32", gaussian(32, range=5.0), {"rfid": 1.12, "is": 303.8}),
+        Row("B=64", gaussian(64, range=5.0), {"rfid": 1.11, "is": 305.4}),
     ),
     RFID_IS, RECONSTRUCTION,
     "Range ±5. Continuous is the autoencoder alone, without quantization (VAE in the paper).",
@@ -36,10 +36,10 @@ TABLE_1B = Table(
     "1b", "Range of the quantizer", "reconstruction", ("quantizer.kind", "quantizer.range"),
     (
         _CONTINUOUS,
-        Cell("±2", gaussian(64, range=2.0), {"rfid": 2.26, "is": 267.9}),
-        Cell("±3", gaussian(64, range=3.0), {"rfid": 1.22, "is": 299.7}),
-        Cell("±4", gaussian(64, range=4.0), {"rfid": 1.13, "is": 305.3}),
-        Cell("±5", gaussian(64, range=5.0), {"rfid": 1.11, "is": 305.4}),
+        Row("±2", gaussian(64, range=2.0), {"rfid": 2.26, "is": 267.9}),
+        Row("±3", gaussian(64, range=3.0), {"rfid": 1.22, "is": 299.7}),
+        Row("±4", gaussian(64, range=4.0), {"rfid": 1.13, "is": 305.3}),
+        Row("±5", gaussian(64, range=5.0), {"rfid": 1.11, "is": 305.4}),
     ),
     RFID_IS, RECONSTRUCTION,
     "64 levels. Continuous is the autoencoder alone, without quantization (VAE in the paper).",

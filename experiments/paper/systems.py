@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.paper.form import Cell, Column, Table
+from experiments.paper.form import Column, Row, Table
 from experiments.paper.generation import GENERATION
 from tokenbridge.config import CONTINUOUS
 from tokenbridge.metrics.catalogue import RECOMPUTING_MS, STEPWISE_MS, TOKEN_MS, TOKEN_MS_256
@@ -16,9 +16,9 @@ FID_IS_PR = (
 )
 _OTHER_SYSTEM = "another system: published numbers only"
 _NEEDS = "needs ImageNet 256×256 and GPUs: not run"
-def _system(label: str, *numbers: float | None, overrides: Any = None) -> Cell:
+def _system(label: str, *numbers: float | None, overrides: Any = None) -> Row:
     published = {column.key: value for column, value in zip(FID_IS_PR, numbers, strict=False) if value is not None}
-    return Cell(label, overrides, published, "" if overrides else _OTHER_SYSTEM, _NEEDS if overrides else "")
+    return Row(label, overrides, published, "" if overrides else _OTHER_SYSTEM, _NEEDS if overrides else "")
 
 
 def _size(width: int, depth: int, head_depth: int, temperature: float, guidance: float) -> dict[str, Any]:
@@ -69,8 +69,8 @@ TABLE_3 = Table(
 )
 
 
-def _setting(label: str, paper: str, released: str, overrides: dict[str, Any]) -> Cell:
-    return Cell(label, overrides, {"paper": paper, "released": released})
+def _setting(label: str, paper: str, released: str, overrides: dict[str, Any]) -> Row:
+    return Row(label, overrides, {"paper": paper, "released": released})
 
 
 _DROPOUTS = ("backbone.dropout", "backbone.attention_dropout", "head.dropout", "head.attention_dropout")
@@ -99,13 +99,13 @@ TABLE_4 = Table(
 )
 
 
-def _timed(label: str, kind: str, width: int, depth: int, **more: Any) -> Cell:
+def _timed(label: str, kind: str, width: int, depth: int, **more: Any) -> Row:
     published = {
         "diffusion 1280×8": {"ms": 311.25, "spread": 1.85}, "autoregressive 1024×4": {"ms": 52.42, "spread": 0.57}
     }.get(label, {})
     tokens = {"quantizer.kind": "identity"} if kind in CONTINUOUS else {"quantizer.kind": "gaussian"}
     size = {"head.kind": kind, "head.width": width, "head.depth": depth}
-    return Cell(label, tokens | size | more, published, "" if published else "not in the paper")
+    return Row(label, tokens | size | more, published, "" if published else "not in the paper")
 
 
 TABLE_5 = Table(

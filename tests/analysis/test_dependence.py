@@ -22,7 +22,7 @@ from analysis.tables.fill import fill
 from analysis.tables.filled import Entry, FilledTable
 from analysis.tables.text import to_csv
 from experiments.axes import Axis
-from experiments.grid.trials import Trial
+from experiments.grid.request import Trial
 from tests.helpers.report_axes import write_axes
 from tests.helpers.report_source import write_source
 

@@ -8,6 +8,7 @@ import pytest
 from experiments.axes import GRIDS, Axis, names, parse, points, run_name, text
 from experiments.grid import run as run_grid
 from experiments.grid.request import Request
+from experiments.paper import plan as plan_file
 from experiments.pipeline import graph
 from tests.conftest import SHORT
 from tests.experiments.grid.test_grid import RUNTIME, small_search, stages_of  # noqa: F401 (a fixture)
@@ -192,21 +193,21 @@ def plan_of(axes, cells, **more):
 
 def test_plans_of_two_grids_are_joined():
     levels = plan_of({"quantizer.levels": [8, 64]}, {"a": {"quantizer.levels": 8}, "b": {"quantizer.levels": 64}})
-    one = run_grid.merged(levels, plan_of({"quantizer.levels": [32]}, {"c": {"quantizer.levels": 32}}))
+    one = plan_file.merged(levels, plan_of({"quantizer.levels": [32]}, {"c": {"quantizer.levels": 32}}))
     assert one["axes"][0]["values"] == [8, 64, 32]
     assert [cell["cell"] for cell in one["cells"]] == ["a", "b", "c"]
-    both = run_grid.merged(levels, plan_of({"head.depth": [1]}, {"d": {"head.depth": 1}}))
+    both = plan_file.merged(levels, plan_of({"head.depth": [1]}, {"d": {"head.depth": 1}}))
     assert [axis["key"] for axis in both["axes"]] == ["quantizer.levels", "head.depth"]
     assert both["cells"][0]["values"] == {"quantizer.levels": 8, "head.depth": 2}
     assert both["cells"][2]["values"] == {"quantizer.levels": 16, "head.depth": 1}
     tables = plan_of({}, {}, tables=["1b"], rows=[{"table": "1b", "label": "±3", "cell": "e"}])
-    kept = run_grid.merged(levels, tables)
+    kept = plan_file.merged(levels, tables)
     assert (kept["axes"], kept["cells"], kept["tables"]) == (levels["axes"], levels["cells"], ["1b"])
     before = {
         key: value for key, value in tables.items() if key not in ("axes", "each", "cells")
     }  # of an older version
-    assert run_grid.merged(before, levels)["cells"] == levels["cells"]
-    assert run_grid.merged(levels, plan_of({}, {}, base={"quantizer": {"levels": 8}}))["cells"] == []
+    assert plan_file.merged(before, levels)["cells"] == levels["cells"]
+    assert plan_file.merged(levels, plan_of({}, {}, base={"quantizer": {"levels": 8}}))["cells"] == []
 
 
 def test_a_grid_of_tables_and_axes_is_searched_for_its_tables_alone(tmp_path, small_search):  # noqa: F811

@@ -6,9 +6,16 @@ import math
 
 import pytest
 
-from experiments.paper import PAPER, TABLES, Table, table
+from analysis.frame.source import read
+from analysis.report.build import render
+from analysis.tables.fill import fill
+from experiments.cli.grid import choices
+from experiments.grid.request import Request
+from experiments.paper import PAPER, TABLES, Row, Table, table
 from experiments.presets import preset
+from tests.helpers.report_source import write_source
 from tokenbridge.config import RunConfig, UserError
+from tokenbridge.metrics.catalogue import AGREEMENT, FD
 from tokenbridge.overrides import override, settings
 
 # typed from arXiv 2503.16430 apart from experiments/paper: label, then the columns in their order
@@ -55,12 +62,12 @@ PRINTED = {
         "parallel 1024×4",
     ],
 }
-RUNNABLE = [(each, cell) for each in TABLES.values() for cell in each.cells if cell.overrides is not None]
+RUNNABLE = [(each, cell) for each in TABLES.values() for cell in each.rows if cell.overrides is not None]
 
 
 @pytest.mark.parametrize("id", PRINTED)
 def test_published_numbers_are_those_printed(id: str) -> None:
-    for cell, line in zip(TABLES[id].cells, PRINTED[id], strict=True):
+    for cell, line in zip(TABLES[id].rows, PRINTED[id], strict=True):
         numbers = [cell.published[column.key] for column in TABLES[id].published if column.key in cell.published]
         words = line.removeprefix(cell.label).split()
         assert line.startswith(cell.label)
@@ -68,7 +75,7 @@ def test_published_numbers_are_those_printed(id: str) -> None:
 
 
 def test_givt_has_no_inception_score_and_its_precision_is_not_taken_for_one() -> None:
-    assert TABLES["3"].cell("GIVT").published == {"params": 304, "fid": 3.35, "precision": 0.84, "recall": 0.53}
+    assert TABLES["3"].row("GIVT").published == {"params": 304, "fid": 3.35, "precision": 0.84, "recall": 0.53}
 
 
 @pytest.mark.parametrize(("table", "cell"), RUNNABLE, ids=[f"{t.id}-{c.label}" for t, c in RUNNABLE])
@@ -81,21 +88,21 @@ def test_overrides_are_settings_of_a_config(table: Table, cell) -> None:
 @pytest.mark.parametrize("id", ["1a", "1b", "2a", "2b", "2c", "2d", "2e", "5", "heads"])
 def test_rows_differ_in_what_the_table_varies_and_in_nothing_else(id: str) -> None:
     table, base = TABLES[id], override(preset("digits"), {"quantizer.levels": 64})
-    configs = [settings(override(base, table.overrides(cell, base))) for cell in table.cells]
+    configs = [settings(override(base, table.overrides(cell, base))) for cell in table.rows]
     differing = {key for key in configs[0] if len({str(config[key]) for config in configs}) > 1}
     assert differing == set(table.varies)
 
 
 def test_a_row_without_overrides_says_why() -> None:
     for each in TABLES.values():
-        for cell in each.cells:
+        for cell in each.rows:
             assert cell.overrides is not None or cell.reason
             assert cell.published or cell.reason
 
 
 def test_the_tables_of_a_large_model_are_the_presets() -> None:
     for size in "LH":
-        keys = TABLES["3"].cell(f"TokenBridge-{size}").overrides
+        keys = TABLES["3"].row(f"TokenBridge-{size}").overrides
         given = settings(preset(f"imagenet256-{size}"))
         assert keys is not None
         assert {key: given[key] for key in keys} == dict(keys)
@@ -105,12 +112,12 @@ def test_an_unknown_table_and_an_unknown_row_are_refused_with_what_there_is() ->
     with pytest.raises(UserError, match="table '9z' is none of ours; choose one of 1a, 1b, 2a"):
         table("9z")
     with pytest.raises(UserError, match="'B=7' is no row of table 1a; its rows are continuous, B=4"):
-        TABLES["1a"].cell("B=7")
+        TABLES["1a"].row("B=7")
 
 
 def test_heads_that_need_a_lower_learning_rate_keep_its_ratio_to_the_base() -> None:
     table, base = TABLES["heads"], override(preset("digits"), {"train.learning_rate": 1e-3})
-    rates = {cell.label: table.overrides(cell, base).get("train.learning_rate") for cell in table.cells}
+    rates = {cell.label: table.overrides(cell, base).get("train.learning_rate") for cell in table.rows}
     assert {label for label, rate in rates.items() if rate is not None} == {
         "continuous, diffusion",
         "continuous, mixture",
@@ -122,15 +129,15 @@ def test_heads_that_need_a_lower_learning_rate_keep_its_ratio_to_the_base() -> N
 def test_a_scaled_setting_keeps_its_ratio_to_the_base() -> None:
     table = TABLES["2e"]
     widths = {
-        name: [table.overrides(cell, preset(name))["head.width"] for cell in table.cells]
+        name: [table.overrides(cell, preset(name))["head.width"] for cell in table.rows]
         for name in ("digits", "imagenet256-L")
     }
     assert widths == {"digits": [16, 32, 32, 64, 64], "imagenet256-L": [256, 512, 512, 1024, 1024]}
     odd = override(preset("digits"), {"head.width": 36, "head.heads": 2})
-    assert table.overrides(table.cells[0], odd)["head.width"] == 9
+    assert table.overrides(table.rows[0], odd)["head.width"] == 9
     narrow = override(preset("digits"), {"head.width": 6, "head.heads": 2})
     with pytest.raises(UserError, match=r"row 256×3: head.width=6 of the base scales 256 to 1.5, which must be"):
-        table.overrides(table.cells[0], narrow)
+        table.overrides(table.rows[0], narrow)
 
 
 def test_our_own_table_is_none_of_the_paper_s() -> None:
@@ -138,12 +145,31 @@ def test_our_own_table_is_none_of_the_paper_s() -> None:
     assert [each.id for each in own] == ["heads"]
     assert own[0] not in PAPER
     assert (own[0].name, TABLES["2a"].name) == ("Every head on every token", "Table 2a")
-    assert not any(cell.published for cell in own[0].cells)
+    assert not any(cell.published for cell in own[0].rows)
+
+
+def test_a_table_takes_one_declaration(tmp_path, monkeypatch, no_figures):
+    """Declared, it can be run, is named in the help and in the message of a wrong name, is filled and reported."""
+    rows = tuple(Row(f"depth {depth}", {"head.depth": depth}, {}, "not in the paper") for depth in (1, 2))
+    toy = Table("toy", "Depth of a toy", "generation", ("head.depth",), rows, (), (FD, AGREEMENT))
+    monkeypatch.setitem(TABLES, "toy", toy)
+    cells = [row.cell.config.head.depth for row in Request(name="x", tables=("toy",), seeds=2).grid().rows]
+    assert cells == [1, 1, 2, 2]
+    assert ", toy, " in choices()
+    with pytest.raises(UserError, match=r"choose one of .*, toy"):
+        table("9z")
+    source = read(write_source(tmp_path / "x", seeds=2, tables=("toy",), examples=False) / "source")
+    (filled,) = (fill(each, source) for each in source.tables)
+    assert [column.title for column in filled.measured] == ["fd_digits", "agreement"]
+    assert all(entry.text for row in filled.rows for entry in row.measured)
+    page = render(source)["index.html"].decode()
+    assert "Depth of a toy" in page
+    assert "depth 2" in page
 
 
 def test_every_head_can_predict_its_token() -> None:
     table, base = TABLES["heads"], preset("digits")
-    configs = {cell.label: override(base, table.overrides(cell, base)) for cell in table.cells}
+    configs = {cell.label: override(base, table.overrides(cell, base)) for cell in table.rows}
     for config in configs.values():
         config.require_pair()
     tokens = {label.partition(", ")[0]: math.prod(config.token_levels) for label, config in configs.items()}
@@ -154,6 +180,6 @@ def test_every_head_can_predict_its_token() -> None:
 
 def test_the_defaults_hold_the_paper_s_training_settings() -> None:
     defaults = {key: None for key in settings(RunConfig)} | settings(preset("imagenet256-L"))
-    for cell in TABLES["4"].cells:
+    for cell in TABLES["4"].rows:
         for key, value in (cell.overrides or {}).items():
             assert defaults[key] == value, key

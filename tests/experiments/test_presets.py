@@ -37,7 +37,7 @@ def test_parameter_counts(size):
 def test_both_recipes_of_the_paper(size):
     """The columns of table 4: `paper` is the preset, `released` is what -released changes."""
     paper, released = PRESETS[f"imagenet256-{size}"], PRESETS[f"imagenet256-{size}-released"]
-    settings = {key: value for cell in TABLES["4"].cells for key, value in cell.overrides.items()}
+    settings = {key: value for cell in TABLES["4"].rows for key, value in cell.overrides.items()}
     of_size = {"L": {}, "B": {}, "H": {"sample.temperature": 0.91, "sample.guidance": 3.45}}[size]
     assert differing(paper, override(paper, settings | of_size)) == {}
     epochs = {"H": {}}.get(size, {"train.epochs": 400})

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.axes import Axis
-from experiments.grid.trials import Trial, trials
+from experiments.grid.request import Trial, trials_of
 from tests.helpers import report_numbers as numbers
 from tests.helpers.report_source import BASE
 from tokenbridge.overrides import settings
@@ -30,7 +30,7 @@ def write_axes(
     source = folder / "source"
     for part in ("examples", "manifests"):
         (source / part).mkdir(parents=True)
-    real, found = trials(axes, BASE, seeds, each)
+    real, found = trials_of(axes, BASE, seeds, each)
     rows = [_row(trial, metrics(trial) if trial.cell.name not in without else {}) for trial in found]
     pd.DataFrame(rows).to_csv(source / "frame.csv", index=False)
     pd.DataFrame(columns=["stage", "key", "step", "value"]).to_csv(source / "curves.csv", index=False)

@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from experiments.paper import TABLES, Cell, Table
+from experiments.paper import TABLES, Row, Table
 from experiments.presets import preset
 from tests.helpers import report_numbers as numbers
 from tokenbridge.config import RunConfig
@@ -36,7 +36,7 @@ def write_source(
     rows: dict[str, dict[str, Any]] = {}
     plan_rows, configs = [], {}
     for id in tables:
-        for cell in TABLES[id].cells:
+        for cell in TABLES[id].rows:
             for seed in range(seeds if TABLES[id].kind == "generation" else 1):
                 row, config = _row(TABLES[id], cell, seed)
                 rows[row["cell"]] = rows.get(row["cell"], {}) | row
@@ -82,7 +82,7 @@ def edit_frame(folder: Path, label: str, changes: dict[str, Any], table: str = "
 
 
 def _search(tables: tuple[str, ...], seeds: int) -> dict[str, Any]:
-    searched = [(TABLES[id], cell) for id in tables if TABLES[id].kind == "generation" for cell in TABLES[id].cells]
+    searched = [(TABLES[id], cell) for id in tables if TABLES[id].kind == "generation" for cell in TABLES[id].rows]
     best = {f"{table.id} {cell.label}": _tuned(override(BASE, table.overrides(cell, BASE))) for table, cell in searched}
     return {
         "keys": ["sample.guidance", "sample.temperature"],
@@ -112,7 +112,7 @@ def _tuned(config: RunConfig) -> dict[str, float]:
     return {"sample.guidance": 1.5 if config.head.kind == "parallel" else 2.0, "sample.temperature": 0.9}
 
 
-def _row(table: Table, cell: Cell, seed: int) -> tuple[dict[str, Any], RunConfig]:
+def _row(table: Table, cell: Row, seed: int) -> tuple[dict[str, Any], RunConfig]:
     config = override(BASE, table.overrides(cell, BASE))
     if table.kind == "generation":
         config = override(config, _tuned(config) | {"train.seed": seed, "sample.seed": seed})
@@ -157,7 +157,7 @@ def _numbers(table: Table, config: RunConfig, seed: int) -> dict[str, Any]:
 def _confident(strength: float) -> tuple[dict[str, Any], RunConfig]:
     """A cell of figure 8: the autoregressive model of table 2a, sampled and scored."""
     table = TABLES["2a"]
-    row, config = _row(table, table.cell("autoregressive"), 0)
+    row, config = _row(table, table.row("autoregressive"), 0)
     row |= {"cell": f"cell-confidence-{strength:g}", "name": f"figure-8-c{strength:g}", "sample.confidence": strength}
     row |= {f"stage.{kind}": f"{kind}-confidence-{strength:g}" for kind in ("sample", "score")}
     return {key: value for key, value in row.items() if "likelihood" not in key}, config

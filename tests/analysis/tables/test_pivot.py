@@ -14,7 +14,7 @@ import pytest
 from analysis.frame.source import Source, of_frame, read
 from analysis.tables.pivot import Query, metric, pivot, written
 from experiments.axes import Axis
-from experiments.grid.trials import Trial
+from experiments.grid.request import Trial
 from tests.helpers.report_axes import write_axes
 from tests.helpers.report_source import write_source
 from tokenbridge.config import UserError

@@ -90,12 +90,12 @@ def test_every_command_of_the_guide(lab: Path) -> None:
 def test_published_numbers_are_those_of_the_tables() -> None:
     rows = {line.split("`")[1]: line for line in GUIDE.splitlines() if re.match(r"\| `(tokenbridge|mar)-[LH]` ", line)}
     assert len(rows) == 4
-    for cell in TABLES["3"].cells:
+    for cell in TABLES["3"].rows:
         if cell.label.replace("TokenBridge", "tokenbridge").replace("MAR", "mar") in rows:
             fid, score, precision, recall = (float(cell.published[key]) for key in ("fid", "is", "precision", "recall"))
             line = rows.pop(cell.label.replace("TokenBridge", "tokenbridge").replace("MAR", "mar"))
             assert f"{fid:.2f} / {score:.1f} / {precision:.2f} / {recall:.2f}" in line
     assert not rows
     for id in ("1a", "1b"):
-        for cell in (cell for cell in TABLES[id].cells if "rfid" in cell.published):
+        for cell in (cell for cell in TABLES[id].rows if "rfid" in cell.published):
             assert f"{cell.published['rfid']:.2f} / {cell.published['is']:.1f}" in GUIDE, cell.label

@@ -6,10 +6,10 @@ from itertools import chain
 import pytest
 
 from experiments import paper, speed
-from experiments.grid import request as module
 from experiments.grid import run as run_grid
 from experiments.grid import search
-from experiments.grid.request import Request
+from experiments.grid.request import STRENGTHS, Grid, Request
+from experiments.paper import FIGURE_8
 from experiments.pipeline import Cell, graph
 from experiments.presets import DIGITS
 from experiments.runner import attempt_cells
@@ -27,26 +27,31 @@ def small_search(monkeypatch):
     monkeypatch.setattr(search, "SEARCH_IMAGES", 80)
 
 
+def asked(*tables: str, seeds: int = 1, assignments=(), **more) -> Grid:
+    request = Request(name="mine", tables=tables, seeds=seeds, assignments=tuple(assignments), **more)
+    return request.grid()
+
+
 def stages_of(store, kind):
     return sorted(path.name for path in store.root.glob(f"stages/{kind}-*"))
 
 
 def test_rows_that_two_tables_share_are_one_cell_and_train_once():
-    asked = module.make("x", "digits", DIGITS, ("2a", "2b", "2c", "2d"), seeds=2)
-    rows = {(row.key, row.cell.config.train.seed): row.cell.id for row in asked.rows}
+    grid = asked("2a", "2b", "2c", "2d", seeds=2)
+    rows = {(row.key, row.cell.config.train.seed): row.cell.id for row in grid.rows}
     assert len(rows) == (2 + 2 + 3 + 3) * 2
     shared = [rows[key, 1] for key in ("2a autoregressive", "2b as stored", "2c B=16", "2d 1 channel")]
     assert len(set(shared)) == 1
-    stages = graph([*asked.first()[0], *asked.first()[1]])
+    stages = graph([*grid.first()[0], *grid.first()[1]])
     assert sum(stage.kind.name == "train" for stage in stages.values()) == 7 * 2
     assert sum(stage.kind.name == "latents" for stage in stages.values()) == 1
     assert sum(stage.kind.name == "sample" for stage in stages.values()) == 7 * 9 * 2
 
 
 def test_every_row_of_every_table_can_run_on_the_digits():
-    asked = module.make("x", "digits", DIGITS, ("1a", "1b", "2a", "2b", "2c", "2d", "2e", "heads"), seeds=1)
-    assert {row.table for row in asked.rows} == {"1a", "1b", "2a", "2b", "2c", "2d", "2e", "heads"}
-    for row in asked.rows:
+    grid = asked("1a", "1b", "2a", "2b", "2c", "2d", "2e", "heads")
+    assert {row.table for row in grid.rows} == {"1a", "1b", "2a", "2b", "2c", "2d", "2e", "heads"}
+    for row in grid.rows:
         row.cell.stages()
         if row.sampled:
             density = row.cell.config.head.kind not in ("diffusion", "flow") and not row.cell.config.quantizer.trained
@@ -55,12 +60,12 @@ def test_every_row_of_every_table_can_run_on_the_digits():
 
 def test_the_heads_of_table_2e_keep_the_paper_s_ratios():
     table = paper.TABLE_2E
-    widths = [override(DIGITS, table.overrides(cell, DIGITS)).head.width for cell in table.cells]
+    widths = [override(DIGITS, table.overrides(cell, DIGITS)).head.width for cell in table.rows]
     assert widths == [16, 32, 32, 64, 64]
     with pytest.raises(
         UserError, match=r"row 256×3: head\.width=90 of the base scales 256 to 22\.5, which must be a whole number"
     ):
-        table.overrides(table.cells[0], override(DIGITS, {"head.width": 90, "head.heads": 2}))
+        table.overrides(table.rows[0], override(DIGITS, {"head.width": 90, "head.heads": 2}))
 
 
 @pytest.mark.parametrize(
@@ -69,20 +74,20 @@ def test_the_heads_of_table_2e_keep_the_paper_s_ratios():
 )
 def test_what_is_no_table_of_runs_is_refused(tables, message):
     with pytest.raises(UserError, match=message):
-        module.make("x", "digits", DIGITS, tables, 1)
+        asked(*tables)
 
 
 @pytest.mark.parametrize(
     ("settings", "axes", "note"),
     [
-        ([], (), "Generation is at 16 levels a channel where a table does not say otherwise"),
+        ([], (), "Generation is at 16 levels per channel where a table does not say otherwise"),
         (["train.epochs=9"], (), "Settings that no row varies are those of the preset digits with train.epochs=9."),
         ([], ("quantizer.levels=8,16",), "Settings that no axis varies are those of the preset digits."),
     ],
 )
 def test_a_plan_notes_what_its_settings_are(tmp_path, settings, axes, note):
-    asked = Request(name="x", tables=() if axes else ("1a",), axes=axes, assignments=tuple(settings)).grid()
-    run_grid.write_plan(Store(tmp_path), asked, run_grid.Final(asked.rows, {}, ()))
+    grid = Request(name="x", tables=() if axes else ("1a",), axes=axes, assignments=tuple(settings)).grid()
+    run_grid.write_plan(Store(tmp_path), grid, run_grid.Final(grid.rows, {}, ()))
     (found,) = json.loads((tmp_path / "plans" / "x.json").read_text())["notes"]
     assert found.startswith(note)
 
@@ -90,15 +95,15 @@ def test_a_plan_notes_what_its_settings_are(tmp_path, settings, axes, note):
 @pytest.mark.slow
 def test_a_grid_from_images_to_its_plan(tmp_path, with_latents, small_search, capfd):
     store = with_latents(tmp_path)
-    asked = module.make("mine", "digits", DIGITS, ("2a", module.FIGURE_8), 2, SHORT)
-    assert run_grid.run(store, asked, RUNTIME, jobs=1) == []
+    grid = asked("2a", FIGURE_8, seeds=2, assignments=SHORT)
+    assert run_grid.run(store, grid, RUNTIME, jobs=1) == []
     assert len(stages_of(store, "train")) == 2 * 2
     plan = json.loads((tmp_path / "plans" / "mine.json").read_text())
     rows = [(row["table"], row["label"]) for row in plan["rows"]][::2]
     assert rows == [("2a", "parallel"), ("2a", "autoregressive")]
     assert set(plan["search"]["chosen"]) == {"2a parallel", "2a autoregressive"}
     assert len(plan["search"]["points"]) == 2 * 2 * 2
-    assert [entry["strength"] for entry in plan["confidence"]] == list(module.STRENGTHS)
+    assert [entry["strength"] for entry in plan["confidence"]] == list(STRENGTHS)
     cells = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "cells").iterdir()}
     for row in plan["rows"]:
         chosen = plan["search"]["chosen"][f"{row['table']} {row['label']}"]
@@ -111,19 +116,19 @@ def test_a_grid_from_images_to_its_plan(tmp_path, with_latents, small_search, ca
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("stages/*/manifest.json")}
     capfd.readouterr()
-    run_grid.run(store, asked, RUNTIME, jobs=1)
+    run_grid.run(store, grid, RUNTIME, jobs=1)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("stages/*/manifest.json")} == before
     assert "stages done" not in capfd.readouterr().out
     assert json.loads((tmp_path / "plans" / "mine.json").read_text()) == plan
 
-    later = module.make("mine", "digits", DIGITS, ("1b",), 1, SHORT)
+    later = asked("1b", assignments=SHORT)
     run_grid.run(store, later, RUNTIME, jobs=1)
     joined = json.loads((tmp_path / "plans" / "mine.json").read_text())
     assert joined["tables"] == ["1b", "2a"]
     assert joined["rows"][: len(plan["rows"])] == plan["rows"]
     assert joined["search"] == plan["search"]
     assert joined["confidence"] == plan["confidence"]
-    other = module.make("mine", "digits", DIGITS, ("1b",), 1, [*SHORT, "quantizer.range=4"])
+    other = asked("1b", assignments=[*SHORT, "quantizer.range=4"])
     run_grid.run(store, other, RUNTIME, jobs=1)
     assert json.loads((tmp_path / "plans" / "mine.json").read_text())["tables"] == ["1b"]  # another base: a new plan
 
@@ -149,8 +154,8 @@ def test_one_point_for_all_rows_needs_no_search_and_trains_the_same_models():
 @pytest.mark.slow
 def test_a_table_at_one_point_says_so_in_its_plan(tmp_path, with_latents, small_search):
     store, plan = with_latents(tmp_path), tmp_path / "plans" / "mine.json"
-    asked = module.make("mine", "digits", DIGITS, ("2a",), 1, SHORT, points="1.2,0.9")
-    assert run_grid.run(store, asked, RUNTIME, jobs=1) == []
+    grid = asked("2a", assignments=SHORT, points="1.2,0.9")
+    assert run_grid.run(store, grid, RUNTIME, jobs=1) == []
     written = json.loads(plan.read_text())
     assert (written["search"], len(written["rows"])) == ({}, 2)
     assert written["points"] == {"2a": {"sample.guidance": 1.2, "sample.temperature": 0.9}}
@@ -158,7 +163,7 @@ def test_a_table_at_one_point_says_so_in_its_plan(tmp_path, with_latents, small_
         sample = json.loads((tmp_path / "cells" / f"{row['cell']}.json").read_text())["config"]["sample"]
         assert (sample["guidance"], sample["temperature"]) == (1.2, 0.9)
     trained = stages_of(store, "train")
-    run_grid.run(store, module.make("mine", "digits", DIGITS, ("2a",), 1, SHORT), RUNTIME, jobs=1)
+    run_grid.run(store, asked("2a", assignments=SHORT), RUNTIME, jobs=1)
     assert stages_of(store, "train") == trained
     searched = json.loads(plan.read_text())
     assert searched["points"] == {}
@@ -223,8 +228,8 @@ def test_ahead_of_time_stages_run_and_are_not_recorded(tiny, tmp_path, with_late
 
 
 def test_base_settings_reach_every_row():
-    asked = module.make("x", "digits", DIGITS, ("1a", "2a"), 1, ["train.epochs=7"])
-    assert {settings(row.cell.config)["train.epochs"] for row in asked.rows} == {7}
+    grid = asked("1a", "2a", assignments=["train.epochs=7"])
+    assert {settings(row.cell.config)["train.epochs"] for row in grid.rows} == {7}
 
 
 @pytest.mark.slow
@@ -232,9 +237,9 @@ def test_table_5_joins_a_grid(tmp_path, tiny, with_latents, monkeypatch):
     """The heads of the paper's sizes take minutes: here the tiny one stands in, measured all the same."""
     row = {"autoregressive 1024×4": {}}
     monkeypatch.setattr(speed, "preset_cells", lambda: speed.cells(tiny, row))
-    asked = module.make("mine", "digits", DIGITS, ("1b", "5"), 1, SHORT)
+    grid = asked("1b", "5", assignments=SHORT)
     store = with_latents(tmp_path)
-    run_grid.run(store, asked, RUNTIME, jobs=1)
+    run_grid.run(store, grid, RUNTIME, jobs=1)
     plan = json.loads((tmp_path / "plans" / "mine.json").read_text())
     assert plan["tables"] == ["1b", "5"]
     (line,) = [line for line in plan["rows"] if line["table"] == "5"]

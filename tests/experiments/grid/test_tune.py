@@ -12,7 +12,7 @@ from scipy.stats import norm, sem, ttest_rel
 
 from analysis.stats import edges
 from experiments.cli.tune import _estimate, _gap
-from experiments.grid.tune import Scored, Search, images_drawn
+from experiments.grid.tune import ScoredPoint, Search, images_drawn
 from experiments.pipeline import Cell, record
 from experiments.presets import DIGITS
 from experiments.trained import Models, command, models, training
@@ -70,7 +70,7 @@ def test_the_search_never_draws_the_images_of_the_final_score():
 
 
 def point(*values, error=None, left=()):
-    return Scored(1.0, 1.0, 100, (), values, (error,) * len(values), (left,) * len(values))
+    return ScoredPoint(1.0, 1.0, 100, (), values, (error,) * len(values), (left,) * len(values))
 
 
 def test_two_points_are_compared_within_their_models():
@@ -159,7 +159,7 @@ def test_what_is_no_trained_cell_is_refused(tmp_path, what, message):
         (["--temperature", "0.9,-0.1"], "sample.temperature=-0.1 must be >= 0"),
         (["--temperature", "0.9,0.9"], "--temperature=0.9,0.9 has a value twice; give each value once"),
         (["--guidance", "1", "--temperature", "1"], "one point, guidance 1, temperature 1, leaves nothing to choose"),
-        (["--images", "300,100"], "--images=300,100 must rise from 50 or more, a rung each"),
+        (["--images", "300,100"], "--images=300,100 must rise from 50 or more, one for each rung"),
         (["--images", "10,100"], "--images=10,100 must rise from 50 or more"),
         (["--images", "99.5"], "--images=99.5 must be whole numbers"),
         (
@@ -185,7 +185,7 @@ def test_a_search_from_its_models_to_its_record(call, tmp_path, with_latents, te
     for seed in ([], ["train.seed=1"]):
         assert call("run", "digits", *SHORT, *seed, "--only", "train", cwd=tmp_path).returncode == 0
     dry = call("tune", "digits", *SHORT, *SEARCH, "--name", "mine", "--dry-run", cwd=tmp_path)
-    assert "rung 1: 4 points, 50 images of each and a training seed, 16 stages to run" in dry.stdout
+    assert "rung 1: 4 points, 50 images per point and training seed, 16 stages to run" in dry.stdout
     assert not (tmp_path / "runs" / "tunes").exists()
     done = call("tune", "digits", *SHORT, *SEARCH, "--name", "mine", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,17 +1,29 @@
 """The list of metrics: one declaration each, by every scorer, and all that stages write is in it."""
 
 import json
+import shutil
 from collections import Counter
+from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
+from analysis.frame.describe import describe
 
+from analysis.frame import load
+from analysis.frame.source import of_frame, read
+from analysis.report.build import render
+from analysis.tables.pivot import Query, pivot
 from experiments.grid.search import metric_of
 from experiments.grid.tune import directions
 from experiments.paper import TABLES
 from experiments.presets import DIGITS
-from experiments.tracking.views import direction
+from experiments.runner import run_cells
+from experiments.tracking.views import direction, of_sweep
 from tests.helpers.paths import REPORTS
+from tests.helpers.report_source import edit_frame, write_source
+from tokenbridge.config import Runtime
+from tokenbridge.metrics import catalogue
 from tokenbridge.metrics.catalogue import (
     AGREEMENT,
     FD,
@@ -21,6 +33,7 @@ from tokenbridge.metrics.catalogue import (
     PRECISION,
     PSNR,
     RECONSTRUCTION_FD,
+    Metric,
     by_scorers,
     every,
     find,
@@ -29,6 +42,8 @@ from tokenbridge.metrics.catalogue import (
 )
 from tokenbridge.metrics.scorers import SCORERS
 from tokenbridge.overrides import override
+from tokenbridge.stages import score
+from tokenbridge.store.artifacts import Store
 
 
 def test_no_two_metrics_share_a_key_and_none_is_left_with_a_placeholder():
@@ -75,6 +90,47 @@ def test_all_that_stages_write_is_in_the_catalogue(finished):
 def test_all_that_committed_reports_hold_is_in_the_catalogue(name):
     columns = pd.read_csv(REPORTS / name / "source" / "frame.csv", nrows=0).columns
     assert [key for key in columns if "/" in key and find(key) is None] == []
+
+
+@pytest.fixture
+def contrast(monkeypatch):
+    """A metric that is declared and measured for the time of a test."""
+    declared = Metric("score/contrast_{suffix}", "contrast", "higher", 1, meaning="spread of the pixels, before {by}")
+    measure = lambda scored: {f"contrast_{scored.name}": float(np.std(scored.images))}  # noqa: E731
+    monkeypatch.setattr(catalogue, "METRICS", (*METRICS, declared))
+    monkeypatch.setattr(score, "MEASURES", (*score.MEASURES, measure))
+    for cached in (every, find):
+        cached.cache_clear()
+    yield declared
+    monkeypatch.undo()
+    for cached in (every, find):
+        cached.cache_clear()
+
+
+def test_a_metric_takes_one_declaration(finished, tmp_path, contrast, monkeypatch, no_figures):
+    """Declared and measured, it is in tables, MLflow's views, what tune can search, pivot tables and reports."""
+    done, cell = finished
+    store, key = Store(shutil.copytree(done.root, tmp_path / "runs")), "score/contrast_digits"
+    shutil.rmtree(store.folder(cell.stages()[-1].id))
+    run_cells(store, [cell], Runtime(threads=1, bars=False), "tests")
+    frame = load.frame_from_stages(store.root, [cell.id])
+    measured = [str(column) for column in frame.columns if "/" in str(column)]
+    about, meaning = describe(frame).loc[key], "spread of the pixels, before the shipped digit classifier"
+    assert (about["better"], about["meaning"]) == ("higher", meaning)
+    assert f"metrics.`{key}`" in of_sweep("x", [], measured)["selectedColumns"]
+    assert directions()["contrast_digits"] == "higher"
+
+    source = of_frame(frame, {"base": DIGITS.model_dump(mode="json"), "title": "x", "rows": []})
+    table = pivot(Query("quantizer.levels", "", "contrast_digits"), source)
+    assert table.rows[0].measured[0].text == f"{frame[key][0]:.1f}"
+
+    monkeypatch.setitem(TABLES, "2a", replace(TABLES["2a"], measured=(FD, contrast)))
+    folder = write_source(tmp_path / "report", tables=("2a",), examples=False)
+    for number, label in enumerate(("parallel", "autoregressive")):
+        edit_frame(folder, label, {key: 40 + number})
+    page = render(read(folder / "source"))
+    assert "contrast" in page["tables/table-2a.csv"].decode()
+    assert meaning in page["index.html"].decode()
 
 
 def test_a_metric_by_each_scorer():

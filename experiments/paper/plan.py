@@ -1,0 +1,112 @@
+"""The plan of a report, runs/plans/NAME.json: which cell fills which row or point, and how that was chosen.
+
+A grid writes it; the folder that a report is built from holds a copy as plan.json. Keys: name, title, preset, base (a
+whole configuration); tables, rows (table, label, cell); search (metric, chosen, points, ...); points, those that all
+rows of a table have; confidence (strength, cell); axes (key, values), each, cells (cell, values, seed); notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.paper import TABLES
+from tokenbridge.config import UserError
+from tokenbridge.store.artifacts import read_json, write_json
+
+Plan = dict[str, Any]
+LISTS = {
+    "rows": {"table", "label", "cell"},
+    "cells": {"values", "seed", "cell"},
+    "confidence": {"strength", "cell"},
+}
+"""lists of a plan, and what each of their entries has"""
+DATA = {"source", "path", "image_size"}
+"""settings of base.data that a report names"""
+
+
+def file(runs: Path, name: str) -> Path:
+    return runs / "plans" / f"{name}.json"
+
+
+def read(path: Path, remedy: str = "run its grid again") -> Plan:
+    """A plan with what every report needs of it.
+
+    Raises:
+        UserError: naming the file, what it must hold and the remedy.
+    """
+    try:
+        plan = read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not readable JSON ({' '.join(str(error).split())[:160]}); {remedy}") from error
+    base = plan.get("base") if isinstance(plan, dict) else None
+    if not isinstance(base, dict) or not {"rows", "title"} <= plan.keys() or not {*(base.get("data") or ())} >= DATA:
+        raise UserError(f"{path} must have title, base (a configuration) and rows; {remedy}")
+    for name, keys in LISTS.items():
+        entries = plan.get(name) or []
+        if not isinstance(entries, list) or not all(isinstance(e, dict) and keys <= e.keys() for e in entries):
+            raise UserError(f"{path}: {name} must be a list of objects with {', '.join(sorted(keys))}; {remedy}")
+    return plan
+
+
+def write(runs: Path, plan: Plan) -> None:
+    """Write a plan under its name; tables and points of an earlier one stay where it had the same base."""
+    path = file(runs, plan["name"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, merged(read_json(path), plan) if path.exists() else plan)
+
+
+def merged(before: Mapping[str, Any], plan: Plan) -> Plan:
+    """The plan, with those tables and points of an earlier one that it does not have itself."""
+    if before.get("base") != plan["base"]:
+        return plan
+    kept = [id for id in before.get("tables", ()) if id not in plan["tables"]]
+    return plan | {
+        "tables": [id for id in TABLES if id in kept or id in plan["tables"]],
+        "rows": [row for row in before["rows"] if row["table"] in kept] + plan["rows"],
+        "search": _merged_search(before.get("search") or {}, plan.get("search") or {}, kept),
+        "points": {id: point for id, point in before.get("points", {}).items() if id in kept} | plan.get("points", {}),
+        "confidence": plan.get("confidence") or before.get("confidence", []),
+        **_merged_axes(before, plan),
+    }
+
+
+def _merged_search(old: Mapping[str, Any], search: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any]:
+    def mine(key: str) -> bool:
+        return key.partition(" ")[0] in kept
+
+    latest = search if search.get("chosen") else old or search  # how the latest search was done, if there was one
+    if not latest:
+        return {}
+    earlier = {key: value for key, value in old.get("chosen", {}).items() if mine(key)}
+    points = [point for point in old.get("points", ()) if mine(point["row"])]
+    return {
+        **latest,
+        "chosen": earlier | search.get("chosen", {}),
+        "points": points + list(search.get("points", ())),
+    }
+
+
+def _merged_axes(before: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Axes with the values of both, and the cells of both; where only one varies a setting, the other has the base's.
+
+    The request's order of values, of which the first is what effects refer to, where it names all; else earlier ones
+    come first.
+    """
+    old, new = ({axis["key"]: axis["values"] for axis in each.get("axes", ())} for each in (before, plan))
+    axes = []
+    for key in dict.fromkeys([*old, *new]):
+        first, second = old.get(key, []), new.get(key, [])
+        if all(value in second for value in first):
+            first, second = second, []
+        axes.append({"key": key, "values": first + [value for value in second if value not in first]})
+    base = {axis["key"]: _setting(plan["base"], axis["key"]) for axis in axes}
+    cells = [cell | {"values": base | cell["values"]} for cell in (*before.get("cells", ()), *plan.get("cells", ()))]
+    each = plan.get("each") or before.get("each", False)
+    return {"axes": axes, "each": each, "cells": list({cell["cell"]: cell for cell in cells}.values())}
+
+
+def _setting(base: Mapping[str, Any], key: str) -> Any:
+    section, _, name = key.partition(".")
+    return base[section][name]
