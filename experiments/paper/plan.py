@@ -40,7 +40,9 @@ def read(path: Path, remedy: str = "run its grid again") -> Plan:
         plan = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not readable JSON ({' '.join(str(error).split())[:160]}); {remedy}") from error
-    base = plan.get("base") if isinstance(plan, dict) else None
+    if not isinstance(plan, dict):
+        raise UserError(f"{path} must hold a JSON object; {remedy}")
+    base = plan.get("base")
     if not isinstance(base, dict) or not {"rows", "title"} <= plan.keys() or not {*(base.get("data") or ())} >= DATA:
         raise UserError(f"{path} must have title, base (a configuration) and rows; {remedy}")
     for name, keys in LISTS.items():

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.frame.describe import describe
 
 from analysis.frame import load
 from analysis.frame.source import of_frame, read
@@ -115,7 +114,7 @@ def test_a_metric_takes_one_declaration(finished, tmp_path, contrast, monkeypatc
     run_cells(store, [cell], Runtime(threads=1, bars=False), "tests")
     frame = load.frame_from_stages(store.root, [cell.id])
     measured = [str(column) for column in frame.columns if "/" in str(column)]
-    about, meaning = describe(frame).loc[key], "spread of the pixels, before the shipped digit classifier"
+    about, meaning = load.describe(frame).loc[key], "spread of the pixels, before the shipped digit classifier"
     assert (about["better"], about["meaning"]) == ("higher", meaning)
     assert f"metrics.`{key}`" in of_sweep("x", [], measured)["selectedColumns"]
     assert directions()["contrast_digits"] == "higher"
