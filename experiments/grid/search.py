@@ -32,7 +32,7 @@ class SearchPoint:
     cells: tuple[Cell, ...]
 
     def metric(self, store: Store) -> float:
-        """Mean over seeds."""
+        """Mean over training seeds of the metric that searches go by."""
         return fmean(score_of(store, cell) for cell in self.cells)
 
 
@@ -89,7 +89,7 @@ def point_name(values: Mapping[str, Any]) -> str:
 
 
 def metric_of(config: RunConfig) -> str:
-    """What a search goes by: the Fréchet distance of the first scorer."""
+    """Name of the metric that a search goes by: the Fréchet distance of the first scorer."""
     return SCORERS[config.score.scorers[0]].fd
 
 

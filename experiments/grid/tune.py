@@ -31,7 +31,7 @@ IMAGES = (100, 300, 900)
 """per point and training seed, one for each rung"""
 FEWEST_IMAGES = 50
 KEPT = 3
-"""one of so many points goes on to the next rung, and two at least: the last rung compares"""
+"""one point in so many goes on to the next rung, at least two, so that the last rung compares"""
 Place = tuple[float, float]
 """guidance and temperature"""
 
@@ -79,7 +79,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Search:
-    """What is asked for. images: per point and training seed, one number for each rung."""
+    """A search over guidance and temperature. images: per point and training seed, one number for each rung."""
 
     models: Models
     guidance: tuple[float, ...] = SEARCH[GUIDANCE]
@@ -202,14 +202,18 @@ def forecast(store: Store, search: Search, jobs: int) -> list[str]:
 
 
 def record_path(store: Store, name: str) -> Path:
-    """Where what a search found is kept. UserError for what is no name of a file."""
+    """The file of a search's record.
+
+    Raises:
+        UserError: for a name that no file can have.
+    """
     if not re.fullmatch(r"\w[\w.=-]*", name):
         raise UserError(f"--name={name} must be letters, digits and . _ = - (it names a file)")
     return store.root / "tunes" / f"{name}.json"
 
 
 def images_drawn(search: Search) -> tuple[int, int, int]:
-    """Images that the search draws; of them those that an earlier rung drew too; those of a whole last rung."""
+    """Count the images that a search draws, those of them that an earlier rung drew, and those of a full last rung."""
     seeds, rungs = len(search.models.configs), search.rungs
     drawn = sum(images * points for images, points in rungs)
     again = sum(less * points for (less, _), (_, points) in pairwise(rungs))
@@ -217,7 +221,7 @@ def images_drawn(search: Search) -> tuple[int, int, int]:
 
 
 def typed(values: Sequence[float]) -> str:
-    """As an option takes them."""
+    """Numbers as an option takes them: 1,1.5,2."""
     return ",".join(f"{value:g}" for value in values)
 
 
