@@ -8,7 +8,9 @@ import pytest
 
 from tests.helpers.paths import ROOT
 
-PACKAGES = {"tokenbridge", "experiments", "analysis", "slurm"}
+PACKAGES = ("tokenbridge", "experiments", "analysis", "slurm")
+MOST_MODULES = 16
+"""of a folder: what belongs together has a room"""
 FORBIDDEN = {
     "tokenbridge": {
         "experiments",
@@ -22,60 +24,59 @@ FORBIDDEN = {
         "seaborn",
     },
     "experiments": {"submitit"},
-    "analysis": {
-        "torch",
-        "torchvision",
-        "slurm",
-        "submitit",
-        "typer",
-        *(f"tokenbridge.stages.{path.stem}" for path in (ROOT / "tokenbridge" / "stages").glob("[a-z]*.py")),
-    },
+    "analysis": {"torch", "torchvision", "slurm", "submitit", "typer"},
     "slurm": {"analysis", "mlflow", "torch", "pandas"},
 }
-ALLOWED = {
-    "analysis": {
-        "analysis",
-        "experiments.axes",
-        "experiments.paper",
-        "tokenbridge.config",
-        "tokenbridge.metrics.catalogue",
-        "tokenbridge.overrides",
-        "tokenbridge.stages",
-        "tokenbridge.store.runs",
-    },
+"""what no file of a package imports"""
+ROOF = "experiments.cli"
+"""the only room of experiments that imports analysis and slurm; slurm takes its options from there"""
+CORE_FOR_ANALYSIS = {
+    "experiments.axes",
+    "experiments.paper",
+    "tokenbridge.config",
+    "tokenbridge.overrides",
+    "tokenbridge.store.runs",
+    "tokenbridge.metrics.catalogue",
+    "tokenbridge.stages",
 }
-# each may import those before it
-ORDER = ["config", "tokenizers", "model"]
-# of experiments, only they may call analysis and slurm
-COMMANDS = {
-    "experiments.cli.main",
-    "experiments.cli.grid",
-    "experiments.cli.report",
-    "experiments.cli.tune",
-    "experiments.cli.exchange",
-}
-READS_MLFLOW = {"analysis.frame.mlflow"}
-KNOWS_PROCESSES = {
-    "tokenbridge.stages.latents",
-    "tokenbridge.stages.sample",
-    "tokenbridge.store.shards",
-    "tokenbridge.stages.train",
+"""all that analysis imports of other packages"""
+FLOORS = (
+    ("config", "rng", "signals", "overrides", "devices", "distributed"),
+    ("store", "weights"),
+    ("data",),
+    ("tokenizers",),
+    ("autoencoders", "model"),
+    ("metrics", "speed"),
+    ("stages",),
+    ("exchange",),
+)
+"""of the core, from the ground up: imports go downwards, or to a neighbour on the same floor"""
+MLFLOW = {"analysis.frame.mlflow", "experiments.tracking.store", "experiments.tracking.sender"}
+"""the only modules that import mlflow: one reads, the others write"""
+KNOW_PROCESSES = {
+    "tokenbridge.store",
     "tokenbridge.model.trainer",
+    "tokenbridge.stages",
     "experiments.runner",
-    "experiments.cli.tools",
-    *COMMANDS,
+    ROOF,
+    "slurm",
 }
-WRITES_MLFLOW = {"experiments.tracking.store", "experiments.tracking.sender"}
+"""where several processes of one run are known; maths knows nothing of them"""
 
 
-def modules():
-    for package in sorted(PACKAGES):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-            yield name, path
+def files(package):
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def module_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for package in PACKAGES for path in files(package)}
 
 
 def imports(path):
+    """Every module that a file names in an import, at its top or inside a function; of `from a import b` a and a.b."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -89,35 +90,77 @@ def starts(name, prefixes):
     return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
 
 
-@pytest.mark.parametrize(("name", "path"), list(modules()), ids=lambda value: value if isinstance(value, str) else "")
-def test_imports_follow_the_arrows(name, path):
-    package = name.split(".")[0]
-    for imported in imports(path):
-        assert not starts(imported, FORBIDDEN[package]), f"{name} imports {imported}"
+def room_of(module):
+    """Package and folder, or package and file for what lies beside the folders."""
+    return ".".join(module.split(".")[:2])
+
+
+def arrows():
+    """(importing module, imported module), our own only."""
+    for name, path in MODULES.items():
+        for imported in set(imports(path)) & MODULES.keys():
+            if imported != name and not name.startswith(f"{imported}."):  # a package is read before what is in it
+                yield name, imported
+
+
+def circle(edges):
+    """Names on a circle of these arrows, [] where there is none."""
+    after = {}
+    for start, end in edges:
+        after.setdefault(start, set()).add(end)
+    done, path = set(), []
+
+    def visit(name):
+        if name in path:
+            return path[path.index(name) :]
+        if name in done:
+            return []
+        path.append(name)
+        for following in sorted(after.get(name, ())):
+            if names := visit(following):
+                return names
+        done.add(path.pop())
+        return []
+
+    return next((names for name in sorted(after) if (names := visit(name))), [])
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_follow_the_arrows(name):
+    package, room = name.split(".")[0], room_of(name)
+    for imported in imports(MODULES[name]):
         top = imported.split(".")[0]
-        if package in ALLOWED and top in PACKAGES and imported not in PACKAGES:
-            assert starts(imported, ALLOWED[package]), f"{name} imports {imported}"
+        assert not starts(imported, FORBIDDEN[package]), f"{name} imports {imported}"
+        if package == "analysis" and top in PACKAGES and imported not in PACKAGES and top != "analysis":
+            assert starts(imported, CORE_FOR_ANALYSIS), f"{name} imports {imported}"
         if package == "experiments" and top in ("analysis", "slurm"):
-            assert name in COMMANDS, f"{name} imports {imported}"
+            assert room == ROOF, f"{name} imports {imported}"
         if starts(imported, {"tokenbridge.distributed"}):
-            assert name in KNOWS_PROCESSES or package == "slurm", f"{name} imports {imported}"
+            assert starts(name, KNOW_PROCESSES), f"{name} imports {imported}"
         if top == "mlflow":
-            assert name in READS_MLFLOW | WRITES_MLFLOW, f"{name} imports {imported}"
+            assert name in MLFLOW, f"{name} imports {imported}"
 
 
-@pytest.mark.parametrize(
-    ("name", "path"),
-    [m for m in modules() if m[0].startswith("tokenbridge.")],
-    ids=lambda v: v if isinstance(v, str) else "",
-)
-def test_core_layers(name, path):
-    parts = name.split(".")
-    for imported in set(imports(path)):
-        inner = imported.split(".")[1:] if imported.startswith("tokenbridge.") else []
-        if inner and parts[1] in ORDER and inner[0] in ORDER:
-            assert ORDER.index(inner[0]) <= ORDER.index(parts[1]), f"{name} imports {imported}"
-        if inner and inner[0] in ("store", "devices", "distributed", "signals") and parts[1] == "tokenizers":
-            raise AssertionError(f"{name} is maths and imports {imported}")
+def test_the_core_imports_downwards():
+    floor = {f"tokenbridge.{room}": number for number, rooms in enumerate(FLOORS) for room in rooms}
+    for name, imported in arrows():
+        if starts(name, {"tokenbridge"}) and name != "tokenbridge":
+            assert floor[room_of(name)] >= floor[room_of(imported)], f"{name} imports {imported}"
+
+
+def test_no_circle_of_rooms_or_of_modules():
+    edges = list(arrows())
+    assert circle(edges) == []
+    rooms = {(room_of(name), room_of(imported)) for name, imported in edges}
+    # options of the command line are the roof's; the sweeps' commands hang below it
+    assert circle({(a, b) for a, b in rooms if a != b and (a, b) != ("slurm.commands", ROOF)}) == []
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES.values()}), ids=lambda path: path.name)
+def test_a_folder_has_a_face_and_room_for_its_modules(folder):
+    assert len(list(folder.glob("*.py"))) - 1 <= MOST_MODULES
+    face = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    assert len((face or "").split()) >= 12, "it says what the room is for"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +174,7 @@ def test_core_layers(name, path):
             "import experiments.runner, experiments.axes, experiments.paper, experiments.presets, experiments.tracking",
             ["torch", "mlflow", "pandas", "scipy", "sklearn", "PIL"],
         ),
-        ("import tokenbridge.metrics.catalogue", ["torch", "mlflow", "pandas"]),
+        ("import tokenbridge.metrics.catalogue, tokenbridge.stages", ["torch", "mlflow", "pandas"]),
         (
             "from experiments.grid.request import Request; Request(name='x', tables=('ablation', '2a')).grid()",
             ["torch", "sklearn", "mlflow", "pandas"],
