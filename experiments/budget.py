@@ -78,14 +78,14 @@ def image_counts(config: RunConfig, given: Mapping[Split, int | None]) -> tuple[
     data = config.data
     if data.source == "digits" or Path(data.path or "").is_dir():
         return {split: len(split_of(data, split)[1]) for split in SPLITS}, "counted"
-    known: Mapping[Split, int] = IMAGENET if data.classes == IMAGENET_CLASSES else {}
-    found: dict[Split, int] = {split: given[split] or known.get(split, 0) for split in SPLITS}
-    if lacking := [split for split, count in found.items() if not count]:
+    published: Mapping[Split, int] = IMAGENET if data.classes == IMAGENET_CLASSES else {}
+    counts: dict[Split, int] = {split: given[split] or published.get(split, 0) for split in SPLITS}
+    if lacking := [split for split, count in counts.items() if not count]:
         raise UserError(
             f"data.path={data.path} is not here, and data.classes={data.classes} is not ImageNet's; say how many images"
             f" it has with --{lacking[0]}-images"
         )
-    return found, "given" if any(given.values()) else f"ImageNet's, for {data.path} is not here"
+    return counts, "given" if any(given.values()) else f"ImageNet's, for {data.path} is not here"
 
 
 def _tera(operations: float) -> str:
@@ -122,6 +122,6 @@ def _autoencoder(config: RunConfig) -> tuple[dict[str, int], str]:
     else:
         return {}, f"unknown, for {path} is not here"
     source.require_sizes(sizes_of(settings))
-    found = frozen.costs(settings, config.data.image_size)
-    total = found["encoder"] + found["decoder"]
-    return found, f"{total:,} (encoder {found['encoder']:,}, decoder {found['decoder']:,}){note}"
+    operations = frozen.costs(settings, config.data.image_size)
+    total = operations["encoder"] + operations["decoder"]
+    return operations, f"{total:,} (encoder {operations['encoder']:,}, decoder {operations['decoder']:,}){note}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.pipeline import RECONSTRUCTION, Cell
 from tokenbridge.autoencoders.autoencoder_kl import sizes_of
-from tokenbridge.autoencoders.sources import source_of
+from tokenbridge.autoencoders.sources import SOURCES, source_of
 from tokenbridge.config import Autoencoder, RunConfig, Sample, UserError
 from tokenbridge.data.files import class_count
 from tokenbridge.overrides import build, override, plain
@@ -38,15 +38,15 @@ def cells(
     for wide in grid["range"]:
         for levels in grid["levels"]:
             name = f"{base.quantizer.kind}-b{plain(levels)}" + (f"-r{plain(wide)}" if len(grid["range"]) > 1 else "")
-            own = {"quantizer.levels": levels, "quantizer.range": wide}
-            cells.append(Cell(name, override(base, own), RECONSTRUCTION))
+            changes = {"quantizer.levels": levels, "quantizer.range": wide}
+            cells.append(Cell(name, override(base, changes), RECONSTRUCTION))
     return cells
 
 
 def _base(images: str, train: str | None, autoencoder: str, assignments: Sequence[str]) -> RunConfig:
     source = {"source": DIGITS} if autoencoder == DIGITS else _source(Path(autoencoder))
     sizes = sizes_of(source_of(build(Autoencoder, source)).settings())
-    own = {**source, "channels": sizes.channels, "stride": sizes.stride}
+    pretrained = {**source, "channels": sizes.channels, "stride": sizes.stride}
     data: dict[str, Any] = {"image_channels": sizes.image_channels, "image_size": SIZE}
     if autoencoder == DIGITS:
         data["image_size"] = 16
@@ -57,14 +57,15 @@ def _base(images: str, train: str | None, autoencoder: str, assignments: Sequenc
         classes = class_count(Path(images), f", or {DIGITS}")
         data |= {"source": "folder", "path": train or images, "held_out_path": images, "classes": classes}
     # nothing is generated, and 1 iteration fits every number of positions
-    whole = {"data": data, "autoencoder": own, "sample": Sample(iterations=1).model_dump()}
+    whole = {"data": data, "autoencoder": pretrained, "sample": Sample(iterations=1).model_dump()}
     return override(build(RunConfig, whole), assignments)
 
 
 def _source(path: Path) -> dict[str, str]:
-    if not path.exists():
-        raise UserError(f"--autoencoder {path} must be {DIGITS}, a diffusers folder or an LDM checkpoint; correct it")
-    return {"source": "diffusers" if path.is_dir() else "ldm", "path": str(path)}
+    for name, source in SOURCES.items():
+        if source.recognizes(path):
+            return {"source": name, "path": str(path)}
+    raise UserError(f"--autoencoder {path} must be {DIGITS}, a diffusers folder or an LDM checkpoint; correct it")
 
 
 def rows(store: Store, cells: Sequence[Cell]) -> list[dict[str, Any]]:

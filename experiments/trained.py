@@ -37,13 +37,13 @@ def models(store: Store, what: str, assignments: Sequence[str] = ()) -> Models:
     config = override(base, assignments)
     if not store.finished(training(config)):
         raise UserError(f"{what} is not trained in {store.root}; run first: {command(config)} --only train")
-    known = {id for cell in cells.values() if (id := cell.stages.get("train"))}
+    stages = {id for cell in cells.values() if (id := cell.stages.get("train"))}
     seeds = {config.train.seed, *(cell.config.get("train", {}).get("seed", 0) for cell in cells.values())}
     seeds = {0} if config.train.released else seeds
     same = {seed: override(config, {"train.seed": seed}) for seed in sorted(seeds)}
-    untrained = [seed for seed, each in same.items() if not store.finished(training(each))]
-    trained = tuple(each for seed, each in same.items() if seed not in untrained)
-    waiting = tuple(seed for seed in untrained if training(same[seed]) in known)
+    untrained = [seed for seed, config in same.items() if not store.finished(training(config))]
+    trained = tuple(config for seed, config in same.items() if seed not in untrained)
+    waiting = tuple(seed for seed in untrained if training(same[seed]) in stages)
     recorded = cells.get(Cell("", config).id)
     names = recorded.names if recorded else [run_name(name, differing(config, base))]
     return Models(re.sub(r"[^\w.=-]+", "-", name if name in names else names[0]), trained, waiting)
@@ -80,16 +80,18 @@ def nearest(config: RunConfig) -> str:
 
 def _named(what: str, cells: Mapping[str, RecordedCell], store: Store) -> tuple[str, RunConfig]:
     """Name and config of the cell; cells of one name must differ in the training seed alone."""
-    found = [cell for cell in cells.values() if cell.called(what)]
-    if not found:
+    matching = [cell for cell in cells.values() if cell.called(what)]
+    if not matching:
         names = [*{name: None for cell in cells.values() for name in cell.names}, *cells, *PRESETS]
         near = difflib.get_close_matches(what, names, SHOWN, 0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"presets are {', '.join(PRESETS)}"
         raise UserError(f"{what} is no cell of {store.root / 'cells'} and no preset; {hint}")
-    configs = [build(RunConfig, cell.config) for cell in found]
+    configs = [build(RunConfig, cell.config) for cell in matching]
     first, *others = configs
     for config in others:
         if changes := differing(override(config, {"train.seed": first.train.seed}), first):
-            ids = ", ".join(cell.id for cell in found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
-            raise UserError(f"{what} names {len(found)} cells, which differ in {', '.join(changes)}; give an id: {ids}")
-    return what if what in found[0].names else found[0].names[0], first
+            ids = ", ".join(cell.id for cell in matching[:SHOWN]) + (", …" if len(matching) > SHOWN else "")
+            raise UserError(
+                f"{what} names {len(matching)} cells, which differ in {', '.join(changes)}; give an id: {ids}"
+            )
+    return what if what in matching[0].names else matching[0].names[0], first

@@ -38,6 +38,11 @@ class Source:
     def __str__(self) -> str:
         return str(self.config.path)
 
+    @classmethod
+    def recognizes(cls, path: Path) -> bool:
+        """True where a path looks like weights of this source, for commands that take a path alone."""
+        return False
+
     def settings(self) -> dict[str, Any]:
         """Settings of diffusers' AutoencoderKL: architecture and, where there are any, scaling and shift factors."""
         raise NotImplementedError
@@ -104,6 +109,10 @@ class Diffusers(Source):
 
     name = "diffusers"
 
+    @classmethod
+    def recognizes(cls, path: Path) -> bool:
+        return path.is_dir()
+
     def settings(self) -> dict[str, Any]:
         path = self._folder("config.json") / "config.json"
         try:
@@ -169,6 +178,10 @@ class Ldm(Source):
         "mid_block_add_attention": True,
     }
     """settings of kl16.ckpt"""
+
+    @classmethod
+    def recognizes(cls, path: Path) -> bool:
+        return path.is_file()
 
     def settings(self) -> dict[str, Any]:
         from tokenbridge.autoencoders import ldm

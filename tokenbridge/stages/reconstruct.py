@@ -44,7 +44,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     assert np.array_equal(latents.labels("held-out"), held_out.labels), "latents and images have one order"
     loaded = {name: load_extractor(name, device, config.score) for name in config.score.scorers}
     reasons = [reason for extractor in loaded.values() if (reason := extraction.misfit(extractor, config.data))]
-    extractors = {name: each for name, each in loaded.items() if extraction.misfit(each, config.data) is None}
+    extractors = {name: e for name, e in loaded.items() if extraction.misfit(e, config.data) is None}
     quantizer = load_tokenizer(inputs["quantizer"])
     size = config.data.image_size
     lpips = Lpips(Path(config.score.lpips), size, device) if config.score.lpips else None
@@ -63,16 +63,20 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         "ssim": f"mean over images, uniform window of {ssim_window(size, size)}",
     }
     for name, extractor in extractors.items():
-        known = References(Store(out.parents[1]), config.data, extractor, config.score, name, runtime.batch)
+        references = References(Store(out.parents[1]), config.data, extractor, config.score, name, runtime.batch)
         # a split as score.reference is of the samples: published rFIDs are against the training set
-        reference = known.split("train") if config.score.split else known.configured()
-        originals = known.split("held-out").real
+        reference = references.split("train") if config.score.split else references.configured()
+        originals = references.split("held-out").real
         assert originals is not None
         metrics |= tally.feature_metrics(SCORERS[name], reference, originals.extracted.features)
-        own = sets.set_protocol(SCORERS[name], known.weights, size, len(held_out), reference.images, reference.hash) | {
-            "reference": reference.name
-        }
-        protocol |= own if len(loaded) == 1 else {f"{SCORERS[name].suffix}.{key}": own[key] for key in own}
+        conditions = sets.set_protocol(
+            SCORERS[name], references.weights, size, len(held_out), reference.images, reference.hash
+        ) | {"reference": reference.name}
+        protocol |= (
+            conditions
+            if len(loaded) == 1
+            else {f"{SCORERS[name].suffix}.{key}": value for key, value in conditions.items()}
+        )
     if reasons:
         protocol |= {"features": None, "features_left_out": reasons[0]}
     write_metrics(out, metrics, protocol)

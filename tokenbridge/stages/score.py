@@ -40,8 +40,12 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         scored, weights = _scored(config, name, images, labels, out, runtime)
         metrics |= {key: value for measure in MEASURES for key, value in measure(scored).items()}
         left_out[scored.fd] = scored.left_out
-        own = _protocol(config, scored, weights)
-        protocol |= own if len(config.score.scorers) == 1 else {f"{scored.name}.{key}": own[key] for key in own}
+        conditions = _protocol(config, scored, weights)
+        protocol |= (
+            conditions
+            if len(config.score.scorers) == 1
+            else {f"{scored.name}.{key}": value for key, value in conditions.items()}
+        )
         counts = {"samples": len(images), "reference images": scored.reference.images}
         warnings += cautions(scored.scorer, scored.fd, weights, counts)
         if scored.reference.real is not None:
@@ -61,18 +65,18 @@ def _scored(
     reason = extraction.misfit(extractor, config.data)
     if reason is not None:
         raise UserError(reason)
-    known = References(Store(out.parents[1]), config.data, extractor, config.score, name, runtime.batch)
-    reference, split = known.configured(), config.score.split
+    references = References(Store(out.parents[1]), config.data, extractor, config.score, name, runtime.batch)
+    reference, split = references.configured(), config.score.split
     others: dict[str, data.Split] = {"train": "held-out", "held-out": "train"}
-    real = known.split(others[split]).real if split else None
+    real = references.split(others[split]).real if split else None
     extracted = extraction.extract(extractor, images, runtime.batch)
-    about = {"features": name, "weights": known.weights}
+    about = {"features": name, "weights": references.weights}
     extraction.write(
         out / f"features-{name}.safetensors", Real(extracted, labels, extraction.pixel_hash(images)), about
     )
     return Scored(
         SCORERS[name], images, labels, extracted, reference, None if real is None else real.extracted
-    ), known.weights
+    ), references.weights
 
 
 def _protocol(config: RunConfig, scored: Scored, weights: str) -> dict[str, Any]:

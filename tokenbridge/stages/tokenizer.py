@@ -115,8 +115,8 @@ def train_tokenizer(
         model = model.to(device)
 
         def loss(batch: Tensor) -> Tensor:
-            decoded, _, own = model(batch)
-            return reconstruction_loss(decoded, batch) / batch[0].numel() + own
+            decoded, _, codebook_loss = model(batch)
+            return reconstruction_loss(decoded, batch) / batch[0].numel() + codebook_loss
 
         minimize(loss, model, images, budget, draws, no_bar)
     return model
@@ -141,6 +141,6 @@ def _outputs(model: QuantizedAutoencoder, images: data.Images, batch: int) -> It
 
 
 def _require_channels(model: QuantizedAutoencoder, config: RunConfig) -> None:
-    wanted, found = model.body.config.in_channels, config.data.image_channels
-    if wanted != found:
-        raise UserError(f"data.image_channels={found} must be {wanted}, that of the architecture; correct it")
+    wanted, channels = model.body.config.in_channels, config.data.image_channels
+    if wanted != channels:
+        raise UserError(f"data.image_channels={channels} must be {wanted}, that of the architecture; correct it")

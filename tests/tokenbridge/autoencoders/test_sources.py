@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from experiments import reconstructions
 from experiments.pipeline import Cell
 from experiments.presets import DIGITS
 from experiments.runner import run_cells
@@ -23,7 +24,10 @@ class Toy(Source):
     """Random weights."""
 
     name = "toy"
-    takes_path = False
+
+    @classmethod
+    def recognizes(cls, path):
+        return path.name == "toy"
 
     def settings(self):
         blocks = {"down_block_types": ("DownEncoderBlock2D",), "up_block_types": ("UpDecoderBlock2D",)}
@@ -58,6 +62,11 @@ def test_a_source_takes_one_declaration(toy, tmp_path):
     assert store.moments("train").shape == (1438, 6, 4, 4)
     assert weights_of(toy, {}) == 64 * "7"
     assert autoencoder_of(toy, {}, "cpu").channels == 3
+
+
+def test_a_command_that_takes_a_path_finds_its_source(toy):
+    cells = reconstructions.cells("digits", None, "somewhere/toy", {"levels": [8], "range": [5]}, ["data.image_size=4"])
+    assert {cell.config.autoencoder.source for cell in cells} == {"toy"}
 
 
 def test_its_settings_are_checked_when_ids_are_asked_for(toy):
