@@ -139,9 +139,9 @@ def weights(folder: Path) -> list[Check]:
 
 def runs_folder(root: Path) -> Check:
     """Check that artifacts can be written to a folder; nothing stays there."""
-    place, remedy = _existing(root), "choose another folder with --runs"
+    folder, remedy = _existing(root), "choose another folder with --runs"
     try:
-        with tempfile.NamedTemporaryFile(dir=place):
+        with tempfile.NamedTemporaryFile(dir=folder):
             pass
     except OSError as error:
         return Check("runs folder", False, f"{root} cannot be written ({error.strerror})", remedy)
@@ -156,22 +156,25 @@ def _disk(root: Path) -> Check:
 
 def _existing(path: Path) -> Path:
     path = path.absolute()
-    return next(place for place in (path, *path.parents) if place.exists())
+    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def mlflow(store: Store) -> Check:
     """The tracking store, asked without importing MLflow (3.7 s)."""
-    from experiments.tracking.store import database, shown, tracking_uri
+    from tokenbridge.store.runs import database, tracking_uri, without_credentials
 
     uri = tracking_uri(store)
-    about, remedy = f"{metadata.version('mlflow')}, {shown(uri)}", "start the server or correct MLFLOW_TRACKING_URI"
+    about, remedy = (
+        f"{metadata.version('mlflow')}, {without_credentials(uri)}",
+        "start the server or correct MLFLOW_TRACKING_URI",
+    )
     path = database(uri)
     if path is not None:
         return _sqlite(path, about)
     if not uri.startswith(("http://", "https://")):
         return Check("MLflow", True, f"{about} (not asked)")
     try:
-        with urllib.request.urlopen(f"{shown(uri).rstrip('/')}/health", timeout=WAIT) as answer:
+        with urllib.request.urlopen(f"{without_credentials(uri).rstrip('/')}/health", timeout=WAIT) as answer:
             return Check("MLflow", True, f"{about} answers ({answer.status})")
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
