@@ -115,7 +115,7 @@ def build(name: str, runs: Path, reports: Path) -> Path:
 def publish(store: Store, name: str, reports: Path) -> Path:
     """Bring MLflow up to date, gather the report's source from it, build the report and log it to MLflow."""
     from analysis.frame import load
-    from analysis.report import build as module
+    from analysis.report.build import build as build_report
     from experiments.tracking import sync as tracking
 
     plan = plan_file.read(plan_file.file(store.root, name))
@@ -124,7 +124,7 @@ def publish(store: Store, name: str, reports: Path) -> Path:
     tracking.sync(store)
     print("report: tables and figures", flush=True)
     load.collect(store.root, tracking.tracking_uri(store), plan, reports / name / "source")
-    page = module.build(reports / name)
+    page = build_report(reports / name)
     tracking.log_report(store, name, reports / name)
     return page
 

@@ -34,12 +34,12 @@ tools = typer.Typer()
 @tools.command()
 def doctor(runs: Runs = DEFAULT_RUNS, device: Device = "auto") -> None:
     """Say what is there and what is missing, one line each, with the remedy."""
-    from experiments import doctor as module
+    from experiments.doctor import checks, exit_status
 
-    checks = module.checks(Store(runs), build(Runtime, {"device": device}))
-    for check in checks:
+    results = checks(Store(runs), build(Runtime, {"device": device}))
+    for check in results:
         print(check)
-    raise typer.Exit(module.exit_status(checks))
+    raise typer.Exit(exit_status(results))
 
 
 @tools.command()
@@ -51,17 +51,17 @@ def speed(
     device: Device = "auto",
 ) -> None:
     """Table 5 and the claims about speed, as ratios inside one run; at most three minutes on an idle core."""
-    from experiments import speed as module
+    from experiments.speed import claims, plan, preset_cells, run, table_lines
     from experiments.tracking import sync as tracking
     from tokenbridge.speed.comparisons import bucketized_encoding
 
     store = Store(runs)
     runtime = build(Runtime, {"device": device, "threads": threads})
-    rows = module.preset_cells()
-    times = module.run(store, runtime, rows, quick, again)
-    print("\n".join([*module.table_lines(times), *module.claims(times)]))
+    rows = preset_cells()
+    times = run(store, runtime, rows, quick, again)
+    print("\n".join([*table_lines(times), *claims(times)]))
     print(bucketized_encoding(1_000_000 if quick else 3_000_000, rounds=1 if quick else 3).line())
-    module.plan(store, rows)
+    plan(store, rows)
     tracking.sync(store, [cell.id for cell in rows.values()])
 
 
@@ -78,14 +78,14 @@ def plan(
     held_out_images: Annotated[int | None, typer.Option("--held-out-images", min=1)] = None,
 ) -> None:
     """What a configuration takes before anything runs: parameters, latents, memory, operations, device-hours."""
-    from experiments import budget as module
     from experiments import presets
+    from experiments.budget import Machine, lines
     from tokenbridge.overrides import override
 
     config = override(presets.preset(preset), settings or ())
-    machine = module.Machine(devices, tflops, tflops_float32, utilization, accumulate)
+    machine = Machine(devices, tflops, tflops_float32, utilization, accumulate)
     images: dict[Any, int | None] = {"train": train_images, "held-out": held_out_images}
-    print("\n".join(module.lines(config, machine, images)))
+    print("\n".join(lines(config, machine, images)))
 
 
 @tools.command("verify-latents")
@@ -170,12 +170,13 @@ def train_autoencoder(
     device: Device = "auto",
 ) -> None:
     """Train a small autoencoder of your images, as a diffusers folder; or the shipped one of the digits again."""
-    from tokenbridge.autoencoders import train as module
+    from tokenbridge.autoencoders.train import train_autoencoder as train_shipped
+    from tokenbridge.autoencoders.train import train_own_autoencoder
 
     if images is None:
         if (size, grey, channels, stride) != (32, False, 4, 8):
             raise UserError("--size, --grey, --channels and --stride go with a folder of images; name it first")
-        _train_again(module.train_autoencoder, out, epochs, seed)
+        _train_again(train_shipped, out, epochs, seed)
         return
     from tokenbridge.data.files import class_count
     from tokenbridge.devices import pick_device
@@ -184,7 +185,7 @@ def train_autoencoder(
     data = build(Data, {"source": "folder", "path": str(images)} | shape)
     device_of_training = pick_device(build(Runtime, {"device": device}))
     with writable(out):
-        card = module.train_own_autoencoder(out, data, channels, stride, epochs, seed, device_of_training)
+        card = train_own_autoencoder(out, data, channels, stride, epochs, seed, device_of_training)
     print(json.dumps(card["quality"]))
     print(
         f"{out}: autoencoder.source=diffusers autoencoder.path={out} autoencoder.channels={channels}"

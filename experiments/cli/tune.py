@@ -45,36 +45,36 @@ def tune(
     Example: tokenbridge tune 2a-autoregressive --guidance 1,1.5,2 --temperature 0.8,0.9,1.0
     """
     from experiments import presets, trained
-    from experiments.grid import tune as module
     from experiments.grid.search import metric_of
+    from experiments.grid.tune import Failed, Search, before, climb, final, forecast, record_path
 
     require_one("tune")
     store = Store(runs)
     models = trained.models(store, cell, settings or ())
-    search = module.Search(
+    search = Search(
         models,
         _numbers("guidance", guidance),
         _numbers("temperature", temperature),
         tuple(map(int, _numbers("images", images, whole=True))),
         metric or metric_of(models.configs[0]),
     )
-    path = module.record_path(store, name or search.models.name)
+    path = record_path(store, name or search.models.name)
     print("\n".join(_heading(search)), flush=True)
     if dry_run:
-        print("\n".join(module.forecast(store, search, jobs)))
+        print("\n".join(forecast(store, search, jobs)))
         return
     preset = trained.nearest(search.models.configs[0])
     runtime = build(Runtime, {"device": device, "threads": threads or presets.THREADS.get(preset)})
     rungs = []
     try:
-        for rung in module.climb(store, search, runtime, jobs):
+        for rung in climb(store, search, runtime, jobs):
             rungs.append(rung)
             print("\n".join(["", *_rung(search, len(rungs), rung)]), flush=True)
-        last = module.final(store, search, rungs[-1].points[0].place, runtime, jobs)
-    except module.Failed as failed:
+        last = final(store, search, rungs[-1].points[0].place, runtime, jobs)
+    except Failed as failed:
         end_with(failed.failures)
         return
-    own = module.before(store, search)
+    own = before(store, search)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, _record(search, rungs, last, own))
     print("\n".join(["", *_end(search, rungs, last, own), f"all of it: {path}"]))
