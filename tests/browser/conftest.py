@@ -124,7 +124,7 @@ def served(tmp_path_factory) -> Iterator[Served]:
             cell = read_json(path)
             if "sample" in cell["stages"]:
                 name = f"b{cell['config']['quantizer']['levels']:02d}-cfg{cell['config']['sample']['guidance']:.1f}"
-                cell |= {"sweeps": [SWEEP], "name": name}
+                cell |= {"sweeps": [SWEEP], "names": [name]}
             write_json(path, cell)
         tracking.sync(store)
         argv, urls = tracking.ui_command(store, free_port())
