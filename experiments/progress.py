@@ -47,6 +47,8 @@ def seconds_of_work(store: Store) -> dict[str, float]:
     seconds = {name: kind.seconds for name, kind in STAGES.items()}
     for path in sorted(store.root.glob("stages/*/manifest.json"), key=lambda path: path.stat().st_mtime):
         about = store.manifest(path.parent.name)
+        if about["kind"] not in STAGES:
+            continue  # of a stage that this version lacks
         try:
             config = build(RunConfig, about["config"])
         except UserError:

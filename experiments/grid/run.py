@@ -5,6 +5,7 @@ The plan (experiments/paper/plan.py) says which cell fills which row of the repo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,8 +70,10 @@ def final(store: Store, grid: Grid) -> Final:
 
 
 def best(store: Store, points: Sequence[SearchPoint]) -> dict[str, float]:
-    """Guidance and temperature of the point with the lowest Fréchet distance; the first of equals."""
-    return dict(min(points, key=lambda point: point.metric(store)).values)
+    """Guidance and temperature of the point with the lowest Fréchet distance; the first of equals, NaN last."""
+    distances = [point.metric(store) for point in points]
+    lowest = min(range(len(points)), key=lambda number: (math.isnan(distances[number]), distances[number]))
+    return dict(points[lowest].values)
 
 
 def _scored(store: Store, points: Sequence[SearchPoint]) -> bool:

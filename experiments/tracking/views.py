@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tokenbridge.metrics.catalogue import metric, telling
+from tokenbridge.metrics.scorers import SCORERS
 from tokenbridge.store.artifacts import digest
 
 ALL = "tokenbridge"
@@ -62,8 +63,9 @@ def of_all(varying: Sequence[str], measured: Collection[str], sweeps: bool) -> V
         return {"searchFilter": "tags.kind = 'cell'"} | order | _columns(columns)
     # the page draws a tree in the order of time alone, and its filter has no `or`
     others = " and ".join(f"tags.kind != '{kind}'" for kind in ASIDE)
-    own = [key for key in ("cells", "cells_finished", "best/fd_digits", "best/reconstruct/psnr") if key in measured]
-    columns = [f"metrics.`{key}`" for key in own] + columns
+    distances = [f"best/{scorer.fd}" for scorer in SCORERS.values()]
+    of_sweeps = ("cells", "cells_finished", *distances, "best/reconstruct/psnr")
+    columns = [f"metrics.`{key}`" for key in of_sweeps if key in measured] + columns
     return {"searchFilter": others, "orderByKey": "attributes.start_time", "orderByAsc": False} | _columns(columns)
 
 

@@ -72,6 +72,10 @@ class Kind:
     curves: bool = False
     """whether it is a training, which writes a journal of its losses and the steps that it has to go"""
 
+    def __reduce__(self) -> tuple[Callable[[str], Kind], tuple[str]]:
+        """Go to another process by name alone, so that `reads` and `work` may be lambdas."""
+        return kind_of, (self.name,)
+
     @property
     def run(self) -> Callable[..., None]:
         return importlib.import_module(f"tokenbridge.stages.{self.name}").run

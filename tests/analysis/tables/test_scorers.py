@@ -11,6 +11,7 @@ from analysis.tables.fill import fill
 from analysis.tables.text import to_markdown
 from analysis.verdicts import verdicts
 from tests.helpers.report_source import write_source
+from tokenbridge.metrics.catalogue import FD, cautions
 from tokenbridge.metrics.scorers import SCORERS
 
 RENAMED = {"score": "fid_tf", "reconstruct": "rfid_tf"}
@@ -61,3 +62,12 @@ def test_a_distance_that_compares_with_few_others_says_so(by_inception: Source) 
         few = "120 samples are too few for the 2048 features of inception: their covariance is singular and fid"
         assert (few in text, "weights abababab are not the published" in text) == (told, told)
         assert "reference images are too few" not in text
+
+
+def test_each_of_several_networks_has_its_own_cautions() -> None:
+    few = {"features": "inception", "images": 120, "reference_images": 5000, "features_weights": "ab" * 32}
+    enough = {"features": "dinov2", "images": 5000, "reference_images": 5000, "features_weights": "cd" * 32}
+    together = {f"tf.{key}": value for key, value in few.items()} | {f"dinov2.{key}": v for key, v in enough.items()}
+    assert cautions(FD, "inception", together) == cautions(FD, "inception", few)
+    assert "120 samples are too few" in cautions(FD, "inception", together)[0]
+    assert not any("too few" in line for line in cautions(FD, "dinov2", together))

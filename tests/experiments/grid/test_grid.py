@@ -1,6 +1,7 @@
 """The grid: rows from tables, one search a row, each stage once, a plan that later tables join."""
 
 import json
+import math
 from itertools import chain
 
 import pytest
@@ -245,3 +246,10 @@ def test_table_5_joins_a_grid(tmp_path, tiny, with_latents, monkeypatch):
     (line,) = [line for line in plan["rows"] if line["table"] == "5"]
     (stage,) = json.loads((tmp_path / "cells" / f"{line['cell']}.json").read_text())["stages"].values()
     assert json.loads((store.folder(stage) / "metrics.json").read_text())["metrics"]["token_ms_1"] > 0
+
+
+def test_a_distance_that_is_no_number_is_never_chosen(monkeypatch, tmp_path):
+    points = [search.SearchPoint({"sample.guidance": value}, ()) for value in (1.0, 1.5, 2.0)]
+    distances = {1.0: math.nan, 1.5: 3.0, 2.0: 2.0}
+    monkeypatch.setattr(search.SearchPoint, "metric", lambda point, store: distances[point.values["sample.guidance"]])
+    assert run_grid.best(Store(tmp_path), points) == {"sample.guidance": 2.0}

@@ -1,5 +1,6 @@
 """The list of stages: each has a file of its name, and a new one takes a single declaration."""
 
+import pickle
 import sys
 from types import ModuleType
 
@@ -8,13 +9,14 @@ import pytest
 
 from analysis.frame.load import frame_from_stages
 from experiments.pipeline import Cell
+from experiments.progress import seconds_of_work
 from experiments.runner import run_cells
 from experiments.tracking.records import find_records
 from tests.helpers.paths import ROOT
 from tokenbridge.config import Runtime
 from tokenbridge.overrides import override
 from tokenbridge.stages import STAGES, Kind
-from tokenbridge.store.artifacts import write_json
+from tokenbridge.store.artifacts import Store, write_json
 
 
 @pytest.mark.parametrize("kind", STAGES.values(), ids=lambda kind: kind.name)
@@ -69,3 +71,16 @@ def test_a_new_stage_takes_one_declaration(toy, tiny, with_latents, tmp_path):
 
     row = frame_from_stages(tmp_path).iloc[0]
     assert (row["stage.toy"], row["toy/images_per_level"]) == (stage.id, 359 / 16)
+
+
+def test_a_declaration_goes_to_another_process_by_its_name(monkeypatch):
+    monkeypatch.setitem(STAGES, "toy", Kind("toy", lambda config: {}))
+    assert pickle.loads(pickle.dumps(STAGES["toy"])) is STAGES["toy"]
+
+
+def test_a_stage_that_this_version_lacks_tells_no_time(finished, tmp_path):
+    store = Store(tmp_path)
+    folder = store.folder("balance-0123456789ab")
+    folder.mkdir(parents=True)
+    write_json(folder / "manifest.json", {**finished[0].manifest(finished[1].stages()[0].id), "kind": "balance"})
+    assert seconds_of_work(store) == {name: kind.seconds for name, kind in STAGES.items()}
