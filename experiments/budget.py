@@ -59,12 +59,12 @@ def lines(config: RunConfig, machine: Machine, images: Mapping[Split, int | None
         f"latents     {stored_bytes(config, counts) / 1e9:.2f} GB of {config.latents.dtype}"
         f"{', mirror images as well' if config.latents.flip else ''}: {counts['train']:,} and {counts['held-out']:,}"
         f" images ({source}) of {config.positions} positions × {config.autoencoder.channels} channels",
-        f"training    {steps:,} steps of {config.train.batch:,} images, {_tera(step)} a step",
+        f"training    {steps:,} steps of {config.train.batch:,} images, {_tera(step)} per step",
         *memory(config, machine, costs.parameters(model)),
-        f"sampling    {_tera(drawn)} an image: {config.sample.iterations} iterations, guidance"
+        f"sampling    {_tera(drawn)} per image: {config.sample.iterations} iterations, guidance"
         f" {config.sample.guidance:g}, the autoencoder's decoder {'included' if autoencoder else 'left out'}",
         f"time        at {machine.utilization:.0%} of {machine.tflops:g} TFLOP/s in bfloat16 and"
-        f" {machine.tflops_float32:g} in float32 a device:",
+        f" {machine.tflops_float32:g} in float32 per device:",
         *(
             f"  {name:<15} {seconds / 3600:>10,.2f} device-hours, {time_text(seconds / machine.devices)} on"
             f" {machine.devices}"

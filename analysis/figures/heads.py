@@ -40,6 +40,8 @@ LOOKS = {
     "mixture, full covariance": ("C1", "X"),
 }
 """colour and marker of each head"""
+OTHER_LOOK = ("C5", "*")
+"""of heads that have none of their own yet"""
 FRONTS: dict[bool, tuple[Any, str, str]] = {
     False: ("-", "C0", "front of discrete tokens"),
     True: ("--", "C2", "front of continuous ones"),
@@ -144,9 +146,14 @@ def _heads_chart(points: Sequence[Point], timed: Sequence[Point], fd: str) -> Fi
     if timed:
         _by_time(panels[1], timed)
     continuous = {point.head for point in points if point.continuous}
-    shown = [head for head in LOOKS if any(point.head == head for point in points)]
-    legend(figure, [Line2D([], [], label=head, **_look(*LOOKS[head], head in continuous)) for head in shown], 3)
+    used = {point.head for point in points}
+    shown = [head for head in dict.fromkeys([*LOOKS, *sorted(used)]) if head in used]
+    legend(figure, [Line2D([], [], label=head, **_look_of(head, head in continuous)) for head in shown], 3)
     return figure
+
+
+def _look_of(head: str, is_open: bool) -> dict[str, Any]:
+    return _look(*LOOKS.get(head, OTHER_LOOK), is_open)
 
 
 def _look(colour: str, marker: str, is_open: bool) -> dict[str, Any]:
@@ -161,7 +168,7 @@ def _by_token(axes: Axes, points: Sequence[Point]) -> None:
     for column, token in enumerate(tokens):
         members = [point for point in ordered if point.token == token]
         for k, point in enumerate(members):
-            x, look = column + (k - (len(members) - 1) / 2) * STEP, _look(*LOOKS[point.head], point.continuous)
+            x, look = column + (k - (len(members) - 1) / 2) * STEP, _look_of(point.head, point.continuous)
             axes.errorbar(x, point.fd.mean, yerr=point.fd.half, capsize=2, elinewidth=1, **look)
     axes.set_xticks(range(len(tokens)), labels=tokens)
     axes.set_xlim(-0.6, len(tokens) - 0.4)
@@ -180,7 +187,7 @@ def _by_time(axes: Axes, points: Sequence[Point]) -> None:
     line: dict[str, Any] = {"linestyle": "--", "linewidth": 0.9, "color": grey(), "zorder": 1}
     axes.step([p.costs["ms"] for p in best], [p.fd.mean for p in best], where="post", **line)
     for point in points:
-        axes.plot([point.costs["ms"]], [point.fd.mean], **_look(*LOOKS[point.head], point.continuous))
+        axes.plot([point.costs["ms"]], [point.fd.mean], **_look_of(point.head, point.continuous))
     for k, point in enumerate(best):
         # the fastest stands at the left end, where there is room to its right only
         below: dict[str, Any] = {"xytext": (0, -7), "textcoords": "offset points", "va": "top"}

@@ -36,8 +36,6 @@ TUNED = ("sample.guidance", "sample.temperature")
 STANDING = ("3", "4")
 """tables that can be shown without runs: systems and settings"""
 CURVES = ["stage", "key", "step", "value"]
-_ENTRIES = {"rows": {"table", "label", "cell"}, "cells": {"values", "seed", "cell"}, "confidence": {"strength", "cell"}}
-"""lists of a plan, and what each entry has"""
 
 
 class Arrays(dict[str, np.ndarray]):

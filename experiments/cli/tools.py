@@ -162,10 +162,10 @@ def train_autoencoder(
     ] = None,
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 30,
     seed: int = 0,
-    size: Annotated[int, typer.Option("--size", min=4, help="pixels a side")] = 32,
+    size: Annotated[int, typer.Option("--size", min=4, help="pixels per side")] = 32,
     grey: Annotated[bool, typer.Option("--grey", help="one channel instead of three")] = False,
     channels: Annotated[int, typer.Option("--channels", min=1, help="latent channels")] = 4,
-    stride: Annotated[int, typer.Option("--stride", help="pixels a latent position spans")] = 8,
+    stride: Annotated[int, typer.Option("--stride", help="pixels per latent position and side")] = 8,
     out: TrainedOut = DEFAULT_TRAINED,
     device: Device = "auto",
 ) -> None:

@@ -61,9 +61,9 @@ TABLE_HEADS = Table(
     ("quantizer.kind", "quantizer.levels", "autoencoder.channels", "head.kind", "head.width",
      "head.depth", "head.covariance", "sample.head_steps", "train.learning_rate"),
     tuple(_rows()), (), (TOKEN_BITS, FD, BITS, AGREEMENT, RECALL, PARAMETERS, TRAINING_FLOPS, IMAGE_TIME),
-    "One backbone, one number of training steps; what changes is the token and the head. VQ has one channel a token, so"
-    " that parallel and autoregressive prediction are the same. VQ, FSQ and LFQ: autoencoders of the same body and"
-    " training, each with its own latent space, where bits a dimension of another say nothing. Diffusion"
+    "One backbone, one number of training steps; what changes is the token and the head. VQ has one channel per token,"
+    " so that parallel and autoregressive prediction are the same. VQ, FSQ and LFQ: autoencoders of the same body and"
+    " training, each with its own latent space, where bits per dimension of another say nothing. Diffusion"
     " (100 steps) and flow (25) have no exact density. Each head trains at the better of two learning rates, by its"
     " held-out loss on the first seed: diffusion and mixtures at half that of the others.",
     {"head.width": 64, "train.learning_rate": 4e-3}, "B=16, autoregressive",

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tokenbridge.config import UserError
+from tokenbridge.stages import kind_of
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import PARTIAL, RecordedCell, StageFiles, Stamp, read_cells, tracking_uri
 
@@ -86,8 +87,8 @@ class Live:
             time.sleep(0.2)
 
     def _new(self) -> dict[str, Stamp]:
-        stages, partial = StageFiles(self.store), self.store.root.glob(f"stages/train-*{PARTIAL}")
-        under_way = [path.name.removesuffix(PARTIAL) for path in partial]
+        stages, partial = StageFiles(self.store), self.store.root.glob(f"stages/*{PARTIAL}")
+        under_way = [id for path in partial if kind_of((id := path.name.removesuffix(PARTIAL)).split("-")[0]).curves]
         stamps = {id: stages.journal(id) for id in dict.fromkeys([*self.own, *under_way])}
         return {id: stamp for id, stamp in stamps.items() if stamp and stamp != self.sent.get(id)}
 

@@ -199,3 +199,8 @@ def test_the_style_leaves_matplotlib_as_it_was() -> None:
     with figures.style(dark=True):
         assert mpl.rcParams["figure.facecolor"] == "#15181d"
     assert dict(mpl.rcParams) == before
+
+
+def test_a_head_without_a_look_of_its_own_is_drawn(source: Source, monkeypatch) -> None:
+    monkeypatch.delitem(heads.LOOKS, "flow")
+    assert heads.heads(source) is not None
