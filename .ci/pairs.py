@@ -16,9 +16,9 @@ from itertools import product
 
 from experiments.cli.main import main
 from tokenbridge.autoencoders.autoencoder_kl import autoencoder_kl
+from tokenbridge.config import HEAD_KINDS
 from tokenbridge.stages import STAGES
 
-HEADS = ("autoregressive", "parallel", "diffusion", "flow", "mixture")
 TOKENS = (
     "quantizer.kind=gaussian",
     "quantizer.kind=uniform",
@@ -80,7 +80,7 @@ if __name__ == "__main__":
         importlib.import_module(module)
     autoencoder_kl()
     with multiprocessing.get_context("fork").Pool(2, maxtasksperchild=1) as pool:
-        pairs = list(product(HEADS, TOKENS))
+        pairs = list(product(HEAD_KINDS, TOKENS))
         under_way = [pool.apply_async(command, pair) for pair in pairs]
         for (head, token), result in zip(pairs, under_way, strict=True):
             print(f"{head} on {token}: {told(head, *result.get(SECONDS))}", flush=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.overrides import build
 from tokenbridge.stages import STAGES
-from tokenbridge.store.artifacts import Store, read_json
-from tokenbridge.store.runs import JOURNAL, PARTIAL, journal_end
+from tokenbridge.store.artifacts import PARTIAL, Store, read_json
+from tokenbridge.store.runs import JOURNAL, PROGRESS, journal_end
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def training(store: Store, id: str) -> Training | None:
     work = store.folder(id).with_name(f"{id}{PARTIAL}")
     try:
         points = [line for line in journal_end(work / JOURNAL) if line[0] == "loss"]
-        steps = read_json(work / "progress.json")["steps"]
+        steps = read_json(work / PROGRESS)["steps"]
     except (OSError, UserError):
         return None  # it has just begun or ended: its files come and go while we look
     if len(points) < 2:

@@ -13,6 +13,7 @@ import typer
 from filelock import FileLock, Timeout
 
 from experiments.cli.options import DEFAULT_RUNS, Runs
+from experiments.tracking.memory import FILE
 from slurm import logs as attempts
 from slurm import scheduler, screen
 from slurm.screen import count
@@ -95,7 +96,7 @@ def _news(store: Store) -> bool:
     """Whether a stage began or ended since MLflow was filled, and nobody else is filling it now."""
     try:
         changed = (store.root / "stages").stat().st_mtime
-        memory = store.root / "tracking.json"
+        memory = store.root / FILE
         if not os.access(store.root, os.W_OK) or (memory.exists() and memory.stat().st_mtime >= changed):
             return False
         with FileLock(store.root / "locks" / "mlflow.lock", timeout=0):

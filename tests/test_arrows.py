@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.helpers.paths import ROOT
+from tests.helpers.machine import ROOT
 
 PACKAGES = ("tokenbridge", "experiments", "analysis", "slurm")
 MOST_MODULES = 16

@@ -28,6 +28,7 @@ from tokenbridge.config import UserError
 from tokenbridge.metrics.catalogue import MSE, Metric, scorers_of
 from tokenbridge.overrides import flatten, plain
 from tokenbridge.stages import STAGES
+from tokenbridge.store.runs import read_json
 
 AGAIN = "write the report's source again"
 AXES = "axes"
@@ -367,10 +368,7 @@ def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not readable JSON ({_line(error)}); {AGAIN}") from error
+    value = read_json(path, AGAIN)
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object; {AGAIN}")
     return value

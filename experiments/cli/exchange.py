@@ -13,7 +13,7 @@ from experiments.trained import SHOWN, command
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
-from tokenbridge.store.artifacts import Store, digest, writable
+from tokenbridge.store.artifacts import PARTIAL, Store, digest, writable
 from tokenbridge.store.rows import progress
 from tokenbridge.store.runs import EXPERIMENT, RecordedCell, read_cells
 
@@ -104,7 +104,7 @@ def sample_stage(store: Store, what: str) -> str:
 def _finished(store: Store, id: str, what: str, cell: RecordedCell | None) -> str:
     if store.finished(id):
         return id
-    drawn, count = progress(store.folder(f"{id}.partial"))
+    drawn, count = progress(store.folder(f"{id}{PARTIAL}"))
     if cell is None and not count:
         raise UserError(f"{id} is no stage of {store.root / 'stages'}; give a cell's name or id")
     begun = f" ({drawn} of {count} images are drawn)" if count else ""

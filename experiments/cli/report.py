@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +13,7 @@ from experiments.cli.options import DEFAULT_REPORTS, DEFAULT_RUNS, Reports, Runs
 from experiments.paper import plan as plan_file
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store, writable
+from tokenbridge.store.runs import without_credentials
 
 if TYPE_CHECKING:
     from analysis.frame.source import Source
@@ -87,7 +87,7 @@ def _report(words: Sequence[str], name: str, runs: Path, reports: Path) -> None:
 def _all(runs: Path, reports: Path) -> None:
     """Every report again; one that cannot be built does not keep the others back, and is named at the end."""
     sources = [path.parent.name for path in reports.glob("*/source")]
-    names = sorted({*sources, *(path.stem for path in (runs / "plans").glob("*.json"))})
+    names = sorted({*sources, *plan_file.names(runs)})
     if not names:
         raise UserError(f"no report in {reports} and no plan in {runs / 'plans'}; run tokenbridge demo or grid first")
     failed: list[str] = []
@@ -132,7 +132,7 @@ def publish(store: Store, name: str, reports: Path) -> Path:
 def server() -> str:
     """Address of the MLflow server that MLFLOW_TRACKING_URI names, without credentials; empty where it names none."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    return re.sub(r"//[^/@]*@", "//", uri).rstrip("/") if uri.startswith(("http://", "https://")) else ""
+    return without_credentials(uri).rstrip("/") if uri.startswith(("http://", "https://")) else ""
 
 
 def _pivot(name: str, query: Query, out: Path | None, runs: Path, reports: Path) -> None:

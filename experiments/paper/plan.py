@@ -30,16 +30,18 @@ def file(runs: Path, name: str) -> Path:
     return runs / "plans" / f"{name}.json"
 
 
+def names(runs: Path) -> list[str]:
+    """Names of the plans in a runs folder, sorted."""
+    return sorted(path.stem for path in file(runs, "*").parent.glob("*.json"))
+
+
 def read(path: Path, remedy: str = "run its grid again") -> Plan:
     """A plan with what every report needs of it.
 
     Raises:
         UserError: naming the file, what it must hold and the remedy.
     """
-    try:
-        plan = read_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable JSON ({' '.join(str(error).split())[:160]}); {remedy}") from error
+    plan = read_json(path, remedy)
     if not isinstance(plan, dict):
         raise UserError(f"{path} must hold a JSON object; {remedy}")
     base = plan.get("base")

@@ -20,9 +20,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tokenbridge.config import UserError
-from tokenbridge.stages import kind_of
-from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import PARTIAL, RecordedCell, StageFiles, Stamp, read_cells, tracking_uri
+from tokenbridge.stages import STAGES
+from tokenbridge.store.artifacts import PARTIAL, Store
+from tokenbridge.store.runs import RecordedCell, StageFiles, Stamp, read_cells, tracking_uri
 
 ROUND_SECONDS = 5.0
 LONGEST_PAUSE = 60.0
@@ -88,7 +88,8 @@ class Live:
 
     def _new(self) -> dict[str, Stamp]:
         stages, partial = StageFiles(self.store), self.store.root.glob(f"stages/*{PARTIAL}")
-        under_way = [id for path in partial if kind_of((id := path.name.removesuffix(PARTIAL)).split("-")[0]).curves]
+        trainings = tuple(f"{kind.name}-" for kind in STAGES.values() if kind.curves)
+        under_way = [path.name.removesuffix(PARTIAL) for path in partial if path.name.startswith(trainings)]
         stamps = {id: stages.journal(id) for id in dict.fromkeys([*self.own, *under_way])}
         return {id: stamp for id, stamp in stamps.items() if stamp and stamp != self.sent.get(id)}
 

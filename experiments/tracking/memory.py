@@ -14,6 +14,7 @@ from experiments.tracking.content import Record, key_of
 from tokenbridge.store.artifacts import Store, digest, write_json
 from tokenbridge.store.runs import database
 
+FILE = "tracking.json"
 SAVE_SECONDS = 2.0
 
 
@@ -21,7 +22,7 @@ class Memory:
     """What was sent to one tracking URI."""
 
     def __init__(self, store: Store, uri: str):
-        self.path, self.uri = store.root / "tracking.json", uri
+        self.path, self.uri = store.root / FILE, uri
         try:
             self.all: dict[str, Any] = json.loads(self.path.read_text())
         except (OSError, ValueError):

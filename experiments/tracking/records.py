@@ -329,7 +329,7 @@ def _dataset(cell: RecordedCell, latents: Mapping[str, Any] | None) -> tuple[str
 
 
 def _provenance(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Code, libraries, machine and job of the stages; where they differ, each value once, in the order of the stages"""
+    """Code, libraries, machine and job of the stages; where they differ, each value once, in the stages' order."""
     values: dict[str, dict[str, None]] = {}
     for kind, manifest in manifests.items():
         job = manifest.get("job") or {}

@@ -104,7 +104,10 @@ DAMAGED: dict[str, tuple[Edit, str]] = {
     "frame: word": (lambda s: edit_frame(s.parent, "parallel", {"score/fd_digits": "many"}), "score/fd_digits='many'"),
     "frame: protocol": (lambda s: edit_frame(s.parent, "parallel", {"protocol.score": "{"}), "protocol.score of cell"),
     "frame: protocol list": (lambda s: edit_frame(s.parent, "parallel", {"protocol.score": "7"}), "protocol.score"),
-    "plan: cut": (write("plan.json", '{"rows": ['), "plan.json is not readable JSON"),
+    "plan: cut": (
+        write("plan.json", '{"rows": ['),
+        "char 10)); write the report's source again",
+    ),
     "plan: list": (write("plan.json", "[]"), "plan.json must hold a JSON object"),
     "plan: bytes": (write("plan.json", b"\xff\xfe"), "plan.json is not readable JSON"),
     "plan: no base": (of_plan(base=None), "plan.json must have title, base"),

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 
-from tests.helpers.paths import ROOT
+from tests.helpers.machine import ROOT
 from tests.helpers.sweeps import Small
 from tokenbridge.store.artifacts import Store
 

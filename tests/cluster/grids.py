@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.frame.load import frame_from_stages
 from slurm import sweep
 from tests.conftest import TINY
-from tests.helpers.paths import ROOT
+from tests.helpers.machine import ROOT
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import read_events, read_sweep
 

@@ -13,12 +13,13 @@ import pytest
 from experiments.pipeline import GENERATION, Cell, graph, wanted_of
 from experiments.progress import training_line
 from experiments.runner import run_cells
-from tests.helpers.paths import ROOT
+from tests.helpers.machine import ROOT
 from tokenbridge.config import CONTINUOUS, Runtime, UserError
 from tokenbridge.overrides import differing, override
 from tokenbridge.stages import STAGES
 from tokenbridge.stages.sample import run as sample_run
 from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import PROGRESS
 
 
 def names(cells):
@@ -183,7 +184,7 @@ def test_progress_of_a_training_is_told_while_its_files_are_there(tmp_path):
     points = [["loss", 2.0, 1000, 10], ["held_out_loss", 9.0, 1500, 10], ["loss", 1.5, 3000, 20]]
     (work / "metrics.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))
     assert training_line(store, "train-1") is None
-    (work / "progress.json").write_text('{"steps": 50}')
+    (work / PROGRESS).write_text('{"steps": 50}')
     assert training_line(store, "train-1") == "step 20/50, loss 1.500, about 6 s to go"
 
 

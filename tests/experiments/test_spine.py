@@ -7,7 +7,7 @@ import pytest
 
 from experiments.tracking import sync as tracking
 from tests.conftest import SHORT
-from tests.helpers.paths import ROOT
+from tests.helpers.machine import ROOT
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.heads.autoregressive import AutoregressiveHead
 

@@ -1,9 +1,14 @@
-"""What a machine may lack for some tests, and CI may not."""
+"""The machine that the tests run on: where the repository and its data lie, and what may be missing, but not in CI."""
 
 import os
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data"
+REPORTS = ROOT / "reports"
 
 
 def missing(text: str) -> NoReturn:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.helpers.paths import DATA
+from tests.helpers.machine import DATA
 from tokenbridge.exchange.released import BUFFERS
 
 SIZES = [

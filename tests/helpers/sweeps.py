@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from slurm import sweep as records
 from slurm.sweep import Job
 from tokenbridge.store.artifacts import MANIFEST, Store
-from tokenbridge.store.runs import JOURNAL, CellStages, Sweep, write_event, write_sweep
+from tokenbridge.store.runs import JOURNAL, PROGRESS, CellStages, Sweep, write_event, write_sweep
 
 KINDS = ("latents", "quantizer", "reconstruct", "train", "likelihood", "sample", "score")
 
@@ -74,7 +74,7 @@ class Small:
         """A training under way: a step a second."""
         folder = self.store.folder(f"{id}.partial")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "progress.json").write_text(json.dumps({"steps": steps}))
+        (folder / PROGRESS).write_text(json.dumps({"steps": steps}))
         lines = [json.dumps([key, 1.0 / at, at * 1000, at]) for at in range(1, step + 1) for key in ("loss", "rate")]
         (folder / JOURNAL).write_text("\n".join(lines) + "\n")
 

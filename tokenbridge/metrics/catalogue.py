@@ -279,9 +279,7 @@ def scorers_of(base: Mapping[str, Any]) -> tuple[str, ...]:
 
 def cautions(distance: Metric, scorer: str, protocol: Mapping[str, Any]) -> list[str]:
     """What must be known of a Fréchet distance beside the protocol of its stage."""
-    # where several networks score, each one's part of the protocol begins with its suffix
-    of_scorer = {key.removeprefix(f"{SCORERS[scorer].suffix}."): value for key, value in protocol.items()}
-    about, measured = dict(protocol) | of_scorer, distance.by(scorer)
+    about, measured = scorers.conditions_in(protocol, SCORERS[scorer]), distance.by(scorer)
     if about.get("features") != scorer or measured is None:
         return []
     what = "images" if distance.stage == "reconstruct" else "samples"

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tokenbridge import ASSETS
 from tokenbridge.config import Score, UserError
@@ -117,23 +118,36 @@ SCORERS = {
 }
 
 
+def qualified(conditions: Mapping[str, Any], scorer: Scorer, score: Score) -> dict[str, Any]:
+    """A scorer's part of a stage's protocol; where several score, its keys begin with the scorer's suffix."""
+    prefix = "" if len(score.scorers) == 1 else f"{scorer.suffix}."
+    return {f"{prefix}{key}": value for key, value in conditions.items()}
+
+
+def conditions_in(protocol: Mapping[str, Any], scorer: Scorer) -> dict[str, Any]:
+    """What a stage's protocol says for a scorer: what is common to all, and its own part (see qualified)."""
+    prefix = f"{scorer.suffix}."
+    own = {key.removeprefix(prefix): value for key, value in protocol.items() if key.startswith(prefix)}
+    return {**protocol, **own}
+
+
 def cautions(scorer: Scorer, distance: str, weights: str, images: Mapping[str, int | None]) -> list[str]:
     """What a reader of a Fréchet distance must know beside its protocol, a sentence each, without a full stop.
 
     weights: their SHA-256, hex. images: what they are -> how many, None where that is not known.
     """
-    found = [
+    sentences = [
         f"{count} {what} are too few for the {scorer.width} features of {scorer.name}: their covariance is singular"
         f" and {distance} reads high; it compares with others of as many images only"
         for what, count in images.items()
         if count is not None and count <= scorer.width
     ]
     if not weights.startswith(scorer.sha256):
-        found.append(
+        sentences.append(
             f"weights {weights[:8]} are not the published {scorer.file} ({scorer.sha256}): no number of {scorer.name}"
             " compares with published ones"
         )
-    return found
+    return sentences
 
 
 def weights_of(score: Score, name: str) -> Path:

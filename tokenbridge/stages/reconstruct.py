@@ -25,7 +25,7 @@ from tokenbridge.metrics import extraction, frechet, sets
 from tokenbridge.metrics.images import Lpips, psnr, ssim, ssim_window
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import Reference, References
-from tokenbridge.metrics.scorers import SCORERS, Scorer
+from tokenbridge.metrics.scorers import SCORERS, Scorer, qualified
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import write_metrics
 from tokenbridge.tokenizers import Tokenizer
@@ -72,11 +72,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         conditions = sets.set_protocol(
             SCORERS[name], references.weights, size, len(held_out), reference.images, reference.hash
         ) | {"reference": reference.name}
-        protocol |= (
-            conditions
-            if len(loaded) == 1
-            else {f"{SCORERS[name].suffix}.{key}": value for key, value in conditions.items()}
-        )
+        protocol |= qualified(conditions, SCORERS[name], config.score)
     if reasons:
         protocol |= {"features": None, "features_left_out": reasons[0]}
     write_metrics(out, metrics, protocol)

@@ -21,7 +21,7 @@ from tokenbridge.metrics.extraction import Images, Labels, Real
 from tokenbridge.metrics.measures import MEASURES, Scored, by_class
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import References
-from tokenbridge.metrics.scorers import SCORERS, cautions
+from tokenbridge.metrics.scorers import SCORERS, cautions, qualified
 from tokenbridge.store.artifacts import Store, write_json
 from tokenbridge.store.runs import read_metrics, write_metrics
 
@@ -40,12 +40,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         scored, weights = _scored(config, name, images, labels, out, runtime)
         metrics |= {key: value for measure in MEASURES for key, value in measure(scored).items()}
         left_out[scored.fd] = scored.left_out
-        conditions = _protocol(config, scored, weights)
-        protocol |= (
-            conditions
-            if len(config.score.scorers) == 1
-            else {f"{scored.name}.{key}": value for key, value in conditions.items()}
-        )
+        protocol |= qualified(_protocol(config, scored, weights), scored.scorer, config.score)
         counts = {"samples": len(images), "reference images": scored.reference.images}
         warnings += cautions(scored.scorer, scored.fd, weights, counts)
         if scored.reference.real is not None:

@@ -27,12 +27,12 @@ from tokenbridge.model.ordering import channel_order
 from tokenbridge.model.trainer import Trainer
 from tokenbridge.rng import seed_of
 from tokenbridge.signals import interrupted, signals
-from tokenbridge.store.artifacts import write_atomic, write_json
-from tokenbridge.store.runs import JOURNAL, Journal, write_metrics
+from tokenbridge.store.artifacts import PARTIAL, write_atomic, write_json
+from tokenbridge.store.runs import JOURNAL, PROGRESS, Journal, write_metrics
 from tokenbridge.tokenizers import load as load_tokenizer
 from tokenbridge.weights import RUN_AGAIN, fill, read
 
-CHECKPOINT, PROGRESS = "checkpoint.pt", "progress.json"
+CHECKPOINT = "checkpoint.pt"
 CURVE_POINTS = 400
 CHECKS = 20  # how often the held-out loss is taken
 
@@ -104,7 +104,7 @@ class _Checkpoint:
     """The checkpoint in the stage's folder, which rank 0 writes every few minutes and when a signal came."""
 
     def __init__(self, out: Path, runtime: Runtime):
-        self.path, self.stage = out / CHECKPOINT, out.name.removesuffix(".partial")
+        self.path, self.stage = out / CHECKPOINT, out.name.removesuffix(PARTIAL)
         self.seconds, self.saved = runtime.checkpoint_seconds, time.monotonic()
 
     def resume(self, trainer: Trainer) -> None:
@@ -139,8 +139,6 @@ def _finish(trainer: Trainer, out: Path) -> None:
     raw = {name: p.detach() for name, p in model.named_parameters()}
     for name, weights in (("model", trainer.ema), ("model_raw", raw)):
         write_atomic(out / f"{name}.safetensors", save({key: w.cpu().contiguous() for key, w in weights.items()}))
-    for name in (CHECKPOINT, PROGRESS):
-        (out / name).unlink(missing_ok=True)
     metrics = {
         "steps": trainer.step,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -149,6 +147,8 @@ def _finish(trainer: Trainer, out: Path) -> None:
         "training_tflops": training_flops(trainer.loss, trainer.draws) / 1e12,
     }
     write_metrics(out, metrics, {"held_out_loss": "a channel, averaged weights"})
+    for name in (CHECKPOINT, PROGRESS):  # last: what fails or is killed before goes on from the checkpoint
+        (out / name).unlink(missing_ok=True)
 
 
 class _Curves:

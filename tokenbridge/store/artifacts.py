@@ -27,6 +27,8 @@ from numpy.typing import DTypeLike
 from tokenbridge.config import UserError
 from tokenbridge.store.provenance import environment
 
+PARTIAL = ".partial"
+"""ends the name of a stage's folder until it is published"""
 MANIFEST = "manifest.json"
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=list)
 _REMEDY = "free space or choose another folder with --runs"
@@ -70,7 +72,7 @@ class Store:
         left (its checkpoint, its shards) is kept and handed over; otherwise nothing half-written stays.
         """
         final = self.folder(id)
-        work = final.with_name(f"{id}.partial")
+        work = final.with_name(f"{id}{PARTIAL}")
         with writable(self.root), self.lock(id):
             if self.finished(id):
                 yield None
@@ -144,12 +146,12 @@ def _disk_full(error: BaseException, root: Path) -> bool:
     return shutil.disk_usage(root).free < 65_536
 
 
-def read_json(path: Path) -> Any:
-    """JSON from a file, or UserError naming it."""
+def read_json(path: Path, remedy: str = "delete its folder and run again") -> Any:
+    """JSON from a file, or UserError naming it and the remedy."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable JSON ({error}); delete its folder and run again") from error
+        raise UserError(f"{path} is not readable JSON ({error}); {remedy}") from error
 
 
 def write_json(path: Path, value: Any) -> None:

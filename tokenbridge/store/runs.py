@@ -2,7 +2,7 @@
 
 cells/ID.json             a configuration, its names, its stages, the sweeps that it belongs to
 stages/ID/metrics.json    what a stage measured, and by which protocol
-stages/ID/metrics.jsonl   the journal of a training: its curves
+stages/ID/metrics.jsonl   the journal of a training: its curves; progress.json beside it while it trains
 sweeps/NAME/sweep.json    a request to Slurm, its cells and their stages; written at each submission
 sweeps/events/ID.jsonl    what the jobs of a stage said: started, stopped, finished, failed, discarded, cancelled
 sweeps/discarded.jsonl    results that came too late, of all stages: a look need not read every stage's events
@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tokenbridge.config import UserError
-from tokenbridge.store.artifacts import MANIFEST, Store, read_json, writable, write_atomic, write_json
+from tokenbridge.store.artifacts import MANIFEST, PARTIAL, Store, read_json, writable, write_atomic, write_json
 
 METRICS = "metrics.json"
 JOURNAL = "metrics.jsonl"
-PARTIAL = ".partial"
+PROGRESS = "progress.json"
+"""of a training under way: the steps that it has to go"""
 _JOINT = " · "
 """between the names of a cell where they are shown; older runs folders hold them joined in one text"""
 _AGAIN = "delete its folder and run again"

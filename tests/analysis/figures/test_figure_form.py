@@ -22,7 +22,7 @@ from analysis.figures import Drawing
 from analysis.figures.form import WIDTH
 from analysis.frame.source import read
 from experiments.axes import Axis
-from tests.helpers.paths import REPORTS
+from tests.helpers.machine import REPORTS
 from tests.helpers.report_axes import write_axes
 from tests.helpers.report_source import write_source
 

@@ -15,7 +15,7 @@ from analysis import figures, stats
 from analysis.figures import Drawing, heads, latents, quantization, search, training
 from analysis.figures.heads import GROUPS, Point, rival
 from analysis.frame.source import Source, read
-from tests.helpers.paths import REPORTS
+from tests.helpers.machine import REPORTS
 from tests.helpers.report_source import write_source
 
 COMMITTED = REPORTS / "digits" / "source"

@@ -7,7 +7,7 @@ import pytest
 from analysis.frame.source import read
 from analysis.tables.fill import fill
 from experiments.paper import TABLES
-from tests.helpers.paths import REPORTS
+from tests.helpers.machine import REPORTS
 
 COMMITTED = REPORTS / "digits"
 

@@ -12,7 +12,7 @@ from analysis.tables.text import to_markdown
 from analysis.verdicts import verdicts
 from tests.helpers.report_source import write_source
 from tokenbridge.metrics.catalogue import FD, cautions
-from tokenbridge.metrics.scorers import SCORERS
+from tokenbridge.metrics.scorers import SCORERS, conditions_in
 
 RENAMED = {"score": "fid_tf", "reconstruct": "rfid_tf"}
 
@@ -71,3 +71,6 @@ def test_each_of_several_networks_has_its_own_cautions() -> None:
     assert cautions(FD, "inception", together) == cautions(FD, "inception", few)
     assert "120 samples are too few" in cautions(FD, "inception", together)[0]
     assert not any("too few" in line for line in cautions(FD, "dinov2", together))
+    common = {"images": 120, "clean.images": 5000}  # whatever their order in the file
+    for protocol in (common, dict(sorted(common.items()))):
+        assert conditions_in(protocol, SCORERS["clean"])["images"] == 5000

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SHORT
-from tests.helpers.paths import ROOT
+from tests.helpers.machine import ROOT
 
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text()
 PARTS = {title: text for title, text in re.findall(r"^### (.+?)\n(.*?)(?=^### |^## |\Z)", GUIDE, re.M | re.S)}

@@ -15,7 +15,7 @@ from experiments.paper import TABLES
 from tests.helpers import release as small_release
 from tests.helpers import scorers as small_scorers
 from tests.helpers.generators import arrays_of
-from tests.helpers.paths import ROOT
+from tests.helpers.machine import ROOT
 from tests.helpers.release import DATA, SIZES
 
 GUIDE = (ROOT / "experiments" / "README.md").read_text()

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from tests.helpers.paths import DATA
+from tests.helpers.machine import DATA
 from tokenbridge.autoencoders import ldm
 from tokenbridge.autoencoders.frozen import build, to_signed
 from tokenbridge.autoencoders.sources import architecture, load_autoencoder, source_of

@@ -10,7 +10,7 @@ from experiments import reconstructions
 from experiments.pipeline import Cell
 from experiments.presets import DIGITS
 from experiments.runner import run_cells
-from tests.helpers.paths import ROOT
+from tests.helpers.machine import ROOT
 from tokenbridge.autoencoders import sources
 from tokenbridge.autoencoders.frozen import FrozenAutoencoder, build
 from tokenbridge.autoencoders.sources import SOURCES, Source, autoencoder_of, source_of, weights_of

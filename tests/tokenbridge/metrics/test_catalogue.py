@@ -19,8 +19,9 @@ from experiments.paper import TABLES
 from experiments.presets import DIGITS
 from experiments.runner import run_cells
 from experiments.tracking.views import direction, of_sweep
-from tests.helpers.paths import REPORTS
+from tests.helpers.machine import REPORTS
 from tests.helpers.report_source import edit_frame, write_source
+from tokenbridge import config
 from tokenbridge.config import Runtime
 from tokenbridge.metrics import catalogue
 from tokenbridge.metrics.catalogue import (
@@ -170,3 +171,7 @@ def test_searches_and_views_go_by_the_first_scorer():
     assert (direction("score/fd_dinov2"), direction("score/is_tf"), direction("train/loss")) == (1, -1, 0)
     assert {"fid_clean", "kid_digits_x1e3", "agreement"} <= {*directions()}
     assert "fd_digits_extrapolated" not in directions()
+
+
+def test_the_configuration_takes_the_scorers_that_there_are():
+    assert set(config.SCORERS) == set(SCORERS)

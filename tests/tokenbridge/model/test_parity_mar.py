@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.paths import DATA
+from tests.helpers.machine import DATA
 from tokenbridge.config import Autoencoder, Backbone, Data, Head, Quantizer, RunConfig, Sample, UserError
 from tokenbridge.exchange.released import from_released
 from tokenbridge.model.generator import Generator

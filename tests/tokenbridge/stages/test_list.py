@@ -12,11 +12,12 @@ from experiments.pipeline import Cell
 from experiments.progress import seconds_of_work
 from experiments.runner import run_cells
 from experiments.tracking.records import find_records
-from tests.helpers.paths import ROOT
+from tests.helpers.machine import ROOT
 from tokenbridge.config import Runtime
 from tokenbridge.overrides import override
 from tokenbridge.stages import STAGES, Kind
 from tokenbridge.store.artifacts import Store, write_json
+from tokenbridge.store.runs import write_metrics
 
 
 @pytest.mark.parametrize("kind", STAGES.values(), ids=lambda kind: kind.name)
@@ -39,7 +40,7 @@ def toy(monkeypatch):
         np.savez_compressed(out / "examples.npz", images=images)
         labels = np.load(inputs["latents"] / "held_out_labels.npy")
         metrics = {"images_per_level": len(labels) / config.quantizer.levels}
-        write_json(out / "metrics.json", {"metrics": metrics, "protocol": {"images": len(labels)}})
+        write_metrics(out, metrics, {"images": len(labels)})
 
     module = ModuleType("tokenbridge.stages.toy")
     module.__dict__["run"] = run

@@ -24,7 +24,7 @@ from tokenbridge.overrides import override
 from tokenbridge.stages import train
 from tokenbridge.stages.train import CHECKPOINT, build_model, load_model
 from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import read_journal
+from tokenbridge.store.runs import read_journal, read_metrics
 
 RUNTIME = Runtime(threads=1, checkpoint_seconds=0)  # a checkpoint after every step
 
@@ -81,6 +81,22 @@ def test_a_killed_training_goes_on_bit_for_bit(finished, tmp_path, with_latents)
         for s in (store, reference)
     ]
     assert curves[0] == curves[1]
+
+
+def test_what_fails_at_the_very_end_goes_on_from_the_checkpoint(work, tiny, monkeypatch):
+    inputs, folder = work
+    config = override(tiny, ["train.epochs=1", "train.warmup_epochs=0", "train.batch=512"])
+
+    def out_of_memory(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(train, "training_flops", out_of_memory)
+        train.run(config, inputs, folder, RUNTIME)
+    assert saved_step(folder) == 2
+    train.run(config, inputs, folder, RUNTIME)
+    assert read_metrics(folder).metrics["steps"] == 2
+    assert not (folder / CHECKPOINT).exists()
 
 
 def saved_step(partial):

@@ -1,7 +1,0 @@
-"""Where the repository, its committed reports and the tests' data lie."""
-
-from pathlib import Path
-
-ROOT = Path(__file__).parents[2]
-DATA = ROOT / "tests" / "data"
-REPORTS = ROOT / "reports"
