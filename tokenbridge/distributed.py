@@ -130,6 +130,7 @@ def joined() -> Iterator[World]:
         yield world()
         return
     import torch
+    import torch._dynamo  # imported later, as optimizers do, it would keep the group and its threads beyond their end
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 

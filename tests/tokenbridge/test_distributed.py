@@ -192,6 +192,26 @@ def test_torchrun_runs_a_cell(two, tmp_path):
     assert "train.batch=5000 must be at most 1438" in refused.stderr
 
 
+@pytest.mark.slow
+def test_no_thread_of_the_group_outlives_it(tmp_path):
+    """A thread that still drops a tensor while Python ends aborts the process, all of whose work is done."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import torch\n"
+        "from pathlib import Path\n"
+        "from tokenbridge.distributed import joined\n"
+        "threads = lambda: [path.read_text().strip() for path in Path('/proc/self/task').glob('*/comm')]\n"
+        "with joined() as world:\n"
+        "    torch.optim.AdamW(torch.nn.Linear(8, 8).parameters())\n"
+        "    world.barrier()\n"
+        "    assert 'pt_gloo_runloop' in threads()\n"
+        "assert 'pt_gloo_runloop' not in threads(), threads()\n"
+    )
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_several_processes_cannot_do(inputs, tiny, monkeypatch):
     small = override(tiny, ["train.batch=2"])
     draws = Draws(small.train, Latents(inputs["latents"]))
