@@ -116,6 +116,7 @@ def _last_words() -> Counter[str]:
 def _part(axis: Axis, value: Any, letters: str, digits: int, decimals: int) -> str:
     if not _number(value):
         word = re.sub(r"[][ \"]", "", plain(value)).replace(",", ".")
+        word = re.sub(r"[^\w.=-]+", "-", word)  # of a path: as in every name, see require_name
         return word if isinstance(value, str) and axis.key.endswith((".kind", ".order")) else f"{letters}-{word}"
     texts = [f"{number:g}" for number in (value, *filter(_number, axis.values))]
     if any("e" in text for text in texts):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -70,17 +70,23 @@ class Cell:
 
     @cached_property
     def _stages(self) -> list[Stage]:
-        if set(self.wanted) & set(GENERATION):
-            self.config.require_pair()
         for name in self.wanted:
             if name not in STAGES:
                 raise UserError(f"{name} is no stage; stages are {', '.join(STAGES)}")
-            if reason := STAGES[name].refusal(self.config):
+        for kind in _needed(self.wanted, self.config):
+            if reason := kind.refusal(self.config):
                 raise UserError(reason)
         stages: dict[str, Stage] = {}
         for name in self.wanted:
             _add(STAGES[name], self, stages)
         return list(stages.values())
+
+
+def _needed(wanted: Iterable[str], config: RunConfig) -> Iterator[Kind]:
+    """The wanted kinds and all that they need, inputs first; one may come several times."""
+    for name in wanted:
+        yield from _needed(STAGES[name].inputs(config), config)
+        yield STAGES[name]
 
 
 def _add(kind: Kind, cell: Cell, stages: dict[str, Stage]) -> None:

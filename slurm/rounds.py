@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +13,11 @@ from experiments.grid.request import SPEED, Grid, Request, timed
 from experiments.pipeline import Cell, Stage, graph, record
 from slurm import resources, submit
 from slurm.job import telling
-from slurm.sweep import TAKEN, Job
+from slurm.sweep import Job
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import EXPERIMENT, CellStages, Sweep, ending, is_sweep, read_sweep, write_sweep
-
-NAME = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -61,11 +58,6 @@ class RoundJob:
 def new(store: Store, request: Request, cluster: str, runtime: Runtime, command: str) -> Sweep:
     """A sweep that nobody has submitted yet, or the one of that name with a new request. UserError: cannot run."""
     grid = request.grid()
-    if not NAME.fullmatch(request.name) or request.name in TAKEN:
-        raise UserError(
-            f"--name={request.name} must be letters, digits and . _ - (it names a folder and jobs), and none of"
-            f" {', '.join(TAKEN)}"
-        )
     if SPEED in grid.tables:
         raise UserError(f"table {SPEED} compares times on one machine and is not for a cluster; run it with --on local")
     asked = Sweep(

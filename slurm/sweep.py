@@ -15,9 +15,6 @@ from typing import Literal
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import append_lines, read_lines, sweep_folder
 
-TAKEN = ("code", "events")
-"""folders beside those of the sweeps"""
-
 
 @dataclass(frozen=True)
 class Job:

@@ -112,7 +112,7 @@ def grid(
         raise UserError(f"--on={on} must be one of {', '.join(PLACES)}")
     words = tuple(tables or ())
     request = Request(
-        name=name or (words[0] if len(words) == 1 and words[0] in GRIDS else "grid"),
+        name=name if name is not None else words[0] if len(words) == 1 and words[0] in GRIDS else "grid",
         preset=preset,
         tables=words,
         axes=tuple(axes or ()),

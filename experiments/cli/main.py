@@ -34,7 +34,7 @@ from tokenbridge.config import Runtime, UserError
 from tokenbridge.distributed import joined, require_one
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import EXPERIMENT
+from tokenbridge.store.runs import EXPERIMENT, require_name
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -77,7 +77,7 @@ def run(
         list[str] | None,
         typer.Option("--only", help="last stage wanted: reconstruct, train, likelihood, sample or score; repeatable"),
     ] = None,
-    name: Annotated[str, typer.Option("--name", help="name of the run in MLflow")] = "",
+    name: Annotated[str | None, typer.Option("--name", help="name of the run in MLflow")] = None,
     runs: Runs = DEFAULT_RUNS,
     jobs: Jobs = 1,
     threads: Threads = None,
@@ -93,6 +93,8 @@ def run(
     from experiments.tracking import sync as tracking
     from tokenbridge.overrides import differing, override
 
+    if name is not None:
+        require_name(name)
     base = presets.preset(preset)
     config = override(base, settings or ())
     wanted = tuple(only) if only else pipeline.wanted_of(config)

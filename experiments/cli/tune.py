@@ -33,7 +33,9 @@ def tune(
         str, typer.Option("--images", help="images per point and training seed, for each rung of the search")
     ] = "100,300,900",
     metric: Annotated[str, typer.Option("--metric", help="of the score stage (default: fd_digits or the like)")] = "",
-    name: Annotated[str, typer.Option("--name", help="of the record in runs/tunes (default: the cell's name)")] = "",
+    name: Annotated[
+        str | None, typer.Option("--name", help="of the record in runs/tunes (default: the cell's name)")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run, and run nothing")] = False,
     jobs: Jobs = DEMO_JOBS,
     threads: Threads = None,
@@ -58,7 +60,7 @@ def tune(
         tuple(map(int, _numbers("images", images, whole=True))),
         metric or metric_of(models.configs[0]),
     )
-    path = record_path(store, name or search.models.name)
+    path = record_path(store, search.models.name if name is None else name)
     print("\n".join(_heading(search)), flush=True)
     if dry_run:
         print("\n".join(forecast(store, search, jobs)))

@@ -20,6 +20,7 @@ from experiments.pipeline import RECONSTRUCTION, Cell, generated, graph
 from experiments.presets import preset as preset_of
 from tokenbridge.config import Config, RunConfig, UserError
 from tokenbridge.overrides import override, plain
+from tokenbridge.store.runs import require_name
 
 SEEDS = 3  # of tables
 SPEED = paper.TABLE_5.id  # of heads at the paper's sizes, whatever the base
@@ -134,8 +135,14 @@ class Request(Config):
         """The grid of these tables and axes.
 
         Raises:
-            UserError: for an unknown table, a setting that does not exist, or cells that cannot run.
+            UserError: for a name that no sweep can have, an unknown table, a setting that does not exist, or cells
+                that cannot run.
         """
+        require_name(self.name)
+        if self.name in paper.TABLES or self.name.startswith("effects-"):
+            raise UserError(
+                f"--name={self.name} must not be a table's, which `report {self.name}` prints; choose another"
+            )
         tables = tuple(id for id in self.tables if id not in GRIDS)
         axes = [axis for id in self.tables for axis in GRIDS.get(id, ())] + [*map(parse, self.axes)]
         if not tables and not axes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
@@ -25,7 +24,7 @@ from tokenbridge.metrics import catalogue
 from tokenbridge.metrics.scorers import OWN, SCORERS
 from tokenbridge.overrides import override
 from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import EXPERIMENT, read_cells, read_metrics
+from tokenbridge.store.runs import EXPERIMENT, read_cells, read_metrics, require_name
 
 IMAGES = (100, 300, 900)
 """per point and training seed, one for each rung"""
@@ -207,8 +206,7 @@ def record_path(store: Store, name: str) -> Path:
     Raises:
         UserError: for a name that no file can have.
     """
-    if not re.fullmatch(r"\w[\w.=-]*", name):
-        raise UserError(f"--name={name} must be letters, digits and . _ = - (it names a file)")
+    require_name(name)
     return store.root / "tunes" / f"{name}.json"
 
 

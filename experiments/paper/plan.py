@@ -14,6 +14,7 @@ from typing import Any
 from experiments.paper import TABLES
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import read_json, write_json
+from tokenbridge.store.runs import require_name
 
 Plan = dict[str, Any]
 LISTS = {
@@ -27,12 +28,14 @@ DATA = {"source", "path", "image_size"}
 
 
 def file(runs: Path, name: str) -> Path:
+    """The plan of a report. UserError for a name that no report can have."""
+    require_name(name, "")
     return runs / "plans" / f"{name}.json"
 
 
 def names(runs: Path) -> list[str]:
     """Names of the plans in a runs folder, sorted."""
-    return sorted(path.stem for path in file(runs, "*").parent.glob("*.json"))
+    return sorted(path.stem for path in (runs / "plans").glob("*.json"))
 
 
 def read(path: Path, remedy: str = "run its grid again") -> Plan:

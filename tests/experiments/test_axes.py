@@ -61,6 +61,7 @@ def test_a_wrong_axis_is_one_line(word, part):
         ({"head.width": 48}, "digits-head-width48"),
         ({"quantizer.levels": 32, "train.epochs": 5}, "digits-levels32-train-epochs5"),
         ({"quantizer.kind": "uniform", "quantizer.range": 3.0}, "digits-uniform-range3"),
+        ({"data.path": "/my images/a"}, "digits-data-path--myimages-a"),
         ({}, "digits"),
     ],
 )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.pipeline import GENERATION, Cell, graph, wanted_of
+from experiments.presets import preset
 from experiments.progress import training_line
 from experiments.runner import run_cells
 from tests.helpers.machine import ROOT
@@ -216,3 +217,22 @@ def test_a_likelihood_that_does_not_exist_is_refused_before_anything_runs(tiny, 
     with pytest.raises(UserError, match=f"head.kind={kind} has no exact density; ask for other stages"):
         run_cells(Store(tmp_path / "runs"), [cell], Runtime(threads=1), "tests")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("only", ["train", "likelihood", "sample", "score", "speed"])
+@pytest.mark.parametrize(
+    ("tokens", "head"), [("vq", "flow"), ("gaussian", "mixture"), ("identity", "parallel"), ("lfq", "diffusion")]
+)
+def test_a_pair_that_cannot_be_is_refused_before_anything_runs(call, tmp_path, only, tokens, head):
+    """Whatever is asked for: also the trainings of a tokenizer that come before the head."""
+    levels = ["quantizer.levels=2"] if tokens == "lfq" else []
+    done = call("run", "digits", f"quantizer.kind={tokens}", f"head.kind={head}", *levels, "--only", only, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"quantizer.kind={tokens} cannot go with head.kind={head}" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tokens_alone_need_no_head_that_fits():
+    config = override(preset("digits"), {"quantizer.kind": "identity"})
+    assert [stage.kind.name for stage in Cell("x", config, ("reconstruct",)).stages()][-1] == "reconstruct"

@@ -92,6 +92,15 @@ class Kind:
         return frozenset(self.sections).union(*(STAGES[name].all_sections for name in self.needs))
 
 
+def _pair_refusal(config: RunConfig) -> str:
+    """Of stages that build a model: why its head cannot predict these tokens."""
+    try:
+        config.require_pair()
+    except UserError as error:
+        return str(error)
+    return ""
+
+
 def _images(config: RunConfig) -> dict[str, Any]:
     return {
         "data": config.data.model_dump(exclude={"path", "held_out_path", "class_list"}),
@@ -291,6 +300,7 @@ STAGES: dict[str, Kind] = {
             "train",
             _train_reads,
             needs=("latents", "quantizer"),
+            refusal=_pair_refusal,
             sections=("backbone", "head", "train"),
             resumable=True,
             shared=True,
@@ -318,7 +328,7 @@ STAGES: dict[str, Kind] = {
             pictures={"grid.png": ("images",)},
         ),
         Kind("score", _score_reads, needs=("sample",), result="generation", compared=True),
-        Kind("speed", _speed_reads, work=_speed_work, result="speed"),
+        Kind("speed", _speed_reads, refusal=_pair_refusal, work=_speed_work, result="speed"),
     )
 }
 """All kinds of stages by name, each after those that it needs."""

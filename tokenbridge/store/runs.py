@@ -260,6 +260,29 @@ def ending(name: str) -> str:
     return f"next-{name}"
 
 
+NAME = re.compile(r"\w[\w.=-]*")
+LONGEST_NAME = 100
+"""bytes"""
+TAKEN = ("all", "code", "events", "jobs.jsonl", "discarded.jsonl")
+"""what `report` calls all reports, and what lies beside the folders of sweeps"""
+
+
+def require_name(name: str, what: str = "--name=") -> None:
+    """Raise UserError unless this can name a sweep, a report, a search or a cell: one rule for all of them.
+
+    Args:
+        name: becomes a part of files' and folders' names.
+        what: stands before it in the message.
+    """
+    if not NAME.fullmatch(name) or len(name.encode()) > LONGEST_NAME or name in TAKEN:
+        shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+        raise UserError(
+            f"{what}{shown if shown.isprintable() else ascii(shown)} must be letters, digits and . _ = -, begin with a"
+            f" letter or digit, have at most {LONGEST_NAME} bytes (it names files and folders) and be none of"
+            f" {', '.join(TAKEN)}; choose another name"
+        )
+
+
 def sweep_folder(store: Store, name: str = "") -> Path:
     """The folder of a sweep; without a name, that of all sweeps."""
     return store.root / "sweeps" / name
@@ -278,6 +301,7 @@ def sweep_names(store: Store) -> list[str]:
 
 def read_sweep(store: Store, name: str) -> Sweep:
     """One sweep. UserError where there is none of this name or its file is damaged."""
+    require_name(name, "")
     if not is_sweep(store, name):
         names = ", ".join(sweep_names(store)) or f"none yet in {store.root}"
         raise UserError(f"{name} is no sweep; there is {names}")

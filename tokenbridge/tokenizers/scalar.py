@@ -141,8 +141,13 @@ def fit(config: Quantizer, latents: Tensor) -> Tokenizer:
 
     Gaussian and uniform levels per tensor use no data (the paper); per channel they follow each channel's mean and
     deviation. Quantile and lloyd-max levels are fitted to the data.
-    Raises UserError for NaN or infinite latents, and for more levels than distinct values.
+    Raises UserError for latents of another shape, NaN or infinite ones, and for more levels than distinct values.
     """
+    if latents.ndim != 2 or not latents.numel():
+        raise UserError(
+            f"latents of shape {tuple(latents.shape)} must be (N, C), a row per position; of images (B, C, h, w), give"
+            " latents.permute(0, 2, 3, 1).flatten(0, 2)"
+        )
     if not bool(torch.isfinite(latents).all()):
         bad = int((~torch.isfinite(latents)).sum())
         raise UserError(

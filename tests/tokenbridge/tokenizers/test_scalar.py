@@ -157,3 +157,12 @@ def test_encoding_takes_no_memory_per_level():
         quantizer.encode(x)
     largest = max(event.cpu_memory_usage for event in profile.events())
     assert largest <= 16 * x.numel(), "not a number a level"
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (11,), (2, 3, 5), (0, 3), ()])
+@pytest.mark.parametrize("kind", ["gaussian", "identity", "quantile"])
+def test_fit_takes_rows_of_positions_alone(kind, shape):
+    """Latents of images (B, C, h, w) would be cut along the wrong axis."""
+    with pytest.raises(UserError, match=r"must be \(N, C\), a row per position") as error:
+        fit(Quantizer(kind=kind, levels=4), torch.zeros(shape))
+    assert "\n" not in str(error.value)
