@@ -248,9 +248,9 @@ def quality(frozen: FrozenAutoencoder, images: Tensor) -> dict[str, Any]:
     noise = 0.1 * aggregate.float()[:, None, None] * torch.randn(mean.shape, generator=rng.generator(0))
     noisy = through(frozen.decode, mean + noise)
     return {
-        "psnr_db": _psnr(error.mean()),
-        "mean_image_psnr_db": round(float(np.mean([_psnr(e) for e in error.mean((1, 2, 3))])), 2),
-        "psnr_db_with_noise_of_a_tenth": _psnr((noisy.double() - images.double()).square().mean()),
+        "psnr_db": _psnr(error),
+        "mean_image_psnr_db": round(float(np.mean([_psnr(e) for e in error])), 2),
+        "psnr_db_with_noise_of_a_tenth": _psnr((noisy.double() - images.double()).square()),
         "images": len(images),
         "informative_channels": int((ratio < 0.5).sum()),
         "noise_ratio": _rounded(ratio),
@@ -264,7 +264,8 @@ def quality(frozen: FrozenAutoencoder, images: Tensor) -> dict[str, Any]:
 
 
 def _psnr(error: Tensor) -> float:
-    return round(10 * math.log10(255**2 / max(error.item(), 1e-12)), 2)
+    """PSNR, dB, from squared errors of any shape; where all are 0, as if one value were off by 1."""
+    return round(10 * math.log10(255**2 * error.numel() / max(float(error.sum()), 1.0)), 2)
 
 
 def _rounded(values: Tensor) -> list[float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from safetensors.numpy import save
 from torch import nn
 
 from tokenbridge.config import Data, UserError
+from tokenbridge.data import files
 from tokenbridge.data import images as data
-from tokenbridge.store.artifacts import Store, digest, write_atomic
+from tokenbridge.metrics import networks
+from tokenbridge.store.artifacts import Store, digest, file_hash, write_atomic
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -29,6 +32,8 @@ Array = NDArray[np.float32]
 
 FOLDER = "features"
 """of the store, beside its stages"""
+READING = (Path(files.__file__), Path(data.__file__), Path(networks.__file__))
+"""the code between image files and features: which files, in which order, how they are cropped and seen"""
 
 
 @dataclass(frozen=True)
@@ -129,8 +134,9 @@ class _PixelHash:
 def real(store: Store, config: Data, split: data.Split, extractor: nn.Module, weights: str, batch: int) -> Real:
     """The features of a split, kept in the store.
 
-    They are kept by what changes them, down to the last bit: the images, the weights, the device, the threads and how
-    many images the extractor sees at once. So no number depends on whether they were there.
+    They are kept by what changes them, down to the last bit: the images, the weights, the device, the threads, how
+    many images the extractor sees at once, and the code that reads them. So no number depends on whether they were
+    there.
 
     Args:
         weights: SHA-256 of the extractor's.
@@ -142,13 +148,19 @@ def real(store: Store, config: Data, split: data.Split, extractor: nn.Module, we
 def kept(store: Store, what: Any, extractor: nn.Module, weights: str, batch: int, load: Any) -> Real:
     """The features of load(), images that `what` tells from all others; they are extracted at the first call."""
     device = next(extractor.parameters()).device.type
-    id = digest([what, weights, batch, device, torch.get_num_threads()])
+    id = digest([what, weights, batch, device, torch.get_num_threads(), reading()])
     path = store.root / FOLDER / f"{id}.safetensors"
     with store.lock(f"{FOLDER}-{id}"):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             write(path, extract_set(extractor, load(), batch), {"weights": weights})
     return read(path)[0]
+
+
+def reading() -> list[str]:
+    """What tells the code of READING from another version of it, and the libraries that it reads and resizes with."""
+    libraries = (f"{name} {version(name)}" for name in ("pillow", "torch", "torch-fidelity", "clean-fid"))
+    return [*(file_hash(path) for path in READING), *libraries]
 
 
 def write(path: Path, images: Real, about: dict[str, str]) -> None:

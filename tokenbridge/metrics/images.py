@@ -7,6 +7,7 @@ Letters: B images, ch channels, H height, W width; images are uint8 (B, ch, H, W
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -28,10 +29,32 @@ _FIRST = {(64, 3, 3, 3): "vgg", (64, 3, 11, 11): "alex"}
 def psnr(images: Tensor, originals: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each image, 10·log₁₀(255² / mean squared error), dB, float64 (B).
 
-    Infinite for an image that equals its original. Raises UserError for shapes or dtypes that do not match.
+    An image that equals its original, whose ratio is infinite, counts as one with the least error that there is:
+    psnr_of_exact. Raises UserError for shapes or dtypes that do not match.
     """
     first, second = _pair(images, originals)
-    return peak_signal_noise_ratio(first, second, data_range=PEAK, dim=(1, 2, 3), reduction="none")
+    ratios = peak_signal_noise_ratio(first, second, data_range=PEAK, dim=(1, 2, 3), reduction="none")
+    return ratios.clamp(max=psnr_of_exact(images[0].numel()))
+
+
+def psnr_of_exact(values: int) -> float:
+    """PSNR of an image of so many values of which one is off by 1, dB: what an exact image counts as."""
+    return 10 * math.log10(PEAK**2 * values)
+
+
+def exact(images: Tensor, originals: Tensor) -> Tensor:
+    """Whether each image equals its original, bool (B)."""
+    return (images == originals).flatten(1).all(1)
+
+
+def exact_caution(count: int, images: int, values: int) -> list[str]:
+    """What a reader of a mean PSNR must know where some of the images, of so many values each, are exact."""
+    if not count:
+        return []
+    return [
+        f"{count} of {images} reconstructions equal their originals: their PSNR, which is infinite, counts as"
+        f" {psnr_of_exact(values):.1f} dB, that of one value off by 1"
+    ]
 
 
 def ssim(images: Tensor, originals: Tensor) -> Tensor:

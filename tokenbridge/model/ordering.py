@@ -12,16 +12,27 @@ from tokenbridge.rng import generator
 
 CUTOFF = 0.25
 """cycles per position: half of the Nyquist frequency"""
+ROUNDING = 1e-6
+"""of a channel's root mean square: a smaller deviation from the mean image is rounding of float32"""
 
 
 def low_frequency_share(maps: Tensor) -> Tensor:
     """(C) share of each channel's spectral energy at radial frequencies up to CUTOFF, from maps (N, C, H, W).
 
-    The mean over images is taken off first: a constant offset of a channel says nothing about its detail.
+    The mean over images is taken off first: a constant offset of a channel says nothing about its detail. A constant
+    channel, which has no energy to share, gets 0.
     """
     power, frequency = _spectrum(maps)
     low = frequency <= CUTOFF + 1e-9
-    return (power * low).sum((-2, -1)) / power.sum((-2, -1))
+    share = (power * low).sum((-2, -1)) / power.sum((-2, -1))
+    return share.masked_fill(constant(maps), 0.0)
+
+
+def constant(maps: Tensor) -> Tensor:
+    """(C) whether a channel is the same in all images, up to rounding, from maps (N, C, H, W)."""
+    x = maps.double()
+    spread, size = (x - x.mean(0, keepdim=True)).square().mean((0, 2, 3)), x.square().mean((0, 2, 3))
+    return spread <= ROUNDING**2 * size
 
 
 def radial_spectrum(maps: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from tokenbridge.data.files import SPLITS, Split
 from tokenbridge.data.latents import STORED, as_tensor, labels_path, moments_path, moments_shape
 from tokenbridge.devices import pick_device
 from tokenbridge.distributed import world
-from tokenbridge.model.ordering import CUTOFF, low_frequency_share, radial_spectrum
+from tokenbridge.model.ordering import CUTOFF, constant, low_frequency_share, radial_spectrum
 from tokenbridge.store.artifacts import write_json
 from tokenbridge.store.shards import NOTES, Filling, publish
 
@@ -135,20 +136,35 @@ def _finish(
 
 
 def statistics(moments: Tensor, scale: float | Literal["auto"]) -> dict[str, Any]:
-    """Scale to unit standard deviation and statistics of the unit latents per channel, from moments (N, 2C, h, w)."""
+    """Scale to unit standard deviation and statistics of the unit latents per channel, from moments (N, 2C, h, w).
+
+    A channel that is the same in all images is named on stderr; its correlation with others is 0. Raises UserError
+    where all are.
+    """
     mean, log_variance = moments.double().chunk(2, dim=1)
+    same = constant(mean)
+    if bool(same.all()):
+        raise UserError(
+            f"latents of all {len(mean)} training images are equal, and must differ: check the images and the"
+            " autoencoder's weights"
+        )
+    if bool(same.any()):
+        channels = ", ".join(map(str, same.nonzero().flatten().tolist()))
+        print(f"latents: channels {channels} are equal in all training images and hold no information", file=sys.stderr)
     noise = log_variance.clamp(-30, 20).exp()
     if scale == "auto":
         scale = float(1 / (mean.var(correction=0) + noise.mean()).sqrt())
     flat = mean.transpose(0, 1).flatten(1) * scale  # (C, N·L)
     variance = flat.var(1, correction=0) + noise.mean((0, 2, 3)) * scale**2
-    share = low_frequency_share(mean)
+    share, related = low_frequency_share(mean), torch.corrcoef(flat)
+    related[same[:, None] | same] = 0.0
+    related.fill_diagonal_(1.0)
     return {
         "scale": scale,
         "channel_mean": flat.mean(1).tolist(),
         "channel_deviation": variance.sqrt().tolist(),
         "posterior_deviation": (noise.sqrt().mean((0, 2, 3)) * scale).tolist(),
-        "correlation": torch.corrcoef(flat).tolist(),
+        "correlation": related.tolist(),
         "low_frequency_share": share.tolist(),
         "frequency_order": share.argsort(descending=True).tolist(),
         "images": len(moments),

@@ -6,6 +6,7 @@ N held-out images, B of them at once, ch channels, H and W sides, L positions, C
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tokenbridge.data import images as data
 from tokenbridge.data.latents import Latents, to_grid
 from tokenbridge.devices import pick_device
 from tokenbridge.metrics import extraction, frechet, sets
-from tokenbridge.metrics.images import Lpips, psnr, ssim, ssim_window
+from tokenbridge.metrics.images import Lpips, exact, exact_caution, psnr, ssim, ssim_window
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import Reference, References
 from tokenbridge.metrics.scorers import SCORERS, Scorer, qualified
@@ -75,7 +76,10 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         protocol |= qualified(conditions, SCORERS[name], config.score)
     if reasons:
         protocol |= {"features": None, "features_left_out": reasons[0]}
-    write_metrics(out, metrics, protocol)
+    warnings = tally.warnings()
+    for line in warnings:
+        print(f"reconstruct: {line}", file=sys.stderr)
+    write_metrics(out, metrics, protocol, warnings=warnings)
     original, reconstructed, labels = tally.examples()
     np.savez_compressed(out / "examples.npz", original=original, reconstructed=reconstructed, labels=labels)
 
@@ -117,7 +121,7 @@ class _Tally:
         self.shown = first[classes < EXAMPLES].tolist()
         self.kept: dict[str, list[Tensor]] = {"original": [], "reconstructed": []}
         self.columns: dict[str, list[np.ndarray]] = {}
-        self.seen = 0
+        self.seen, self.exact, self.values = 0, 0, 0
 
     def add(self, originals: Tensor, reconstructed: Tensor, tokens: Tensor) -> None:
         columns = {
@@ -138,17 +142,23 @@ class _Tally:
         self.kept["original"].append(originals[here])
         self.kept["reconstructed"].append(reconstructed[here])
         self.seen += len(originals)
+        self.exact += int(exact(reconstructed, originals).sum())
+        self.values = originals[0].numel()
 
     def pixel_metrics(self, positions: int) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for key in ("psnr", "ssim", *([self.lpips.name] if self.lpips else [])):
             values = np.concatenate(self.columns[key])
             metrics[key] = float(values.mean())
-            if np.isfinite(values).all():  # the PSNR of an image that is its original is infinite
+            if len(values) > 1:
                 metrics[f"{key}_se"] = float(values.std(ddof=1) / np.sqrt(len(values)))
         if self.counts.shape[1]:
             metrics["effective_bits"] = effective_bits(self.counts, positions)
         return metrics
+
+    def warnings(self) -> list[str]:
+        """What a reader of the metrics must know."""
+        return exact_caution(self.exact, self.seen, self.values)
 
     def feature_metrics(self, scorer: Scorer, reference: Reference, real: np.ndarray) -> dict[str, float]:
         """Fréchet distance to the reference and to the originals (held_out): rFID by a published scorer.

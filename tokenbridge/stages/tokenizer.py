@@ -8,6 +8,7 @@ B images, ch channels, H height, W width, C latent channel, h = H / stride, w = 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from importlib import metadata
@@ -24,7 +25,7 @@ from tokenbridge.autoencoders.train import NOISE, Budget, minimize, reconstructi
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.data import images as data
 from tokenbridge.devices import pick_device
-from tokenbridge.metrics.images import psnr
+from tokenbridge.metrics.images import exact, exact_caution, psnr
 from tokenbridge.store.artifacts import write_atomic
 from tokenbridge.store.runs import write_metrics
 from tokenbridge.tokenizers.scalar import code_usage
@@ -126,7 +127,13 @@ def train_tokenizer(
 def measure(
     model: QuantizedAutoencoder, config: RunConfig, train: data.Images, held_out: data.Images, batch: int
 ) -> dict[str, float]:
-    values = [psnr(to_bytes(decoded).cpu(), images) for images, decoded, _ in _outputs(model, held_out, batch)]
+    values, same = list[Tensor](), 0
+    for images, decoded, _ in _outputs(model, held_out, batch):
+        reconstructed = to_bytes(decoded).cpu()
+        values.append(psnr(reconstructed, images))
+        same += int(exact(reconstructed, images).sum())
+    for line in exact_caution(same, len(held_out), held_out[0][0].numel()):
+        print(f"tokenizer: {line}", file=sys.stderr)
     numbers = torch.cat([numbers.flatten().cpu() for _, _, numbers in _outputs(model, train, batch)])
     levels = config.token_levels
     return {"psnr": float(torch.cat(values).mean())} | code_usage(numbers[:, None], levels)

@@ -1,16 +1,19 @@
 """The in-domain extractor: quality as shipped, spread of its features, what it refuses."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from tokenbridge.config import Data, UserError
-from tokenbridge.data.images import load, stack
-from tokenbridge.metrics import networks
+from tokenbridge.data import images as data
+from tokenbridge.data.images import ArrayImages, load, stack
+from tokenbridge.metrics import extraction, networks
 from tokenbridge.metrics.scorers import CLASSIFIER
 from tokenbridge.metrics.train_classifier import augment, evaluate, train_classifier
 from tokenbridge.rng import generator
+from tokenbridge.store.artifacts import Store
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +70,20 @@ def test_training_repeats_itself(tmp_path):
     assert cards[0] == cards[1]
     files = [(tmp_path / name / "digits_classifier.safetensors").read_bytes() for name in ("a", "b")]
     assert files[0] == files[1]
+
+
+def test_kept_features_notice_another_crop_in_the_code(tmp_path, monkeypatch):
+    store, extractor, images = Store(tmp_path), networks.load_extractor("digits"), load(Data(), "held-out")
+
+    def kept(pixels):
+        return extraction.kept(store, "digits", extractor, "w", 256, lambda: ArrayImages(pixels, images.labels))
+
+    pixels = stack(images)[0]
+    before = kept(pixels)
+    assert kept(pixels[..., ::-1]).pixel_hash == before.pixel_hash  # kept
+    changed = tmp_path / "images.py"
+    source = Path(data.__file__).read_text()
+    assert "(image.width - size) // 2" in source
+    changed.write_text(source.replace("(image.width - size) // 2", "0"))
+    monkeypatch.setattr(extraction, "READING", (changed, *extraction.READING[1:]))
+    assert kept(pixels[..., ::-1]).pixel_hash != before.pixel_hash  # read again

@@ -6,7 +6,7 @@ import scipy.ndimage
 import torch
 
 from tokenbridge.config import UserError
-from tokenbridge.metrics.images import psnr, ssim, ssim_window
+from tokenbridge.metrics.images import exact, exact_caution, psnr, psnr_of_exact, ssim, ssim_window
 
 
 def pictures(channels: int = 1, size: tuple[int, int] = (16, 13), seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -29,7 +29,19 @@ def test_psnr_by_hand():
     black = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
     assert psnr(black, black + 255).item() == pytest.approx(0, abs=1e-6)
     assert psnr(black, black + 1).item() == pytest.approx(48.1308, abs=1e-4)
-    assert psnr(black, black).item() == float("inf")
+
+
+def test_an_exact_image_counts_as_one_value_off_by_one():
+    black = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+    near = black.clone()
+    near[0, 0, 1, 2] = 1
+    expected = 10 * np.log10(255**2 * 16)
+    assert psnr(near, black).tolist() == pytest.approx([expected, expected], abs=1e-5)
+    assert psnr_of_exact(16) == pytest.approx(60.172, abs=1e-3)
+    assert exact(near, black).tolist() == [False, True]
+    assert exact_caution(0, 2, 16) == []
+    assert "1 of 2 reconstructions equal their originals" in exact_caution(1, 2, 16)[0]
+    assert "counts as 60.2 dB" in exact_caution(1, 2, 16)[0]
 
 
 def definition_of_ssim(x: np.ndarray, y: np.ndarray, window: int) -> float:

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from tokenbridge.model.ordering import CUTOFF, channel_order, low_frequency_share, radial_spectrum
+from tokenbridge.model.ordering import CUTOFF, channel_order, constant, low_frequency_share, radial_spectrum
 
 
 def test_smooth_channels_come_first():
@@ -11,6 +12,18 @@ def test_smooth_channels_come_first():
     share = low_frequency_share(maps)
     torch.testing.assert_close(share, torch.tensor([0.0, 1.0, 1 / 3], dtype=torch.float64), atol=1e-6, rtol=0)
     assert share.argsort(descending=True).tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e4])
+def test_a_constant_channel_comes_last(value):
+    maps = torch.randn((50, 3, 4, 4), generator=torch.Generator().manual_seed(1))
+    before = low_frequency_share(maps)
+    maps[:, 1] = value + torch.arange(16.0).view(4, 4) * value  # the same in all images, not at all places
+    maps[::2, 1] *= 1 + 1e-7  # as rounding leaves it
+    assert constant(maps).tolist() == [False, True, False]
+    share = low_frequency_share(maps)
+    assert share.tolist() == [before[0].item(), 0.0, before[2].item()]
+    assert share.argsort(descending=True)[-1] == 1
 
 
 def test_the_spectrum_holds_the_variance_and_the_share_at_low_frequencies():

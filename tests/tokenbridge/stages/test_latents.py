@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from experiments.pipeline import Cell
 from tests.helpers.images import SHARD, config_of, make_images
@@ -174,7 +175,7 @@ def test_damage_is_found(call, copy, tmp_path):
 def test_values_that_float16_cannot_hold(images, tmp_path):
     model = load_autoencoder(Autoencoder()).model
     with torch.no_grad():
-        model.quant_conv.bias += 1e5
+        model.quant_conv.weight *= 1e6
     model.save_pretrained(tmp_path / "far")
     settings = ("autoencoder.source=diffusers", f"autoencoder.path={tmp_path / 'far'}")
     with pytest.raises(UserError, match=r"train images 0 to 2 .*latents\.dtype=float16 cannot hold them; take bfloat1"):
@@ -258,3 +259,32 @@ def test_what_is_not_set_is_in_no_id():
 
     assert {"class_list"}.isdisjoint(DIGITS.data.model_dump())
     assert DIGITS.latents.model_dump() == {"scale": "auto"}
+
+
+def with_constant_channels(folder, channels):
+    """An autoencoder whose posterior means of these channels are 0.3 for all images."""
+    save_tiny(folder, in_channels=1, out_channels=1)
+    state = load_file(path := folder / "diffusion_pytorch_model.safetensors")
+    for channel in channels:
+        state["quant_conv.weight"][channel] = 0
+        state["quant_conv.bias"][channel] = 0.3
+    save_file(state, path)
+    return ["autoencoder.source=diffusers", f"autoencoder.path={folder}", "autoencoder.channels=5", *STRIDE]
+
+
+STRIDE = ["autoencoder.stride=2"]
+
+
+def test_a_constant_channel_comes_last_and_leaves_no_nan(images, tmp_path, capsys):
+    store = encode(tmp_path / "latents", images, *with_constant_channels(tmp_path / "vae", [2]))
+    assert store.frequency_order[-1] == 2
+    assert store.stats["low_frequency_share"][2] == 0
+    assert store.stats["correlation"][2] == [0, 0, 1, 0, 0]
+    assert "NaN" not in (store.folder / "stats.json").read_text()
+    assert "channels 2 are equal in all training images" in capsys.readouterr().err
+
+
+def test_an_autoencoder_that_sees_nothing_is_refused(images, tmp_path):
+    settings = with_constant_channels(tmp_path / "vae", range(5))
+    with pytest.raises(UserError, match=r"latents of all 12 training images are equal, and must differ"):
+        encode(tmp_path / "latents", images, *settings)

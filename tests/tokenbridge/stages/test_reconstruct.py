@@ -22,6 +22,7 @@ from tokenbridge.metrics.scorers import SCORERS
 from tokenbridge.stages import latents, reconstruct
 from tokenbridge.stages import quantizer as quantize
 from tokenbridge.tokenizers import load as load_tokenizer
+from tokenbridge.tokenizers.scalar import IdentityQuantizer
 
 CONFIG = RunConfig(sample=Sample(iterations=1))
 RUNTIME = Runtime(device="cpu", threads=1, batch=128)
@@ -167,3 +168,17 @@ def test_published_scorers_name_their_rfid_and_what_it_is_against(encoded, tmp_p
     assert found["rfd_dinov2"] > 0
     assert found["rfd_dinov2"] == pytest.approx(found["rfd_dinov2_held_out"])
     assert found["rfd_dinov2_floor"] == pytest.approx(0, abs=1e-6)
+
+
+def test_an_exact_image_leaves_all_numbers_finite():
+    originals = torch.randint(1, 256, (3, 1, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    made = originals.clone()
+    made[1:] -= 1
+    tally = reconstruct._Tally(np.arange(3), IdentityQuantizer(torch.zeros(2, 8)), {}, None)
+    for part in (slice(0, 2), slice(2, 3)):
+        tally.add(originals[part], made[part], torch.zeros(len(originals[part]), 16, 8))
+    values = [10 * math.log10(255**2 * 256), *2 * [20 * math.log10(255)]]
+    metrics = tally.pixel_metrics(16)
+    assert metrics["psnr"] == pytest.approx(np.mean(values), abs=1e-4)
+    assert metrics["psnr_se"] == pytest.approx(np.std(values, ddof=1) / 3**0.5, abs=1e-4)
+    assert "1 of 3 reconstructions equal their originals" in tally.warnings()[0]
