@@ -320,6 +320,10 @@ class Score(Config):
     reference: str = Field(default="train", min_length=1)
     """real images: train, held-out, a folder of images, or a file: statistics or images (.npz), kept features
     (.safetensors)"""
+    reference_features: Literal["digits", "inception", "clean", "dinov2"] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """whose features the statistics of score.reference are, for a file that does not say it itself"""
     lpips: str | None = Field(default=None, exclude_if=lambda value: value is None)
     """torchvision's weights of VGG-16 or AlexNet, the network of LPIPS of reconstructions; unset: no LPIPS"""
 

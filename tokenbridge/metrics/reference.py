@@ -77,29 +77,23 @@ class References:
         if self.score.split:
             return self.split(self.score.split)
         path = Path(self.score.reference)
-        hash = reference_files.fingerprint(self.score)
+        hash = reference_files.fingerprint(self.score, self.config.image_size)
         if path.is_dir():
             return Reference(path.name, self._kept(hash, lambda: folder(path, self.config.image_size)), hash=hash)
         if path.suffix == ".safetensors":
-            return Reference(path.name, self._features(path), hash=hash)
+            reference_files.require_kept(path, self.scorer, self.weights)
+            return Reference(path.name, extraction.read(path)[0], hash=hash)
         keys = reference_files.holds(path)
         real = self._kept(hash, lambda: _array(path)) if reference_files.IMAGES in keys else None
-        file = reference_files.read_statistics(path, self.scorer) if real is None or "mu" in keys else None
+        if real is not None and "mu" not in keys:
+            return Reference(path.name, real, None, hash)
+        file = reference_files.read_statistics(path, self.scorer, self.score.reference_features, self.weights)
         return Reference(path.name, real, file, hash)
 
     def _kept(self, hash: str, load: Any) -> Real:
         what = [hash, self.config.image_size]
         real = extraction.kept(self.store, what, self.extractor, self.weights, self.batch, load)
         return replace(real, labels=None)  # nobody has said them
-
-    def _features(self, path: Path) -> Real:
-        real, about = extraction.read(path)
-        if about.get("weights") != self.weights or real.extracted.features.shape[1] != self.scorer.width:
-            raise UserError(
-                f"{path} holds features of other weights than score.features={self.scorer.name} has here; extract them"
-                " again, or give score.weights as they were"
-            )
-        return real
 
 
 def folder(path: Path, size: int | None) -> data.Images:

@@ -181,7 +181,7 @@ def _reference(config: RunConfig) -> str:
     """The split, or the hash of a file or folder; UserError for one that cannot be the reference of these scorers."""
     from tokenbridge.metrics.reference_files import fingerprint
 
-    return config.score.split or fingerprint(config.score)
+    return config.score.split or fingerprint(config.score, config.data.image_size)
 
 
 def _reconstruct_reads(config: RunConfig) -> dict[str, Any]:
