@@ -146,7 +146,11 @@ def _variance(values: Sequence[float]) -> float:
 
 
 def gap(a: Estimate, b: Estimate) -> Gap:
-    """a - b: paired over common seeds; Welch's where none pair; over images where each has one measurement."""
+    """The difference a - b, tested by what the two share.
+
+    Where each has one measurement the error is over images. Otherwise the seeds that both have (by `keys`) are paired,
+    if there are at least two; else the test is Welch's, or there is none where either has one seed.
+    """
     if a.seeds == b.seeds == 1:
         error = _error_over_images(a, b)
         return Gap(a.mean - b.mean, error, math.inf, (a.mean - b.mean,), "images", coarse=error == 0)
@@ -159,7 +163,12 @@ def gap(a: Estimate, b: Estimate) -> Gap:
 
 
 def gap_of(values: Sequence[float], over: Over = "seeds") -> Gap:
-    """The mean of paired differences; no test with one pair."""
+    """The mean of paired differences; no test with one pair.
+
+    Args:
+        values: one difference for each pair. With one that is not finite, the mean is NaN and there is no test.
+        over: what the pairs are over.
+    """
     count = len(values)
     if not all(map(math.isfinite, values)):
         return Gap(math.nan, None, 1, tuple(values), over)
@@ -196,6 +205,9 @@ def holm(p: Sequence[float]) -> tuple[list[float], list[float]]:
 
     The smallest of m goes against 0.05/m, the next against 0.05/(m - 1), and so on until one fails; all behind it fail
     at that one's level.
+
+    Returns:
+        Adjusted p values in [0, 1] and levels in (0, 0.05], both in the order of `p`.
     """
     adjusted, levels = [0.0] * len(p), [0.0] * len(p)
     largest, level, failed = 0.0, 0.0, False
@@ -209,7 +221,14 @@ def holm(p: Sequence[float]) -> tuple[list[float], list[float]]:
 
 
 def compare(gaps: Sequence[tuple[Gap, str]]) -> list[Comparison | None]:
-    """Verdicts of all tests of one table: each difference with which way is better. None where there is no test."""
+    """The verdicts of all tests of one table, corrected together by Holm's method.
+
+    Args:
+        gaps: each difference (cell minus base) with which way is better: "lower", "higher", or "" for no direction.
+
+    Returns:
+        One comparison for each of `gaps`, in their order; None where there is no direction or no standard error.
+    """
     tests = [i for i, (gap, better) in enumerate(gaps) if better and gap.p is not None]
     adjusted, levels = holm([gaps[i][0].p or 0.0 for i in tests])
     comparisons: list[Comparison | None] = [None] * len(gaps)
@@ -225,7 +244,9 @@ def compare(gaps: Sequence[tuple[Gap, str]]) -> list[Comparison | None]:
 def best(estimates: Sequence[Estimate | None], better: str) -> int | None:
     """Position of the value that is settled to beat every other one of its column, or None.
 
-    better: "lower", "higher", or "" for a column without a direction.
+    Args:
+        estimates: one for each row; None where the row has no number.
+        better: "lower", "higher", or "" for a column without a direction, which has no best.
     """
     present = [(i, e) for i, e in enumerate(estimates) if e is not None]
     if better == "" or len(present) < 2:
@@ -243,14 +264,21 @@ def extrapolated(value: float, images: float, few: float, few_images: float) -> 
 
     Args:
         value: the distance of `images` images.
+        images: the larger number of images.
         few: the distance of `few_images` images, fewer than `images`.
+        few_images: the smaller number of images, at least 1.
     """
     assert images > few_images > 0, (images, few_images)
     return (images * value - few_images * few) / (images - few_images)
 
 
 def edges(setting: Setting, settings: Iterable[Setting]) -> tuple[str, ...]:
-    """Where a point lies at an end of a search's grid: "lowest guidance"; empty inside it."""
+    """Where a point lies at an end of a search's grid: "lowest guidance"; empty inside it.
+
+    Args:
+        setting: the point, which must be one of `settings`.
+        settings: all points of the grid. A coordinate that they have one value of has no ends.
+    """
     settings, names = list(settings), list[str]()
     for i, name in enumerate(("guidance", "temperature")):
         values = {other[i] for other in settings}

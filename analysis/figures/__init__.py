@@ -34,7 +34,12 @@ MAKERS: tuple[tuple[str, Callable[[Source], Drawing | None]], ...] = (
 
 
 def draw(source: Source, dark: bool = False) -> list[Drawing]:
-    """Every figure that the source has the data for, in reading order."""
+    """Every figure that the source has the data for, in reading order.
+
+    Args:
+        source: the report's source.
+        dark: draw for a dark page.
+    """
     tables = {"", *(table.id for table in source.tables)}
     with style(dark):
         drawings = [make(source) for table, make in MAKERS if table in tables]

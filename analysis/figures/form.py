@@ -72,7 +72,12 @@ def stages(source: Source, table: Table, kind: str) -> dict[str, str]:
 
 
 def csv_of(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """The data behind a figure as CSV; floats with ten digits, None empty."""
+    """The data behind a figure as CSV.
+
+    Args:
+        header: names of the columns.
+        rows: one value for each column: floats are written with ten digits, None as an empty field.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
@@ -81,7 +86,17 @@ def csv_of(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def charts(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of the common width, its height in inches, and its panels row by row."""
+    """A figure of the common width and its panels.
+
+    Args:
+        height: of the whole figure, in inches.
+        rows: of panels.
+        columns: of panels.
+        options: of matplotlib's Figure.subplots.
+
+    Returns:
+        The figure, and its panels row by row.
+    """
     # a hundredth of a pixel more: 4.1 inches · 200 is just under 820, and whoever counts pixels rounds down
     size = WIDTH, (round(height * PIXELS) + 0.01) / PIXELS
     figure = Figure(figsize=size, layout="constrained")
@@ -89,7 +104,7 @@ def charts(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tu
 
 
 def legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
-    """A legend above the panels."""
+    """Put a legend above the panels, with its handles in so many columns."""
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, columnspacing=2)
 
 
@@ -99,12 +114,19 @@ def grey() -> str:
 
 
 def face(is_open: bool, colour: str) -> str:
-    """Colour of a marker's inside."""
+    """Colour of a marker's inside: the background's for an open one, else the marker's own."""
     return str(mpl.rcParams["axes.facecolor"]) if is_open else colour
 
 
 def spread(axes: Axes, which: str, values: Sequence[float], most: int = 7) -> None:
-    """Make an axis, "x" or "y", logarithmic where values span much, with at most so many plain numbers as ticks."""
+    """Make an axis logarithmic where its values are positive and the largest is over SPAN times the smallest.
+
+    Args:
+        axes: the panel.
+        which: "x" or "y".
+        values: all that the axis shows.
+        most: at most so many ticks, if fewer steps per decade can reach it.
+    """
     low, high = min(values), max(values)
     if not high > SPAN * low > 0:
         return

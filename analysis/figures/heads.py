@@ -95,7 +95,12 @@ def _values(source: Source, ids: Sequence[str], key: str) -> list[float]:
 
 
 def front(points: Sequence[Point], cost: str) -> list[Point]:
-    """Those with such a cost that no other beats in both cost and distance, the cheapest first."""
+    """The points that no other beats in both cost and distance, the cheapest first.
+
+    Args:
+        points: those without such a cost are left out.
+        cost: a key of COSTS.
+    """
     members: list[Point] = []
     for _, mean, i in sorted((p.costs[cost], p.fd.mean, i) for i, p in enumerate(points) if cost in p.costs):
         if not members or mean < members[-1].fd.mean:
@@ -104,7 +109,13 @@ def front(points: Sequence[Point], cost: str) -> list[Point]:
 
 
 def rival(point: Point, points: Sequence[Point], cost: str) -> Point | None:
-    """The best row of the other kind of token that costs no more."""
+    """The best point of the other kind of token (discrete or continuous) that costs no more; None where there is none.
+
+    Args:
+        point: without such a cost it has no rival.
+        points: all points of the table.
+        cost: a key of COSTS.
+    """
     limit = point.costs.get(cost, -math.inf)
     others = [p for p in points if p.continuous != point.continuous and p.costs.get(cost, math.inf) <= limit]
     return min(others, key=lambda other: other.fd.mean, default=None)

@@ -32,18 +32,37 @@ def enlargement(images: Pixels, target: int = 96) -> int:
 
 
 def steps(images: Pixels, factor: int) -> tuple[int, int]:
-    """From one enlarged image to the next, down and across."""
+    """Pixels from one enlarged image to the next, down and across, the gap included.
+
+    Args:
+        images: (n, ch, h, w).
+        factor: whole enlargement.
+    """
     height, width = images.shape[-2:]
     return height * factor + GAP, width * factor + GAP
 
 
 def by_class(images: Pixels, classes: int) -> list[Pixels]:
-    """Rows of one image per class; image i has class i modulo classes."""
+    """Rows of one image per class; an incomplete last row is left out.
+
+    Args:
+        images: (n, ch, h, w), of which image i has class i modulo classes.
+        classes: number of classes, the length of a row.
+    """
     return [images[i : i + classes] for i in range(0, len(images) - classes + 1, classes)]
 
 
 def sheet(rows: Sequence[Pixels], factor: int, gaps: str) -> Pixels:
-    """Rows of images, uint8 (n, ch, h, w) with 1 or 3 channels, as one picture (H, W, 3) with gaps of a colour."""
+    """Rows of images as one picture.
+
+    Args:
+        rows: uint8 (n, ch, h, w) each, with 1 or 3 channels and the same h and w.
+        factor: whole enlargement.
+        gaps: the colour between the images, as matplotlib takes it.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
     height, width = steps(rows[0], factor)
     columns = max(len(row) for row in rows)
     background = np.round(np.array(to_rgb(gaps)) * 255).astype(np.uint8)
@@ -57,14 +76,21 @@ def sheet(rows: Sequence[Pixels], factor: int, gaps: str) -> Pixels:
 
 
 def canvas(width: int, height: int) -> Figure:
-    """A figure of exactly this many pixels."""
+    """A figure of exactly so many pixels at the style's resolution."""
     dpi = float(mpl.rcParams["figure.dpi"])
     # half a pixel more: the renderer rounds down, and width / dpi · dpi may fall just under width
     return Figure(figsize=((width + 0.5) / dpi, (height + 0.5) / dpi), dpi=dpi)
 
 
 def place(figure: Figure, picture: Pixels, left: int, top: int) -> Axes:
-    """Put a picture (H, W, 3) on a canvas, one of its pixels on one of the canvas's."""
+    """Put a picture on a canvas, one of its pixels on one of the canvas's.
+
+    Args:
+        figure: of `canvas`.
+        picture: (H, W, 3).
+        left: pixels from the canvas's left side.
+        top: pixels from its upper side.
+    """
     width, height = figure.get_size_inches() * figure.dpi
     tall, wide = picture.shape[:2]
     # the origin is the lower left corner of the whole pixels
@@ -76,7 +102,15 @@ def place(figure: Figure, picture: Pixels, left: int, top: int) -> Axes:
 
 
 def write(figure: Figure, text: str, x: float, y: float, **style: object) -> None:
-    """Text at a pixel counted from the left and the top."""
+    """Write text on a canvas.
+
+    Args:
+        figure: of `canvas`.
+        text: what to write.
+        x: pixels from the left.
+        y: pixels from the top.
+        style: options of matplotlib's Figure.text.
+    """
     width, height = figure.get_size_inches() * figure.dpi
     figure.text(x / width, 1 - y / height, text, **style)  # pyright: ignore[reportArgumentType]
 
@@ -101,11 +135,25 @@ def block(
 
 
 def name_rows(figure: Figure, names: Sequence[str], left: int, top: int, step: int) -> None:
-    """Names beside the rows of a mosaic at (left, top), `step` pixels from one to the next."""
+    """Write names beside the rows of a mosaic.
+
+    Args:
+        figure: of `canvas`.
+        names: one for each row.
+        left: the mosaic's left side, in pixels.
+        top: its upper side, in pixels.
+        step: pixels from one row to the next, the gap included.
+    """
     for i, name in enumerate(names):
         write(figure, name, left - ASIDE, top + i * step + (step - GAP) / 2, ha="right", va="center")
 
 
 def name_classes(figure: Figure, left: int, top: int) -> None:
-    """The word before the names over the columns of a mosaic at (left, top)."""
+    """Write "class" before the names over the columns of a mosaic.
+
+    Args:
+        figure: of `canvas`.
+        left: the mosaic's left side, in pixels.
+        top: its upper side, in pixels.
+    """
     write(figure, "class", left - ASIDE, top - 8, ha="right", va="bottom")

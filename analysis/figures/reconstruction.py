@@ -159,7 +159,15 @@ def _patch_side(side: int) -> int:
 
 
 def worst(error: np.ndarray, side: int) -> tuple[int, int]:
-    """Top and left of the square of this side with the largest sum of error (h, w); the first of equals."""
+    """Where an image was reconstructed worst.
+
+    Args:
+        error: (h, w), the error of each pixel.
+        side: of the square, in pixels; at most h and w.
+
+    Returns:
+        Top and left, in pixels, of the square with the largest sum of error; the first of equals.
+    """
     total = np.lib.stride_tricks.sliding_window_view(error, (side, side)).sum((-2, -1))
     top, left = np.unravel_index(total.argmax(), total.shape)
     return int(top), int(left)

@@ -114,7 +114,15 @@ def describe(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def frame_from_stages(root: Path, cells: Sequence[str] | None = None) -> pd.DataFrame:
-    """The frame of chosen cells (default: all) from the stages' folders alone, where run_id is empty."""
+    """The frame of chosen cells from the stages' folders alone, where run_id is empty.
+
+    Args:
+        root: the runs folder.
+        cells: ids of the cells; without them, all that the folder has.
+
+    Raises:
+        UserError: a cell is not in the folder, or its file is damaged.
+    """
     store = Store(root)
     rows = [_values(store, read_cell(store, id)) for id in (cell_ids(store) if cells is None else cells)]
     return _by_name(rows) if cells is None else _tidy(rows)
@@ -133,8 +141,16 @@ def _values(store: Store, cell: RecordedCell) -> dict[str, Any]:
 def collect(root: Path, uri: str, plan: Mapping[str, Any], source: Path) -> None:
     """Write a report's source folder: frame.csv (from MLflow), plan.json, curves.csv, examples/, manifests/.
 
-    The folder appears whole or stays as it was. What a cell has not run yet is left out; a finished stage whose files
-    cannot be read is a UserError.
+    The folder appears whole or stays as it was. What a cell has not run yet is left out.
+
+    Args:
+        root: the runs folder.
+        uri: where MLflow keeps its runs.
+        plan: which cells fill which rows; see experiments.grid.run.
+        source: the folder to write, which replaces one of that name.
+
+    Raises:
+        UserError: the files of a finished stage cannot be read.
     """
     source.parent.mkdir(parents=True, exist_ok=True)
     work, old = (source.with_name(f".{source.name}.{word}") for word in ("partial", "old"))

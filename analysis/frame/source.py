@@ -153,7 +153,12 @@ class Source:
         return f"{name} {size}×{size}"
 
     def cells(self, table_id: str, label: str) -> list[str]:
-        """Ids of the cells that fill one row of a table, one per seed."""
+        """Ids of the cells that fill one row of a table, one per seed; empty where it did not run.
+
+        Args:
+            table_id: the table's id, such as "2a"; AXES for the grid over axes.
+            label: the row's label, or the point's name.
+        """
         return self._cells.get((table_id, label), [])
 
     @cached_property
@@ -191,7 +196,10 @@ class Source:
         return "" if value is None else str(value)
 
     def number(self, cell: str, column: str) -> float | None:
-        """A metric, or None where the cell has none, or none to reckon with (see odd)."""
+        """A metric of a cell in the unit that its stage stores, such as "score/fd_digits".
+
+        None where it was not measured, and where it is NaN or infinite (see `odd`).
+        """
         value = self._values[cell].get(column)
         return value if value is not None and math.isfinite(value) else None
 
@@ -214,7 +222,14 @@ class Source:
         return self.text(cell, f"stage.{kind}")
 
     def example(self, stage: str) -> dict[str, np.ndarray]:
-        """The arrays that a stage left to look at. UserError where there are none."""
+        """The arrays that a stage left to look at, by name.
+
+        Args:
+            stage: the stage's id.
+
+        Raises:
+            UserError: there are none, or the file is damaged.
+        """
         path = self.folder / "examples" / f"{stage}.npz"
         if not path.exists():
             raise UserError(f"{path} is missing; {AGAIN} from the runs folder")
@@ -249,7 +264,11 @@ class Source:
 
 
 def read(folder: Path) -> Source:
-    """Read a source folder, or UserError naming what is missing, damaged or does not fit."""
+    """Read a source folder whole, and check that its parts fit together.
+
+    Raises:
+        UserError: what is missing, damaged, or does not fit: a file, a column, a row, or a cell that the plan names.
+    """
     for name in ("frame.csv", "plan.json", "curves.csv"):
         if not (folder / name).exists():
             raise UserError(f"{folder / name} is missing; a report is built from frame.csv, plan.json and curves.csv")

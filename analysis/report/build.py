@@ -25,10 +25,14 @@ FORMS = {"csv": to_csv, "tex": to_latex}
 
 
 def build(folder: Path, mlflow: str = "") -> Path:
-    """Build `folder` from `folder/source`: index.html, report.md, paper.tex, tables/, figures/. Returns the page.
+    """Build a report from its source: index.html, report.md, paper.tex, tables/, figures/. Returns the page.
 
-    mlflow: address of the server that numbers link to; where it is empty, the one that the plan names, if any.
-    UserError where the source lacks something or a table would mix protocols; then nothing is written.
+    Args:
+        folder: the report's folder, which holds source/; tables and figures that it no longer has are deleted.
+        mlflow: address of the server that numbers link to; where it is empty, the one that the plan names, if any.
+
+    Raises:
+        UserError: the source lacks something or a table would mix protocols; then nothing is written.
     """
     source = read(folder / "source")
     files = render(source, mlflow or source.plan.get("mlflow", ""))
@@ -43,7 +47,15 @@ def build(folder: Path, mlflow: str = "") -> Path:
 
 
 def render(source: Source, mlflow: str = "") -> dict[str, bytes]:
-    """Every file of the report by its path within the report's folder."""
+    """Every file of the report by its path within the report's folder.
+
+    Args:
+        source: the report's source.
+        mlflow: address of the server that numbers link to; empty for none.
+
+    Raises:
+        UserError: a table would mix protocols, or an example that a figure needs is missing.
+    """
     filled = [fill(table, source) for table in source.tables] + effects.filled(source)
     points = search.to_csv(source)
     files: dict[str, bytes] = {"tables/search.csv": points.encode()} if points else {}

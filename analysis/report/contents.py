@@ -76,7 +76,14 @@ class Contents:
 
 
 def contents(source: Source, filled: Sequence[FilledTable], drawings: Sequence[Drawing], mlflow: str = "") -> Contents:
-    """mlflow: address of the server that has the runs; empty for a report without links to one."""
+    """Gather what a report says, in its order.
+
+    Args:
+        source: the report's source.
+        filled: its tables.
+        drawings: its figures.
+        mlflow: address of the server that has the runs; empty for a report without links to one.
+    """
     shown = {table.id for table in filled}
     kinds = [kind for kind in SECTIONS if any(table.kind == kind for table in filled)]
     published_on = PUBLISHED_ON if any(table.published for table in filled) or not source.axes else ""

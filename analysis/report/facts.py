@@ -36,7 +36,12 @@ class Origin:
 
 
 def provenance(source: Source, filled: Iterable[FilledTable]) -> list[Origin]:
-    """Each set of cells once, with all rows that it fills, and the commands that repeat it."""
+    """Each set of cells once, with all rows that it fills, and the commands that repeat it.
+
+    Args:
+        source: the report's source.
+        filled: the report's tables, in the order in which their rows are named.
+    """
     sets: dict[tuple[str, ...], list[str]] = {}
     trained: set[str] = set()
     for table in filled:

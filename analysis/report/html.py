@@ -27,6 +27,12 @@ class Picture:
 
 
 def page(contents: Contents, pictures: Iterable[Picture]) -> str:
+    """The report as one HTML page that needs nothing else.
+
+    Args:
+        contents: what it says.
+        pictures: the report's figures, each in light and dark.
+    """
     by_table: dict[str, list[Picture]] = {id: [] for id in contents.names}
     for picture in pictures:
         by_table.setdefault(picture.drawing.table, []).append(picture)

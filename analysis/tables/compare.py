@@ -26,12 +26,14 @@ _EXTRAPOLATES = ("sample/images", "score/fd_digits", "score/fd_digits_floor_imag
 
 
 def measure(column: Column, label: str, cells: Sequence[str], source: Source, images: bool = True) -> Estimate | None:
-    """Estimate a row's number in the column's printed scale; None where no cell has it.
+    """Estimate a row's number in the column's printed scale; None where no cell has it, or one has no finite number.
 
     Args:
-        label: the row's, for the message of an error
-        cells: ids of the cells that fill the row
-        images: whether a single measurement has an interval over images
+        column: the metric; FD∞ is computed from four stored ones.
+        label: the row's label, for the message of an error.
+        cells: ids of the cells that fill the row.
+        source: the report's source.
+        images: whether a single measurement has an interval over images.
 
     Raises:
         UserError: where some seeds have the number and others lack it.
@@ -51,7 +53,7 @@ def measure(column: Column, label: str, cells: Sequence[str], source: Source, im
 
 
 def number(source: Source, cell: str, column: Column) -> float | None:
-    """A metric of a cell as it is stored, or computed from those that are."""
+    """A metric of a cell as it is stored, or computed from those that are; None where it cannot be."""
     if column != EXTRAPOLATED:
         return source.number(cell, column.key)
     images, value, few_images, few = (source.number(cell, key) for key in _EXTRAPOLATES)
@@ -70,7 +72,15 @@ def _required(column: Column, cells: Sequence[str], source: Source) -> Sequence[
 def compare(
     table: Table, columns: Sequence[Column], rows: RowCells, estimates: Estimates, source: Source
 ) -> dict[Position, Comparison]:
-    """The verdict of each entry that can be tested against the base row."""
+    """The verdict of each entry that can be tested against the base row, all corrected together.
+
+    Args:
+        table: names the base row.
+        columns: those to test, each with an entry in `estimates`.
+        rows: the table's rows in its order, with their cells.
+        estimates: one estimate per row for each column.
+        source: tells which stages the numbers come from: rows of the same stages are one measurement and no test.
+    """
     gaps = _gaps(table, columns, rows, estimates, source)
     comparisons = zip(gaps, stats.compare(list(gaps.values())), strict=True)
     return {position: comparison for position, comparison in comparisons if comparison}
@@ -81,6 +91,16 @@ def between(table: Table, column: Column, first: str, second: str, source: Sourc
 
     Where one of them is the table's base row this is the table's own verdict; otherwise it is one more test among
     those of the table.
+
+    Args:
+        table: the table whose tests are corrected together.
+        column: the metric, one of the table's measured columns as the report's scorers measure it.
+        first: label of the row from which the other is subtracted.
+        second: label of the other row.
+        source: the report's source.
+
+    Raises:
+        UserError: a row of the table has a number for some of its seeds only.
     """
     table, rows = table.by(source.scorers), source.rows(table)
     estimates = {c.key: [measure(c, cell.label, ids, source) for cell, ids in rows] for c in table.measured}
@@ -110,11 +130,19 @@ def _gaps(
 
 
 def base_row(table: Table) -> int:
+    """The number of the row that the others are compared with."""
     return [cell.label for cell in table.rows].index(table.base_label)
 
 
 def same_run(column: Column, cells: Sequence[str], others: Sequence[str], source: Source) -> bool:
-    """Whether two rows have a number from the same stages: one measurement, not two."""
+    """Whether two rows have a number from the same stages: one measurement, not two.
+
+    Args:
+        column: its key tells the kind of stage, as "score" in "score/fd_digits".
+        cells: ids of one row's cells.
+        others: ids of the other row's cells.
+        source: the report's source.
+    """
     kind = column.key.partition("/")[0]
     return {source.stage(id, kind) for id in cells} == {source.stage(id, kind) for id in others}
 
@@ -125,6 +153,12 @@ def best(
     """The number of the row that beats every other one and whose verdicts agree.
 
     None where a training was not repeated: an interval over its images says nothing of another training.
+
+    Args:
+        table: its kind tells whether rows are trainings, and which row is the base.
+        column: which way is better.
+        estimates: one for each row.
+        comparisons: each row's verdict against the base row, None where there was no test.
     """
     if table.kind != "reconstruction" and any(value and value.over == "images" for value in estimates):
         return None

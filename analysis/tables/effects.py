@@ -73,7 +73,12 @@ def metrics(source: Source) -> list[Column]:
 def effects(source: Source, column: Column) -> dict[str, list[Effect]]:
     """Axis -> its effects on a metric, with verdicts by Holm's method over all of them.
 
-    UserError where the metric's numbers are of two protocols.
+    Args:
+        source: a report of a grid over axes.
+        column: the metric, one of `metrics(source)`.
+
+    Raises:
+        UserError: the metric's numbers are of two protocols.
     """
     table = source.table_of_axes
     assert table is not None

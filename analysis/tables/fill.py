@@ -26,7 +26,15 @@ MEANINGS = {
 
 
 def fill(table: Table, source: Source) -> FilledTable:
-    """Fill a table; UserError where a column would mix two protocols."""
+    """Fill a table with the report's numbers, settings, verdicts and notes.
+
+    Args:
+        table: as it is declared; its columns are taken by the report's scorers.
+        source: the report's source.
+
+    Raises:
+        UserError: a column would mix two protocols, or a row has a number for some of its seeds only.
+    """
     if table.kind == "settings":
         return _settings(table, source)
     table, rows = table.by(source.scorers), source.rows(table)
@@ -114,7 +122,14 @@ def _change(comparison: Comparison | None, column: Column) -> str:
 
 
 def absence(column: Column, cell: Row, ids: Sequence[str], source: Source) -> str:
-    """Why an entry is empty, in a few words; ids are the cells that fill its row, none of which has the number."""
+    """Why an entry is empty, in a few words.
+
+    Args:
+        column: the metric that is missing.
+        cell: the row as the table declares it.
+        ids: the cells that fill the row, none of which has the number.
+        source: the report's source.
+    """
     if not ids:
         return cell.reason if cell.overrides is None else cell.needs or "not run"
     if odd := next(filter(None, (source.odd(id, column.key) for id in ids)), ""):

@@ -46,7 +46,13 @@ class Entry:
 
 
 def entry(column: Column, value: Estimate, best: bool = False) -> Entry:
-    """An estimate as it is printed in a column, without a verdict."""
+    """An estimate as it is printed in a column, without a verdict.
+
+    Args:
+        column: its decimals; one without a direction shows no ± where all seeds have the same value.
+        value: in the column's printed scale.
+        best: whether the entry is printed bold.
+    """
     # a count without a direction, such as parameters, is the same for every seed: ± 0 would say nothing
     silent = value.half is None or (len(set(value.values)) == 1 and value.seeds > 1 and not column.better)
     half = "" if silent else number(value.half or 0, column.decimals)

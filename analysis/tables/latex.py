@@ -41,7 +41,12 @@ ARROWS = {"lower": r"~$\downarrow$", "higher": r"~$\uparrow$", "": ""}
 
 
 def to_latex(filled: FilledTable, notes: Sequence[str] | None = None) -> str:
-    """One table float, or several where the rows do not fit on one page. notes: in place of the table's own."""
+    """One table float, or several where the rows do not fit on one page.
+
+    Args:
+        filled: the table.
+        notes: the sentences under it, in place of its own.
+    """
     if notes is not None:
         filled = replace(filled, notes=tuple(notes))
     most = ROWS // len(filled.panels)

@@ -59,7 +59,15 @@ class Group:
 
 
 def pivot(query: Query, source: Source) -> FilledTable:
-    """The table; UserError for an unknown name, several values of another setting in one entry, two protocols."""
+    """A table of one metric by one or two settings, as `report --rows` asks for it.
+
+    Args:
+        query: rows, columns, metric, and which cells count.
+        source: the report whose cells they are.
+
+    Raises:
+        UserError: an unknown name, several values of another setting in one entry, or two protocols.
+    """
     for key in query.keys:
         require_key(key, RunConfig)
     if query.rows == query.columns:
@@ -74,7 +82,15 @@ def pivot(query: Query, source: Source) -> FilledTable:
 
 
 def metric(name: str, source: Source) -> Column:
-    """The column of a metric by its full name (score/fd_digits) or its last part (fd_digits); unnamed, the distance."""
+    """The column of a metric by its name.
+
+    Args:
+        name: in full (score/fd_digits) or its last part (fd_digits); empty for the first scorer's Fréchet distance.
+        source: the report, some cell of which must have the metric.
+
+    Raises:
+        UserError: no cell has it, or the last part names several and none of a generation stage.
+    """
     name = name or source.by_scorer(FD).title
     keys = source.metrics
     if not keys:
@@ -259,6 +275,7 @@ FORMS = {".md": text.to_markdown, ".csv": to_csv, ".tex": latex.to_latex, ".html
 
 
 def written(filled: FilledTable, ending: str = ".md") -> str:
+    """The table in the form that the ending of a file names, one of FORMS."""
     return FORMS[ending](filled)
 
 

@@ -32,7 +32,18 @@ def check(
     source: Source,
     remedy: str = "run both rows with the same {field}",
 ) -> None:
-    """Refuse a column whose numbers were not made in the same way, naming field, rows and values."""
+    """Refuse a column whose numbers were not made in the same way.
+
+    Args:
+        table: the settings that it varies may explain a difference.
+        column: its key tells the kind of stage whose protocol counts.
+        rows: the table's rows with the ids of their cells.
+        source: the report's source.
+        remedy: ends the message; `{field}` in it stands for the field that differs.
+
+    Raises:
+        UserError: names field, rows and values.
+    """
     kind = column.key.partition("/")[0]
     cells = [(cell.label, id) for cell, ids in rows for id in ids if source.number(id, column.key) is not None]
     protocols = {id: source.protocol(id, kind) for _, id in cells}

@@ -54,7 +54,15 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def tables_text(source: Source, ids: Sequence[str]) -> str:
-    """These tables of a report as Markdown, for a terminal; UserError for one that the report does not hold."""
+    """These tables of a report as Markdown, for a terminal.
+
+    Args:
+        source: the report's source.
+        ids: of tables, or of main effects, such as "2a" or "effects-fd_digits".
+
+    Raises:
+        UserError: the report does not hold one of them, or it would mix protocols.
+    """
     tables = {table.id: table for table in source.tables}
     main_effects = {filled.id: filled for filled in effects.filled(source)}
     for id in ids:

@@ -51,7 +51,15 @@ class Outcome:
 def estimates(source: Source, table: Table, column: Column) -> dict[str, Estimate]:
     """Row label -> estimate over seeds in the column's printed scale, in the table's order.
 
-    Rows without the metric are left out. UserError where the numbers are of two protocols.
+    Rows without the metric are left out.
+
+    Args:
+        source: the report's source.
+        table: whose rows they are.
+        column: the metric, as the report's scorer measures it.
+
+    Raises:
+        UserError: the numbers are of two protocols, or a row has one for some of its seeds only.
     """
     rows = source.rows(table)
     protocol.check(table, column, rows, source)
@@ -60,6 +68,7 @@ def estimates(source: Source, table: Table, column: Column) -> dict[str, Estimat
 
 
 def show(value: Estimate, column: Column) -> str:
+    """A value as a verdict prints it, with ± where it has an interval."""
     text = number(value.mean, column.decimals)
     return text if value.half is None else f"{text} ± {number(value.half, column.decimals)}"
 
@@ -67,7 +76,18 @@ def show(value: Estimate, column: Column) -> str:
 def outcome(
     source: Source, table: Table, column: Column, values: Mapping[str, Estimate], first: str, second: str
 ) -> Outcome:
-    """The first row minus the second, by their estimates."""
+    """The first row minus the second, and whether a difference is shown.
+
+    Where either row has one seed there is no test: a change of more than twice its standard error over images counts.
+
+    Args:
+        source: the report's source.
+        table: whose tests are corrected together.
+        column: the metric.
+        values: row label -> estimate, as `estimates` gives them.
+        first: label of the row from which the other is subtracted.
+        second: label of the other row.
+    """
     a, b = values[first], values[second]
     if min(a.seeds, b.seeds) < 2:
         change, cells = a.mean - b.mean, [id for label in (first, second) for id in source.cells(table.id, label)]
