@@ -76,7 +76,15 @@ def text(axis: Axis) -> str:
 
 
 def points(axes: Sequence[Axis], each: bool = False) -> list[Point]:
-    """The full product, the last axis fastest; each: one axis at a time, the others as in the base. None twice."""
+    """The settings of each point, by the config's paths.
+
+    Args:
+        axes: the axes, each once; of their product, the last one changes fastest.
+        each: vary one axis at a time, with all others as in the base, in place of the full product.
+
+    Raises:
+        UserError: an axis is given more than once.
+    """
     keys = [axis.key for axis in axes]
     for key in keys:
         if keys.count(key) > 1:
@@ -87,7 +95,12 @@ def points(axes: Sequence[Axis], each: bool = False) -> list[Point]:
 
 
 def names(axes: Sequence[Axis], points: Sequence[Point]) -> list[str]:
-    """A short name of each point from what varies, numbers padded so that names sort: `b08-r3-d1-t0.9`."""
+    """A short name of each point from what varies, numbers padded so that names sort: `b08-r3-d1-t0.9`.
+
+    Args:
+        axes: in the order in which the name has them.
+        points: as `points` gives them; an axis that a point leaves as in the base is not in its name.
+    """
     parts: dict[str, dict[str, str]] = {}
     for axis in axes:
         values = {plain(point[axis.key]): point[axis.key] for point in points if axis.key in point}
@@ -97,7 +110,12 @@ def names(axes: Sequence[Axis], points: Sequence[Point]) -> list[str]:
 
 
 def run_name(base: str, changes: Mapping[str, Any]) -> str:
-    """The name of a run from its preset and the settings that differ from it: `digits-levels32-head-width48`."""
+    """The name of a run from its preset and the settings that differ from it: `digits-levels32-head-width48`.
+
+    Args:
+        base: the preset's name.
+        changes: dotted settings with their values.
+    """
     parts = [_part(Axis(key, (value,)), value, _word_of(key), 1, 0) for key, value in changes.items()]
     return "-".join([base, *parts])
 

@@ -33,12 +33,26 @@ class Machine:
     accumulate: int = 1
 
     def seconds(self, operations: float, low: bool) -> float:
-        """Of one device."""
+        """Seconds that one device takes for so many floating-point operations.
+
+        Args:
+            operations: their number.
+            low: whether they run in bfloat16; else in float32.
+        """
         return operations / (1e12 * (self.tflops if low else self.tflops_float32) * self.utilization)
 
 
 def lines(config: RunConfig, machine: Machine, images: Mapping[Split, int | None]) -> list[str]:
-    """The plan; images: of each split where its folder is not here. UserError for a pair that cannot work."""
+    """What a configuration takes, in lines: parameters, latents, steps, memory, operations, device-hours.
+
+    Args:
+        config: the configuration.
+        machine: the devices that it would run on.
+        images: images of each split, for a folder that is not here; None: ImageNet's, where the classes are.
+
+    Raises:
+        UserError: a pair that cannot work, fewer images than a batch, or an unknown number of images.
+    """
     config.require_pair()
     counts, source = image_counts(config, images)
     steps = config.train.epochs * (counts["train"] // config.train.batch)
@@ -74,7 +88,15 @@ def lines(config: RunConfig, machine: Machine, images: Mapping[Split, int | None
 
 
 def image_counts(config: RunConfig, given: Mapping[Split, int | None]) -> tuple[dict[Split, int], str]:
-    """Images of each split, and where the numbers come from: the data, else the options, else ImageNet's."""
+    """Images of each split, and where the numbers come from.
+
+    Args:
+        config: whose data they are; where they are here, they are counted.
+        given: images of each split of other data; None: ImageNet's, where the number of classes is its own.
+
+    Raises:
+        UserError: the data are not here and their number is unknown.
+    """
     data = config.data
     if data.source == "digits" or Path(data.path or "").is_dir():
         return {split: len(split_of(data, split)[1]) for split in SPLITS}, "counted"
@@ -93,7 +115,13 @@ def _tera(operations: float) -> str:
 
 
 def memory(config: RunConfig, machine: Machine, parameters: int) -> list[str]:
-    """Of one device in training: float32 weights, gradients, AdamW's moments, EMA, and what is kept for backward."""
+    """The memory of one device in training, in lines: weights, gradients, AdamW's moments, EMA, activations.
+
+    Args:
+        config: its batch is shared by the devices.
+        machine: the number of devices, and in how many parts each of them takes its share.
+        parameters: of the generator; each is float32.
+    """
     share = -(-config.train.batch // (machine.devices * machine.accumulate))
     kept = {
         "weights": 4 * parameters,

@@ -126,7 +126,12 @@ def graph(cells: Iterable[Cell]) -> dict[str, Stage]:
 
 
 def needing(ids: Iterable[str], stages: Mapping[str, Stage]) -> set[str]:
-    """Ids of these stages and of all that need them, directly or through others; stages: inputs first."""
+    """Ids of these stages and of all that need them, directly or through others.
+
+    Args:
+        ids: stages to begin with.
+        stages: the graph by id, inputs before what needs them.
+    """
     reached = set(ids)
     for stage in stages.values():
         if any(id in reached for _, id in stage.inputs):
@@ -135,7 +140,14 @@ def needing(ids: Iterable[str], stages: Mapping[str, Stage]) -> set[str]:
 
 
 def record(store: Store, cells: Sequence[Cell], experiment: str, sweep: str = "") -> None:
-    """Record cells in the runs folder, from which tracking and tables find their stages."""
+    """Record cells in the runs folder, from which tracking and tables find their stages.
+
+    Args:
+        store: the runs folder.
+        cells: those to record; one recorded before keeps its names and stages.
+        experiment: what asked for them, as the frame's column `experiment` shows it.
+        sweep: the sweep that they belong to; empty for none.
+    """
     write_cells(store, [_recorded(cell, experiment, sweep) for cell in cells])
 
 

@@ -22,7 +22,12 @@ class Training:
 
 
 def training(store: Store, id: str) -> Training | None:
-    """How far a training is, from the end of its journal; None before its first points."""
+    """How far a training is, from the end of its journal; None before its second point and when it is finished.
+
+    Args:
+        store: the runs folder.
+        id: the training stage's.
+    """
     work = store.folder(id).with_name(f"{id}{PARTIAL}")
     try:
         points = [line for line in journal_end(work / JOURNAL) if line[0] == "loss"]
@@ -36,7 +41,7 @@ def training(store: Store, id: str) -> Training | None:
 
 
 def training_line(store: Store, id: str) -> str | None:
-    """Step, loss and time left of a training that is under way; None before its first points."""
+    """Step, loss and time left of a training that is under way, for a terminal; None where `training` knows nothing."""
     if (at := training(store, id)) is None:
         return None
     return f"step {at.step}/{at.steps}, loss {at.loss:.3f}, about {time_text(at.seconds)} to go"

@@ -28,10 +28,17 @@ HIDDEN = ("_floor", "agreement")
 def cells(
     images: str, train: str | None, autoencoder: str, grid: Mapping[str, Sequence[Any]], assignments: Sequence[str]
 ) -> list[Cell]:
-    """Continuous latents, then each pair of range and levels; settings may change all else.
+    """Continuous latents, then each pair of range and levels.
 
-    images, train: folders with one sub-folder per class, or digits. Each of `images` is reconstructed; scale, fitted
-    levels and the reference of rFID are of `train`, or of the same images without it. UserError for what cannot work.
+    Args:
+        images: a folder with one sub-folder per class, or "digits": each image is reconstructed.
+        train: what scale, fitted levels and the reference of rFID are of, in the same form; without it, of `images`.
+        autoencoder: "digits", a diffusers folder or an LDM checkpoint.
+        grid: values of "levels" and of "range".
+        assignments: settings to change beside these, as section.key=value.
+
+    Raises:
+        UserError: what cannot work.
     """
     base = _base(images, train, autoencoder, assignments)
     cells = [Cell("continuous", override(base, {"quantizer.kind": "identity"}), RECONSTRUCTION)]
@@ -69,7 +76,12 @@ def _source(path: Path) -> dict[str, str]:
 
 
 def rows(store: Store, cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """A row per finished cell: its settings, bits per image, metrics."""
+    """A row per cell: its settings, bits per image (not for continuous latents), and the metrics of its last stage.
+
+    Args:
+        store: the runs folder, in which the cells are finished.
+        cells: as `cells` gives them.
+    """
     rows = []
     for cell in cells:
         how, levels = cell.config.quantizer, cell.config.token_levels

@@ -108,6 +108,11 @@ def run_stage(store: Store, stage: Stage, runtime: Runtime) -> float:
     """Run one stage unless it is finished, by this process or another; returns the seconds it took.
 
     Of several processes (tokenbridge.distributed), each calls this; an error in one ends them all.
+
+    Args:
+        store: the runs folder, which holds the stage's inputs.
+        stage: what to run.
+        runtime: device, threads and batch; of several processes the first alone shows bars.
     """
     start = time.monotonic()
     with joined() as world:

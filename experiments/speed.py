@@ -30,7 +30,12 @@ Metrics = dict[str, dict[str, float]]
 
 
 def cells(base: RunConfig, rows: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Cell]:
-    """The cells of table 5 on a base, or of other rows (label -> settings), by label."""
+    """The cells of table 5 by label.
+
+    Args:
+        base: the configuration that the rows change.
+        rows: other rows than the table's, label -> settings.
+    """
     table = paper.TABLE_5
     rows = rows or {cell.label: table.overrides(cell, base) for cell in table.rows}
     return {label: Cell(f"5-{label}", override(base, values), ("speed",)) for label, values in rows.items()}
@@ -136,7 +141,12 @@ def _on_a_gpu(ours: Mapping[str, float]) -> list[str]:
 
 
 def plan(store: Store, wanted: Mapping[str, Cell]) -> None:
-    """Write runs/plans/speed.json, from which `tokenbridge report speed` makes the table."""
+    """Write runs/plans/speed.json, from which `tokenbridge report speed` makes the table.
+
+    Args:
+        store: the runs folder.
+        wanted: the table's cells by label.
+    """
     content = {
         "name": PLAN,
         "title": "Time for one image token",

@@ -31,7 +31,16 @@ class Models:
 
 
 def models(store: Store, what: str, assignments: Sequence[str] = ()) -> Models:
-    """The models of a cell (id or name) or of a preset, with settings changed. UserError: unknown, not trained."""
+    """The trained models of a configuration, one for each training seed.
+
+    Args:
+        store: the runs folder.
+        what: a cell (id or name) or a preset.
+        assignments: settings to change, as section.key=value.
+
+    Raises:
+        UserError: an unknown name, or a model that is not trained.
+    """
     cells = read_cells(store)
     name, base = (what, PRESETS[what]) if what in PRESETS else _named(what, cells, store)
     config = override(base, assignments)
@@ -56,7 +65,15 @@ def training(config: RunConfig) -> str:
 
 
 def require_imported(store: Store, stages: Iterable[Stage]) -> None:
-    """Raise UserError where weights are to be imported first: before the stages they do not need take hours."""
+    """Refuse stages that need weights which nobody imported, before the stages they do not need take hours.
+
+    Args:
+        store: the runs folder.
+        stages: what is to run.
+
+    Raises:
+        UserError: names the weights and the command that imports them.
+    """
     for stage in stages:
         released = stage.config.train.released
         if stage.kind.name == "train" and released and not store.finished(stage.id):

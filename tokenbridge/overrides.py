@@ -16,7 +16,15 @@ _AnyConfig = TypeVar("_AnyConfig", bound=Config)
 
 
 def build(model: type[_AnyConfig], values: Mapping[str, Any]) -> _AnyConfig:
-    """Validate values into a config, or raise UserError with one line."""
+    """Validate values into a config.
+
+    Args:
+        model: the class of the config.
+        values: a value, or those of a section, by field.
+
+    Raises:
+        UserError: names the first value that is refused, the rule and, of an unknown key, the closest one.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -24,7 +32,15 @@ def build(model: type[_AnyConfig], values: Mapping[str, Any]) -> _AnyConfig:
 
 
 def override(config: _AnyConfig, assignments: Iterable[str] | Mapping[str, Any]) -> _AnyConfig:
-    """The config with `section.key=value` assignments applied; values are read as JSON, else as text."""
+    """A config with some of its settings changed; the others stay the same objects.
+
+    Args:
+        config: what to change.
+        assignments: `section.key=value` texts, whose values are read as JSON, else as text; or values by dotted key.
+
+    Raises:
+        UserError: an unknown key, or a value that is refused.
+    """
     pairs = assignments.items() if isinstance(assignments, Mapping) else [_split(text) for text in assignments]
     # what is not touched stays the same object, so that a grid of thousands of configs validates only what varies
     values = {name: getattr(config, name) for name in type(config).model_fields}
@@ -41,7 +57,15 @@ def override(config: _AnyConfig, assignments: Iterable[str] | Mapping[str, Any])
 
 
 def require_key(key: str, model: type[Config]) -> None:
-    """Raise UserError unless the key is a setting, naming the closest one."""
+    """Refuse a key that is no setting.
+
+    Args:
+        key: dotted, such as "head.width".
+        model: the class of the config.
+
+    Raises:
+        UserError: names the closest setting, or those of a section.
+    """
     keys = _keys(model)
     if key in keys:
         return
@@ -57,7 +81,12 @@ def _keys(model: type[Config]) -> dict[str, Any]:
 
 
 def settings(config: Config | type[Config], prefix: str = "") -> dict[str, Any]:
-    """Flat dotted settings: values of a config, or None for a class."""
+    """Flat dotted settings: values of a config, or None for each of a class.
+
+    Args:
+        config: a config, or its class.
+        prefix: what the keys begin with.
+    """
     flat: dict[str, Any] = {}
     fields = config.model_fields if isinstance(config, type) else type(config).model_fields
     for name, field in fields.items():

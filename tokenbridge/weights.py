@@ -56,7 +56,15 @@ def write_shipped(
 
 
 def read(path: Path, remedy: str = RUN_AGAIN) -> dict[str, Tensor]:
-    """Read the tensors of a safetensors file; UserError names a damaged one and ends in the remedy."""
+    """Read the tensors of a safetensors file.
+
+    Args:
+        path: the file.
+        remedy: ends the message of an error.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -94,7 +102,17 @@ def read_checkpoint(path: Path, remedy: str, mmap: bool = False) -> Any:
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], path: Path, remedy: str = "correct the path") -> nn.Module:
-    """Load a state into a model, frozen and in evaluation mode; UserError where a key or a shape does not match."""
+    """Load a state into a model; returns the model, frozen and in evaluation mode.
+
+    Args:
+        model: what to fill.
+        state: its weights by name.
+        path: where they come from, for the message of an error.
+        remedy: ends that message.
+
+    Raises:
+        UserError: a key or a shape does not match.
+    """
     try:
         model.load_state_dict(dict(state))
     except RuntimeError as error:

@@ -59,7 +59,17 @@ def export(
 
 
 def write_samples(store: Store, what: str, png: Path | None, npz: Path | None) -> list[str]:
-    """Write what is asked for; a line for each target. UserError: no target, an existing one, or no whole samples."""
+    """Write samples into each target that is given; returns a line for each.
+
+    Args:
+        store: the runs folder.
+        what: a cell (id or name) or a sample stage's id.
+        png: a new folder for PNG files.
+        npz: a new file in the layout of ADM's evaluator.
+
+    Raises:
+        UserError: no target, a target that exists, or no finished samples of that name.
+    """
     if png is None and npz is None:
         raise UserError(f"export {what} needs a target; give --png FOLDER or --npz FILE")
     folder = store.folder(sample_stage(store, what))
@@ -77,7 +87,15 @@ def write_samples(store: Store, what: str, png: Path | None, npz: Path | None) -
 
 
 def sample_stage(store: Store, what: str) -> str:
-    """Id of the finished stage that `what` names: itself, or a cell by id or name. UserError where there is none."""
+    """Id of the finished sample stage that `what` names.
+
+    Args:
+        store: the runs folder.
+        what: the stage's id, or a cell's id or name.
+
+    Raises:
+        UserError: there is none, it is not finished, or the name is that of cells with different samples.
+    """
     cells = read_cells(store)
     if what.startswith(PREFIX):
         cell = next((cell for cell in cells.values() if what in cell.stages.values()), None)

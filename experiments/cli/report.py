@@ -102,7 +102,16 @@ def _all(runs: Path, reports: Path) -> None:
 
 
 def build(name: str, runs: Path, reports: Path) -> Path:
-    """A report from its runs where their plan is here, else from its source/; returns its page."""
+    """Build a report from its runs where their plan is here, else from its source/; returns its page.
+
+    Args:
+        name: the report's.
+        runs: the runs folder.
+        reports: the folder of all reports.
+
+    Raises:
+        UserError: there is neither plan nor source, or what they hold cannot make the report.
+    """
     if plan_file.file(runs, name).exists():
         return publish(Store(runs), name, reports)
     _require_report(name, runs, reports)
@@ -113,7 +122,19 @@ def build(name: str, runs: Path, reports: Path) -> Path:
 
 
 def publish(store: Store, name: str, reports: Path) -> Path:
-    """Bring MLflow up to date, gather the report's source from it, build the report and log it to MLflow."""
+    """Bring MLflow up to date, gather the report's source from it, build the report and log it to MLflow.
+
+    Args:
+        store: the runs folder, which holds the report's plan.
+        name: the report's.
+        reports: the folder of all reports.
+
+    Returns:
+        The report's page.
+
+    Raises:
+        UserError: no plan, MLflow away, or a table that would mix protocols.
+    """
     from analysis.frame import load
     from analysis.report.build import build as build_report
     from experiments.tracking import sync as tracking

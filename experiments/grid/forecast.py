@@ -15,6 +15,11 @@ def forecast(store: Store, grid: Grid, jobs: int) -> list[str]:
     """What a run would do, in lines: stages to run, finished and shared by kind, and how long that takes.
 
     Table 5 is no graph of stages (its heads take turns in one process) and is not counted.
+
+    Args:
+        store: the runs folder, whose finished stages tell how long others take.
+        grid: what would run.
+        jobs: stages at a time.
     """
     cells, ahead = grid.first()
     strengths = [cell for _, cell in confidence(grid.tables, grid.rows)]

@@ -174,7 +174,16 @@ def _search(rows: Sequence[RowCell], images: int) -> dict[str, list[SearchPoint]
 
 
 def table_rows(id: str, base: RunConfig, seeds: int) -> list[RowCell]:
-    """The rows of a table, generation with several training seeds."""
+    """The rows of a table that can run.
+
+    Args:
+        id: the table's, such as "2a".
+        base: the configuration that the rows change.
+        seeds: how many training seeds a row of a generation table has: the base's own, then 1, 2, …; else one.
+
+    Raises:
+        UserError: the table has no runs, or a row cannot be made of this base.
+    """
     table = paper.table(id)
     if table.kind not in ("reconstruction", "generation"):
         raise UserError(f"table {id} is no table of runs, but of the settings that presets hold; ask for another")
@@ -195,6 +204,12 @@ def trials_of(
     axes: Sequence[Axis], base: RunConfig, seeds: int, each: bool = False
 ) -> tuple[tuple[Axis, ...], tuple[Trial, ...]]:
     """The axes with values as the config has them, and the cells of their points with each training seed, each once.
+
+    Args:
+        axes: empty for the base alone.
+        base: the configuration that the points change.
+        seeds: how many training seeds, from the base's own on.
+        each: vary one axis at a time, not the full product.
 
     Raises:
         UserError: naming the cells that cannot run.
@@ -232,7 +247,12 @@ def timed(rows: Sequence[RowCell]) -> list[Cell]:
 
 
 def confidence(tables: Sequence[str], rows: Sequence[RowCell]) -> list[tuple[float, Cell]]:
-    """Figure 8, where it is asked for: the autoregressive model at each strength of confidence-guided generation."""
+    """Figure 8, where it is asked for: the autoregressive model at each strength of confidence-guided generation.
+
+    Args:
+        tables: ids of what is asked for.
+        rows: among them "2a autoregressive", at its chosen point; without it there is nothing to show.
+    """
     row = next((row for row in rows if row.key == "2a autoregressive"), None)  # none where its search failed
     if FIGURE_8 not in tables or row is None:
         return []

@@ -44,10 +44,19 @@ class Final:
 
 
 def run(store: Store, grid: Grid, runtime: Runtime, jobs: int) -> list[Failure]:
-    """Run what is missing and write the plan of the report, runs/plans/<name>.json; returns what failed.
+    """Run what is missing and write the plan of the report, runs/plans/<name>.json.
 
     Elsewhere, such as on a cluster: run the cells of grid.first(), then those of final(), timed() with nothing beside
     it, and write_plan.
+
+    Args:
+        store: the runs folder.
+        grid: what to run.
+        runtime: device, threads and batch of each stage.
+        jobs: stages at a time; times are measured one by one.
+
+    Returns:
+        What failed, each stage once.
     """
     print(f"{grid.name}: {grid.about}, {jobs} stages at a time; results in {store.root}", flush=True)
     cells, ahead = grid.first()
@@ -70,7 +79,12 @@ def final(store: Store, grid: Grid) -> Final:
 
 
 def best(store: Store, points: Sequence[SearchPoint]) -> dict[str, float]:
-    """Guidance and temperature of the point with the lowest Fréchet distance; the first of equals, NaN last."""
+    """Guidance and temperature of the point with the lowest Fréchet distance; the first of equals, NaN last.
+
+    Args:
+        store: the runs folder.
+        points: whose cells are all finished.
+    """
     distances = [point.metric(store) for point in points]
     lowest = min(range(len(points)), key=lambda number: (math.isnan(distances[number]), distances[number]))
     return dict(points[lowest].values)
@@ -81,7 +95,13 @@ def _scored(store: Store, points: Sequence[SearchPoint]) -> bool:
 
 
 def write_plan(store: Store, grid: Grid, last: Final) -> None:
-    """Write the plan of the grid's report, with the points that the search chose."""
+    """Write the plan of the grid's report, with the points that the search chose.
+
+    Args:
+        store: the runs folder, in which an earlier plan of that name keeps the tables that this grid has not.
+        grid: what was run.
+        last: the rows at their chosen points, as `final` gives them.
+    """
     rows = [*last.rows]
     if SPEED in grid.tables:
         rows += [RowCell(SPEED, label, cell) for label, cell in speed.preset_cells().items()]

@@ -37,7 +37,12 @@ class SearchPoint:
 
 
 def search_points(cells: Sequence[Cell], images: int) -> list[SearchPoint]:
-    """The same small search for every row of a table: guidance × temperature, with the models of all its seeds."""
+    """The same small search for every row of a table: guidance × temperature, with the models of all its seeds.
+
+    Args:
+        cells: the row's, one for each training seed.
+        images: per point and training seed.
+    """
     samples = {"sample.images": images, "sample.seed": SEARCH_SEED}
     points = []
     for place in product(*SEARCH.values()):
@@ -56,7 +61,15 @@ def search_images(seeds: int) -> int:
 
 
 def one_point(points: str, base: RunConfig) -> dict[str, Any] | None:
-    """Guidance and temperature that all rows have; None where each row is searched. UserError for anything else."""
+    """Guidance and temperature that all rows have; None where each row is searched.
+
+    Args:
+        points: OWN (each row its own), BASE (those of the base), or guidance and temperature, such as "1.5,0.9".
+        base: the base configuration.
+
+    Raises:
+        UserError: anything else, or values that no sampling can have.
+    """
     if points == OWN:
         return None
     values: dict[str, Any] = {}
@@ -94,7 +107,13 @@ def metric_of(config: RunConfig) -> str:
 
 
 def score_of(store: Store, cell: Cell, metric: str = "") -> float:
-    """A metric of the score stage, by default the one that searches go by."""
+    """A metric of the score stage of a cell.
+
+    Args:
+        store: the runs folder, in which that stage is finished.
+        cell: its last stage is the score.
+        metric: without the kind of stage, such as "fd_digits"; by default the one that searches go by.
+    """
     metric = metric or metric_of(cell.config)
     score = cell.stages()[-1]
     return read_metrics(store.folder(score.id)).metrics[metric]

@@ -130,7 +130,12 @@ class Search:
         return [*found, (self.images[-1], points)]
 
     def cells(self, place: Place, images: int | None = None) -> list[Cell]:
-        """A cell for each training seed; without images: the final ones, with the number and seed of the config."""
+        """The cells of a point, one for each training seed.
+
+        Args:
+            place: guidance and temperature.
+            images: per training seed, with the search's own seed; without it, number and seed are the config's.
+        """
         values = {GUIDANCE: place[0], TEMPERATURE: place[1]}
         name = f"tune-{self.models.name}-{point_name(values)}-{f'n{images}' if images else 'final'}"
         if images:
@@ -139,7 +144,11 @@ class Search:
 
 
 def climb(store: Store, search: Search, runtime: Runtime, jobs: int) -> Iterator[Rung]:
-    """Run each rung on the points that the one before kept. Raises Failed; what is finished stays."""
+    """Run each rung on the points that the one before kept; yields the rungs with their points ranked.
+
+    Raises:
+        Failed: stages failed; what is finished stays.
+    """
     places, rungs = search.places, search.rungs
     for (images, _), kept in zip(rungs, [*(count for _, count in rungs[1:]), 1], strict=True):
         _run(store, [cell for place in places for cell in search.cells(place, images)], runtime, jobs)
@@ -149,7 +158,11 @@ def climb(store: Store, search: Search, runtime: Runtime, jobs: int) -> Iterator
 
 
 def final(store: Store, search: Search, place: Place, runtime: Runtime, jobs: int) -> ScoredPoint:
-    """Score a point with the final images. Raises Failed."""
+    """Score a point with the final images.
+
+    Raises:
+        Failed: stages failed; what is finished stays.
+    """
     known = read_cells(store)  # a cell that has a name keeps it
     cells = [replace(cell, name=known[cell.id].names[0]) if cell.id in known else cell for cell in search.cells(place)]
     _run(store, cells, runtime, jobs)
@@ -167,7 +180,17 @@ def before(store: Store, search: Search) -> ScoredPoint | None:
 
 
 def scored(store: Store, search: Search, place: Place, images: int | None = None) -> ScoredPoint:
-    """Read the finished cells of a point."""
+    """Read the finished cells of a point.
+
+    Args:
+        store: the runs folder.
+        search: whose metric is read.
+        place: guidance and temperature.
+        images: of the rung; without it those of the final images.
+
+    Raises:
+        UserError: the scores do not have the metric.
+    """
     cells, values, errors = search.cells(place, images), list[float](), list[float | None]()
     left = list[tuple[float, ...]]()
     for cell in cells:
@@ -186,7 +209,13 @@ def scored(store: Store, search: Search, place: Place, images: int | None = None
 
 
 def forecast(store: Store, search: Search, jobs: int) -> list[str]:
-    """What a run would do, a line per rung; of later rungs only how many points they have is known."""
+    """What a run would do, a line per rung; of later rungs only how many points they have is known.
+
+    Args:
+        store: the runs folder, whose finished stages tell how long others take.
+        search: what would run.
+        jobs: stages at a time.
+    """
     rates, seconds, lines = progress.seconds_of_work(store), 0.0, list[str]()
     for number, (images, points) in enumerate(search.rungs):
         cells = [cell for place in search.places[:points] for cell in search.cells(place, images)]

@@ -66,7 +66,15 @@ class Table:
         return replace(self, measured=by_scorers(self.measured, scorers))
 
     def overrides(self, row: Row, base: RunConfig) -> dict[str, Any]:
-        """What a row changes in this base. A scaled setting keeps its ratio to the base's own value."""
+        """What a row changes in this base.
+
+        Args:
+            row: of the table.
+            base: a scaled setting keeps its ratio to the base's own value.
+
+        Raises:
+            UserError: a scaled setting would not be a whole number.
+        """
         values, own = dict(row.overrides or {}), settings(base)
         for key, reference in self.scaled.items():
             if key not in values:

@@ -28,7 +28,11 @@ DATA = {"source", "path", "image_size"}
 
 
 def file(runs: Path, name: str) -> Path:
-    """The plan of a report. UserError for a name that no report can have."""
+    """The file of a report's plan.
+
+    Raises:
+        UserError: a name that no report can have.
+    """
     require_name(name, "")
     return runs / "plans" / f"{name}.json"
 
@@ -65,7 +69,12 @@ def write(runs: Path, plan: Plan) -> None:
 
 
 def merged(before: Mapping[str, Any], plan: Plan) -> Plan:
-    """The plan, with those tables and points of an earlier one that it does not have itself."""
+    """The plan, with those tables and points of an earlier one that it does not have itself.
+
+    Args:
+        before: the earlier plan; one on another base adds nothing.
+        plan: the new one.
+    """
     if before.get("base") != plan["base"]:
         return plan
     kept = [id for id in before.get("tables", ()) if id not in plan["tables"]]

@@ -37,7 +37,11 @@ def beside(
 ) -> Iterator[None]:
     """Send the curves of these stages while the block runs, if MLFLOW_TRACKING_URI names a server.
 
-    every: seconds between two rounds. patience: seconds that the end of the block may wait for the last try.
+    Args:
+        store: the runs folder.
+        stage_ids: the trainings under way.
+        every: seconds between two rounds.
+        patience: seconds that the end of the block may wait for the last try.
     """
     if not tracking_uri(store).startswith("http"):
         yield

@@ -37,8 +37,12 @@ class Memory:
         self.saved = time.monotonic()
 
     def up_to_date(self, records: Sequence[Record], trusting: bool) -> bool:
-        """Whether all was sent and nobody touched the store since. Only a local store can tell; a server is trusted
-        or asked."""
+        """Whether all was sent and nobody touched the store since.
+
+        Args:
+            records: what MLflow should have.
+            trusting: believe a server to have what it got before; only of a local store can it be seen.
+        """
         now = _stamp(self.uri)
         untouched = now is not None and now == self.here.get("stamp")
         return (untouched or (trusting and database(self.uri) is None)) and all(map(self.has, records))
@@ -59,7 +63,12 @@ class Memory:
         self.runs |= runs
 
     def sends(self, training: str, points: Sequence[Sequence[Any]]) -> None:
-        """Before a batch goes out: its points. Without any: the last one has arrived."""
+        """Note a batch before it goes out, so that it is known after a kill; without points: the last one has arrived.
+
+        Args:
+            training: the training's key.
+            points: of its curves, as they are sent.
+        """
         if points:
             self.sending[training] = [list(point) for point in points]
         else:

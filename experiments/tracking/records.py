@@ -211,9 +211,16 @@ class ReportRecord:
 
 
 def find_records(store: Store, ids: Iterable[str] | None) -> list[Record]:
-    """Records of these cells (None: all), of their sweeps and of their trainings.
+    """Records of these cells, of their sweeps and of their trainings.
 
     Sweeps and trainings come first, as the runs of the cells lie under the ones and link to the others.
+
+    Args:
+        store: the runs folder.
+        ids: of the cells; None for all.
+
+    Raises:
+        UserError: a cell is not in the folder, or a file of it is damaged.
     """
     recorded = read_cells(store)
     ids = recorded if ids is None else list(dict.fromkeys(ids))
@@ -232,7 +239,14 @@ def find_records(store: Store, ids: Iterable[str] | None) -> list[Record]:
 def find_trainings(
     store: Store, cells: Mapping[str, RecordedCell], ids: Collection[str], stages: StageFiles
 ) -> list[TrainingRecord]:
-    """Records of these training stages, which are of these cells, as far as they have begun."""
+    """Records of these training stages, as far as they have begun.
+
+    Args:
+        store: the runs folder.
+        cells: recorded cells by id, among them those that share the trainings.
+        ids: of the training stages; those of no cell are left out.
+        stages: the stages' files, each looked at once.
+    """
     sharing: dict[str, list[RecordedCell]] = {}
     for cell in cells.values():
         for id in _trainings_of(cell):

@@ -49,7 +49,9 @@ class Sender:
     def find(self, records: Sequence[Record], trusting: bool = False) -> Sequence[Record]:
         """Find the runs of these records; returns those that may lack something.
 
-        trusting: the others are not looked up, and a few are found by the ids in the memory.
+        Args:
+            records: what MLflow should have.
+            trusting: look up those alone that the memory does not know as sent, if they are few and it has their runs.
         """
         if trusting:
             behind = [record for record in records if not self.memory.has(record)]

@@ -87,7 +87,16 @@ def reaching(uri: str) -> Iterator[None]:
 
 
 def experiment_id(mlflow: MlflowClient, store: Store, uri: str) -> str:
-    """The id of the project's experiment, made if there is none. Without a server, artifacts lie in the runs folder."""
+    """The id of the project's experiment in MLflow, which is made if there is none.
+
+    Args:
+        mlflow: the client of `uri`.
+        store: the runs folder, in which artifacts lie without a server.
+        uri: where MLflow keeps its runs.
+
+    Raises:
+        UserError: the experiment is deleted, or its artifacts lie in another folder.
+    """
     folder = (store.root.resolve() / "mlflow-artifacts").as_uri()
     experiment = mlflow.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
@@ -109,8 +118,13 @@ def experiment_id(mlflow: MlflowClient, store: Store, uri: str) -> str:
 def ui_command(store: Store, port: int = 5000) -> tuple[list[str], dict[str, str]]:
     """The command that serves MLflow's page on the local store, and the addresses that open our runs in it.
 
-    The address of all is under "", that of a sweep under its name. The command is empty where MLFLOW_TRACKING_URI names
-    a server: it has a page already. A taken port is left for the next free one.
+    Args:
+        store: the runs folder.
+        port: the first to try; a taken one is left for the next free one.
+
+    Returns:
+        The command, empty where MLFLOW_TRACKING_URI names a server, which has a page already; and the address of all
+        under "", that of a sweep under its name.
     """
     uri = ensure_store(store)
     mlflow = client(uri)
@@ -126,7 +140,15 @@ def ui_command(store: Store, port: int = 5000) -> tuple[list[str], dict[str, str
 
 
 def save_view(mlflow: MlflowClient, experiment: str, key: str, title: str, view: views.View) -> None:
-    """Keep a view in the experiment, unless it is there as it is."""
+    """Keep a view in the experiment, unless it is there as it is.
+
+    Args:
+        mlflow: the client.
+        experiment: the experiment's id.
+        key: of the view, as its address has it.
+        title: what MLflow's page calls it.
+        view: what it shows.
+    """
     tag = f"mlflow.sharedViewState.{key}"
     old = json.loads(mlflow.get_experiment(experiment).tags.get(tag, "{}"))
     if old.get("state") != (state := json.dumps(view)):
@@ -148,7 +170,15 @@ def _save_overview(mlflow: MlflowClient, experiment: str) -> dict[str, str]:
 
 
 def ui(store: Store, port: int = 5000) -> int:
-    """Serve MLflow's page until Ctrl+C; returns the exit status."""
+    """Serve MLflow's page until Ctrl+C.
+
+    Args:
+        store: the runs folder.
+        port: the first to try.
+
+    Returns:
+        The exit status: 0 after Ctrl+C, and where a server has a page already.
+    """
     argv, urls = ui_command(store, port)
     print("\n".join(_addresses(urls)), flush=True)
     if not argv:

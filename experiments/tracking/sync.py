@@ -28,10 +28,16 @@ Counts = dict[str, int]
 
 
 def sync(store: Store, cells: Iterable[str] | None = None) -> Counts:
-    """Send what MLflow lacks of these cells (default: all), their sweeps and trainings; return how much of what.
+    """Send what MLflow lacks of these cells, their sweeps and trainings; return how much of what.
 
-    A folder that cannot be read does not keep the others back. UserError: unreadable folder, MLflow away (send again
-    later).
+    A folder that cannot be read does not keep the others back.
+
+    Args:
+        store: the runs folder.
+        cells: ids of the cells; without them all.
+
+    Raises:
+        UserError: an unreadable folder, or MLflow away (send again later).
     """
     with writable(store.root), store.lock("mlflow"):
         return _send(store, find_records(store, cells))
@@ -40,7 +46,12 @@ def sync(store: Store, cells: Iterable[str] | None = None) -> Counts:
 def catch_up(store: Store, cells: Iterable[str] | None = None, seconds: float | None = None) -> Counts | None:
     """Send as sync does, unless another process is sending, which has the rest then: None.
 
-    A server is not asked whether it still has what it got before. seconds: no record is begun after that many.
+    A server is not asked whether it still has what it got before.
+
+    Args:
+        store: the runs folder.
+        cells: ids of the cells; without them all.
+        seconds: no record is begun after that many.
     """
     return _unless_busy(store, lambda: find_records(store, cells), seconds)
 
@@ -57,7 +68,14 @@ def ui(store: Store, port: int = 5000) -> int:
 def send_curves(
     store: Store, cells: dict[str, RecordedCell], trainings: Collection[str], seconds: float
 ) -> Counts | None:
-    """Send as catch_up does, but the curves of these trainings alone, which are of these cells."""
+    """Send as catch_up does, but the curves of some trainings alone.
+
+    Args:
+        store: the runs folder.
+        cells: recorded cells by id, among them those of the trainings.
+        trainings: ids of the training stages.
+        seconds: no record is begun after that many.
+    """
     return _unless_busy(store, lambda: find_trainings(store, cells, trainings, StageFiles(store)), seconds)
 
 

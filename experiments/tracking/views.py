@@ -40,12 +40,23 @@ def member_tag(sweep: str) -> str:
 
 
 def page(experiment: str, key: str) -> str:
-    """The address below the server's own that opens a view."""
+    """The address below the server's own that opens a view.
+
+    Args:
+        experiment: the experiment's id.
+        key: of the view.
+    """
     return f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={quote(key)}"
 
 
 def of_sweep(sweep: str, varying: Sequence[str], measured: Collection[str]) -> View:
-    """Its runs from the best to the worst, with the settings that vary, the main metrics and charts of these."""
+    """The view of a sweep: its runs from the best to the worst, with what varies, the main metrics and charts of these.
+
+    Args:
+        sweep: its name.
+        varying: settings that differ between its cells.
+        measured: metrics that its cells have; without a main one the runs are in the order of their names.
+    """
     metrics = telling(measured)
     columns = [f"params.`{key}`" for key in varying] + [f"metrics.`{key}`" for key in metrics]
     order = {"orderByKey": "attributes.`run_name`", "orderByAsc": True}
@@ -56,7 +67,13 @@ def of_sweep(sweep: str, varying: Sequence[str], measured: Collection[str]) -> V
 
 
 def of_all(varying: Sequence[str], measured: Collection[str], sweeps: bool) -> View:
-    """All cells by name; where there are sweeps, these, with their cells below them when they are unfolded."""
+    """The view of all cells by name; where there are sweeps, of these, with their cells below them when unfolded.
+
+    Args:
+        varying: settings that differ between cells.
+        measured: metrics that cells or sweeps have.
+        sweeps: whether there are sweeps.
+    """
     columns = [f"params.`{key}`" for key in varying] + [f"metrics.`{key}`" for key in telling(measured)]
     if not sweeps:
         order = {"orderByKey": "attributes.`run_name`", "orderByAsc": True}

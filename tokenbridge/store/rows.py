@@ -44,7 +44,13 @@ class Rows:
 
     @staticmethod
     def create(folder: Path, count: int, kinds: Mapping[str, tuple[Any, tuple[int, ...]]]) -> None:
-        """New files for `count` rows; kinds: dtype and shape of a row by name. The record comes last."""
+        """New files for the rows of several arrays. The record of what is written comes last.
+
+        Args:
+            folder: where they lie.
+            count: rows of each.
+            kinds: dtype and shape of a row by name.
+        """
         made = {folder / f"{name}.npy": (dtype, (count, *shape)) for name, (dtype, shape) in kinds.items()}
         made[unready := folder / f"{RECORD}.tmp"] = (np.uint32, (count,))
         try:

@@ -68,7 +68,11 @@ def cell_ids(store: Store) -> list[str]:
 
 
 def read_cell(store: Store, id: str) -> RecordedCell:
-    """One recorded cell. UserError where there is none or its file is damaged."""
+    """One recorded cell.
+
+    Raises:
+        UserError: there is none of this id, or its file is damaged.
+    """
     path = store.root / "cells" / f"{id}.json"
     if not path.exists():
         raise UserError(f"cell {id} is not in {path.parent}; run it, or choose its folder with --runs")
@@ -151,8 +155,12 @@ def measured(store: Store, stages: Mapping[str, str], silent: Collection[str]) -
     """What the finished stages of a cell measured, by kind.
 
     Args:
+        store: the runs folder.
         stages: id by kind.
-        silent: kinds that may leave no metrics; of any other, a missing file is a UserError.
+        silent: kinds that may leave no metrics.
+
+    Raises:
+        UserError: a metrics file is damaged, or missing for a kind that is not silent.
     """
     finished = {kind: store.folder(id) for kind, id in stages.items() if store.finished(id)}
     return {kind: read_metrics(f) for kind, f in finished.items() if kind not in silent or has_metrics(f)}
@@ -193,7 +201,12 @@ def read_journal(path: Path) -> list[list[Any]]:
 
 
 def journal_end(path: Path, most: int = 8192) -> list[list[Any]]:
-    """The last lines of a journal, `most` bytes of them: what a look at many trainings can afford."""
+    """The last lines of a journal, each [key, value, time in ms, step]: what a look at many trainings can afford.
+
+    Args:
+        path: the journal.
+        most: bytes to read; the line that they begin in is left out.
+    """
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - most))
@@ -284,7 +297,7 @@ def require_name(name: str, what: str = "--name=") -> None:
 
 
 def sweep_folder(store: Store, name: str = "") -> Path:
-    """The folder of a sweep; without a name, that of all sweeps."""
+    """The folder of a sweep; without a name, that of all sweeps. It need not exist."""
     return store.root / "sweeps" / name
 
 
@@ -300,7 +313,11 @@ def sweep_names(store: Store) -> list[str]:
 
 
 def read_sweep(store: Store, name: str) -> Sweep:
-    """One sweep. UserError where there is none of this name or its file is damaged."""
+    """One submitted sweep.
+
+    Raises:
+        UserError: there is none of this name, or its file is damaged.
+    """
     require_name(name, "")
     if not is_sweep(store, name):
         names = ", ".join(sweep_names(store)) or f"none yet in {store.root}"
@@ -315,13 +332,21 @@ def read_sweep(store: Store, name: str) -> Sweep:
 
 
 def write_sweep(store: Store, sweep: Sweep) -> None:
+    """Write the record of a sweep, in place of an earlier one of its name."""
     path = sweep_folder(store, sweep.name) / "sweep.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, asdict(sweep))
 
 
 def write_event(store: Store, stage: str, event: Event, about: Mapping[str, Any]) -> None:
-    """Add what a job says of a stage; about: its job, host, restart and, of a failure, its error."""
+    """Add what a job says of a stage.
+
+    Args:
+        store: the runs folder.
+        stage: the stage's id.
+        event: what happened.
+        about: the job, its host, its restart and, of a failure, its error.
+    """
     said = {"event": event, "time": time.time(), **about}
     append_lines(_events(store, stage), [said])
     if event == "discarded":

@@ -55,7 +55,12 @@ class Filling:
         world.barrier()
 
     def fill(self, world: World, rows: Callable[[range], NDArray[Any]]) -> None:
-        """Compute rows(range) for those of this process's shards that are not finished."""
+        """Compute those of this process's shards that are not finished.
+
+        Args:
+            world: this process among those that share the shards.
+            rows: computes the array's rows of a range, of at most `shard` rows.
+        """
         array = open_memmap(self.path, mode="r+")
         starts = range(0, self.shape[0], self.shard)
         for number in range(world.rank, len(starts), world.size):
@@ -88,7 +93,13 @@ class Filling:
 
 
 def publish(folder: Path, fillings: list[Filling], others: list[Path]) -> None:
-    """Write the checksums of the filled arrays and of other small files, and delete the notes."""
+    """Write the checksums of the filled arrays and of other small files, and delete the notes.
+
+    Args:
+        folder: the stage's.
+        fillings: its arrays, all finished.
+        others: files beside them.
+    """
     arrays = {filling.path.name: filling.sums() for filling in fillings}
     write_json(folder / SUMS, {"arrays": arrays, "files": {path.name: file_hash(path) for path in others}})
     shutil.rmtree(folder / NOTES)
