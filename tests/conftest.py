@@ -42,6 +42,12 @@ def _same_start():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """Hashes of the tests' images are none of the user's business."""
+    os.environ["TOKENBRIDGE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def _no_server(monkeypatch):
     """The user's own MLflow is none of the tests' business."""

@@ -29,7 +29,9 @@ class Data(Config):
     """such a folder of held-out images; without it, test_fraction of each class is held out"""
     class_list: str | None = Field(default=None, exclude_if=lambda value: value is None)
     """text file that names the class folders, one per line in the order of their labels; others are left out. Without
-    it, all folders, sorted by name"""
+    it, all folders, in class_order"""
+    class_order: Literal["text", "numeric"] = Field(default="text", exclude_if=lambda value: value == "text")
+    """order of the class folders' names, which gives their labels: as text (torchvision's), or as whole numbers"""
     image_size: int = Field(default=16, ge=4)
     image_channels: Literal[1, 3] = 1
     classes: int = Field(default=10, ge=2)
@@ -42,6 +44,8 @@ class Data(Config):
             raise ValueError(f"data.path={self.path} goes with data.source=folder only; give both or neither")
         if self.class_list is not None and self.source != "folder":
             raise ValueError(f"data.class_list={self.class_list} goes with data.source=folder only; leave it out")
+        if self.class_order != "text" and (self.class_list is not None or self.source != "folder"):
+            raise ValueError("data.class_order=numeric goes with data.source=folder without a class_list; leave it out")
         return self
 
 

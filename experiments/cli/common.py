@@ -14,6 +14,15 @@ from tokenbridge.store.runs import has_metrics, read_metrics
 if TYPE_CHECKING:
     from experiments.pipeline import Cell
     from experiments.runner import Failure
+    from tokenbridge.config import Data
+
+
+def show_data(data: Data) -> None:
+    """Say what folders of images are read as: labels, what is left out, what is doubtful. Digits need no word."""
+    from tokenbridge.data.files import remarks
+
+    for line in remarks(data):
+        print(line, flush=True)
 
 
 def end_with(failures: Sequence[Failure]) -> None:

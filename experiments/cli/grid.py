@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from experiments.axes import GRIDS
-from experiments.cli.common import end_with, print_metrics
+from experiments.cli.common import end_with, print_metrics, show_data
 from experiments.cli.options import (
     DEFAULT_BATCH,
     DEFAULT_RUNS,
     DEMO_JOBS,
     Accumulate,
     Batch,
+    CheckData,
     Device,
     Jobs,
     Runs,
@@ -97,6 +98,7 @@ def grid(
     name: Annotated[
         str | None, typer.Option("--name", help="of the sweep and its report (default: the named grid's, else grid)")
     ] = None,
+    check_data: CheckData = False,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
     """Run tables of the paper, or a grid over axes, or both; what is finished or shared runs once.
@@ -123,6 +125,7 @@ def grid(
         points=points,
     )
     store, asked, jobs = Store(runs), request.grid(), 1 if on == "debug" else jobs
+    show_data(asked.base.data)
     if dry_run:
         _forecast(store, asked, jobs, cluster if on == "slurm" else None)
         return

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.common import end_with, print_metrics
+from experiments.cli.common import end_with, print_metrics, show_data
 from experiments.cli.exchange import exchange
 from experiments.cli.grid import grid
 from experiments.cli.options import (
@@ -18,6 +18,7 @@ from experiments.cli.options import (
     DEMO_JOBS,
     Accumulate,
     Batch,
+    CheckData,
     Device,
     Jobs,
     Reports,
@@ -84,6 +85,7 @@ def run(
     batch: Batch = DEFAULT_BATCH,
     accumulate: Accumulate = 1,
     device: Device = "auto",
+    check_data: CheckData = False,
 ) -> None:
     """Run one configuration through its stages, skipping what is finished, and log it to MLflow.
 
@@ -103,6 +105,7 @@ def run(
     threads = threads or presets.THREADS.get(preset)
     runtime = build(Runtime, {"device": device, "threads": threads, "batch": batch, "accumulate": accumulate})
     with joined() as world:
+        show_data(config.data)
         runner.raise_first(runner.attempt_cells(store, [cell], runtime, EXPERIMENT, jobs))
     if not world.main:
         return

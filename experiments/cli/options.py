@@ -25,6 +25,20 @@ Settings = Annotated[
     list[str] | None, typer.Argument(help="settings such as quantizer.levels=32", metavar="[KEY=VALUE]...")
 ]
 
+
+def _check_data(wanted: bool) -> bool:
+    if wanted:
+        from tokenbridge.data import contents
+
+        contents.check_all()
+    return wanted
+
+
+CheckData = Annotated[
+    bool,
+    typer.Option("--check-data", callback=_check_data, help="read images in folders again, whatever their times say"),
+]
+
 DEFAULT_RUNS, DEFAULT_REPORTS, DEFAULT_TRAINED = Path("runs"), Path("reports"), Path("trained")
 DEFAULT_BATCH = 256
 DEMO_JOBS = min(4, os.cpu_count() or 1)

@@ -9,12 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
+from experiments.cli.common import show_data
 from experiments.cli.options import (
     DEFAULT_BATCH,
     DEFAULT_RUNS,
     DEFAULT_TRAINED,
     Accumulate,
     Batch,
+    CheckData,
     Device,
     Jobs,
     Runs,
@@ -115,6 +117,7 @@ def reconstruct(
     threads: Threads = None,
     batch: Batch = DEFAULT_BATCH,
     device: Device = "auto",
+    check_data: CheckData = False,
 ) -> None:
     """Tables 1a and 1b on any images and autoencoder: what quantizing costs, for each number of levels and range."""
     from experiments import presets, reconstructions, runner
@@ -128,6 +131,7 @@ def reconstruct(
     }
     cells = reconstructions.cells(images, train, autoencoder, grid, settings or ())
     store, runtime = Store(runs), build(Runtime, {"device": device, "threads": threads, "batch": batch})
+    show_data(cells[0].config.data)
     runner.run_cells(store, cells, runtime, EXPERIMENT, jobs)
     rows = reconstructions.rows(store, cells)
     lines = [*reconstructions.markdown(rows), "", *reconstructions.remarks(store, cells)]
@@ -152,7 +156,8 @@ def stats(
     score = build(Score, {"features": features} | ({"weights": weights} if weights else {}))
     with writable(out.parent, "--out"):
         about = write_statistics(out, images, score, size, build(Runtime, {"device": device, "batch": batch}))
-    print(f"{out}: {about['images']} images by {about['features']} {about['weights'][:12]}; score.reference={out}")
+    shown = f"{about['images']} images of {about['image_size']} pixels"
+    print(f"{out}: {shown} by {about['features']} {about['weights'][:12]}; score.reference={out}")
 
 
 @tools.command("train-autoencoder")

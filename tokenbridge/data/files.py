@@ -5,9 +5,11 @@ Letters: N images, H height, W width.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,25 +19,31 @@ import numpy as np
 from PIL import Image
 
 from tokenbridge.config import Data, UserError
+from tokenbridge.data import contents
+from tokenbridge.data.folders import EXTENSIONS, Walk, class_names, printable, walk
 
 Split = Literal["train", "held-out"]
 SPLITS: tuple[Split, ...] = ("train", "held-out")
 DIGITS_CLASSES = 10
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+KEYS: dict[Split, str] = {"train": "data.path", "held-out": "data.held_out_path"}
+SHOWN_CLASSES = 20
 
 
 def fingerprint(config: Data) -> str:
-    """Hash of what the images are, hex: pixels of the digits; relative paths and sizes of a folder (reads no image)."""
+    """Hash of what the images are, hex: pixels of the digits; names within a folder and contents of its files.
+
+    Raises:
+        UserError: as `files`.
+    """
     hasher = hashlib.sha256()
     if config.source == "digits":
         pixels, labels = digits(config)
         hasher.update(pixels.tobytes() + labels.tobytes())
         return hasher.hexdigest()
-    roots: dict[Split, str | None] = {"train": config.path, "held-out": config.held_out_path}
-    for split, root in roots.items():
-        if root is not None:
-            for path in files(config, split)[0]:
-                hasher.update(f"{split}\0{path.relative_to(root).as_posix()}\0{path.stat().st_size}\n".encode())
+    for split, root in roots(config).items():
+        names, walked = _walked(config, split)
+        for name, images in zip(names, walked.images, strict=True):
+            hasher.update(os.fsencode(f"{split}\0{name}\0") + contents.digest_of(root / name, images))
     return hasher.hexdigest()
 
 
@@ -104,54 +112,114 @@ def _digits_table() -> np.ndarray:
 
 
 def files(config: Data, split: Split) -> tuple[list[Path], np.ndarray]:
-    """Image files and labels of a split's folder, in torchvision's ImageFolder order (sorted classes, sorted paths).
+    """Image files and labels int64 (N,) of a split's folder, in the order of torchvision's ImageFolder.
 
-    With data.class_list, its order of classes.
+    Raises:
+        UserError: a folder, a class or a class list that does not fit the config.
     """
-    assert config.path is not None
-    root = Path(config.path)
-    classes = _classes(root, "data.path", config)
-    if split == "held-out" and config.held_out_path is not None:
-        root = Path(config.held_out_path)
-        theirs = _classes(root, "data.held_out_path", config)
-        if theirs != classes:
-            name = sorted(set(theirs) ^ set(classes))[0]
-            raise UserError(f"data.held_out_path={root} must have the classes of data.path, but {name} is in one only")
-    paths, labels = [], []
-    for label, name in enumerate(classes):
-        inside = [Path(folder, file) for folder, _, files in os.walk(root / name, followlinks=True) for file in files]
-        images = sorted(path for path in inside if path.suffix.lower() in EXTENSIONS)
-        if not images:
-            raise UserError(
-                f"{root / name} holds no image; a class folder needs files ending in {' '.join(EXTENSIONS)}"
+    _, walked = _walked(config, split)
+    labels = np.repeat(np.arange(len(walked.images)), [len(images) for images in walked.images])
+    return [path for images in walked.images for path in images], labels.astype(np.int64)
+
+
+def roots(config: Data) -> dict[Split, Path]:
+    """The folders of class folders by split: of training alone where the held-out images are a share of it."""
+    paths: dict[Split, str | None] = {"train": config.path, "held-out": config.held_out_path}
+    return {split: Path(path) for split, path in paths.items() if path is not None}
+
+
+def remarks(config: Data) -> Iterator[str]:
+    """Lines on what the folders are read as: the label of each class, what was left out, loops, a doubtful order."""
+    if config.source == "digits":
+        return
+    for split in roots(config):
+        key = KEYS[split]
+        if split == "held-out" and config.held_out_path == config.path:
+            return
+        names, walked = _walked(config, split)
+        count = sum(map(len, walked.images))
+        yield f"{key}: {count:,} images in {len(names)} classes: {_shortened(names)}"
+        if walked.left_out:
+            left = ", ".join(f"{number:,} {what}" for what, number in sorted(walked.left_out.items()))
+            yield f"{key}: left out: {left}; images end in {' '.join(EXTENSIONS)}"
+        for link in walked.loops:
+            yield f"{key}: {printable(link)} leads to a folder that is read already or holds it; it is not followed"
+        numeric = all(_is_number(name) for name in names) and sorted(names, key=int) != names
+        if numeric and config.class_list is None:
+            second = next(label for label, name in enumerate(names) if int(name) != label)
+            yield (
+                f"{key}: class folders are numbers in the order of text, so that label {second} is {names[second]};"
+                " data.class_order=numeric or data.class_list gives another"
             )
-        paths += images
-        labels += [label] * len(images)
-    return paths, np.array(labels, np.int64)
 
 
 def class_count(folder: Path, other: str = "") -> int:
-    """Number of class folders, at least 2 or UserError; other: words for what else the user could have given."""
+    """Number of class folders.
+
+    Args:
+        other: words for what else the user could have given.
+
+    Raises:
+        UserError: there are less than 2.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} must be a folder with one sub-folder per class{other}; correct the path")
-    count = sum(entry.is_dir() for entry in folder.iterdir())
+    count = len(class_names(folder)[0])
     if count < 2:
         raise UserError(f"{folder} must hold one sub-folder per class, at least 2; sort the images into such folders")
     return count
 
 
-def _classes(root: Path, key: str, config: Data) -> list[str]:
+def _walked(config: Data, split: Split) -> tuple[list[str], Walk]:
+    """Names of the classes by label and the images of each."""
+    names, others = _classes(config, "train")
+    if split == "held-out" and config.held_out_path is not None:
+        theirs, others = _classes(config, split)
+        if theirs != names:
+            name = printable(sorted(set(theirs) ^ set(names))[0])
+            raise UserError(
+                f"data.held_out_path={config.held_out_path} must have the classes of data.path, but {name} is in one"
+                " only"
+            )
+    root = roots(config).get(split, Path(config.path or ""))
+    walked = walk(root, [root / name for name in names])
+    walked.left_out.update(others)
+    for name, images in zip(names, walked.images, strict=True):
+        folder = root / name
+        if not images and folder in walked.loops:
+            raise UserError(
+                f"{printable(folder)} is a link to a folder that is read already or holds it; an image has one class:"
+                " delete the link"
+            )
+        if not images:
+            raise UserError(
+                f"{printable(folder)} holds no image; a class folder needs files ending in {' '.join(EXTENSIONS)}"
+            )
+    return names, walked
+
+
+def _classes(config: Data, split: Split) -> tuple[list[str], Counter[str]]:
+    """Names of the class folders by label; how many entries beside them are passed over."""
+    key, root = KEYS[split], roots(config)[split]
     if not root.is_dir():
         raise UserError(f"{key}={root} must be a folder with one sub-folder per class, and is none; correct the path")
-    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    names, others = class_names(root)
     where = f"sub-folders of {root}"
     if config.class_list is not None:
         listed, where = _listed(Path(config.class_list)), f"classes of data.class_list={config.class_list}"
         if lacking := sorted(set(listed) - set(names)):
             raise UserError(
-                f"data.class_list={config.class_list} names {lacking[0]}, which is no sub-folder of {root}; correct it"
+                f"data.class_list={config.class_list} names {printable(lacking[0])}, which is no sub-folder of {root};"
+                " correct it"
             )
         names = listed
+    elif config.class_order == "numeric":
+        if texts := [name for name in names if not _is_number(name)]:
+            raise UserError(
+                f"data.class_order=numeric needs class folders that are whole numbers, and {printable(texts[0])} of"
+                f" {root} is none; take data.class_order=text or data.class_list"
+            )
+        names = sorted(names, key=int)
     if len(names) < 2:
         raise UserError(
             f"{key}={root} must hold one sub-folder per class, at least 2, and holds {len(names)}; sort the images into"
@@ -159,17 +227,30 @@ def _classes(root: Path, key: str, config: Data) -> list[str]:
         )
     if len(names) != config.classes:
         raise UserError(f"data.classes={config.classes} must be {len(names)}, the number of {where}; correct it")
-    return names
+    return names, others
 
 
 def _listed(path: Path) -> list[str]:
-    """Names of class folders, one per line; empty lines are skipped."""
+    """Names of class folders, one per line in any bytes; empty lines and a byte order mark are skipped."""
     try:
-        names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        text = os.fsdecode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+        if "\0" in text:
+            raise ValueError("it holds zero bytes")
+    except (OSError, ValueError) as error:
         raise UserError(
             f"data.class_list={path} must be a text file with one class folder per line ({error})"
         ) from error
+    names = [line.strip() for line in text.splitlines() if line.strip()]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise UserError(f"data.class_list={path} names {twice[0]} twice; a class has one label")
+        raise UserError(f"data.class_list={path} names {printable(twice[0])} twice; a class has one label")
     return names
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()
+
+
+def _shortened(names: Sequence[str]) -> str:
+    """Labels and names of classes: all of them, or the first and the last."""
+    labelled = [f"{label} {printable(name)}" for label, name in enumerate(names)]
+    return ", ".join(labelled if len(names) <= SHOWN_CLASSES else [*labelled[: SHOWN_CLASSES - 1], "…", labelled[-1]])

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torch import nn
 
 from tokenbridge.config import Data, Runtime, Score, UserError
@@ -97,11 +96,23 @@ class References:
 
 
 def folder(path: Path, size: int | None) -> data.Images:
-    """All images in a folder and below, as RGB, cropped to a size (None: the shorter side of the first)."""
+    """All images in a folder and below, as RGB.
+
+    Args:
+        size: side in pixels that they are cropped to; None: the shorter side, the same of all.
+
+    Raises:
+        UserError: no image, an unreadable one, or shorter sides that differ where no size is given.
+    """
     paths = reference_files.files_in(path)
     if size is None:
-        with Image.open(paths[0]) as image:
-            size = min(image.size)
+        size = data.shorter_side(paths[0])
+        for other in paths[1:]:
+            if (theirs := data.shorter_side(other)) != size:
+                raise UserError(
+                    f"images of {path} must be of one size, and {other.relative_to(path)} has {theirs} pixels where"
+                    f" {paths[0].relative_to(path)} has {size}; give --size"
+                )
     return data.FileImages(paths, np.zeros(len(paths), np.int64), size, 3)
 
 
@@ -110,7 +121,7 @@ def write_statistics(path: Path, images: Path, score: Score, size: int | None, r
 
     Args:
         path: the .npz file to write.
-        size: side that the images of a folder are cropped to, by default the shorter one of the first.
+        size: side in pixels that the images of a folder are cropped to, by default the shorter one, the same of all.
     """
     (name,) = score.scorers
     if path.suffix != ".npz":

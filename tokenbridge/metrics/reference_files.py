@@ -7,7 +7,6 @@ it: those of torch-fidelity and of clean-fid cannot be told apart by their numbe
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 import zlib
@@ -23,7 +22,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from tokenbridge.config import Score, UserError
-from tokenbridge.data.files import EXTENSIONS
+from tokenbridge.data.contents import digest_of
+from tokenbridge.data.folders import EXTENSIONS, walk
 from tokenbridge.metrics.scorers import SCORERS, Scorer, weights_hash
 from tokenbridge.store.artifacts import file_hash
 
@@ -51,7 +51,7 @@ def fingerprint(score: Score, image_size: int | None = None) -> str:
     """
     path = Path(score.reference)
     if path.is_dir():
-        return f"folder:{_folder_hash(path)}"
+        return f"folder:{digest_of(path, files_in(path)).hex()[:12]}"
     if not path.is_file() or path.suffix not in (".npz", ".safetensors"):
         raise UserError(
             f"score.reference={path} must be train, held-out, a folder of images, or a file: statistics or images"
@@ -64,8 +64,8 @@ def fingerprint(score: Score, image_size: int | None = None) -> str:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """All images in a folder and below, sorted. Raises UserError where there is none."""
-    images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    """All images in a folder and below, by directory and name. Raises UserError where there is none."""
+    (images,) = walk(folder, [folder]).images
     if not images:
         raise UserError(f"{folder} holds no image; it needs files ending in {' '.join(EXTENSIONS)}")
     return images
@@ -245,9 +245,3 @@ def _opened(path: Path) -> Any:
         return np.load(path, allow_pickle=False)
     except BROKEN as error:
         raise UserError(f"{path} must be a whole .npz file ({error}); get it again") from error
-
-
-def _folder_hash(folder: Path) -> str:
-    """A hash of relative paths and sizes: no image is read."""
-    lines = [f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\n" for path in files_in(folder)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]

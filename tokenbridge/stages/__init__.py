@@ -103,7 +103,7 @@ def _pair_refusal(config: RunConfig) -> str:
 
 def _images(config: RunConfig) -> dict[str, Any]:
     return {
-        "data": config.data.model_dump(exclude={"path", "held_out_path", "class_list"}),
+        "data": config.data.model_dump(exclude={"path", "held_out_path", "class_list", "class_order"}),
         "images": _image_hash(config.data),  # pyright: ignore[reportArgumentType] (frozen models hash)
     }
 

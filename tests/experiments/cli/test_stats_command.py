@@ -12,7 +12,7 @@ def test_a_folder_becomes_a_reference_file(call, tmp_path):
     words = ("stats", "images", "--out", "ref.npz", "--features", "dinov2", "--weights", ".", "--size", "16")
     done = call(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "ref.npz: 5 images by dinov2" in done.stdout
+    assert "ref.npz: 5 images of 16 pixels by dinov2" in done.stdout
     found = arrays_of(tmp_path / "ref.npz")
     assert (found["mu"].shape, found["sigma"].shape) == ((1024,), (1024, 1024))
     assert '"image_size": 16' in str(found["about"])
@@ -23,7 +23,7 @@ def test_a_folder_becomes_a_reference_file(call, tmp_path):
     [
         (("images", "--out", "ref.txt"), "--out=ref.txt must end in .npz"),
         (("images", "--out", "ref.npz", "--features", "faces"), "must be one or several of"),
-        (("nothing", "--out", "ref.npz"), "nothing holds no image"),
+        (("nothing", "--out", "ref.npz"), "nothing cannot be read as a folder (No such file or directory)"),
     ],
 )
 def test_what_cannot_work_is_one_line(call, tmp_path, words, message):
@@ -33,3 +33,19 @@ def test_what_cannot_work_is_one_line(call, tmp_path, words, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert not (tmp_path / "ref.npz").exists()
+
+
+def test_images_of_differing_sizes_need_a_size(call, tmp_path):
+    """Of none but their first, all would be cropped to it without a word."""
+    write_dinov2(tmp_path)
+    write_pictures(tmp_path / "images", pictures(3, size=21))
+    write_pictures(tmp_path / "images" / "more", pictures(3, size=30))
+    words = ("stats", "images", "--out", "ref.npz", "--features", "dinov2", "--weights", ".")
+    done = call(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        "tokenbridge: images of images must be of one size, and more/000.png has 30 pixels where"
+    )
+    assert done.stderr.endswith("000.png has 21; give --size\n")
+    assert not (tmp_path / "ref.npz").exists()
+    assert call(*words, "--size", "21", cwd=tmp_path).returncode == 0

@@ -1,0 +1,149 @@
+"""What files hold: SHA-256 of each, remembered by what the file system says of them, so that it is read once.
+
+A hash is remembered by path, size, times of change, inode and device: the time that an inode changed (ctime) cannot be
+set back, so a file that was replaced with its times kept is read again. Memories lie in the user's cache folder, one
+file per folder of images; one that is lost or damaged costs reading the images again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from tokenbridge.config import UserError
+from tokenbridge.data.folders import printable
+
+READERS = 8
+CHUNK = 64
+"""files per task of a reader"""
+SETTLED_NS = 2_000_000_000
+"""a file that changed less than this ago may change again within the same tick of the file system's clock"""
+DIGEST_BYTES = 32
+UNSIGNED = 2**64 - 1
+
+Stamp = tuple[int, int, int, int, int]
+"""size, times of modification and change in ns, inode, device"""
+_checking = False
+_checked: set[Path] = set()
+
+
+def check_all() -> None:
+    """From now on, hash each folder's files once more in this process, whatever is remembered of them."""
+    global _checking
+    _checking = True
+    _checked.clear()
+
+
+def digest_of(folder: Path, files: Sequence[Path]) -> bytes:
+    """SHA-256 of what files are called within a folder and what they hold, in their order.
+
+    Args:
+        folder: the folder that holds them, itself or below.
+
+    Raises:
+        UserError: a file that cannot be read.
+    """
+    hasher, names = hashlib.sha256(), _names(folder, files)
+    for name, digest in zip(names, _digests(folder, files, names), strict=True):
+        hasher.update(name + b"\0" + digest)
+    return hasher.digest()
+
+
+def memory(folder: Path) -> Path:
+    """The file that remembers a folder's hashes: below TOKENBRIDGE_CACHE, or the user's cache folder."""
+    user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - that needs a home
+    cache = Path(os.environ.get("TOKENBRIDGE_CACHE") or Path(user, "tokenbridge"))
+    return Path(cache, "contents", f"{hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:24]}.npz")
+
+
+def _names(folder: Path, files: Sequence[Path]) -> list[bytes]:
+    """Paths within the folder, as bytes: a slice, where relative_to would take most of the time."""
+    beginning = len(os.fsencode(folder / "_")) - 1
+    return [os.fsencode(path)[beginning:] for path in files]
+
+
+def _digests(folder: Path, files: Sequence[Path], names: Sequence[bytes]) -> list[bytes]:
+    place = memory(folder)
+    known = {} if _checking and folder not in _checked else _recall(place)
+    _checked.add(folder)
+    stamps = [_stamp(path) for path in files]
+    digests = [known.get((name, stamp), b"") for name, stamp in zip(names, stamps, strict=True)]
+    unread = [index for index, digest in enumerate(digests) if not digest]
+    if unread:
+        latest = time.time_ns() - SETTLED_NS
+        for index, digest in zip(unread, _read(folder, [files[index] for index in unread]), strict=True):
+            digests[index] = digest
+        settled = [index for index, stamp in enumerate(stamps) if stamp[2] < latest]
+        _remember(place, [(names[i], stamps[i], digests[i]) for i in settled])
+    return digests
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UserError(f"{printable(path)} cannot be read ({error.strerror}); start again") from error
+    size, modified, inode = found.st_size, found.st_mtime_ns & UNSIGNED, found.st_ino & UNSIGNED
+    return size, modified, found.st_ctime_ns & UNSIGNED, inode, found.st_dev & UNSIGNED
+
+
+def _read(folder: Path, files: Sequence[Path]) -> list[bytes]:
+    chunks = [files[first : first + CHUNK] for first in range(0, len(files), CHUNK)]
+    bar = tqdm(total=len(files), desc=f"hash {printable(folder.name)}", delay=2, leave=False, disable=None)
+    digests: list[bytes] = []
+    with bar, ThreadPoolExecutor(READERS) as readers:
+        for part in readers.map(lambda chunk: [_digest(path) for path in chunk], chunks):
+            digests += part
+            bar.update(len(part))
+    return digests
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise UserError(f"{printable(path)} cannot be read ({error.strerror}); mend its rights or delete it") from error
+
+
+def _recall(place: Path) -> dict[tuple[bytes, Stamp], bytes]:
+    try:
+        with np.load(BytesIO(place.read_bytes()), allow_pickle=False) as arrays:
+            names, stamps = arrays["names"].tobytes().split(b"\0"), arrays["stamps"].tolist()
+            digests = arrays["digests"].tobytes()
+        parts = [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
+        return {(name, tuple(stamp)): part for name, stamp, part in zip(names, stamps, parts, strict=True)}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return {}
+
+
+def _remember(place: Path, lines: Sequence[tuple[bytes, Stamp, bytes]]) -> None:
+    if not lines:
+        return
+    names, stamps, digests = zip(*lines, strict=True)
+    file = BytesIO()
+    np.savez(
+        file,
+        names=np.frombuffer(b"\0".join(names), np.uint8),
+        stamps=np.array(stamps, np.uint64),
+        digests=np.frombuffer(b"".join(digests), np.uint8),
+    )
+    partial = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(file.getvalue())
+        partial.replace(place)
+    except OSError as error:
+        line = f"hashes of images cannot be kept in {place.parent} ({error.strerror}): each command reads all images"
+        print(f"{line}; TOKENBRIDGE_CACHE names another folder", file=sys.stderr)
