@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from tokenbridge.config import RunConfig, UserError
-from tokenbridge.overrides import plain, require_key, settings, value_of
+from tokenbridge.overrides import plain, require_key, setting_of, settings, value_of
 
 Point = dict[str, Any]
 """setting -> value; settings that are not in it are those of the base"""
@@ -67,7 +67,7 @@ def parse(text: str) -> Axis:
     words = [word.strip() for word in _SPLIT.split(values)]
     if "" in words:
         raise UserError(f"axis {text} has an empty value; separate values by one comma each, as in {key}=1,2")
-    return Axis(key, tuple(map(value_of, words)))
+    return Axis(key, tuple(setting_of(key, word, RunConfig) for word in words))
 
 
 def text(axis: Axis) -> str:

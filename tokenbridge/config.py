@@ -6,13 +6,22 @@ A RunConfig holds only what changes a number. Where and how fast it runs is in R
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, NamedTuple, Self
+import os
+import re
+from functools import cache
+from types import NoneType
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 
 class UserError(ValueError):
     """Input that cannot work. The message is one line: the value, the rule and the remedy."""
+
+    def __str__(self) -> str:
+        """The message; a line break in a value is shown as it is typed."""
+        return re.sub(r"[\x00-\x1f\x7f]", lambda control: repr(control[0])[1:-1], super().__str__())
 
 
 class Config(BaseModel):
@@ -20,30 +29,97 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_typed(cls, value: Any, field: ValidationInfo) -> Any:
+        """Refuse what would be made a number in silence (true and "5"), and whole numbers of more than 64 bits."""
+        kinds = kinds_of(cls, field.field_name or "")
+        for each in value if isinstance(value, list | tuple) else (value,):
+            if type(each) is int and abs(each) >= 2**63:
+                raise PydanticCustomError("huge", "must lie within ±2^63")
+            if isinstance(each, str) and not _utf8(each):
+                raise PydanticCustomError("utf8", "must be UTF-8 text; rename what it names")
+            word = type(each) is str and repr(each) not in _words(cls.model_fields[field.field_name or ""].annotation)
+            if kinds & {int, float} and (type(each) is bool or word):
+                raise PydanticCustomError("no_number", "no number")
+        return value
+
+
+@cache
+def kinds_of(model: type[Config], name: str) -> frozenset[type]:
+    """The types that a setting's values have: those of its alternatives, of the items of its lists, of its literals."""
+    return frozenset(_kinds(model.model_fields[name].annotation))
+
+
+def _kinds(annotation: Any) -> set[type]:
+    if get_origin(annotation) is Literal:
+        return {type(value) for value in get_args(annotation)}
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    inner = set[type]().union(*(_kinds(each) for each in get_args(annotation) if each is not Ellipsis))
+    return inner | {annotation if not inner else get_origin(annotation)} & {bool, int, float, str, tuple}
+
+
+def words_of(model: type[Config], name: str) -> str:
+    """What a setting may be, in words: `'auto', 'autoencoder' or a number`."""
+    *first, last = dict.fromkeys(_words(model.model_fields[name].annotation))
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _words(annotation: Any) -> list[str]:
+    arguments = [each for each in get_args(annotation) if each is not Ellipsis]
+    if get_origin(annotation) is Literal:
+        return [repr(value) for value in arguments]
+    if get_origin(annotation) is tuple:
+        count = "" if Ellipsis in get_args(annotation) else f"{len(arguments)} "
+        kind = {int: "whole numbers", float: "numbers"}
+        return [f"a list of {count}{next((kind[each] for each in kind if each in _kinds(annotation)), 'words')}"]
+    if get_origin(annotation) is Annotated:
+        return _words(arguments[0])
+    told = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "none"}
+    return [told[annotation]] if annotation in told else [word for each in arguments for word in _words(each)]
+
+
+def _utf8(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _path(text: str) -> str:
+    if not text or "\0" in text or max(len(os.fsencode(part)) for part in text.split("/")) > 255:
+        raise PydanticCustomError("path", "must name a file or folder; leave it out if there is none")
+    return text
+
+
+FilePath = Annotated[str, AfterValidator(_path)]
+"""of a file or folder; digits alone are text all the same"""
+MOST = 65_536
+"""of sizes and counts that no model or machine comes near"""
+
 
 class Data(Config):
     source: Literal["digits", "folder"] = "digits"
-    path: str | None = None
+    path: FilePath | None = None
     """folder with one sub-folder per class (torchvision ImageFolder), for source=folder"""
-    held_out_path: str | None = None
+    held_out_path: FilePath | None = None
     """such a folder of held-out images; without it, test_fraction of each class is held out"""
-    class_list: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    class_list: FilePath | None = Field(default=None, exclude_if=lambda value: value is None)
     """text file that names the class folders, one per line in the order of their labels; others are left out. Without
     it, all folders, in class_order"""
     class_order: Literal["text", "numeric"] = Field(default="text", exclude_if=lambda value: value == "text")
     """order of the class folders' names, which gives their labels: as text (torchvision's), or as whole numbers"""
-    image_size: int = Field(default=16, ge=4)
+    image_size: int = Field(default=16, ge=4, le=MOST)
     image_channels: Literal[1, 3] = 1
-    classes: int = Field(default=10, ge=2)
+    classes: int = Field(default=10, ge=2, le=10_000_000)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
-    split_seed: int = 0
+    split_seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _path(self) -> Self:
         if (self.path is not None) != (self.source == "folder"):
             raise ValueError(f"data.path={self.path} goes with data.source=folder only; give both or neither")
-        if self.class_list is not None and self.source != "folder":
-            raise ValueError(f"data.class_list={self.class_list} goes with data.source=folder only; leave it out")
+        for name, value in (("class_list", self.class_list), ("held_out_path", self.held_out_path)):
+            if value is not None and self.source != "folder":
+                raise ValueError(f"data.{name}={value} goes with data.source=folder only; leave it out")
         if self.class_order != "text" and (self.class_list is not None or self.source != "folder"):
             raise ValueError("data.class_order=numeric goes with data.source=folder without a class_list; leave it out")
         return self
@@ -52,16 +128,16 @@ class Data(Config):
 class Autoencoder(Config):
     source: str = "digits"
     """one of tokenbridge.autoencoders.sources.SOURCES: digits (shipped), diffusers, ldm"""
-    path: str | None = None
+    path: FilePath | None = None
     """source=diffusers: folder of an AutoencoderKL; source=ldm: checkpoint of LDM or MAR (kl16.ckpt)"""
-    channels: int = Field(default=8, ge=1)
+    channels: int = Field(default=8, ge=1, le=MOST)
     """latent channels C; checked against the weights"""
-    stride: int = Field(default=4, ge=1)
+    stride: int = Field(default=4, ge=1, le=MOST)
     """pixels per latent position and axis; checked against the weights"""
 
 
 class Latents(Config):
-    scale: Literal["auto", "autoencoder"] | float = "auto"
+    scale: Literal["auto", "autoencoder"] | Annotated[float, Field(ge=1e-6, le=1e6)] = "auto"
     """factor to unit standard deviation: auto measures it on the training split, KL-16 of MAR uses 0.2325; autoencoder:
     scaling_factor and, where there is one, shift_factor of a diffusers config (SD, SDXL, SD3, FLUX)"""
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
@@ -84,15 +160,15 @@ class Quantizer(Config):
     """vq, fsq and lfq train an autoencoder of the same body around themselves; all others take it as it is"""
     levels: Levels | tuple[Levels, ...] = 64
     """V, levels per channel (paper: B = 64); vq: codes in the codebook; fsq: also one number per channel; lfq: 2"""
-    range: float = Field(default=5.0, gt=0)
+    range: float = Field(default=5.0, gt=0, le=1e6)
     """[-range, range] of unit-deviation latents is mapped to [-r, r] (paper: 5)"""
-    std_range: float = Field(default=3.0, gt=0)
+    std_range: float = Field(default=3.0, gt=0, le=100)
     """r of equation 1 (paper: 3)"""
     edges: Literal["clamped", "truncated"] = "clamped"
     """clamped: equal-probability edges of N(0, 1) clamped to ±r (paper); truncated: spaced over [Φ(-r), Φ(r)]"""
     per: Literal["tensor", "channel"] = "tensor"
     """data-fitted quantizers: one set of levels for all channels, or one per channel"""
-    epochs: int = Field(default=30, ge=1)
+    epochs: int = Field(default=30, ge=1, le=1_000_000)
     """vq, fsq, lfq: epochs of training of their autoencoder; the shipped one was trained for as many"""
     seed: int = Field(default=0, ge=0)
     """vq, fsq, lfq: seed of that training"""
@@ -134,9 +210,9 @@ class Quantizer(Config):
 class Transformer(Config):
     """Settings that the blocks of backbone and head share."""
 
-    width: int = Field(default=1024, ge=1)
-    heads: int = Field(default=16, ge=1)
-    mlp_ratio: float = Field(default=4.0, gt=0)
+    width: int = Field(default=1024, ge=1, le=MOST)
+    heads: int = Field(default=16, ge=1, le=MOST)
+    mlp_ratio: float = Field(default=4.0, gt=0, le=1000)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     attention_dropout: float = Field(default=0.1, ge=0, lt=1)
 
@@ -145,13 +221,16 @@ class Transformer(Config):
         if self.width % self.heads:
             name = type(self).__name__.lower()
             raise ValueError(f"{name}.width={self.width} must be a multiple of {name}.heads={self.heads}")
+        if int(self.width * self.mlp_ratio) < 1:
+            name = type(self).__name__.lower()
+            raise ValueError(f"{name}.mlp_ratio={self.mlp_ratio:g} must be >= 1/{self.width}, one hidden unit at least")
         return self
 
 
 class Backbone(Transformer):
-    encoder_depth: int = Field(default=16, ge=1)
-    decoder_depth: int = Field(default=16, ge=1)
-    class_tokens: int = Field(default=64, ge=1)
+    encoder_depth: int = Field(default=16, ge=1, le=MOST)
+    decoder_depth: int = Field(default=16, ge=1, le=MOST)
+    class_tokens: int = Field(default=64, ge=1, le=MOST)
     """copies of the class embedding in front of the sequence (the buffer of MAR)"""
 
 
@@ -207,18 +286,18 @@ def _known_head(kind: str) -> str:
 class Head(Transformer):
     kind: Annotated[str, AfterValidator(_known_head)] = "autoregressive"
     """one of HEAD_KINDS: autoregressive and parallel predict levels (categorical), the others continuous values"""
-    depth: int = Field(default=4, ge=1)
-    heads: int = Field(default=8, ge=1)
+    depth: int = Field(default=4, ge=1, le=MOST)
+    heads: int = Field(default=8, ge=1, le=MOST)
     order: Literal["stored", "frequency", "reverse", "random"] | tuple[int, ...] = "stored"
     """order in which channels are predicted; frequency: highest share of low-frequency energy first"""
-    group: int = Field(default=1, ge=1)
+    group: int = Field(default=1, ge=1, le=MOST)
     """channels predicted together as one class of levels^group (paper, table 2d: 1, 2, 4)"""
     start: Literal["trained", "released"] = "trained"
     """sampling as trained or as released. autoregressive: released adds a step embedding to the first element;
     diffusion: released does not limit its estimates of the clean value"""
-    multiplier: int = Field(default=4, ge=1)
+    multiplier: int = Field(default=4, ge=1, le=MOST)
     """diffusion, flow: draws of time and noise per token in a training step (MAR: 4)"""
-    components: int = Field(default=16, ge=1)
+    components: int = Field(default=16, ge=1, le=MOST)
     """mixture: number of Gaussians (GIVT: 16)"""
     covariance: Literal["diagonal", "full"] = "diagonal"
     """mixture: covariance of each Gaussian"""
@@ -233,14 +312,17 @@ class Head(Transformer):
         return self.model_dump(include={"kind", "width", "depth", *HEAD_KINDS[self.kind].reads})
 
 
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Train(Config):
-    epochs: int = Field(default=800, ge=1)
+    epochs: int = Field(default=800, ge=1, le=1_000_000)
     warmup_epochs: float = Field(default=200, ge=0)
-    batch: int = Field(default=2048, ge=1)
+    batch: int = Field(default=2048, ge=1, le=10_000_000)
     """images per step, over all processes"""
-    learning_rate: float = Field(default=8e-4, gt=0)
-    weight_decay: float = Field(default=0.02, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    learning_rate: float = Field(default=8e-4, gt=0, le=1000)
+    weight_decay: float = Field(default=0.02, ge=0, le=1000)
+    betas: tuple[Share, Share] = (0.9, 0.95)
     ema: float = Field(default=0.9999, ge=0, lt=1)
     """largest rate of the moving average; at update t it is min(ema, (1+t)/(10+t))"""
     clip: float = Field(default=1.0, gt=0)
@@ -252,7 +334,7 @@ class Train(Config):
     label_drop: float = Field(default=0.1, ge=0, lt=1)
     mask_ratio_min: float = Field(default=0.7, gt=0, lt=1)
     """the share of masked positions is drawn from a normal around 1, truncated to [mask_ratio_min, 1]"""
-    mask_ratio_deviation: float = Field(default=0.25, gt=0)
+    mask_ratio_deviation: float = Field(default=0.25, gt=0, le=1e6)
     seed: int = Field(default=0, ge=0)
     released: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{12}$", exclude_if=lambda value: value is None)
     """weights that are imported, not trained: their file, as `tokenbridge import` names it. Unset, it enters no id"""
@@ -272,26 +354,26 @@ class Train(Config):
         return self
 
 
-NotNegative = Annotated[float, Field(ge=0)]
+Temperature = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class Sample(Config):
-    images: int = Field(default=50_000, ge=1)
-    iterations: int = Field(default=256, ge=1)
+    images: int = Field(default=50_000, ge=1, le=1_000_000_000)
+    iterations: int = Field(default=256, ge=1, le=MOST**2)
     """unmasking steps, 1 to L"""
-    temperature: NotNegative | tuple[NotNegative, ...] = 1.0
+    temperature: Temperature | tuple[Temperature, ...] = 1.0
     """0 takes the most likely level; categorical heads: also one for each step of the channel order"""
-    top_k: int | None = Field(default=None, ge=1)
+    top_k: int | None = Field(default=None, ge=1, le=MOST_CLASSES)
     """categorical heads: draw from the k most likely levels"""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """categorical heads: draw from the fewest levels that hold this share of the probability"""
-    guidance: float = Field(default=1.0, ge=0)
+    guidance: float = Field(default=1.0, ge=0, le=1e6)
     """classifier-free guidance weight; 1 is off"""
     guidance_schedule: Literal["linear", "constant", "cosine"] = "linear"
     guidance_on: Literal["auto", "features", "logits", "estimate"] = "auto"
     """what is guided: the features, a categorical head's logits, or the estimate (noise, velocity) of a diffusion or
     flow head; auto: the estimate where there is one, else the features"""
-    confidence: float = Field(default=0.0, ge=0)
+    confidence: float = Field(default=0.0, ge=0, le=1e6)
     """heads with a likelihood: strength of confidence-guided generation (paper, figure 8): positions are revealed by
     log probability per channel times this, plus Gumbel noise; 0: in random order"""
     head_steps: int = Field(default=100, ge=1, le=1000)
@@ -318,17 +400,17 @@ class Score(Config):
     features: Annotated[str | tuple[str, ...], AfterValidator(_known_scorers)] = "digits"
     """one or several scorers (inception,clean,dinov2): networks whose features are compared; each has metrics of its
     own"""
-    weights: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    weights: FilePath | None = Field(default=None, exclude_if=lambda value: value is None)
     """folder of the scorers' weights by their public names (such as torch.hub's), or the file of one; unset: the
     folder of torch.hub, and what it lacks is downloaded"""
-    reference: str = Field(default="train", min_length=1)
+    reference: FilePath = "train"
     """real images: train, held-out, a folder of images, or a file: statistics or images (.npz), kept features
     (.safetensors)"""
     reference_features: Literal["digits", "inception", "clean", "dinov2"] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
     """whose features the statistics of score.reference are, for a file that does not say it itself"""
-    lpips: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    lpips: FilePath | None = Field(default=None, exclude_if=lambda value: value is None)
     """torchvision's weights of VGG-16 or AlexNet, the network of LPIPS of reconstructions; unset: no LPIPS"""
 
     @property
@@ -474,11 +556,11 @@ class Runtime(Config):
     """Where and how fast; changes no number beyond float tolerance and enters no id."""
 
     device: str = "auto"
-    threads: int | None = Field(default=None, ge=1)
-    batch: int = Field(default=256, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=MOST)
+    batch: int = Field(default=256, ge=1, le=10_000_000)
     """images at once when encoding, sampling and scoring"""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: int = Field(default=1, ge=1, le=10_000_000)
     """micro-batches of a training step in each process: less memory, more time"""
     bars: bool = True
     """progress bars, where a terminal shows them"""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from tokenbridge.config import Config, UserError
+from tokenbridge.config import Config, UserError, kinds_of, words_of
 
 _AnyConfig = TypeVar("_AnyConfig", bound=Config)
 
@@ -41,7 +41,8 @@ def override(config: _AnyConfig, assignments: Iterable[str] | Mapping[str, Any])
     Raises:
         UserError: an unknown key, or a value that is refused.
     """
-    pairs = assignments.items() if isinstance(assignments, Mapping) else [_split(text) for text in assignments]
+    typed = not isinstance(assignments, Mapping)
+    pairs = [_split(text, type(config)) for text in assignments] if typed else assignments.items()
     # what is not touched stays the same object, so that a grid of thousands of configs validates only what varies
     values = {name: getattr(config, name) for name in type(config).model_fields}
     for key, value in pairs:
@@ -112,19 +113,39 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _split(text: str) -> tuple[str, Any]:
+def _split(text: str, model: type[Config]) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise UserError(f"{text!r} must have the form key=value, for example quantizer.levels=32")
-    return key, value_of(value)
+        raise UserError(f"{_shown(text)} must have the form key=value, for example quantizer.levels=32")
+    return key, setting_of(key, value, model)
+
+
+def setting_of(key: str, text: str, model: type[Config]) -> Any:
+    """The value of a word that is typed for a setting: one that takes text alone has `2012` as it is typed."""
+    value, place = value_of(text), _place(key, model)
+    if place is None or isinstance(value, str | None):
+        return value
+    kinds = kinds_of(*place)
+    return text if kinds == {str} or (kinds == {str, tuple} and not isinstance(value, list)) else value
 
 
 def value_of(text: str) -> Any:
     """The value of a typed word: JSON, none, or text."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # also of thousands of digits or brackets
         return None if text.lower() == "none" else text
+
+
+def _place(key: str, model: type[Config]) -> tuple[type[Config], str] | None:
+    """The section that a dotted setting is of and its name there; None where there is no such setting."""
+    *sections, name = key.split(".")
+    for section in sections:
+        field = model.model_fields.get(section)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, Config)):
+            return None
+        model = field.annotation
+    return (model, name) if name in model.model_fields else None
 
 
 def plain(value: Any) -> str:
@@ -144,24 +165,47 @@ def _closest(key: str, model: type[Config]) -> str:
     return f"did you mean {near[0]}?" if near else f"sections are {', '.join(model.model_fields)}"
 
 
+_BOUNDS = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}
+_SHOWN = 60
+"""characters of a wrong value in a message"""
+
+
 def _explain(model: type[Config], error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(
-        str(part) for part in first["loc"] if str(part) in str(list(settings(model))) or part in model.model_fields
-    )
-    if first["type"] == "extra_forbidden":
-        key = ".".join(str(part) for part in first["loc"])
+    errors = error.errors()
+    first = next((each for each in errors if each["type"] in _BOUNDS), errors[0])  # of alternatives, the nearest
+    if errors[0]["type"] == "extra_forbidden":
+        key = ".".join(map(str, errors[0]["loc"]))
         return f"{key} is no setting; {_closest(key, model)}"
     if first["type"] == "value_error":
         return str(first.get("ctx", {})["error"])
-    return f"{key}={first['input']!r} {_rule(first)}"
+    key, place = _setting_at(first["loc"], model)
+    start, context = f"{key}={_shown(first['input'])}", first.get("ctx", {})
+    if first["type"] in _BOUNDS:
+        return f"{start} must be {_BOUNDS[first['type']]} {_shown(next(iter(context.values())))}"
+    if first["type"] in ("huge", "path", "utf8"):
+        return f"{start} {first['msg']}"
+    if place is None:  # a section, or the whole
+        return f"{start} must be an object with {', '.join(model.model_fields)}"
+    if first["type"] == "string_pattern_mismatch":
+        return f"{start} must have the form {context['pattern']}"
+    default, words = place[0].model_fields[place[1]].default, words_of(*place)
+    if any(each["type"] == "finite_number" for each in errors):
+        words = words.replace("a number", "a finite number")
+    one_of = "one of " if words.startswith("'") and " or " in words else ""
+    return f"{start} must be {one_of}{words}; the default is {plain(default)}"
 
 
-def _rule(first: Any) -> str:
-    context = first.get("ctx", {})
-    bounds = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}
-    if first["type"] in bounds:
-        return f"must be {bounds[first['type']]} {next(iter(context.values()))}"
-    if first["type"] == "literal_error":
-        return f"must be one of {context['expected']}"
-    return "is not valid: " + first["msg"].removeprefix("Input should be ").replace("a valid", "must be a valid")
+def _setting_at(location: tuple[int | str, ...], model: type[Config]) -> tuple[str, tuple[type[Config], str] | None]:
+    """The dotted setting that an error's location begins with, and its place; the whole location where it is none."""
+    words = [str(part) for part in location]
+    for end in range(1, len(words) + 1):
+        if place := _place(key := ".".join(words[:end]), model):
+            section = place[0].model_fields[place[1]].annotation
+            if not (isinstance(section, type) and issubclass(section, Config)):
+                return key, place
+    return ".".join(words), None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

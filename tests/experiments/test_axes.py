@@ -25,7 +25,7 @@ from tokenbridge.overrides import build
         ("head.order=[1,0],[0,1]", ([1, 0], [0, 1])),
         ("head.order=stored,frequency", ("stored", "frequency")),
         ("sample.top_k=none,5", (None, 5)),
-        ('data.path="a,b",64', ("a,b", 64)),
+        ('data.path="a,b",64', ("a,b", "64")),
         ("head.depth=2", (2,)),
     ],
 )
@@ -134,7 +134,7 @@ def test_cells_that_cannot_run_are_named_before_any_runs(call, tmp_path):
             {"axes": ("quantizer.kind=identity",)},
             "1 of 1 cells cannot run: identity (quantizer.kind=identity cannot go",
         ),
-        ({"axes": ('quantizer.levels=16,"16"',)}, "has 16 twice"),
+        ({"axes": ("quantizer.levels=16,16.0",)}, "has 16.0 twice"),
     ],
 )
 def test_what_makes_no_grid_is_refused(options, part):

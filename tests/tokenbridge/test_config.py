@@ -17,8 +17,11 @@ HEADS = (*CATEGORICAL, *CONTINUOUS)
         ("quantizer.levels", "must have the form key=value"),
         ("quantizer=3", "quantizer is a section, not a setting; its settings are quantizer.kind"),
         ("quantizer.levels=1", "quantizer.levels=1 must be >= 2"),
-        ("quantizer.levels=many", "quantizer.levels='many' is not valid: must be a valid integer"),
-        ("quantizer.levels=2.5", "quantizer.levels=2.5 is not valid"),
+        (
+            "quantizer.levels=many",
+            "quantizer.levels='many' must be a whole number or a list of whole numbers; the default",
+        ),
+        ("quantizer.levels=2.5", "quantizer.levels=2.5 must be a whole number"),
         ("quantizer.range=0", "quantizer.range=0 must be > 0"),
         ("quantizer.range=-1", "quantizer.range=-1 must be > 0"),
         ("quantizer.kind=gauss", "quantizer.kind='gauss' must be one of 'gaussian', 'uniform'"),

@@ -160,7 +160,14 @@ def fit(config: Quantizer, latents: Tensor) -> Tokenizer:
     data = latents.double().numpy()
     groups = [data.ravel()] if config.per == "tensor" else list(data.T)
     centers = np.stack([reconstruction_values(config, group, config.per == "channel") for group in groups])
-    return ScalarQuantizer(torch.from_numpy(centers).float(), extremes)
+    values = torch.from_numpy(centers).float()
+    if not bool((values.diff(dim=1) > 0).all() & values.isfinite().all()):
+        raise UserError(
+            f"quantizer.levels={config.levels} at quantizer.range={config.range:g} and quantizer.std_range="
+            f"{config.std_range:g} lie closer than float32 tells apart, or beyond it; take fewer levels, or the"
+            " paper's ranges (5 and 3)"
+        )
+    return ScalarQuantizer(values, extremes)
 
 
 def diagnostics(quantizer: Tokenizer, latents: Tensor, limit: float | None = None) -> dict[str, float]:

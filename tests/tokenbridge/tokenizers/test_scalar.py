@@ -166,3 +166,18 @@ def test_fit_takes_rows_of_positions_alone(kind, shape):
     with pytest.raises(UserError, match=r"must be \(N, C\), a row per position") as error:
         fit(Quantizer(kind=kind, levels=4), torch.zeros(shape))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"range": 1e-46},
+        {"kind": "uniform", "range": 1e-46},
+        {"range": 1e-44},
+        {"edges": "truncated", "std_range": 1e-12},
+    ],
+)
+def test_levels_that_float32_does_not_tell_apart(settings):
+    with pytest.raises(UserError, match="lie closer than float32 tells apart") as error:
+        fit(Quantizer(**settings), normal())
+    assert "\n" not in str(error.value)
