@@ -139,7 +139,8 @@ class Autoencoder(Config):
 class Latents(Config):
     scale: Literal["auto", "autoencoder"] | Annotated[float, Field(ge=1e-6, le=1e6)] = "auto"
     """factor to unit standard deviation: auto measures it on the training split, KL-16 of MAR uses 0.2325; autoencoder:
-    scaling_factor and, where there is one, shift_factor of a diffusers config (SD, SDXL, SD3, FLUX)"""
+    scaling_factor of a diffusers config, and shift_factor or latents_mean and latents_std, where there are such (SD,
+    SDXL, SD3, FLUX)"""
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
         default="float32", exclude_if=lambda value: value == "float32"
     )

@@ -5,7 +5,7 @@ Letters: B images, H height, W width, C latent channels, h = H / stride, w = W /
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -22,9 +22,12 @@ NO_DEVIATION = -30.0
 class FrozenAutoencoder(nn.Module):
     """Images to posterior moments and back, without gradients; channels, stride and image_channels are the weights'.
 
-    Latents are in the autoencoder's units, less `shift`, which is 0 unless a run asks for the autoencoder's factors;
-    the scale is never applied.
+    Latents are in the autoencoder's units, less `shift` and over `spread`, which are 0 and 1 unless a run asks for the
+    autoencoder's own (take_units); the scale is never applied.
     """
+
+    shift: Tensor
+    spread: Tensor
 
     def __init__(
         self,
@@ -43,8 +46,18 @@ class FrozenAutoencoder(nn.Module):
         """
         super().__init__()
         self.model, self.rounded_from = model, rounded_from
-        self.scaling_factor, self.shift_factor, self.shift = scaling_factor, shift_factor, 0.0
+        self.scaling_factor, self.shift_factor = scaling_factor, shift_factor
+        self.units: dict[str, Any] = {"shift": 0.0}
+        """shift, and spread where it is not 1, as they were given"""
+        self.register_buffer("shift", torch.zeros(1, 1, 1), persistent=False)
+        self.register_buffer("spread", torch.ones(1, 1, 1), persistent=False)
         self.channels, self.stride, self.image_channels = sizes_of(cast(Mapping[str, Any], model.config))
+
+    def take_units(self, shift: float | Sequence[float], spread: float | Sequence[float]) -> None:
+        """Give latents (latent − shift) / spread from now on, by one number for all channels or one for each (C)."""
+        for buffer, value in ((self.shift, shift), (self.spread, spread)):
+            buffer.data = torch.tensor(value, dtype=buffer.dtype, device=buffer.device).reshape(-1, 1, 1)
+        self.units = {"shift": shift} | ({} if spread == 1.0 else {"spread": spread})
 
     @torch.inference_mode()
     def moments(self, images: Tensor) -> Tensor:
@@ -58,14 +71,15 @@ class FrozenAutoencoder(nn.Module):
             )
         posterior = self.model.encode(to_signed(images)).latent_dist  # pyright: ignore
         if self.rounded_from is None:
-            return torch.cat([posterior.mean - self.shift, posterior.logvar], 1).float()
+            mean = (posterior.mean - self.shift) / self.spread
+            return torch.cat([mean, posterior.logvar - 2 * self.spread.log()], 1).float()
         mean = self.rounded_from(posterior.mean.float())
         return torch.cat([mean, torch.full_like(mean, NO_DEVIATION)], 1)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w), in the units of moments -> uint8 (B, image channels, H, W), rounded and clamped."""
-        return to_bytes(self.model.decode(latents.float() + self.shift).sample)  # pyright: ignore
+        return to_bytes(self.model.decode(latents.float() * self.spread + self.shift).sample)  # pyright: ignore
 
 
 def to_signed(images: Tensor) -> Tensor:

@@ -7,15 +7,17 @@ planning, loading. Planning asks settings and fingerprint, so this file imports 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from safetensors import SafetensorError, safe_open
 
 from tokenbridge import ASSETS
 from tokenbridge.autoencoders.autoencoder_kl import Sizes, autoencoder_kl, sizes_of
 from tokenbridge.config import Autoencoder, RunConfig, UserError
-from tokenbridge.store.artifacts import file_hash
+from tokenbridge.store.artifacts import file_hash, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -114,28 +116,30 @@ class Diffusers(Source):
         return path.is_dir()
 
     def settings(self) -> dict[str, Any]:
-        path = self._folder("config.json") / "config.json"
-        try:
-            settings = json.loads(path.read_text())
-        except ValueError as error:
-            raise UserError(f"{path} must be JSON, and is not ({error}); save the model again") from error
+        path = self._folder() / "config.json"
+        settings = read_json(path, "save the model again")
+        if not isinstance(settings, dict):
+            raise UserError(f"{path} must be a JSON object, as save_pretrained writes it; save the model again")
         if settings.get("_class_name") != "AutoencoderKL":
             raise UserError(
                 f"{path} is of class {settings.get('_class_name')} and must be of AutoencoderKL; save one there"
             )
+        _require_sizes(settings, path)
         return settings
 
     def fingerprint(self) -> str:
-        """SHA-256 of the config and of each weights file with its name."""
-        folder = self._folder("config.json", "*.safetensors")
+        """SHA-256 of the config and of each weights file with its name; UserError where weights are not whole."""
+        folder = self._folder()
+        _variant(folder)
         files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
         return hashlib.sha256("".join(f"{path.name}\0{file_hash(path)}\n" for path in files).encode()).hexdigest()
 
     def load(self) -> FrozenAutoencoder:
         from tokenbridge.autoencoders.frozen import FrozenAutoencoder
 
-        folder, settings = self._folder("config.json", "*.safetensors"), self.settings()
+        folder, settings = self._folder(), self.settings()
         options = {"local_files_only": True, "use_safetensors": True, "low_cpu_mem_usage": False}
+        options |= {"variant": _variant(folder)}
         try:
             model, report = autoencoder_kl().from_pretrained(str(folder), output_loading_info=True, **options)
         except Exception as error:  # diffusers and safetensors raise many kinds for a broken file
@@ -149,17 +153,142 @@ class Diffusers(Source):
         model = model.float().eval().requires_grad_(False)
         return FrozenAutoencoder(model, settings.get("scaling_factor"), settings.get("shift_factor"))
 
-    def _folder(self, *patterns: str) -> Path:
-        """The folder, if files of these patterns are in it."""
+    def _folder(self) -> Path:
+        """The folder, if a config is in it."""
         if self.config.path is None:
             raise UserError("autoencoder.path=None must name a folder where autoencoder.source=diffusers; give it")
         folder = Path(self.config.path)
-        if not all(any(folder.glob(pattern)) for pattern in patterns):
+        if (folder / "config.json").is_file():
+            return folder
+        if (folder / "vae" / "config.json").is_file():
             raise UserError(
-                f"autoencoder.path={folder} must hold {' and '.join(patterns)} (AutoencoderKL.save_pretrained writes"
-                " them); correct the path"
+                f"autoencoder.path={folder} is the folder of a pipeline and must be that of its autoencoder; give"
+                f" autoencoder.path={folder / 'vae'}"
             )
-        return folder
+        raise UserError(
+            f"autoencoder.path={folder} must hold config.json and {WEIGHTS}.safetensors (AutoencoderKL.save_pretrained"
+            " writes them); correct the path"
+        )
+
+
+WEIGHTS = "diffusion_pytorch_model"
+"""diffusers' name of all weights"""
+VARIANTS = (None, "fp16", "bf16")
+"""of the same weights; the first that is there is read"""
+
+
+def _variant(folder: Path) -> str | None:
+    """The variant of a diffusers folder's weights that is read. UserError where none is there and whole."""
+    for variant in VARIANTS:
+        ending = f".{variant}" if variant else ""
+        index, single = folder / f"{WEIGHTS}.safetensors.index{ending}.json", f"{WEIGHTS}{ending}.safetensors"
+        if index.is_file():
+            _require_shards(index)
+        elif (folder / single).is_file():
+            _require_tensors(folder / single)
+        else:
+            continue
+        return variant
+    raise UserError(
+        f"autoencoder.path={folder} must hold {WEIGHTS}.safetensors, or its variant fp16 or bf16"
+        " (AutoencoderKL.save_pretrained writes it); correct the path, or save the model there"
+    )
+
+
+def _require_shards(index: Path) -> None:
+    content = read_json(index, "download it again")
+    shards = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
+        raise UserError(f"{index} must say in weight_map which file each weight is in; download it again")
+    for name in sorted(set(shards.values())):
+        path = index.parent / name
+        if not path.is_file():
+            raise UserError(f"{path} is missing, a part of the weights that {index.name} names; download it")
+        _require_tensors(path, [weight for weight, file in shards.items() if file == name])
+
+
+def _require_tensors(path: Path, names: Sequence[str] = ()) -> None:
+    """Raise UserError unless a safetensors file is whole and holds these tensors."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            missing = sorted(set(names) - set(file.keys()))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} must be a whole safetensors file ({error}); download it again") from error
+    if missing:
+        raise UserError(f"{path} must hold {missing[0]}, as its index says; download it again")
+
+
+def _require_sizes(settings: Mapping[str, Any], path: Path) -> None:
+    """Raise UserError unless the sizes in a diffusers config are such: what sizes_of reads."""
+    widths = settings.get("block_out_channels", [64])
+    sizes = {name: settings.get(name, default) for name, default in _SIZES.items()}
+    if not isinstance(widths, list) or not widths:
+        raise UserError(f"{path}: block_out_channels={widths!r} must be a list of numbers; save the model again")
+    for name, value in [*sizes.items(), *(("block_out_channels", width) for width in widths)]:
+        if type(value) is not int or value < 1:
+            raise UserError(f"{path}: {name}={value!r} must be a whole number from 1; save the model again")
+    if sizes["in_channels"] != sizes["out_channels"]:
+        raise UserError(
+            f"{path}: out_channels={sizes['out_channels']} must be in_channels={sizes['in_channels']}, for images come"
+            " back as they went in; take another model"
+        )
+
+
+_SIZES = {"in_channels": 3, "out_channels": 3, "latent_channels": 4}
+"""with diffusers' defaults"""
+
+
+class Units(NamedTuple):
+    """The units that a diffusers config gives its latents: (latent − shift) / spread · scale."""
+
+    scale: float
+    shift: float | tuple[float, ...]
+    """for all channels or each"""
+    spread: float | tuple[float, ...]
+
+
+def units_of(settings: Mapping[str, Any], source: Source) -> Units:
+    """The units that an autoencoder's settings give, for latents.scale=autoencoder.
+
+    scaling_factor and shift_factor, or scaling_factor with latents_mean and latents_std (a number each channel), as
+    diffusers' pipelines apply them. Raises UserError for none, for numbers that cannot be, and for both.
+    """
+    scale, shift = settings.get("scaling_factor"), settings.get("shift_factor")
+    if scale is None:
+        raise UserError(
+            f"latents.scale=autoencoder needs a scaling_factor in the config of {source}, which has none; take"
+            " latents.scale=auto or give the number"
+        )
+
+    def number(name: str, value: Any, above: float = -math.inf) -> float:
+        if type(value) not in (int, float) or not above < value < math.inf:
+            rule = "a finite number > 0" if above == 0 else "a finite number"
+            raise UserError(f"{name}={value!r} in the config of {source} must be {rule}; {_OWN_UNITS}")
+        return float(value)
+
+    scale, shift = number("scaling_factor", scale, 0.0), number("shift_factor", 0.0 if shift is None else shift)
+    each = {name: settings.get(name) for name in ("latents_mean", "latents_std")}
+    if all(values is None for values in each.values()):
+        return Units(scale, shift, 1.0)
+    channels = sizes_of(settings).channels
+    for name, values in each.items():
+        if not isinstance(values, list | tuple) or len(values) != channels:
+            raise UserError(
+                f"{name}={values} in the config of {source} must be {channels} numbers, one for each channel;"
+                f" {_OWN_UNITS}"
+            )
+    if shift:
+        raise UserError(
+            f"the config of {source} has shift_factor={shift:g} beside latents_mean and must have one; {_OWN_UNITS}"
+        )
+    mean, spread = (
+        tuple(number(name, value, above) for value in each[name])
+        for name, above in (("latents_mean", -math.inf), ("latents_std", 0.0))
+    )
+    return Units(scale, mean, spread)
+
+
+_OWN_UNITS = "take latents.scale=auto, or correct the config"
 
 
 class Ldm(Source):
@@ -232,11 +361,8 @@ def require_fit(config: RunConfig, settings: Mapping[str, Any]) -> None:
             f"data.image_channels={config.data.image_channels} must be {sizes.image_channels}, that of {source};"
             " correct data.image_channels"
         )
-    if config.latents.scale == "autoencoder" and settings.get("scaling_factor") is None:
-        raise UserError(
-            f"latents.scale=autoencoder needs a scaling_factor in the config of {source}, which has none; take"
-            " latents.scale=auto or give the number"
-        )
+    if config.latents.scale == "autoencoder":
+        units_of(settings, source)
 
 
 def architecture(config: Autoencoder) -> dict[str, Any]:
@@ -264,7 +390,8 @@ def autoencoder_of(config: RunConfig, inputs: Mapping[str, Path], device: torch.
     if not config.quantizer.trained:
         frozen = load_autoencoder(config.autoencoder, device)
         if config.latents.scale == "autoencoder":
-            frozen.shift = frozen.shift_factor or 0.0
+            source = source_of(config.autoencoder)
+            frozen.take_units(*units_of(source.settings(), source)[1:])
         return frozen
     from tokenbridge.autoencoders.frozen import FrozenAutoencoder, build
     from tokenbridge.tokenizers.trained import BODY, TRAINED, rounded_from

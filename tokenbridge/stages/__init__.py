@@ -159,7 +159,10 @@ def _latents_reads(config: RunConfig) -> dict[str, Any]:
                 " autoencoder is trained anew; take latents.scale=auto"
             )
         return reads
-    require_fit(config, _architecture(config.autoencoder))  # pyright: ignore[reportArgumentType]
+    settings = _architecture(config.autoencoder)  # pyright: ignore[reportArgumentType]
+    require_fit(config, settings)
+    if config.latents.scale == "autoencoder" and settings.get("latents_mean") is not None:
+        reads |= {"units": ["latents_mean", "latents_std"]}  # once they were not read
     return reads | {"autoencoder": _weights_hash(config.autoencoder)}  # pyright: ignore[reportArgumentType]
 
 

@@ -117,11 +117,11 @@ def _finish(
         np.save(labels_path(out, split), images[split].labels)
     train = as_tensor(np.load(moments_path(out, "train"), mmap_mode="r")[:FIT_IMAGES]).float()
     train = train[:, 0] if config.latents.flip else train
-    scale, shift = config.latents.scale, {}
+    scale, units = config.latents.scale, {}
     if scale == "autoencoder":
         assert autoencoder.scaling_factor is not None, "asked for before any stage"
-        scale, shift = autoencoder.scaling_factor, {"shift": autoencoder.shift}
-    stats = statistics(train, scale) | shift
+        scale, units = autoencoder.scaling_factor, autoencoder.units
+    stats = statistics(train, scale) | units
     write_json(out / "stats.json", stats)
     frequencies, power = radial_spectrum(train.chunk(2, dim=1)[0].double() * stats["scale"])
     np.savez_compressed(

@@ -7,14 +7,17 @@ import pytest
 import torch
 from sklearn.datasets import load_sample_image
 
+from experiments.pipeline import Cell
+from experiments.presets import DIGITS
 from tests.helpers.scorers import pictures, write_pictures
 from tokenbridge import ASSETS
 from tokenbridge.autoencoders import frozen as autoencoder
 from tokenbridge.autoencoders import train as training
-from tokenbridge.autoencoders.sources import Digits, load_autoencoder, source_of
+from tokenbridge.autoencoders.sources import Digits, load_autoencoder, source_of, units_of
 from tokenbridge.autoencoders.train import evaluate, train_autoencoder
 from tokenbridge.config import Autoencoder, Data, UserError
 from tokenbridge.data.images import load, stack
+from tokenbridge.overrides import override
 
 TINY = {
     "in_channels": 3,
@@ -172,7 +175,7 @@ def test_broken_folders_are_refused(tiny, tmp_path):
     weights = next(tiny.glob("*.safetensors"))
     content = weights.read_bytes()
     weights.write_bytes(content[:1000])
-    with pytest.raises(UserError, match="cannot be read as an AutoencoderKL"):
+    with pytest.raises(UserError, match=r"diffusion_pytorch_model\.safetensors must be a whole safetensors file"):
         load_autoencoder(folder_config(tiny))
     weights.write_bytes(content)
     config = tiny / "config.json"
@@ -180,8 +183,112 @@ def test_broken_folders_are_refused(tiny, tmp_path):
     with pytest.raises(UserError, match="of class UNet2DModel"):
         load_autoencoder(folder_config(tiny))
     config.write_text("{")
-    with pytest.raises(UserError, match="must be JSON"):
+    with pytest.raises(UserError, match="is not readable JSON"):
         load_autoencoder(folder_config(tiny))
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_weights_in_half_precision_alone_are_read(tmp_path, shards):
+    from diffusers import AutoencoderKL
+
+    model = AutoencoderKL.from_pretrained(save_tiny(tmp_path / "whole")).half()
+    model.save_pretrained(tmp_path / "half", variant="fp16", **({"max_shard_size": "4KB"} if shards else {}))
+    assert (len(list((tmp_path / "half").glob("*.safetensors"))) > 1) == shards
+    config = folder_config(tmp_path / "half")
+    assert len(source_of(config).fingerprint()) == 64
+    images = torch.randint(0, 256, (2, 3, 6, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    moments, whole = (load_autoencoder(c).moments(images) for c in (config, folder_config(tmp_path / "whole")))
+    assert moments.dtype == torch.float32
+    torch.testing.assert_close(moments, whole, rtol=0, atol=5e-3)
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    from diffusers import AutoencoderKL
+
+    whole = AutoencoderKL.from_pretrained(save_tiny(tmp_path / "whole"))
+    whole.save_pretrained(tmp_path / "sharded", max_shard_size="8KB")
+    return tmp_path / "sharded"
+
+
+def planned(path):
+    words = [f"autoencoder.path={path}", "autoencoder.source=diffusers", "autoencoder.channels=5"]
+    return Cell("x", override(DIGITS, [*words, "autoencoder.stride=2", "data.image_channels=1"])).stages()
+
+
+def test_damaged_weights_stop_a_run_before_it_starts(sharded):
+    shards = sorted(sharded.glob("*.safetensors"))
+    assert len(shards) > 1
+    index = sharded / "diffusion_pytorch_model.safetensors.index.json"
+    assert len(source_of(folder_config(sharded)).fingerprint()) == 64
+    assert load_autoencoder(folder_config(sharded)).channels == 5
+    content = shards[1].read_bytes()
+    for damage, message in (
+        (lambda: shards[1].write_bytes(content[:-4]), f"{shards[1].name} must be a whole safetensors file"),
+        (lambda: shards[1].write_bytes(shards[0].read_bytes()), f"{shards[1].name} must hold .*, as its index says"),
+        (lambda: shards[1].unlink(), f"{shards[1].name} is missing, a part of the weights that"),
+        (lambda: index.write_text("[]"), "must say in weight_map which file each weight is in"),
+        (lambda: index.write_text('{"weight_map": {"a": 3}}'), "must say in weight_map which file"),
+        (lambda: index.unlink(), "must hold diffusion_pytorch_model.safetensors, or its variant"),
+    ):
+        damage()
+        with pytest.raises(UserError, match=message) as error:
+            source_of(folder_config(sharded)).fingerprint()
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latent_channels": "four"}, "latent_channels='four' must be a whole number from 1"),
+        ({"latent_channels": None}, "latent_channels=None must be a whole number"),
+        ({"in_channels": 0}, "in_channels=0 must be a whole number from 1"),
+        ({"block_out_channels": []}, "block_out_channels=.* must be a list of numbers"),
+        ({"block_out_channels": 4}, "block_out_channels=4 must be a list of numbers"),
+        ({"block_out_channels": [4, 0.5]}, "block_out_channels=0.5 must be a whole number"),
+        ({"out_channels": 1}, "out_channels=1 must be in_channels=3"),
+        ([3], "must be a JSON object"),
+        ({"_class_name": "AutoencoderTiny"}, "is of class AutoencoderTiny and must be of AutoencoderKL"),
+    ],
+)
+def test_configs_that_cannot_be_stop_a_run_before_it_starts(tiny, changes, message):
+    path = tiny / "config.json"
+    own = json.loads(path.read_text())
+    path.write_text(json.dumps(own | changes if isinstance(changes, dict) else changes))
+    with pytest.raises(UserError, match=message):
+        planned(tiny)
+
+
+def test_a_pipelines_folder_is_told_where_its_autoencoder_is(tmp_path):
+    save_tiny(tmp_path / "vae")
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(UserError, match=r"is the folder of a pipeline .* give autoencoder\.path=.*/vae"):
+        planned(tmp_path)
+    (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").rename(tmp_path / "vae" / "vae.safetensors")
+    with pytest.raises(UserError, match=r"must hold diffusion_pytorch_model\.safetensors, or its variant fp16"):
+        source_of(folder_config(tmp_path / "vae")).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"scaling_factor": 0}, "scaling_factor=0 in the config of .* must be a finite number > 0"),
+        ({"scaling_factor": float("nan")}, "scaling_factor=nan .* must be a finite number > 0"),
+        ({"scaling_factor": "0.3"}, "scaling_factor='0.3' .* must be a finite number > 0"),
+        ({"shift_factor": float("inf")}, "shift_factor=inf .* must be a finite number;"),
+        ({"latents_mean": [0.0] * 5}, "latents_std=None in the config of .* must be 5 numbers"),
+        ({"latents_mean": [0.0] * 4, "latents_std": [1.0] * 5}, "latents_mean=.* must be 5 numbers"),
+        (
+            {"latents_mean": [0.0] * 5, "latents_std": [1.0] * 4 + [0.0]},
+            "latents_std=0.0 .* must be a finite number > 0",
+        ),
+        ({"latents_mean": [0.0] * 5, "latents_std": [1.0] * 5, "shift_factor": 0.1}, "shift_factor=0.1 beside"),
+    ],
+)
+def test_own_units_that_cannot_be_are_refused(given, message):
+    source = source_of(Autoencoder(source="diffusers", path="x"))
+    with pytest.raises(UserError, match=message):
+        units_of({"latent_channels": 5, "scaling_factor": 0.5} | given, source)
 
 
 def test_weights_that_miss_a_tensor_are_refused(tiny):

@@ -288,3 +288,27 @@ def test_an_autoencoder_that_sees_nothing_is_refused(images, tmp_path):
     settings = with_constant_channels(tmp_path / "vae", range(5))
     with pytest.raises(UserError, match=r"latents of all 12 training images are equal, and must differ"):
         encode(tmp_path / "latents", images, *settings)
+
+
+def test_the_mean_and_deviation_of_each_channel_in_a_config(images, tmp_path):
+    """As diffusers' SDXL pipelines do: unit latents are (latent - latents_mean) * scaling_factor / latents_std."""
+    each = {"latents_mean": [0.1, -0.2, 0.3, 0.0, 0.5], "latents_std": [2.0, 0.5, 1.5, 1.0, 4.0]}
+    save_tiny(tmp_path / "vae", in_channels=1, out_channels=1, scaling_factor=0.5, **each)
+    path = f"autoencoder.path={tmp_path / 'vae'}"
+    settings = ["autoencoder.source=diffusers", path, "autoencoder.channels=5", *STRIDE]
+    store = encode(tmp_path / "own", images, *settings, "latents.scale=autoencoder")
+    found = encode(tmp_path / "found", images, *settings, "latents.scale=0.5")
+    assert store.stats["shift"] == each["latents_mean"]
+    assert store.stats["spread"] == each["latents_std"]
+    mean, deviation = found.posterior("train", slice(None))
+    own_mean, own_deviation = store.posterior("train", slice(None))
+    shift, spread = (torch.tensor(each[key]) for key in ("latents_mean", "latents_std"))
+    torch.testing.assert_close(own_mean, (mean / 0.5 - shift) * 0.5 / spread, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(own_deviation, deviation / spread, rtol=1e-4, atol=1e-6)
+    config = config_of(images, *settings, "latents.scale=autoencoder")
+    decoded = autoencoder_of(config, {}, "cpu").decode(to_grid(own_mean[:3], store.scale))
+    again = load_autoencoder(config.autoencoder).decode(to_grid(mean[:3], found.scale))
+    assert (decoded.int() - again.int()).abs().max() <= 1
+    plain = Cell("x", override(config, ["latents.scale=0.5"])).stages()[0]
+    assert "units" in Cell("x", config).stages()[0].about()["reads"]
+    assert "units" not in plain.about()["reads"]
