@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,10 @@ from tokenbridge.distributed import World, joined
 from tokenbridge.store.artifacts import Store
 
 TICK_SECONDS = 20.0
+KILLED = (
+    "a process of --jobs was killed, most often for want of memory, and the stages beside it ended; fewer --jobs need"
+    " less, and the same command goes on"
+)
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,10 @@ def _run_parallel(progress: _Progress, runtime: Runtime, failed: dict[str, BaseE
                 return
             for future in wait(running, TICK_SECONDS, FIRST_COMPLETED).done:
                 stage = running.pop(future)
-                if error := future.exception():
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool):  # of all that run; nobody says whose process it was
+                    error, waiting = UserError(KILLED), dict[str, Stage]()
+                if error:
                     failed[stage.id] = error
                 else:
                     progress.ends(stage, future.result())

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -118,8 +119,9 @@ def test_two_processes_at_a_time_and_a_failure_stops_only_what_needs_it(tiny, tm
     assert "left" in capfd.readouterr().out
 
 
-@pytest.mark.slow
-def test_a_run_in_several_processes_stops_with_checkpoints_and_leaves_no_process(tmp_path):
+@pytest.fixture
+def two_trainings(tmp_path):
+    """A run that trains two heads in two processes, begun."""
     script = (
         "import sys; from pathlib import Path;"
         "from experiments.pipeline import Cell; from experiments.presets import DIGITS;"
@@ -134,10 +136,18 @@ def test_a_run_in_several_processes_stops_with_checkpoints_and_leaves_no_process
     (tmp_path / "script.py").write_text(script)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, tmp_path / "script.py", tmp_path / "runs"]
-    process = subprocess.Popen(command, start_new_session=True, env=environment)
+    process = subprocess.Popen(command, start_new_session=True, env=environment, stderr=subprocess.PIPE)
     while len(list(tmp_path.glob("runs/stages/*.partial/metrics.jsonl"))) < 2:
         assert process.poll() is None
         time.sleep(0.1)
+    yield process
+    process.kill()
+    process.stderr.close()
+
+
+@pytest.mark.slow
+def test_a_run_in_several_processes_stops_with_checkpoints_and_leaves_no_process(two_trainings, tmp_path):
+    process = two_trainings
     process.terminate()
     assert process.wait() == 128 + signal.SIGTERM
     for _ in range(600):
@@ -149,6 +159,19 @@ def test_a_run_in_several_processes_stops_with_checkpoints_and_leaves_no_process
     else:
         raise AssertionError("a worker lives on")
     assert len(list(tmp_path.glob("runs/stages/*.partial/checkpoint.pt"))) == 2
+
+
+@pytest.mark.slow
+def test_a_killed_process_of_several_is_told_in_one_line(two_trainings, capfd):
+    """As the kernel kills one where memory is short."""
+    children = Path(f"/proc/{two_trainings.pid}/task/{two_trainings.pid}/children").read_text().split()
+    worker = next(pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(int(worker), signal.SIGKILL)
+    said = two_trainings.stderr.read().decode()
+    assert two_trainings.wait() == 1
+    (line,) = (line for line in said.splitlines() if line.startswith("tokenbridge.config.UserError: train of "))
+    assert "a process of --jobs was killed, most often for want of memory" in line
+    assert "stopped at step" in capfd.readouterr().out  # the other one, with a checkpoint
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
