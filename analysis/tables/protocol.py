@@ -1,8 +1,10 @@
 """Whether the numbers of a column were made in the same way: a column holds one protocol.
 
-A field of a protocol may differ between two rows only where it follows from a setting that the table varies (or that
-was searched for each row) and that differs between these rows. So the scale of the latents, which all post-training
-quantizers share, may be another one with a tokenizer that trained an autoencoder of its own, and only there.
+A protocol belongs to a metric: fields that the metric does not depend on (metrics.catalogue.depends) may differ. Any
+other may differ between two rows only where it follows from a setting that the table varies (or that was searched for
+each row) and that differs between these rows: what differs along an axis on purpose is the axis, as the number of
+images is of a grid over sample.images. So the scale of the latents, which all post-training quantizers share, may be
+another one with a tokenizer that trained an autoencoder of its own, and only there.
 """
 
 from __future__ import annotations
@@ -13,16 +15,32 @@ from typing import Any
 from analysis.frame.source import Source
 from experiments.paper import Column, Row, Table
 from tokenbridge.config import UserError
+from tokenbridge.metrics.catalogue import depends, unqualified
 
 REPLICATES = {"seed", "sample.seed"}
 """protocol fields that tell the repetitions of one row apart"""
-FOLLOWS = {
-    "scale": ("quantizer.kind", "stage.tokenizer"),
-    "autoencoder": ("quantizer.kind", "stage.tokenizer"),
-    "levels": ("quantizer.kind", "quantizer.kind"),
-    "held_out_loss": ("head.kind", "head.kind"),
+_IMAGES = ("data.", "sample.images")
+_REFERENCE = ("data.", "score.reference")
+_LATENTS = ("data.", "autoencoder.", "latents.", "quantizer.kind", "quantizer.epochs", "quantizer.seed")
+FOLLOWS: dict[str, tuple[str, ...]] = {
+    "scale": _LATENTS,
+    "autoencoder": ("data.", "autoencoder.", "quantizer.kind", "quantizer.epochs", "quantizer.seed"),
+    "levels": ("quantizer.kind",),
+    "held_out_loss": ("head.kind",),
+    "images": _IMAGES,
+    "is_splits": _IMAGES,
+    "fd_se": _IMAGES,
+    "kid_subset_size": (*_IMAGES, "score.reference"),
+    "reference_images": _REFERENCE,
+    "reference_hash": _REFERENCE,
+    "prc_reference_images": _REFERENCE,
+    "floor": ("score.reference",),
+    "features_weights": ("score.weights", "score.features"),
+    "resize": ("score.features",),
 }
-"""field -> the setting that a table must vary for it to differ, and the column of the frame that it follows from"""
+"""field -> the settings (or sections) that it follows from, beside the setting of its own name"""
+COLUMNS = {"quantizer.kind": {"scale": "stage.tokenizer", "autoencoder": "stage.tokenizer"}}
+"""setting -> field -> the column of the frame that tells instead how the field follows from it"""
 
 
 def check(
@@ -48,7 +66,8 @@ def check(
     cells = [(cell.label, id) for cell, ids in rows for id in ids if source.number(id, column.key) is not None]
     protocols = {id: source.protocol(id, kind) for _, id in cells}
     varied = (*table.varies, *source.tuned_in(table))
-    for field in sorted({field for protocol in protocols.values() for field in protocol} - REPLICATES):
+    fields = {field for protocol in protocols.values() for field in protocol if depends(column.key, field)}
+    for field in sorted(fields - REPLICATES):
         reasons = _reasons(field, varied)
         seen: dict[tuple[str, ...], tuple[str, Any]] = {}
         for label, id in cells:
@@ -75,9 +94,10 @@ def timed_on(source: Source, cell: str) -> str:
 
 def _reasons(field: str, varied: Sequence[str]) -> list[str]:
     """Columns of the frame that a field follows from, among the settings that may differ."""
-    found = [key for key in varied if field in _names(key)]
-    setting, column = FOLLOWS.get(field, ("", ""))
-    return [*found, column] if setting in varied else found
+    name = unqualified(field)
+    found = [key for key in varied if name in _names(key)]
+    follows = [key for key in varied if key.startswith(FOLLOWS.get(name, ()))]
+    return [*found, *(COLUMNS.get(key, {}).get(name, key) for key in follows)]
 
 
 def _names(key: str) -> set[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -36,6 +36,10 @@ class Metric:
     """one sentence without its full stop"""
     needs: Literal["", "own", "published", "classifies", "spatial"] = ""
     """attribute that a scorer must have to measure it"""
+    fields: tuple[str, ...] = ()
+    """those fields of its stage's protocol that it depends on and others of the stage do not; all read the rest"""
+    scorer: str = field(default="", compare=False)
+    """which measures it, where one does"""
 
     @property
     def stage(self) -> str:
@@ -51,64 +55,71 @@ class Metric:
         words = vars(SCORERS[scorer])
         if self.needs and not getattr(SCORERS[scorer], self.needs):
             return None
-        return replace(self, **{field: getattr(self, field).format_map(words) for field in ("key", "title", "meaning")})
+        told = {field: getattr(self, field).format_map(words) for field in ("key", "title", "meaning")}
+        return replace(self, **told, scorer=scorer if self.needs or told["key"] != self.key else "")
 
+
+FEATURES = ("features", "features_weights", "features_left_out", "resize")
+REFERENCE = (*FEATURES, "reference", "reference_images", "reference_hash")
+NEIGHBOURS = (*REFERENCE, "prc_neighborhood", "prc_reference_images", "left_out")
+SUBSETS = (*REFERENCE, "kid_subsets", "kid_subset_size", "metric_seed", "left_out")
+CLASSES = (*FEATURES, "is_splits", "metric_seed")
 
 # fmt: off
 FD = Metric(
-    "score/{fd}", "{fd}", "lower", 2,
+    "score/{fd}", "{fd}", "lower", 2, fields=(*REFERENCE, "fd_se", "floor"),
     meaning="Fréchet distance between features of real and generated images, by {by}{caveat}")
 EXTRAPOLATED = Metric(
-    "score/fd_digits_extrapolated", "fd_digits, extrapolated", "", 2, needs="own",
+    "score/fd_digits_extrapolated", "fd_digits, extrapolated", "", 2, needs="own", fields=REFERENCE,
     meaning="fd_digits for infinitely many generated images, by FD∞ + a/N through two numbers of images")
 INFINITY = Metric(
-    "score/{fd}_infinity", "{fd}, extrapolated", "", 2, needs="published",
+    "score/{fd}_infinity", "{fd}, extrapolated", "", 2, needs="published", fields=REFERENCE,
     meaning="{fd} for infinitely many generated images, by FD∞ + a/N through several numbers of images")
 BITS = Metric(
     "likelihood/bits_per_dim", "bits/dim", "lower", 3,
     meaning="bits the model needs for one latent value of a held-out image, as a density (it can be negative)")
 IS = Metric(
-    "score/is_{suffix}", "is_{suffix}", "higher", 2, needs="classifies",
+    "score/is_{suffix}", "is_{suffix}", "higher", 2, needs="classifies", fields=CLASSES,
     meaning="Inception score's formula (arXiv 1606.03498) with the classes of {by}: higher where images are clear and"
     " varied, at most the number of classes")
 AGREEMENT = Metric(
-    "score/agreement", "agreement", "higher", 1, "%", 100, needs="own",
+    "score/agreement", "agreement", "higher", 1, "%", 100, needs="own", fields=FEATURES,
     meaning="share of generated images that the classifier reads as the class asked for")
 PRECISION = Metric(
-    "score/precision_{suffix}", "precision", "higher", 3,
+    "score/precision_{suffix}", "precision", "higher", 3, fields=NEIGHBOURS,
     meaning="share of generated images that lie among the real ones in feature space")
 RECALL = Metric(
-    "score/recall_{suffix}", "recall", "higher", 3,
+    "score/recall_{suffix}", "recall", "higher", 3, fields=NEIGHBOURS,
     meaning="share of real images that lie among the generated ones in feature space")
 DENSITY = Metric(
-    "score/density_{suffix}", "density", "higher", 3, needs="published",
+    "score/density_{suffix}", "density", "higher", 3, needs="published", fields=NEIGHBOURS,
     meaning="neighbourhoods of real images that a generated one lies in, over those expected of a real one (arXiv"
     " 2002.09797)")
 COVERAGE = Metric(
-    "score/coverage_{suffix}", "coverage", "higher", 3, needs="published",
+    "score/coverage_{suffix}", "coverage", "higher", 3, needs="published", fields=NEIGHBOURS,
     meaning="share of real images whose neighbourhood holds a generated one (arXiv 2002.09797)")
 KID = Metric(
-    "score/kid_{suffix}_x1e3", "KID ×10³", "lower", 3,
+    "score/kid_{suffix}_x1e3", "KID ×10³", "lower", 3, fields=SUBSETS,
     meaning="squared kernel distance between features of real and generated images, by {by}, without bias by their"
     " number (arXiv 1801.01401)")
 SPATIAL_FD = Metric(
-    "score/s{fd}", "s{fd}", "lower", 2, needs="spatial",
+    "score/s{fd}", "s{fd}", "lower", 2, needs="spatial", fields=REFERENCE,
     meaning="{fd} by spatial features, which see the arrangement of an image (arXiv 2103.03841)")
 
 RECONSTRUCTION_FD = Metric(
-    "reconstruct/{rfd}", "{rfd}", "lower", 3,
+    "reconstruct/{rfd}", "{rfd}", "lower", 3, fields=(*REFERENCE, "fd_se"),
     meaning="Fréchet distance between features of real and reconstructed images, by {by}{caveat}")
 PSNR = Metric(
-    "reconstruct/psnr", "PSNR", "higher", 2, "dB",
+    "reconstruct/psnr", "PSNR", "higher", 2, "dB", fields=("psnr",),
     meaning="peak signal-to-noise ratio of reconstructed held-out images against the originals")
 SSIM = Metric(
-    "reconstruct/ssim", "SSIM", "higher", 4,
+    "reconstruct/ssim", "SSIM", "higher", 4, fields=("ssim",),
     meaning="structural similarity of reconstructed held-out images to the originals, at most 1")
 MSE = Metric(
     "quantizer/mse", "MSE ×10³", "lower", 2, scale=1e3,
     meaning="mean squared error that quantization adds to a latent value (latents have standard deviation 1)")
 ORIGINALS_FD = Metric(
-    "reconstruct/{rfd}_held_out", "{rfd} to originals", "lower", 4,
+    "reconstruct/{rfd}_held_out", "{rfd} to originals", "lower", 4, fields=FEATURES,
     meaning="{rfd} of the reconstructions against the very images that they reconstruct, where {rfd} takes the"
     " training images as its reference and cannot fall far below what other real images read")
 
@@ -153,9 +164,9 @@ METRICS: tuple[Metric, ...] = (
            meaning="distance of reconstructed held-out images to the originals by VGG-16 (arXiv 1801.03924)"),
     Metric("reconstruct/lpips_alex", "LPIPS (AlexNet)", "lower", 4,
            meaning="distance of reconstructed held-out images to the originals by AlexNet (arXiv 1801.03924)"),
-    Metric("reconstruct/is_{suffix}", "is_{suffix}", "higher", 2, needs="classifies",
+    Metric("reconstruct/is_{suffix}", "is_{suffix}", "higher", 2, needs="classifies", fields=CLASSES,
            meaning="Inception score's formula on reconstructed held-out images, with the classes of {by}"),
-    Metric("reconstruct/agreement", "agreement", "higher", 1, "%", 100, needs="own",
+    Metric("reconstruct/agreement", "agreement", "higher", 1, "%", 100, needs="own", fields=FEATURES,
            meaning="share of reconstructed held-out images that the classifier reads as their class"),
     Metric("reconstruct/effective_bits", "effective bits", "", 1, "bits/image",
            meaning="entropies of the channels' token indices, summed over the channels and positions of an image"),
@@ -249,7 +260,8 @@ def find(key: str) -> Metric | None:
         of = match and find(f"{stage}/{rule.of.format(match[1])}")
         if of:
             unit, scale = (of.unit, of.scale) if rule.unit else ("", 1.0)
-            return Metric(key, name, "", of.decimals, unit, scale, rule.meaning.format(of.title))
+            meaning = rule.meaning.format(of.title)
+            return Metric(key, name, "", of.decimals, unit, scale, meaning, fields=of.fields, scorer=of.scorer)
     like = every().get(_like(key))
     return like and replace(like, key=key, title=name, meaning="", needs="")
 
@@ -257,6 +269,31 @@ def find(key: str) -> Metric | None:
 def metric(key: str) -> Metric:
     """A metric by its key; one that the catalogue lacks has its name alone."""
     return find(key) or Metric(key, key.partition("/")[2])
+
+
+def depends(key: str, field: str) -> bool:
+    """Whether a metric's number depends on a field of its stage's protocol: a protocol belongs to a metric.
+
+    Args:
+        key: of a metric; one that the catalogue lacks depends on every field.
+        field: as the protocol has it, with a scorer's suffix before it where several score.
+    """
+    of, (scorer, name) = find(key), scorers.unqualified(field)
+    if of is None:
+        return True
+    if scorer and scorer != of.scorer:
+        return False
+    return name in of.fields or name not in _owned()
+
+
+def unqualified(field: str) -> str:
+    """The name of a field of a protocol, without the suffix of the scorer that it is of."""
+    return scorers.unqualified(field)[1]
+
+
+@cache
+def _owned() -> frozenset[str]:
+    return frozenset(field for metric in METRICS for field in metric.fields)
 
 
 def telling(keys: Iterable[str]) -> list[str]:

@@ -131,6 +131,13 @@ def conditions_in(protocol: Mapping[str, Any], scorer: Scorer) -> dict[str, Any]
     return {**protocol, **own}
 
 
+def unqualified(field: str) -> tuple[str, str]:
+    """A field of a protocol as the scorer that it is of, empty for none, and its name (see qualified)."""
+    suffix, point, name = field.partition(".")
+    scorer = next((scorer.name for scorer in SCORERS.values() if scorer.suffix == suffix and point), "")
+    return (scorer, name) if scorer else ("", field)
+
+
 def cautions(scorer: Scorer, distance: str, weights: str, images: Mapping[str, int | None]) -> list[str]:
     """What a reader of a Fréchet distance must know beside its protocol, a sentence each, without a full stop.
 

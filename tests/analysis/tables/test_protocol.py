@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 
 from analysis.frame.source import Source, read
 from analysis.report import facts
+from analysis.tables import protocol
 from analysis.tables.fill import fill
-from experiments.paper import TABLES
+from experiments.paper import TABLES, Column
 from tests.helpers.report_source import edit_frame, write_source
 from tokenbridge.config import UserError
+from tokenbridge.metrics.catalogue import depends
 
 
 @pytest.fixture
@@ -157,3 +160,68 @@ def test_times_of_two_machines_do_not_meet_in_one_column(wide: Path, field: str,
     _change(wide, "speed", "mixture 1024×3", {field: value}, "5")
     with pytest.raises(UserError, match=f"table 5, column speed/token_ms_1: {field}=.* but {value} in row 'mixture"):
         fill(TABLES["5"], _source(wide))
+
+
+def test_a_protocol_belongs_to_a_metric(one: Path) -> None:
+    """What KID alone depends on does not refuse the Fréchet distance, and refuses KID."""
+    _change(one, "score", "parallel", {"kid_subset_size": 150}, "2a")
+    fill(TABLES["2a"], _source(one))
+    _change(one, "score", "parallel", {"prc_neighborhood": 5}, "2a")
+    source = _source(one)
+    rows = source.rows(TABLES["2a"])
+    fd = Column("score/fd_digits", "fd_digits")
+    protocol.check(TABLES["2a"], fd, rows, source)
+    values = {"score/kid_digits_x1e3": 1.0, "score/precision_digits": 0.5}
+    for label in ("parallel", "autoregressive"):
+        edit_frame(one, label, values)
+    source = _source(one)
+    for key, name in (("score/kid_digits_x1e3", "kid_subset_size"), ("score/precision_digits", "prc_neighborhood")):
+        with pytest.raises(UserError, match=rf"column {key}: {name}="):
+            protocol.check(TABLES["2a"], Column(key, key), rows, source)
+
+
+def test_what_differs_along_an_axis_is_the_axis(one: Path) -> None:
+    """Images, and what follows from their number, in a table over sample.images; nothing else of the protocol."""
+    axis = replace(TABLES["2a"], varies=("head.kind", "sample.images", "sample.guidance", "sample.temperature"))
+    fewer = {"images": 150, "sample.images": 150, "kid_subset_size": 150, "is_splits": 1, "fd_se": "jackknife over 3"}
+    _change(one, "score", "parallel", fewer, "2a")
+    edit_frame(one, "parallel", {"sample.images": 150})
+    source = _source(one)
+    fd = Column("score/fd_digits", "fd_digits")
+    protocol.check(axis, fd, source.rows(axis), source)
+    _change(one, "score", "parallel", {"reference_hash": "another"}, "2a")
+    source = _source(one)
+    with pytest.raises(UserError, match="reference_hash="):
+        protocol.check(axis, fd, source.rows(axis), source)
+
+
+@pytest.mark.parametrize(
+    ("key", "field", "expected"),
+    [
+        ("score/fd_digits", "kid_subset_size", False),
+        ("score/fd_digits", "images", True),
+        ("score/fd_digits_se", "fd_se", True),
+        ("score/fd_digits_floor", "floor", True),
+        ("score/fd_digits", "reference_hash", True),
+        ("score/agreement", "reference_hash", False),
+        ("score/agreement", "features_weights", True),
+        ("score/is_digits", "is_splits", True),
+        ("score/kid_digits_x1e3", "is_splits", False),
+        ("score/kid_digits_x1e3", "kid_subset_size", True),
+        ("score/precision_digits", "prc_neighborhood", True),
+        ("score/precision_digits", "kid_subsets", False),
+        ("score/fd_digits", "sample.guidance", True),
+        ("score/fd_digits", "dinov2.features_weights", False),
+        ("score/fd_digits", "digits.features_weights", True),
+        ("score/fd_digits", "digits.kid_subset_size", False),
+        ("reconstruct/psnr", "features_weights", False),
+        ("reconstruct/psnr", "psnr", True),
+        ("reconstruct/psnr", "ssim", False),
+        ("reconstruct/psnr", "autoencoder", True),
+        ("reconstruct/rfd_digits", "reference_hash", True),
+        ("quantizer/mse", "scale", True),
+        ("score/unheard_of", "kid_subset_size", True),
+    ],
+)
+def test_the_fields_that_a_metric_depends_on(key: str, field: str, expected: bool) -> None:
+    assert depends(key, field) is expected
