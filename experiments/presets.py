@@ -66,23 +66,30 @@ def _imagenet(size: str, head: Head, temperature: float, guidance: float) -> Run
             classes=1000,
         ),
         autoencoder=Autoencoder(source="ldm", path="kl16.ckpt", channels=16, stride=16),
-        latents=Latents(scale=0.2325),
+        latents=Latents(scale=0.2325, flip=True),
         quantizer=Quantizer(kind="identity" if head.kind == "diffusion" else "gaussian"),
         backbone=_BACKBONES[size],
         head=head,
-        train=Train(),
+        train=Train(decay="released"),
         sample=Sample(temperature=temperature, guidance=guidance),
     )
 
 
 _PAPER = {
-    # the paper gives no temperature and guidance for B; those of L stand in
-    "imagenet256-B": _imagenet("B", Head(width=768, depth=4), 0.97, 3.1),
-    "imagenet256-L": _imagenet("L", Head(width=1024, depth=4), 0.97, 3.1),
-    "imagenet256-H": _imagenet("H", Head(width=1024, depth=6), 0.91, 3.45),
+    # channels by frequency, as in the method; the paper gives no temperature and guidance for B: those of L stand in
+    "imagenet256-B": _imagenet("B", Head(width=768, depth=4, order="frequency"), 0.97, 3.1),
+    "imagenet256-L": _imagenet("L", Head(width=1024, depth=4, order="frequency"), 0.97, 3.1),
+    "imagenet256-H": _imagenet("H", Head(width=1024, depth=6, order="frequency"), 0.91, 3.45),
 }
+_FREQUENCY = (8, 1, 10, 9, 6, 12, 4, 0, 3, 11, 7, 14, 2, 15, 13, 5)  # channels of KL-16, as TokenBridge was released
 # column `released` of table 4, 5e-5 · batch / 256; the released command of H trains 800 epochs
-_COMMAND = {"train.learning_rate": 4e-4, "train.warmup_epochs": 100, "train.epochs": 400, "train.clip": 3.0}
+_COMMAND = {
+    "head.order": _FREQUENCY,
+    "train.learning_rate": 4e-4,
+    "train.warmup_epochs": 100,
+    "train.epochs": 400,
+    "train.clip": 3.0,
+}
 _COMMANDS = {"B": _COMMAND, "L": _COMMAND | {"sample.temperature": 0.96}, "H": _COMMAND | {"train.epochs": 800}}
 
 PRESETS: dict[str, RunConfig] = {
@@ -94,7 +101,6 @@ PRESETS: dict[str, RunConfig] = {
     "imagenet256-mar-H": _imagenet("H", Head(kind="diffusion", width=1536, depth=12), 1.0, 3.2),
 }
 
-_FREQUENCY = (8, 1, 10, 9, 6, 12, 4, 0, 3, 11, 7, 14, 2, 15, 13, 5)  # channels of KL-16, as TokenBridge was released
 RELEASED: dict[str, RunConfig] = {
     **{
         f"tokenbridge-{size}": override(

@@ -323,6 +323,9 @@ class Train(Config):
     """images per step, over all processes"""
     learning_rate: float = Field(default=8e-4, gt=0, le=1000)
     weight_decay: float = Field(default=0.02, ge=0, le=1000)
+    decay: Literal["matrices", "released"] = Field(default="matrices", exclude_if=lambda value: value == "matrices")
+    """which weights decay: those of two or more dimensions; or as in the code of MAR and TokenBridge: no bias, but the
+    mask token and the unconditional embedding, and nothing of a diffusion head"""
     betas: tuple[Share, Share] = (0.9, 0.95)
     ema: float = Field(default=0.9999, ge=0, lt=1)
     """largest rate of the moving average; at update t it is min(ema, (1+t)/(10+t))"""

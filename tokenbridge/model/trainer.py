@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,8 +19,31 @@ from tokenbridge.config import Train, UserError
 from tokenbridge.distributed import ONE, World
 from tokenbridge.model.batches import Batch, Draws
 from tokenbridge.model.generator import Generator
+from tokenbridge.model.heads.diffusion import DiffusionHead
 from tokenbridge.rng import seed_of
 from tokenbridge.store.artifacts import atomic
+
+VECTORS = ("backbone.mask_token", "backbone.unconditional")
+"""of (1, 1, D) and (1, D) in the released code, and so not vectors to its rule"""
+
+
+def decays(model: Generator, rule: Literal["matrices", "released"]) -> set[str]:
+    """The names of the parameters that weight decay holds for.
+
+    Args:
+        model: its parameters are sorted by their names and dimensions.
+        rule: matrices: all of two or more dimensions; released: add_weight_decay of the code of MAR and TokenBridge,
+            which leaves out vectors, biases and the diffusion head (`diffloss`).
+    """
+    if rule == "matrices":
+        return {name for name, p in model.named_parameters() if p.dim() > 1}
+    return {
+        name
+        for name, p in model.named_parameters()
+        if (p.dim() > 1 or name in VECTORS)
+        and not name.endswith("bias")
+        and not (name.startswith("head.") and isinstance(model.head, DiffusionHead))
+    }
 
 
 @dataclass
@@ -50,11 +73,13 @@ class Trainer:
             )
         self.forward = torch.compile(self.model) if self.config.compile else self.model
         self.ema = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        decayed = [p for p in self.model.parameters() if p.dim() > 1]
-        others = [p for p in self.model.parameters() if p.dim() <= 1]
+        decayed = decays(self.model, self.config.decay)
         groups = [
-            {"params": decayed, "weight_decay": self.config.weight_decay},
-            {"params": others, "weight_decay": 0.0},
+            {
+                "params": [p for name, p in self.model.named_parameters() if (name in decayed) == group],
+                "weight_decay": self.config.weight_decay if group else 0.0,
+            }
+            for group in (True, False)
         ]
         self.optimizer = torch.optim.AdamW(groups, self.config.learning_rate, self.config.betas, fused=True)
 

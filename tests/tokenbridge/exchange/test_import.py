@@ -143,7 +143,7 @@ def test_imported_weights_have_an_id_of_their_own_and_change_no_other():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"train.released": "x"}, "train.released='x' is not valid"),
+        ({"train.released": "x"}, "train.released='x' must have the form"),
         ({"train.released": "sha256:0123456789ab", "train.seed": 1}, "train.seed=1 must be 0 with train.released"),
     ],
 )
