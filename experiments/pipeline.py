@@ -145,7 +145,7 @@ def record(store: Store, cells: Sequence[Cell], experiment: str, sweep: str = ""
     Args:
         store: the runs folder.
         cells: those to record; one recorded before keeps its names and stages.
-        experiment: what asked for them, as the frame's column `experiment` shows it.
+        experiment: EXPERIMENT of tokenbridge.store.runs; it is a tag of the cells' runs in MLflow.
         sweep: the sweep that they belong to; empty for none.
     """
     write_cells(store, [_recorded(cell, experiment, sweep) for cell in cells])

@@ -31,9 +31,17 @@ class Cost:
 
 
 def cost(store: Store, grid: Grid, cluster_file: str) -> Cost:
-    """Jobs, arrays and device-hours per kind of stage.
+    """What submitting a grid costs: jobs, arrays and device-hours per kind of stage.
 
     Rows of searched tables at their chosen points are not counted: they come in the second round.
+
+    Args:
+        store: the runs folder, whose finished stages tell how long others take.
+        grid: what is to be submitted.
+        cluster_file: the file of resources, or its name in slurm/clusters.
+
+    Raises:
+        UserError: the file cannot be used, or weights are to be imported first.
     """
     cluster, stages = resources.read(cluster_file), rounds.of(store, grid, 1).stages()
     require_imported(store, stages.values())

@@ -117,7 +117,13 @@ def _word(store: Store, sweeps: Sequence[Sweep], stage: str) -> str:
 
 
 def show(store: Store, attempt: Attempt, write: Write) -> dict[Path, int]:
-    """Write the end of the job's output and errors; returns how far each file was read."""
+    """Write the end of the output and the errors of an attempt's job; returns how far each file was read.
+
+    Args:
+        store: the runs folder.
+        attempt: of a stage; without a job yet there is nothing to read.
+        write: takes text, such as that of a terminal.
+    """
     job = attempt.job
     write(f"{attempt.label}: {attempt.state}; stage {attempt.stage}, {f'job {job.job}' if job else 'no job yet'}\n")
     if job is None:
@@ -164,7 +170,14 @@ def _plain(line: str) -> str:
 
 
 def follow(store: Store, attempt: Attempt, read: dict[Path, int], write: Write) -> None:
-    """Write what is added to the files, like `tail -f`, until the job has ended."""
+    """Write what is added to the files, like `tail -f`, until the job has ended.
+
+    Args:
+        store: the runs folder.
+        attempt: of a stage; without a job yet this returns at once.
+        read: how far each file was read, as `show` returns it; it is brought up to date.
+        write: takes text, such as that of a terminal.
+    """
     asked, over, named = 0.0, False, None
     while attempt.job is not None:
         if time.monotonic() - asked >= ASK_SECONDS:

@@ -32,7 +32,13 @@ class Round:
 
 
 def of(store: Store, grid: Grid, number: int) -> Round:
-    """1: searches, trainings and all that needs no choice; 2: rows at the points chosen from round 1."""
+    """The cells of a round.
+
+    Args:
+        store: the runs folder.
+        grid: what the sweep runs.
+        number: 1: searches, trainings and all that needs no choice; 2: rows at the points chosen from round 1.
+    """
     if number == 1:
         return Round(*grid.first())
     last = run_grid.final(store, grid)
@@ -56,7 +62,18 @@ class RoundJob:
 
 
 def new(store: Store, request: Request, cluster: str, runtime: Runtime, command: str) -> Sweep:
-    """A sweep that nobody has submitted yet, or the one of that name with a new request. UserError: cannot run."""
+    """A sweep that nobody has submitted yet, or the one of that name with a new request.
+
+    Args:
+        store: the runs folder.
+        request: what to run.
+        cluster: the file of resources, or its name in slurm/clusters.
+        runtime: device, threads and batch of each stage.
+        command: as it was typed, for the list of sweeps.
+
+    Raises:
+        UserError: the grid cannot run, or not on a cluster.
+    """
     grid = request.grid()
     if SPEED in grid.tables:
         raise UserError(f"table {SPEED} compares times on one machine and is not for a cluster; run it with --on local")
@@ -83,8 +100,16 @@ def new(store: Store, request: Request, cluster: str, runtime: Runtime, command:
 def advance(store: Store, wanted: Sweep, only: Iterable[str] | None = None) -> list[Job]:
     """Submit what the sweep's round lacks; where it lacks nothing, go on to the next, and in the end write the plan.
 
-    only: leave out what these stages do not need and what does not need them. Returns the jobs that were submitted.
-    UserError: what Slurm said; the sweep is then as it was.
+    Args:
+        store: the runs folder.
+        wanted: the sweep, in the round to submit.
+        only: ids of stages; what they do not need and what does not need them is left out.
+
+    Returns:
+        The jobs that were submitted.
+
+    Raises:
+        UserError: what Slurm said; the sweep is then as it was.
     """
     cells_of_round = of(store, request_of(wanted).grid(), wanted.round)
     jobs = hand_over(store, wanted, cells_of_round, only)
@@ -92,7 +117,20 @@ def advance(store: Store, wanted: Sweep, only: Iterable[str] | None = None) -> l
 
 
 def hand_over(store: Store, wanted: Sweep, submitted: Round, only: Iterable[str] | None = None) -> list[Job] | None:
-    """The jobs that a round is submitted as: none where all its stages are queued already, None where all are there."""
+    """Submit a round to Slurm.
+
+    Args:
+        store: the runs folder.
+        wanted: the sweep, whose record is written with the round's cells.
+        submitted: the round.
+        only: ids of stages; what they do not need and what does not need them is left out.
+
+    Returns:
+        The jobs that it is submitted as: none where all its stages are queued already; None where all are finished.
+
+    Raises:
+        UserError: what Slurm said; nothing is then submitted or written.
+    """
     store = Store(store.root.resolve())  # jobs may start in another folder
     cluster, runtime = resources.read(wanted.cluster), build(Runtime, wanted.runtime)
     submission = submit.Submission(store, wanted.name, cluster, runtime)
@@ -110,12 +148,29 @@ def resubmit(store: Store, before: Sweep, stages: Iterable[str]) -> list[Job]:
     """Submit stages of a sweep again, and with them what is missing for them and what needs them.
 
     From the first round: a row that its search was missing for comes in the second once that is there.
+
+    Args:
+        store: the runs folder.
+        before: the sweep as it is.
+        stages: ids of the stages.
+
+    Returns:
+        The jobs that were submitted.
     """
     return advance(store, replace(before, round=1), list(stages))
 
 
 def end(store: Store, name: str, only: Iterable[str] | None = None) -> list[Job]:
-    """After a round: submit the next with what there is, or write the plan of the tables and fill MLflow."""
+    """After a round: submit the next with what there is, or write the plan of the tables and fill MLflow.
+
+    Args:
+        store: the runs folder.
+        name: the sweep's.
+        only: as for `advance`.
+
+    Returns:
+        The jobs of the next round; none after the last.
+    """
     ended = read_sweep(store, name)
     if ended.round < ended.rounds:
         return advance(store, replace(ended, round=ended.round + 1), only)

@@ -81,6 +81,12 @@ class StateTable:
 
 
 def mark_of(state: State, single: bool) -> str:
+    """The few letters that stand for a state in the table.
+
+    Args:
+        state: of a stage.
+        single: whether the line is of one cell: a running training then shows the percentage of its steps.
+    """
     if single and state.word == "running" and state.at:
         return f"{100 * state.at.step // max(1, state.at.steps)}%"
     return MARKS[state.word]
@@ -98,11 +104,12 @@ def note_of(states: Iterable[State]) -> str:
 
 
 def paint(text: str, word: Word | None, colour: bool) -> str:
+    """The text in its state's colour for a terminal, or as it is where there is none."""
     return f"\033[{COLOURS[word]}m{text}\033[0m" if colour and word in COLOURS else text
 
 
 def shorten(text: str, width: int) -> str:
-    """The middle goes: names of cells differ at both ends."""
+    """A text of at most `width` characters, without its middle: names of cells differ at both ends."""
     if len(text) <= width:
         return text
     if width < 5:
@@ -112,6 +119,7 @@ def shorten(text: str, width: int) -> str:
 
 
 def clip(text: str, width: int) -> str:
+    """A text of at most `width` characters, without its end."""
     return text if len(text) <= width else f"{text[: width - 2]}.."
 
 
@@ -126,7 +134,14 @@ ENDINGS = {EXIT_FINISHED: "finished", EXIT_BROKEN: "broken"}
 
 
 def lines(status: SweepStatus, left: tuple[float, int] | None, size: Size, everything: bool = False) -> list[str]:
-    """The whole screen. left: of status.seconds_left."""
+    """The whole screen.
+
+    Args:
+        status: of the sweep.
+        left: seconds and jobs at a time, as status.seconds_left gives them.
+        size: of the terminal, in characters.
+        everything: a line for each cell, however many.
+    """
     head = [part for line in header(status, left) for part in wrapped(line, size.width)]
     foot = [part for line in (legend(status), *problems(status)) for part in wrapped(line, size.width)]
     room = max(LEAST_ROWS, size.lines - len(head) - len(foot) - 3)  # a blank line, the heading, the prompt
@@ -141,6 +156,12 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def header(status: SweepStatus, left: tuple[float, int] | None) -> list[str]:
+    """The lines above the table: what the sweep is, where its cells and stages stand, and what a reader must know.
+
+    Args:
+        status: of the sweep.
+        left: seconds and jobs at a time, as status.seconds_left gives them.
+    """
     sweep = status.sweep
     about = [f"submitted {stamp(sweep.submitted)}"]
     if sweep.rounds > 1:
@@ -181,7 +202,12 @@ def single_rows(status: SweepStatus) -> list[StateRow]:
 
 
 def grouped_rows(status: SweepStatus, room: int) -> list[StateRow]:
-    """At most so many rows: a line for each group of cells in equal states, singly where there is room."""
+    """A line for each group of cells in equal states, singly where there is room.
+
+    Args:
+        status: of the sweep.
+        room: at most so many lines.
+    """
     groups: dict[tuple[tuple[str, str], ...], list[CellStages]] = {}
     for cell in status.sweep.cells.values():
         key = tuple((kind, state.word) for kind, state in sorted(status.of(cell).items()))
@@ -238,6 +264,7 @@ def _missing(status: SweepStatus, ids: Sequence[str]) -> str:
 
 
 def sweeps_table(statuses: Sequence[SweepStatus], width: int) -> list[str]:
+    """A line for each sweep, of at most `width` characters, under a heading."""
     rows = [("sweep", "submitted", "cells", "state", "command")]
     for status in statuses:
         state = ENDINGS.get(status.exit_code, "under way")

@@ -80,8 +80,13 @@ def stage_states(
 ) -> dict[str, State]:
     """The state of each stage.
 
-    stages: inputs before what needs them. tasks: what squeue says of their jobs, asked before this call, so that what
-    ends meanwhile is not taken for lost; None where no Slurm can be asked: then what the jobs said has to do.
+    Args:
+        store: the runs folder.
+        stages: by id, inputs before what needs them.
+        jobs: the jobs that each stage was submitted as.
+        tasks: what squeue says of these jobs, asked before this call, so that what ends meanwhile is not taken for
+            lost; None where no Slurm can be asked: then what the jobs said has to do.
+        past: asks Slurm's accounting for jobs that squeue has forgotten.
     """
     look = _Look(store, stages, jobs, tasks)
     if tasks is not None:
@@ -343,6 +348,7 @@ def with_last(sweep: Sweep) -> dict[str, Planned]:
 
 
 def look(store: Store, sweep: Sweep) -> SweepStatus:
+    """The status of one sweep, as `looks` finds it."""
     return looks(store, [sweep])[0]
 
 

@@ -36,11 +36,20 @@ OWN = re.compile("SLURM_(?!CONF$)|SBATCH_|SRUN_|SUBMITIT_")
 
 
 def unfinished(store: Store, stages: Mapping[str, Stage]) -> dict[str, Stage]:
+    """Those of the stages, by id, that have no finished folder."""
     return {id: stage for id, stage in stages.items() if not store.finished(id)}
 
 
 def live(store: Store, ids: Iterable[str]) -> dict[str, str]:
-    """Jobs by stage, of stages that any sweep has in Slurm's hands. The job that asks counts as over."""
+    """Jobs by stage, of stages that any sweep has in Slurm's hands. The job that asks counts as over.
+
+    Args:
+        store: the runs folder.
+        ids: of the stages.
+
+    Raises:
+        UserError: Slurm cannot be asked.
+    """
     registered = sweep.jobs_by_stage(store)
     last = {id: registered[id][-1] for id in ids if id in registered}
     tasks, silent = ask(list(last.values()))
@@ -179,7 +188,12 @@ class Array:
 
 
 def arrays_of(stages: Iterable[Stage], most: int) -> list[Array]:
-    """Stages as arrays of at most `most`, one kind each; the inputs of a stage are in an earlier array."""
+    """Stages as arrays of one kind each; the inputs of a stage are in an earlier array.
+
+    Args:
+        stages: in any order.
+        most: stages in an array.
+    """
     arrays = []
     by_kind: dict[str, list[Stage]] = {kind: [] for kind in STAGES}  # in an order in which they can run
     for stage in stages:
@@ -190,12 +204,22 @@ def arrays_of(stages: Iterable[Stage], most: int) -> list[Array]:
 
 
 def awaited_jobs(stage: Stage, jobs: Mapping[str, str]) -> list[str]:
-    """Jobs of those inputs of a stage that have one, in Slurm now or submitted with it: it waits for them."""
+    """Jobs that a stage waits for.
+
+    Args:
+        stage: its inputs count.
+        jobs: by stage id, of all that are in Slurm now or submitted with it.
+    """
     return [jobs[id] for _, id in stage.inputs if id in jobs]
 
 
 def related(ids: Iterable[str], stages: Mapping[str, Stage]) -> dict[str, Stage]:
-    """These stages, all that they need and all that needs them, directly or through others."""
+    """These stages, all that they need and all that needs them, directly or through others.
+
+    Args:
+        ids: of the stages to begin with.
+        stages: the graph by id, inputs before what needs them.
+    """
     ids_kept = needing(ids, stages)
     for stage in reversed(list(stages.values())):
         if stage.id in ids_kept:

@@ -31,6 +31,13 @@ class Job:
     """whose job it is: people who share a runs folder share its stages"""
 
     def log(self, store: Store, stream: Literal["out", "err"], rank: int = 0) -> Path:
+        """The file of what the job wrote, which may not be there yet.
+
+        Args:
+            store: the runs folder.
+            stream: its output or its errors.
+            rank: of the process, where the job has several.
+        """
         return store.root / self.folder / f"{self.job}_{rank}_log.{stream}"
 
 

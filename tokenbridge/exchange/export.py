@@ -57,7 +57,15 @@ class Samples:
 
 
 def write_npz(samples: Samples, target: Path) -> None:
-    """Write `arr_0`, uint8 (N, H, W, 3), and `arr_1`, labels int64 (N,). Raises UserError for an existing target."""
+    """Write `arr_0`, uint8 (N, H, W, 3), and `arr_1`, labels int64 (N,).
+
+    Args:
+        samples: of a finished stage.
+        target: a new file, which appears whole.
+
+    Raises:
+        UserError: the target exists.
+    """
     _require_new(target)
     n, _, height, width = samples.images.shape
     with atomic(target) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -71,7 +79,15 @@ def write_npz(samples: Samples, target: Path) -> None:
 
 
 def write_png(samples: Samples, target: Path) -> None:
-    """Write RGB files 000000.png and so on in the images' order. Raises UserError for an existing target."""
+    """Write RGB files 000000.png and so on in the images' order.
+
+    Args:
+        samples: of a finished stage.
+        target: a new folder, which appears whole.
+
+    Raises:
+        UserError: the target exists.
+    """
     _require_new(target)
     work = target.with_name(f".{target.name}.partial")
     shutil.rmtree(work, ignore_errors=True)

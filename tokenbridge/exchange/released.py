@@ -118,7 +118,15 @@ def _weights(path: Path, content: Any, key: str) -> State:
 
 
 def require_fit(weights: Released, config: RunConfig) -> None:
-    """Raise UserError unless both sets of weights are exactly those of the config's generator."""
+    """Refuse released weights that are not exactly those of the config's generator.
+
+    Args:
+        weights: both sets, the last and the averaged ones, are checked.
+        config: names backbone, head and tokens.
+
+    Raises:
+        UserError: names the weight and the shape that it must have, or the value that is not finite.
+    """
     config.require_pair()
     wanted = {name: tuple(value.shape) for name, value in empty_generator(config).named_parameters()}
     for key, state in (("model", weights.model), ("model_ema", weights.ema)):
@@ -176,7 +184,13 @@ def _equal(buffer: Tensor, expected: np.ndarray) -> bool:
 
 
 def write_released(weights: Released, config: RunConfig, out: Path) -> None:
-    """Write what a finished training leaves: averaged and last weights, and their metrics and protocol."""
+    """Write what a finished training leaves: averaged and last weights, and their metrics and protocol.
+
+    Args:
+        weights: checked by `require_fit`.
+        config: whose train.released names them.
+        out: the stage's folder, while it is written.
+    """
     for name, state in (("model", weights.ema), ("model_raw", weights.model)):
         # clones: of parts of one tensor, safetensors would take the whole
         ours = {key: value.float().contiguous().clone() for key, value in from_released(dict(state)).items()}

@@ -34,7 +34,13 @@ class Attention(nn.Module):
 
 
 def mlp(width: int, ratio: float, dropout: float) -> nn.Sequential:
-    """Two linear layers around GELU, ratio times as wide in between."""
+    """Two linear layers around GELU, (..., width) -> (..., width).
+
+    Args:
+        width: of input and output.
+        ratio: of the layer in between to it.
+        dropout: probability, after GELU and after the second layer.
+    """
     hidden = int(width * ratio)
     return nn.Sequential(
         nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width), nn.Dropout(dropout)
@@ -95,7 +101,13 @@ class Backbone(nn.Module):
         return self.at(x, unmasked.int().argsort(dim=1, descending=True, stable=True)[:, :seen], labels)
 
     def at(self, x: Tensor, seen: Tensor, labels: Tensor) -> Tensor:
-        """Features from the indices (B, U) of the unmasked positions. Reads no value, so it runs without any."""
+        """Features z (B, L, D), as forward gives them. Reads no value, so it runs without any.
+
+        Args:
+            x: (B, L, E) embeddings, of which those of unmasked positions are read.
+            seen: (B, U) int64, indices of the unmasked positions.
+            labels: (B) int64 in [0, classes), or UNCONDITIONAL.
+        """
         index = seen[..., None]
         known = self.class_embedding(labels.clamp(min=0))
         condition = torch.where((labels == UNCONDITIONAL)[:, None], self.unconditional, known)

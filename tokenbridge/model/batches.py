@@ -55,7 +55,12 @@ class Draws:
         self.steps = train.epochs * self.epoch_steps
 
     def batch(self, step: int, images: range | None = None) -> Batch:
-        """The global batch of a step, or those of its images that are asked for, with the same draws."""
+        """The global batch of a step, or those of its images that are asked for, with the same draws.
+
+        Args:
+            step: of the training, from 0.
+            images: positions within the global batch; None for all.
+        """
         images = range(self.train.batch) if images is None else images
         seed = self.train.seed
         epoch, turn = divmod(step, self.epoch_steps)
@@ -83,7 +88,12 @@ class Draws:
         return torch.stack([torch.randn((positions, *self.noise_shape), generator=g) for g in generators])
 
     def mask(self, order: Tensor, uniform: float) -> Tensor:
-        """A mask (B, L) from generation orders (B, L) and the quantile of the mask ratio."""
+        """A mask (B, L) bool, True where masked, with as many in each row.
+
+        Args:
+            order: (B, L) int64, generation orders.
+            uniform: the quantile of the mask ratio, in [0, 1).
+        """
         ratio_min, deviation = self.train.mask_ratio_min, self.train.mask_ratio_deviation
         return mask_from_order(order, masked_count(uniform, order.shape[1], ratio_min, deviation))
 

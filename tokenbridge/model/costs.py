@@ -62,6 +62,10 @@ def training_flops(loss: Callable[[Batch], Tensor], draws: Draws) -> float:
     """Operations of a whole training, forward and backward, counted by running its loss at MASK_RATIOS mask ratios.
 
     No weight and no random state is changed; gradients are.
+
+    Args:
+        loss: the training loss of a batch.
+        draws: gives the batch, the masks and the number of steps.
     """
     batch, total = draws.batch(0), 0
     order = torch.arange(batch.mask.shape[1]).expand_as(batch.mask)

@@ -81,7 +81,15 @@ class Generator(nn.Module):
         return (how.iterations, *shape) if how.confidence > 0 else shape
 
     def draws(self, how: Sample, images: range) -> tuple[Tensor, Tensor]:
-        """Generation orders (N, L) and noise (N, *noise_shape) of these images, each from its own generator."""
+        """Generation orders and noise of images, each image from its own generator.
+
+        Args:
+            how: its seed and the head's settings.
+            images: their numbers.
+
+        Returns:
+            (N, L) int64 and (N, *noise_shape(how)) float32, on the CPU.
+        """
         shape = self.noise_shape(how)
         draw = {"uniform": torch.rand, "normal": torch.randn}[self.head.noise]
         generators = [generator(how.seed, "sample", i) for i in images]

@@ -18,6 +18,9 @@ def masked_count(uniform: float, positions: int, ratio_min: float, deviation: fl
 
     Args:
         uniform: the quantile of the ratio, in [0, 1).
+        positions: L, of an image.
+        ratio_min: the lowest ratio.
+        deviation: of the normal distribution before it is cut.
     """
     low = ndtr((ratio_min - 1) / deviation)
     ratio = 1 + deviation * float(ndtri(low + uniform * (0.5 - low)))
@@ -41,11 +44,17 @@ def masked_after(positions: int, iterations: int) -> list[int]:
 
 
 def guidance_weight(schedule: str, guidance: float, positions: int, masked: int) -> float:
-    """Classifier-free guidance weight in an iteration that leaves `masked` positions.
+    """Classifier-free guidance weight in an iteration that leaves m = `masked` of L = `positions` positions.
 
-    linear: w = 1 + (guidance - 1)·(L - m)/L; cosine: the same share s bent to (1 - cos(π·s))/2. The
-    released sampler counts at least one masked position, in the last iteration too; so do we, to reproduce released
+    The released sampler counts at least one masked position, in the last iteration too; so do we, to reproduce released
     numbers.
+
+    Args:
+        schedule: "constant": the guidance itself; "linear": w = 1 + (guidance - 1)·(L - m)/L; "cosine": the same
+            share s of revealed positions bent to (1 - cos(π·s))/2.
+        guidance: the configured weight; 1 is unguided.
+        positions: of an image.
+        masked: positions that are masked after the iteration.
     """
     if schedule == "constant":
         return guidance

@@ -143,7 +143,12 @@ class Trainer:
         return value
 
     def loss(self, batch: Batch, weights: dict[str, Tensor] | None = None) -> Tensor:
-        """The mean loss per channel of masked positions, () float32; with other weights where they are given."""
+        """The mean loss per channel of masked positions, () float32.
+
+        Args:
+            batch: images of this process.
+            weights: by name, in place of the model's own.
+        """
         arguments = self._arguments(batch)
         with self._precision():
             positions = functional_call(self.model, weights, arguments) if weights else self.forward(*arguments)
@@ -159,7 +164,12 @@ class Trainer:
         return positions.float().sum() / (len(positions) * self.model.tokenizer.channels)
 
     def save(self, path: Path, of: str) -> None:
-        """Write a checkpoint; `of`, the id of the stage, is what `load` asks for again."""
+        """Write a checkpoint, which appears whole.
+
+        Args:
+            path: the file.
+            of: id of the stage, which `load` asks for again.
+        """
         state = {
             "of": of,
             "step": self.step,
@@ -172,7 +182,15 @@ class Trainer:
             torch.save(state, file)
 
     def load(self, path: Path, of: str) -> None:
-        """Go on from a checkpoint. Raises UserError where it is damaged or another stage's."""
+        """Go on from a checkpoint.
+
+        Args:
+            path: the file.
+            of: id of the stage that it must be of.
+
+        Raises:
+            UserError: it is damaged, or another stage's.
+        """
         try:
             state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self.device)
         except (OSError, RuntimeError, EOFError, UnpicklingError) as error:

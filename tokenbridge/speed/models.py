@@ -104,7 +104,14 @@ def random_tokenizer(config: RunConfig) -> Tokenizer:
 def sampling(
     model: Generator, config: RunConfig, device: torch.device, low: torch.dtype | None = None
 ) -> Callable[[], Tensor]:
-    """A whole sampling run, () -> tokens (IMAGES, L, C); low: precision of matrix products, None for float32."""
+    """A whole sampling run of IMAGES images, () -> tokens (IMAGES, L, C).
+
+    Args:
+        model: on `device`.
+        config: its sample settings count.
+        device: where it runs.
+        low: precision of matrix products, None for float32.
+    """
     order, noise = (x.to(device) for x in model.draws(config.sample, range(IMAGES)))
     labels = (torch.arange(IMAGES) % config.data.classes).to(device)
 

@@ -32,6 +32,11 @@ def take_turns(ways: Mapping[Key, Callable[[], Any]], rounds: int, device: torch
     """Time each way once per round.
 
     A first turn warms up and does not count; but a way that takes SLOW_SECONDS in it is timed there and not again.
+
+    Args:
+        ways: what to time, by key.
+        rounds: how often.
+        device: to wait for, where it works beside the CPU.
     """
     results = {}
     first: dict[Key, float] = {}
@@ -59,9 +64,12 @@ def _finish(device: torch.device) -> None:
 
 
 def summary(name: str, seconds: list[float], per: float = 1.0) -> dict[str, float]:
-    """Median in ms under `name`, divided by `per`, and half the interquartile range under `name`_spread.
+    """Median in ms under `name`, and half the interquartile range under `name`_spread; one measurement has no spread.
 
-    One measurement has no spread.
+    Args:
+        name: of the metric.
+        seconds: the measurements.
+        per: what a measurement is divided by, such as a number of images.
     """
     low, middle, high = 1000 / per * np.quantile(seconds, (0.25, 0.5, 0.75))
     metrics = {name: float(middle)}

@@ -60,7 +60,14 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
 
 
 def bits_per_dimension(model: Generator, latents: Tensor, labels: Tensor, order: Tensor) -> Tensor:
-    """(B,) bits per latent dimension of latents (B, L, C) within the calibration extremes."""
+    """(B,) bits per latent dimension: of the density of latents, for heads that predict levels too.
+
+    Args:
+        model: whose head has a density.
+        latents: (B, L, C) of unit deviation, within the calibration extremes.
+        labels: (B) int64 classes.
+        order: (B, L) int64 generation orders, which are revealed from the end.
+    """
     tokenizer = model.tokenizer
     log_volume = tokenizer.log_volume(tokenizer.encode(latents)).sum(1)
     nats = -(model.log_prob(latents, labels, order) - log_volume)

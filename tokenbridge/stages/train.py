@@ -48,7 +48,17 @@ def build_model(config: RunConfig, inputs: Mapping[str, Path]) -> Generator:
 
 
 def load_model(config: RunConfig, inputs: Mapping[str, Path], device: torch.device, weights: str = "ema") -> Generator:
-    """A trained generator in evaluation mode. Raises UserError for weights of another config or a damaged file."""
+    """A trained generator in evaluation mode.
+
+    Args:
+        config: the training's.
+        inputs: folders of latents, quantizer and train, by kind.
+        device: where it goes.
+        weights: "ema" for the averaged ones, "raw" for the last.
+
+    Raises:
+        UserError: weights of another config, or a damaged file.
+    """
     model = build_model(config, inputs)
     path = inputs["train"] / ("model.safetensors" if weights == "ema" else "model_raw.safetensors")
     fill(model, read(path), path, RUN_AGAIN)

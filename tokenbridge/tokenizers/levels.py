@@ -17,7 +17,16 @@ Array = NDArray[np.float64]
 
 
 def reconstruction_values(config: Quantizer, values: Array, per_channel: bool) -> Array:
-    """(V,) increasing levels for values (N,); per channel, fixed ones follow the values' mean and deviation."""
+    """The levels of a scalar quantizer, increasing.
+
+    Args:
+        config: the kind, the number of levels, and the range of the fixed kinds.
+        values: (N,) calibration values, of which fixed levels need mean and deviation per channel alone.
+        per_channel: whether the values are one channel's: fixed levels then follow their mean and deviation.
+
+    Returns:
+        (V,) float64.
+    """
     if config.kind == "quantile":
         return quantile_centers(values, config.levels_each)
     if config.kind == "lloyd-max":
@@ -39,7 +48,13 @@ def _fixed_centers(config: Quantizer) -> Array:
 
 
 def gaussian_centers(levels: int, std_range: float, edges: str = "clamped") -> Array:
-    """(levels,) means of N(0, 1) in equal-probability bins within ±std_range (equations 2 and 3)."""
+    """(levels,) means of N(0, 1) in equal-probability bins (arXiv 2503.16430, equations 2 and 3), symmetric about 0.
+
+    Args:
+        levels: number of bins.
+        std_range: the outermost bounds are ±std_range standard deviations.
+        edges: as for gaussian_bounds.
+    """
     bounds = gaussian_bounds(levels, std_range, edges)
     density = np.exp(-(bounds**2) / 2) / math.sqrt(2 * math.pi)
     means = -np.diff(density) / np.diff(ndtr(bounds))
@@ -47,7 +62,14 @@ def gaussian_centers(levels: int, std_range: float, edges: str = "clamped") -> A
 
 
 def gaussian_bounds(levels: int, std_range: float, edges: str = "clamped") -> Array:
-    """(levels + 1,) edges of the equal-probability bins of N(0, 1) within ±std_range."""
+    """(levels + 1,) bounds of the equal-probability bins of N(0, 1), within ±std_range.
+
+    Args:
+        levels: number of bins.
+        std_range: the outermost bounds, in standard deviations.
+        edges: "clamped": bins of the whole line, their bounds clipped to the range; otherwise ("truncated") bins that
+            share the probability within the range equally.
+    """
     if edges == "clamped":
         return np.clip(ndtri(np.linspace(0, 1, levels + 1)), -std_range, std_range)
     return ndtri(np.linspace(ndtr(-std_range), ndtr(std_range), levels + 1))
@@ -68,6 +90,10 @@ def lloyd_max_centers(values: Array, starts: list[Array]) -> Array:
     """(V,) levels of least squared error: Lloyd's iteration to a fixed point from each start, best kept.
 
     An iteration never raises the error, so the result is at most as far off as any of the starts.
+
+    Args:
+        values: (N,) calibration values.
+        starts: (V,) levels each.
     """
     distinct, counts = _distinct(values, len(starts[0]))
     weight = np.concatenate([[0.0], np.cumsum(counts, dtype=np.float64)])

@@ -137,11 +137,17 @@ class IdentityQuantizer(Tokenizer):
 
 
 def fit(config: Quantizer, latents: Tensor) -> Tokenizer:
-    """A quantizer for latents (N, C) float32 of unit deviation.
+    """A quantizer for latents of unit deviation.
 
     Gaussian and uniform levels per tensor use no data (the paper); per channel they follow each channel's mean and
     deviation. Quantile and lloyd-max levels are fitted to the data.
-    Raises UserError for latents of another shape, NaN or infinite ones, and for more levels than distinct values.
+
+    Args:
+        config: a post-training kind, or identity.
+        latents: (N, C) float32, a row per position.
+
+    Raises:
+        UserError: another shape, NaN or infinite values, or more levels than distinct values.
     """
     if latents.ndim != 2 or not latents.numel():
         raise UserError(
@@ -209,6 +215,14 @@ def entropy_bits(counts: Tensor) -> float:
 
 
 def code_usage(tokens: Tensor, levels: tuple[int, ...]) -> dict[str, float]:
-    """Codes are whole tokens (N, C): used_codes, the share of all codes that occur, and their perplexity."""
+    """How many codes tokens use, where a code is a whole token.
+
+    Args:
+        tokens: (N, C) int64.
+        levels: number of levels of each channel; their product is the number of codes.
+
+    Returns:
+        used_codes, the share of all codes that occur, and perplexity, 2 to the power of their entropy in bits.
+    """
     counts = torch.unique(tokens, dim=0, return_counts=True)[1]
     return {"used_codes": len(counts) / math.prod(levels), "perplexity": 2 ** entropy_bits(counts)}

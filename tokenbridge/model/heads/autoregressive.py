@@ -64,7 +64,16 @@ class AutoregressiveHead(CategoricalHead):
         return classes
 
     def draw_recomputing(self, z: Tensor, noise: Tensor, how: Sample) -> Tensor:
-        """Draw the same classes without a cache, as the released sampler does: the opponent of the speed benchmark."""
+        """Draw the same classes without a cache, as the released sampler does: the opponent of the speed benchmark.
+
+        Args:
+            z: (N, D) features.
+            noise: (N, T) uniforms.
+            how: temperature, top_k and top_p; the draw is unguided.
+
+        Returns:
+            (N, T) int64 classes.
+        """
         condition, start = self._conditions(z)
         sequence = [start]
         classes = torch.empty(len(z), self.steps, dtype=torch.int64, device=z.device)

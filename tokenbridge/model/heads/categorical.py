@@ -27,7 +27,7 @@ class Cache(NamedTuple):
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """adaLN's shift and scale (arXiv 2212.09748)."""
+    """adaLN's shift and scale (arXiv 2212.09748): x · (1 + scale) + shift, broadcast."""
     return x * (1 + scale) + shift
 
 
@@ -131,11 +131,30 @@ class CategoricalHead(Head):
         return (self.steps,)
 
     def logits(self, z: Tensor, target: Tensor) -> Tensor:
-        """(N, T, V) from features (N, D) and, where the head reads them, classes (N, T)."""
+        """Logits of each step.
+
+        Args:
+            z: (N, D) features.
+            target: (N, T) int64 classes, read by heads whose steps depend on earlier ones.
+
+        Returns:
+            (N, T, V), -inf where a step has fewer classes.
+        """
         raise NotImplementedError
 
     def draw(self, z: Tensor, noise: Tensor, how: Sample, unconditional: Tensor | None, guidance: float) -> Tensor:
-        """Classes (N, T) int64 from features (N, D) and uniforms (N, T); unconditional features guide the logits."""
+        """Draw a class per step.
+
+        Args:
+            z: (N, D) features.
+            noise: (N, T) uniforms in [0, 1).
+            how: temperature, top_k and top_p.
+            unconditional: (N, D) features without the class, to guide the logits; None for an unguided draw.
+            guidance: the weight of guide().
+
+        Returns:
+            (N, T) int64 classes.
+        """
         raise NotImplementedError
 
     def classes(self, tokens: Tensor) -> Tensor:

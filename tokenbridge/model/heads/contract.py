@@ -49,7 +49,18 @@ class Head(nn.Module):
         return -self.log_prob(z, target)
 
     def log_prob(self, z: Tensor, target: Tensor) -> Tensor:
-        """(N,) log probability (levels) or log density (values of unit deviation) of tokens (N, C), in nats."""
+        """Log probability (levels) or log density (values of unit deviation) of tokens, in nats.
+
+        Args:
+            z: (N, D) features.
+            target: (N, C) tokens, int64 levels or float32 values.
+
+        Returns:
+            (N,), summed over channels.
+
+        Raises:
+            NotImplementedError: the head has no exact likelihood.
+        """
         raise NotImplementedError(f"a {self.kind} head has no exact likelihood")
 
     def sample(
@@ -76,12 +87,28 @@ class Head(nn.Module):
     def mixed(
         self, z: Tensor, how: Sample, unconditional: Tensor | None, guidance: float
     ) -> tuple[Tensor, Tensor | None]:
-        """Features (N, D) to draw from, guided where guidance mixes features, and else the unconditional ones too."""
+        """The features to draw from, guided already where guidance mixes features.
+
+        Args:
+            z: (N, D) features.
+            how: its guidance_on says what is mixed.
+            unconditional: (N, D) features without the class, None for an unguided draw.
+            guidance: the weight of guide().
+
+        Returns:
+            (N, D) features, and the unconditional ones where the head itself has to mix; else None.
+        """
         if unconditional is None or self.guided_on(how) != "features":
             return z, unconditional
         return guide(z, unconditional, guidance), None
 
 
 def guide(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
-    """Classifier-free guidance (arXiv 2207.12598): weight 1 is the conditional value."""
+    """Classifier-free guidance (arXiv 2207.12598).
+
+    Args:
+        conditional: features, logits or estimates with the class.
+        unconditional: the same without it.
+        guidance: 1 gives the conditional value, 0 the unconditional one; above 1 goes beyond the conditional.
+    """
     return unconditional + guidance * (conditional - unconditional)

@@ -66,7 +66,13 @@ class ResidualNet(nn.Module):
             nn.init.zeros_(layer.weight)
 
     def forward(self, x: Tensor, time: Tensor, z: Tensor) -> Tensor:
-        """Outputs (..., N, O) of values x (..., N, C) at times (..., N) or () in [0, 1000] for features z (N, D)."""
+        """The network's outputs, (..., N, O).
+
+        Args:
+            x: (..., N, C) noisy values.
+            time: (..., N) or (), in [0, 1000].
+            z: (N, D) features.
+        """
         return self._run(x, self._one_by_one(F.silu(self.time(sinusoid(time)) + self.condition(z))))
 
     def at_each(self, z: Tensor, times: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
