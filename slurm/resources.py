@@ -21,7 +21,7 @@ from tokenbridge.overrides import build
 from tokenbridge.stages import STAGES
 
 SHIPPED = Path(__file__).parent / "clusters"
-OWN = "cluster.toml"
+DEFAULT = "cluster.toml"
 TABLES = ("all", *STAGES, "next")
 """next: the short job that ends a round of a sweep"""
 FIELDS = {
@@ -179,7 +179,7 @@ class Cluster:
         return self.tables.get(kind, self.tables["all"])
 
 
-def read(name_or_path: str | Path = OWN) -> Cluster:
+def read(name_or_path: str | Path = DEFAULT) -> Cluster:
     """A file, or the name of one in slurm/clusters; cluster.toml of the working directory unless told."""
     path = _find(str(name_or_path))
     try:
@@ -203,8 +203,8 @@ def _find(name: str) -> Path:
         if path.is_file():
             return path.resolve()
     shipped = sorted(path.stem for path in SHIPPED.glob("*.toml"))
-    if name == OWN:
+    if name == DEFAULT:
         raise UserError(
-            f"{OWN} must be in the working directory, or another file or name told; copy {SHIPPED / 'example.toml'}"
+            f"{DEFAULT} must be in the working directory, or another file or name told; copy {SHIPPED / 'example.toml'}"
         )
     raise UserError(f"{name} is neither a file with resources nor one of {', '.join(shipped)}")

@@ -32,7 +32,7 @@ from tokenbridge.store.provenance import job_here
 from tokenbridge.store.runs import ending
 
 HELD = {"hold": True, "kill-on-invalid-dep": "yes"}
-OWN = re.compile("SLURM_(?!CONF$)|SBATCH_|SRUN_|SUBMITIT_")
+SLURM_VARIABLES = re.compile("SLURM_(?!CONF$)|SBATCH_|SRUN_|SUBMITIT_")
 
 
 def unfinished(store: Store, stages: Mapping[str, Stage]) -> dict[str, Stage]:
@@ -172,7 +172,7 @@ class Submission:
 @contextmanager
 def _outside_of_jobs() -> Iterator[None]:
     """sbatch takes options from the variables that Slurm sets in a job: the next round would inherit this job's."""
-    inherited = {key: os.environ.pop(key) for key in list(os.environ) if OWN.match(key)}
+    inherited = {key: os.environ.pop(key) for key in list(os.environ) if SLURM_VARIABLES.match(key)}
     try:
         yield
     finally:

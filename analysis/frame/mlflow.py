@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenbridge.config import UserError
-from tokenbridge.store.runs import EXPERIMENT, INFINITY, database, quiet_mlflow, unspell, without_credentials
+from tokenbridge.store.runs import EXPERIMENT, STORED_INFINITY, database, quiet_mlflow, unspell, without_credentials
 
 SCHEMAS = ("dc11669786a5",)
 """revisions of MLflow's tables that are read without its client"""
@@ -97,7 +97,7 @@ def _row(
 def _number(value: float | None) -> float:
     if value is None:
         return math.nan
-    return math.copysign(math.inf, value) if abs(value) == INFINITY else float(value)
+    return math.copysign(math.inf, value) if abs(value) == STORED_INFINITY else float(value)
 
 
 def _from_client(uri: str) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from experiments.tracking import views
 from experiments.tracking.content import Content, Record, key_of
 from experiments.tracking.memory import Memory
 from experiments.tracking.store import save_view
-from tokenbridge.store.runs import INFINITY
+from tokenbridge.store.runs import STORED_INFINITY
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -244,7 +244,7 @@ def _same(value: float, stored: float | None) -> bool:
         return False
     if math.isnan(value):
         return math.isnan(stored)
-    return value == stored or (math.isinf(value) and stored == math.copysign(INFINITY, value))
+    return value == stored or (math.isinf(value) and stored == math.copysign(STORED_INFINITY, value))
 
 
 def _parts(items: Iterable[_Item], size: int) -> Iterable[list[_Item]]:

@@ -468,8 +468,8 @@ def _names(folder: Path) -> set[str]:
 
 EXPERIMENT = "tokenbridge"
 """in MLflow, the experiment of all runs"""
-INFINITY = 1.7976931348623157e308
-"""what MLflow stores for it"""
+STORED_INFINITY = 1.7976931348623157e308
+"""what MLflow stores for infinity"""
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",

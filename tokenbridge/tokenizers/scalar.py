@@ -19,7 +19,7 @@ from tokenbridge.tokenizers import Tokenizer
 from tokenbridge.tokenizers.levels import reconstruction_values
 
 
-class Grid(nn.Module):
+class MidpointLookup(nn.Module):
     """Counts midpoints below a value by one look-up and one comparison.
 
     No cell holds two midpoints. A value's cell never decreases with the value, in floating point as well, so midpoints
@@ -47,7 +47,7 @@ class Grid(nn.Module):
         self.separates = bool((occupied.diff(dim=1) > 0).all())
 
     @classmethod
-    def over(cls, midpoints: Tensor) -> Grid | None:
+    def over(cls, midpoints: Tensor) -> MidpointLookup | None:
         """The coarsest grid of 2^n cells that separates midpoints (K, V - 1); None if that needs too many."""
         for bits in range(6, 21):
             grid = cls(midpoints, 2**bits)
@@ -76,7 +76,7 @@ class ScalarQuantizer(Tokenizer):
 
     centers: Tensor
     midpoints: Tensor
-    grid: Grid | None
+    grid: MidpointLookup | None
 
     def __init__(self, centers: Tensor, extremes: Tensor):
         """centers (K, V) float32, increasing along V; extremes (2, C)."""
@@ -84,7 +84,7 @@ class ScalarQuantizer(Tokenizer):
         assert bool((centers.diff(dim=1) > 0).all()), "reconstruction values must increase"
         self.register_buffer("centers", centers)
         self.register_buffer("midpoints", (centers[:, 1:] + centers[:, :-1]) / 2, persistent=False)
-        self.grid = Grid.over(self.midpoints)
+        self.grid = MidpointLookup.over(self.midpoints)
 
     @property
     def levels(self) -> tuple[int, ...]:
