@@ -23,7 +23,7 @@ def build(model: type[_AnyConfig], values: Mapping[str, Any]) -> _AnyConfig:
         values: a value, or those of a section, by field.
 
     Raises:
-        UserError: names the first value that is refused, the rule and, of an unknown key, the closest one.
+        UserError: names a value that is refused and what it may be, or an unknown key and the closest one.
     """
     try:
         return model.model_validate(values)
