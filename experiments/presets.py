@@ -101,14 +101,13 @@ PRESETS: dict[str, RunConfig] = {
     "imagenet256-mar-H": _imagenet("H", Head(kind="diffusion", width=1536, depth=12), 1.0, 3.2),
 }
 
+_SAMPLED = {"head.start": "released", "latents.flip": False}  # nothing is trained, so no mirror image is needed
 RELEASED: dict[str, RunConfig] = {
     **{
-        f"tokenbridge-{size}": override(
-            PRESETS[f"imagenet256-{size}"], {"head.start": "released", "head.order": _FREQUENCY} | changes
-        )
+        f"tokenbridge-{size}": override(PRESETS[f"imagenet256-{size}"], _SAMPLED | {"head.order": _FREQUENCY} | changes)
         for size, changes in (("B", {}), ("L", {"sample.temperature": 0.96}), ("H", {}))
     },
-    **{f"mar-{size}": override(PRESETS[f"imagenet256-mar-{size}"], {"head.start": "released"}) for size in "BLH"},
+    **{f"mar-{size}": override(PRESETS[f"imagenet256-mar-{size}"], _SAMPLED) for size in "BLH"},
 }
 """Configurations of the released weights by name: sampled as their release samples them"""
 

@@ -33,13 +33,14 @@ class Config(BaseModel):
     @classmethod
     def _as_typed(cls, value: Any, field: ValidationInfo) -> Any:
         """Refuse what would be made a number in silence (true and "5"), and whole numbers of more than 64 bits."""
-        kinds = kinds_of(cls, field.field_name or "")
+        name = field.field_name or ""
+        kinds, words = kinds_of(cls, name), _words(cls.model_fields[name].annotation)
         for each in value if isinstance(value, list | tuple) else (value,):
             if type(each) is int and abs(each) >= 2**63:
                 raise PydanticCustomError("huge", "must lie within ±2^63")
             if isinstance(each, str) and not _utf8(each):
                 raise PydanticCustomError("utf8", "must be UTF-8 text; rename what it names")
-            word = type(each) is str and repr(each) not in _words(cls.model_fields[field.field_name or ""].annotation)
+            word = type(each) is str and not {repr(each), "text"} & set(words)
             if kinds & {int, float} and (type(each) is bool or word):
                 raise PydanticCustomError("no_number", "no number")
         return value

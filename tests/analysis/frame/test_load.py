@@ -74,7 +74,7 @@ def test_one_row_a_cell_with_the_types_of_the_config(store):
     assert json.loads(row["protocol.reconstruct"]) == {"images": 10, "kind": "reconstruct"}
 
 
-@pytest.mark.parametrize("value", ["64", "null", "true", "NaN", "[1]", "plain words", '"quoted"', ""])
+@pytest.mark.parametrize("value", ["64", "null", "true", "NaN", "[1]", "plain words", '"quoted"'])
 def test_a_text_setting_stays_text(tmp_path, empty, value):
     """A folder of images may be called `64`."""
     store = small_runs.with_database(Store(tmp_path / "runs"), empty)
