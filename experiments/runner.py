@@ -77,6 +77,7 @@ def attempt_cells(
     """
     stages = graph([*cells, *ahead])  # raises for a cell that cannot work, before anything runs
     require_imported(store, stages.values())
+    store.require_room(stages)
     with joined() as here:
         if here.size > 1 and jobs > 1:
             raise UserError(f"--jobs={jobs} must be 1 where {here.size} processes share each stage; leave it out")

@@ -45,6 +45,7 @@ def cost(store: Store, grid: Grid, cluster_file: str) -> Cost:
     """
     cluster, stages = resources.read(cluster_file), rounds.of(store, grid, 1).stages()
     require_imported(store, stages.values())
+    store.require_room(stages)
     todo, rates = submit.unfinished(store, stages), seconds_of_work(store)
     lines, hours = [f"on Slurm, by {cluster.path}:"], 0.0
     for array in submit.arrays_of(todo.values(), len(todo) or 1):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from tokenbridge.config import UserError
-from tokenbridge.store.artifacts import file_hash, write_atomic, write_json
+from tokenbridge.store.artifacts import checked, file_hash, write_atomic, write_json
 from tokenbridge.store.provenance import environment
 
 RUN_AGAIN = "delete its folder and run again"
@@ -66,7 +66,7 @@ def read(path: Path, remedy: str = RUN_AGAIN) -> dict[str, Tensor]:
         UserError: the file is missing or damaged.
     """
     try:
-        return load_file(path)
+        return load_file(checked(path))
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} must be a whole safetensors file ({error}); {remedy}") from error
 

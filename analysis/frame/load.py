@@ -184,7 +184,7 @@ def _write_source(root: Path, uri: str, plan: Mapping[str, Any], out: Path) -> N
     for id, kind in stages.items():
         if not store.finished(id):
             continue
-        manifest = {key: value for key, value in store.manifest(id).items() if key != "host"}
+        manifest = {key: value for key, value in store.manifest(id).items() if key not in ("host", "checksums")}
         (out / "manifests" / f"{id}.json").write_text(_json(manifest))
         left, examples = kind_of(kind).examples, store.folder(id) / "examples.npz"
         if id in pictured and (left == "always" or (left == "perhaps" and examples.exists())):

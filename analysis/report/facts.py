@@ -11,6 +11,11 @@ from analysis.frame.source import Source
 from analysis.tables.filled import FilledTable
 from analysis.tables.search import point_text
 
+MIXED = (
+    "these stages ran with different instruction sets, so the last bits differ between them, and what a"
+    " training or a sampling makes of that can be seen in the numbers"
+)
+
 
 @dataclass(frozen=True)
 class Seed:
@@ -93,6 +98,7 @@ def environment(source: Source) -> list[tuple[str, str]]:
         for name, value in {
             "commit": commit,
             "processor": manifest.get("cpu"),
+            "arithmetic": _arithmetic(manifest),
             **(manifest.get("versions") or {}),
         }.items():
             if value:
@@ -101,7 +107,18 @@ def environment(source: Source) -> list[tuple[str, str]]:
     if seconds:
         work = f"{len(source.manifests)}, {stats.number(seconds / 60, 1)} minutes of work together"
         facts["stages"] = {work: None}
+    if len(facts.get("arithmetic", ())) > 1:
+        facts["caution"] = {MIXED: None}
     return [(name, ", ".join(values)) for name, values in facts.items()]
+
+
+def _arithmetic(manifest: Mapping[str, Any]) -> str:
+    """What decides the last bits of a stage's numbers, as its manifest has it; empty in older ones."""
+    told = manifest.get("arithmetic") or {}
+    if not told.get("capability"):
+        return ""
+    parts = [told["capability"], told.get("instructions"), told.get("mkldnn") and f"MKL-DNN {told['mkldnn']}"]
+    return "; ".join(part for part in [*parts, *(f"{k}={v}" for k, v in (told.get("set") or {}).items())] if part)
 
 
 def search(source: Source) -> list[tuple[str, str]]:

@@ -109,8 +109,8 @@ def run(
         runner.raise_first(runner.attempt_cells(store, [cell], runtime, EXPERIMENT, jobs))
     if not world.main:
         return
-    tracking.sync(store, [cell.id])
     print_metrics(store, cell)
+    tracking.sync(store, [cell.id])
     print(f"cell {cell.id}, artifacts in {runs / 'stages'}; MLflow: tokenbridge ui --runs {runs}")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from experiments.tracking.content import Record, key_of
@@ -16,6 +17,7 @@ from tokenbridge.store.runs import database
 
 FILE = "tracking.json"
 SAVE_SECONDS = 2.0
+PARTS = ("records", "runs", "sending")
 
 
 class Memory:
@@ -23,10 +25,7 @@ class Memory:
 
     def __init__(self, store: Store, uri: str):
         self.path, self.uri = store.root / FILE, uri
-        try:
-            self.all: dict[str, Any] = json.loads(self.path.read_text())
-        except (OSError, ValueError):
-            self.all = {}  # MLflow itself is asked instead
+        self.all = _read(self.path)
         here = self.all.setdefault(digest(uri), {})
         self.here = here
         self.sent: dict[str, list[Any]] = here.setdefault("records", {})
@@ -82,6 +81,19 @@ class Memory:
     def save_all_sent(self) -> None:
         self.here["stamp"] = _stamp(self.uri)
         self.save()
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """What was remembered; nothing where that is damaged: MLflow itself is asked then."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    parts = [content] if isinstance(content, dict) else []
+    parts += [here for part in parts for here in part.values()]
+    parts += [here.get(key, {}) for here in parts[1:] if isinstance(here, dict) for key in PARTS]
+    whole = bool(parts) and all(isinstance(part, dict) for part in parts)
+    return content if whole else {}
 
 
 def _stamp(uri: str) -> list[Any] | None:

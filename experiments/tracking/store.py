@@ -81,9 +81,22 @@ def reaching(uri: str) -> Iterator[None]:
             reason = refused[1].strip()
         reason = without_credentials(reason)[:160]
         raise UserError(
-            f"MLflow at {without_credentials(uri)} takes no data ({reason}); nothing is lost: start the server or"
-            " correct MLFLOW_TRACKING_URI, then run `tokenbridge sync`"
+            f"MLflow at {without_credentials(uri)} takes no data ({reason}); nothing is lost: {_remedy(uri, reason)}"
         ) from error
+
+
+def _remedy(uri: str, reason: str) -> str:
+    """What mends a store that takes no data: a server is started, a broken file is made again from the stages."""
+    path = database(uri)
+    if path is None:
+        return "start the server or correct MLFLOW_TRACKING_URI, then run `tokenbridge sync`"
+    if "is full" in reason:
+        return "free space, then run `tokenbridge sync`"
+    if "locked" in reason:
+        return f"another process writes {path}; run `tokenbridge sync` when it has ended"
+    if "readonly" in reason or ("unable to open" in reason and not path.is_dir()):
+        return f"make {path} and its folder writable, then run `tokenbridge sync`"
+    return f"delete {path} and run `tokenbridge sync`, which makes it again from the stages"
 
 
 def experiment_id(mlflow: MlflowClient, store: Store, uri: str) -> str:

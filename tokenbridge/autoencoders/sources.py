@@ -282,7 +282,7 @@ def units_of(settings: Mapping[str, Any], source: Source) -> Units:
             f"the config of {source} has shift_factor={shift:g} beside latents_mean and must have one; {_OWN_UNITS}"
         )
     mean, spread = (
-        tuple(number(name, value, above) for value in each[name])
+        tuple(number(name, value, above) for value in each[name] or ())
         for name, above in (("latents_mean", -math.inf), ("latents_std", 0.0))
     )
     return Units(scale, mean, spread)

@@ -82,7 +82,7 @@ def batches(images: Images, size: int, order: Sequence[int] | range | None = Non
     except UserError as error:
         clear_frames(error.__traceback__)  # they hold the loader, whose processes would take seconds each to end
         # what a reader sends has its whole traceback before the line
-        line = str(error).strip().splitlines()[-1]
+        line = str(error.args[0]).strip().splitlines()[-1]
         raise UserError(line.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")) from error
 
 

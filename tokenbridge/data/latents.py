@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokenbridge.config import RunConfig, UserError
+from tokenbridge.config import RunConfig
 from tokenbridge.data.files import SPLITS, Split
-from tokenbridge.store.artifacts import read_json
-from tokenbridge.store.shards import REMEDY, damaged
+from tokenbridge.store.artifacts import checked, damaged, read_array, read_json
+from tokenbridge.store.shards import Shards, check
 
 STORED = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 """numpy's type of each latents.dtype; it has no bfloat16, whose bits are kept"""
@@ -34,32 +34,36 @@ class Latents:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.stats: dict[str, Any] = read_json(folder / "stats.json")
+        self.stats = _statistics(folder / "stats.json")
         self.scale: float = self.stats["scale"]
         self.frequency_order: tuple[int, ...] = tuple(self.stats["frequency_order"])
-        self._moments: dict[Split, NDArray[Any]] = {}
+        self._arrays: dict[Split, Shards] = {}
 
-    def moments(self, split: Split) -> NDArray[Any]:
+    def _moments(self, split: Split) -> Shards:
         """Memory-mapped moments: (N, 2C, h, w), mean then log-variance, or (N, 2, 2C, h, w), the mirror image's second.
 
         bfloat16 comes as uint16 bits.
         """
-        if split not in self._moments:
-            self._moments[split] = _array(moments_path(self.folder, split))
-        return self._moments[split]
+        if split not in self._arrays:
+            self._arrays[split] = Shards(moments_path(self.folder, split))
+        return self._arrays[split]
 
     def labels(self, split: Split) -> Tensor:
         """(N,) int64."""
-        return torch.from_numpy(np.array(_array(labels_path(self.folder, split))))
+        labels, count = read_array(checked(path := labels_path(self.folder, split))), len(self._moments(split).array)
+        if labels.dtype != np.int64 or labels.shape != (count,):
+            raise damaged(path, f"it holds {labels.dtype} {labels.shape}, must hold int64 ({count},)")
+        return torch.from_numpy(np.array(labels))
 
     @property
     def flips(self) -> bool:
         """Whether training images are stored mirrored as well."""
-        return self.moments("train").ndim == 5
+        return self._moments("train").array.ndim == 5
 
     def read(self, split: Split, index: NDArray[np.int64] | slice, mirrored: NDArray[np.int64] | None = None) -> Tensor:
-        """Moments (n, 2C, h, w) in the stored type."""
-        moments = self.moments(split)
+        """Moments (n, 2C, h, w) in the stored type. UserError for a shard that is not as it was written."""
+        self._moments(split).check(index)
+        moments = self._moments(split).array
         if moments.ndim == 5:
             return as_tensor(moments[index, 0 if mirrored is None else mirrored])
         return as_tensor(moments[index])
@@ -96,11 +100,11 @@ def labels_path(folder: Path, split: Split) -> Path:
     return folder / f"{split.replace('-', '_')}_labels.npy"
 
 
-def _array(path: Path) -> NDArray[Any]:
-    try:
-        return np.asarray(np.load(path, mmap_mode="r"))  # memmap's own indexing is slower
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} must be a whole array ({error}); {REMEDY}") from error
+def _statistics(path: Path) -> dict[str, Any]:
+    stats = read_json(checked(path), f"delete {path.parent} and run again")
+    if not isinstance(stats, dict) or not {"scale", "frequency_order"} <= stats.keys():
+        raise damaged(path, "it must hold scale and frequency_order")
+    return stats
 
 
 def as_tensor(stored: NDArray[Any]) -> Tensor:
@@ -111,9 +115,7 @@ def as_tensor(stored: NDArray[Any]) -> Tensor:
 
 def verify(folder: Path) -> int:
     """Compare a finished store with its checksums and return its number of images; UserError names what is damaged."""
-    if wrong := list(damaged(folder)):
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise UserError(f"{folder} is damaged: {wrong[0]}{more} is not what was written; {REMEDY}")
+    check(folder)
     return sum(len(Latents(folder).labels(split)) for split in SPLITS)
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from tokenbridge.config import UserError
 from tokenbridge.stages.sample import ARRAYS
-from tokenbridge.store.artifacts import atomic
+from tokenbridge.store.artifacts import atomic, checked, read_array
 from tokenbridge.store.rows import RECORD, Rows
 
 AT_ONCE = 256
@@ -33,11 +33,10 @@ class Samples:
         self.folder = folder
         # sampled before there was a record: nothing to check against
         self.rows = Rows(folder, ARRAYS) if (folder / RECORD).exists() else None
-        try:
-            self.images: NDArray[np.uint8] = np.load(folder / "samples.npy", mmap_mode="r")
-            self.labels: NDArray[np.int64] = np.load(folder / "labels.npy")
-        except (OSError, ValueError, EOFError) as error:
-            raise _damaged(folder, str(error)) from error
+        self.images: NDArray[np.uint8] = read_array(
+            folder / "samples.npy" if self.rows else checked(folder / "samples.npy")
+        )
+        self.labels: NDArray[np.int64] = np.array(read_array(checked(folder / "labels.npy")))
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
             raise _damaged(folder, f"samples are {self.images.dtype} {self.images.shape}")
         if len(self.labels) != len(self.images):

@@ -7,7 +7,7 @@ uint8 (N, ch, H, W).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,8 @@ FOLDER = "features"
 """of the store, beside its stages"""
 READING = (Path(files.__file__), Path(data.__file__), Path(networks.__file__))
 """the code between image files and features: which files, in which order, how they are cropped and seen"""
+SUM = "sha256"
+"""key of the checksum in a file of features"""
 
 
 @dataclass(frozen=True)
@@ -164,18 +166,35 @@ def reading() -> list[str]:
 
 
 def write(path: Path, images: Real, about: dict[str, str]) -> None:
-    """A file of features: its arrays as float32, and what it is about as text."""
+    """A file of features: its arrays as float32, and what it is about as text, with a checksum of the arrays."""
     labels = {} if images.labels is None else {"labels": images.labels}
-    write_atomic(path, save(images.extracted.arrays() | labels, about | {"pixel_hash": images.pixel_hash}))
+    arrays = images.extracted.arrays() | labels
+    about = about | {"pixel_hash": images.pixel_hash}
+    write_atomic(path, save(arrays, about | {SUM: _checksum(arrays, about)}))
 
 
 def read(path: Path) -> tuple[Real, dict[str, str]]:
-    """The images of a file that `write` wrote, and what they are about. Raises UserError for another or cut file."""
+    """The images of a file that `write` wrote, and what they are about.
+
+    Raises UserError for another file and for one that is not as it was written; older ones have no checksum.
+    """
     try:
         with safe_open(path, framework="numpy") as file:
             about = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+        expected = about.pop(SUM, None)
+        if expected is not None and expected != _checksum(arrays, about):
+            raise UserError(f"{path} is damaged (its checksum is another); delete it and run again")
         labels, pixels = arrays.pop("labels", None), about.pop("pixel_hash")
         return Real(Extracted(**arrays), labels, pixels), about
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise UserError(f"{path} must be a whole file of features ({error}); delete it and run again") from error
+
+
+def _checksum(arrays: Mapping[str, NDArray[Any]], about: Mapping[str, str]) -> str:
+    """SHA-256 of arrays and of what they are about."""
+    hasher = hashlib.sha256(repr(sorted(about.items())).encode())
+    for name, array in sorted(arrays.items()):
+        hasher.update(repr((name, array.dtype.str, array.shape)).encode())
+        hasher.update(np.ascontiguousarray(array).data)
+    return hasher.hexdigest()

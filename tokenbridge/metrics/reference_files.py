@@ -59,7 +59,7 @@ def fingerprint(score: Score, image_size: int | None = None) -> str:
         )
     if path.is_file():
         for name in score.scorers:
-            _require_fit(path, path.stat().st_mtime_ns, name, score, image_size)
+            _require_fit(path, path.stat().st_mtime_ns, name, score, image_size)  # pyright: ignore[reportArgumentType] (frozen)
     return f"sha256:{file_hash(path)[:12]}"
 
 

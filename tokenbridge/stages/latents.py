@@ -132,7 +132,7 @@ def _finish(
         order=np.array(stats["frequency_order"]),
         cutoff=np.array(CUTOFF),
     )
-    publish(out, fillings, [labels_path(out, split) for split in SPLITS])
+    publish(out, fillings)
 
 
 def statistics(moments: Tensor, scale: float | Literal["auto"]) -> dict[str, Any]:

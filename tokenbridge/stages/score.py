@@ -22,7 +22,7 @@ from tokenbridge.metrics.measures import MEASURES, Scored, by_class
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import References
 from tokenbridge.metrics.scorers import SCORERS, cautions, qualified
-from tokenbridge.store.artifacts import Store, write_json
+from tokenbridge.store.artifacts import Store, checked, read_array, write_json
 from tokenbridge.store.runs import read_metrics, write_metrics
 
 NO_IMAGES = "a file of statistics has no features of images: KID, precision, recall, density and coverage are left out"
@@ -97,11 +97,7 @@ def _duplicates(images: Images) -> list[str]:
 
 def _samples(folder: Path) -> tuple[Images, Labels, dict[str, Any]]:
     """Samples (N, ch, H, W), labels (N,) and the protocol of their making."""
-    try:
-        images = np.load(folder / "samples.npy", mmap_mode="r")
-        labels = np.load(folder / "labels.npy")
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{folder} must hold whole samples ({error}); delete it and run again") from error
+    images, labels = (read_array(checked(folder / name)) for name in ("samples.npy", "labels.npy"))
     assert images.dtype == np.uint8, images.dtype
     assert len(images) == len(labels), (images.shape, labels.shape)
-    return images, labels, read_metrics(folder).protocol
+    return images, np.array(labels), read_metrics(folder).protocol

@@ -2,7 +2,8 @@
 
 An id hashes what the stage reads of the config, the ids of its inputs and the stage's version. A stage writes into
 `<id>.partial` under a file lock; the folder gets its name by an atomic rename, with a manifest inside. Asking whether
-a stage is finished costs one stat call.
+a stage is finished costs one stat call. The manifest has the SHA-256 of each file beside it (1.8 GB/s; of those that
+are filled in shards, checksums.json has one a shard), and whoever reads a file whole calls `checked` first.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from tokenbridge.store.provenance import environment
 PARTIAL = ".partial"
 """ends the name of a stage's folder until it is published"""
 MANIFEST = "manifest.json"
+SUMS = "checksums.json"
+"""SHA-256 of the parts of arrays that are filled in shards (store/shards.py)"""
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=list)
 _REMEDY = "free space or choose another folder with --runs"
 
@@ -62,7 +65,13 @@ class Store:
         return (self.folder(id) / MANIFEST).exists()
 
     def manifest(self, id: str) -> dict[str, Any]:
-        return read_json(self.folder(id) / MANIFEST)
+        return read_manifest(self.folder(id))
+
+    def require_room(self, ids: Iterable[str]) -> None:
+        """UserError where a folder without a manifest stands in the place of a stage that is to be made."""
+        for folder in map(self.folder, ids):
+            if os.path.lexists(folder) and not (folder / MANIFEST).exists():
+                raise UserError(f"{folder} has no {MANIFEST} and is no finished stage; delete it and run again")
 
     @contextmanager
     def writing(self, id: str, about: Mapping[str, Any], resumable: bool = False) -> Iterator[Path | None]:
@@ -77,14 +86,16 @@ class Store:
             if self.finished(id):
                 yield None
                 return
+            self.require_room([id])
             if not resumable:
                 shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True, exist_ok=True)
             start = time.monotonic()
             try:
                 yield work
-                seconds = round(time.monotonic() - start, 2)
-                write_json(work / MANIFEST, {"id": id, **about, **environment(), "wall_seconds": seconds})
+                sums = _checksums(work)
+                seconds = {"wall_seconds": round(time.monotonic() - start, 2)}
+                write_json(work / MANIFEST, {"id": id, **about, **environment(), **seconds, "checksums": sums})
             except BaseException as error:
                 full = _disk_full(error, self.root)
                 (work / MANIFEST).unlink(missing_ok=True)
@@ -134,6 +145,70 @@ def writable(root: Path, option: str = "--runs") -> Iterator[None]:
                 f"{error.filename or root} cannot be written ({error.strerror}); choose another folder with {option}"
             ) from error
         raise
+
+
+def damaged(path: Path, why: str) -> UserError:
+    """The error for a file of a stage that cannot be used."""
+    return UserError(f"{path} is damaged ({why}); delete {path.parent} and run again")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished stage. UserError where it is damaged or another stage's."""
+    path = folder / MANIFEST
+    manifest = read_json(path)
+    if not isinstance(manifest, dict):
+        raise damaged(path, "it must hold a JSON object")
+    if manifest.get("id", folder.name) != folder.name:
+        raise damaged(path, f"it is that of {manifest['id']}")
+    return manifest
+
+
+def recorded(folder: Path) -> dict[str, str]:
+    """SHA-256 by file name of a finished stage; empty before it is finished, and where it was made without.
+
+    The labels of latents that were made before manifests had checksums have theirs in checksums.json.
+    """
+    sums = read_manifest(folder).get("checksums") if (folder / MANIFEST).exists() else None
+    if sums is None and (folder / SUMS).exists():
+        sums = read_json(folder / SUMS).get("files")
+    return sums or {}
+
+
+_CHECKED: set[tuple[Any, ...]] = set()
+"""files that this process has compared with their checksums, each by its path and what changes when it is written"""
+
+
+def checked(path: Path) -> Path:
+    """The path of a file that is about to be read. UserError where its stage has another checksum of it."""
+    if not path.is_file():
+        return path  # its reader says what it misses
+    stat = path.stat()
+    key = (str(path), stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    if key not in _CHECKED:
+        expected = recorded(path.parent).get(path.name)
+        if expected is not None and file_hash(path) != expected:
+            raise damaged(path, f"it is not what was written: {MANIFEST} has another checksum")
+        _CHECKED.add(key)
+    return path
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 by name of the files of a stage, but of those whose shards have theirs."""
+    apart = read_json(folder / SUMS)["arrays"] if (folder / SUMS).exists() else ()
+    return {
+        path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.name not in apart and path.is_file()
+    }
+
+
+def read_array(path: Path) -> np.memmap[Any, Any]:
+    """An array of a .npy file of a stage, memory-mapped for reading. UserError where it is damaged."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a damaged header ends in many kinds of error
+        raise damaged(path, " ".join(str(error).split())[:160] or type(error).__name__) from error
+    if not isinstance(array, np.memmap):
+        raise damaged(path, "it is no .npy file")
+    return array
 
 
 def _disk_full(error: BaseException, root: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -21,9 +22,43 @@ def environment() -> dict[str, Any]:
         "host": platform.node(),
         "cpu": _processor(),
         "threads": sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None,
+        "arithmetic": _arithmetic(),
         "git": git_state(),
         "job": job_here(),
     }
+
+
+def _arithmetic() -> dict[str, Any] | None:
+    """What decides the last bits beside versions and threads: the instruction sets that torch and MKL-DNN choose from.
+
+    Two machines whose processors have one name may differ in it. None where torch was not needed.
+    """
+    if "torch" not in sys.modules:
+        return None
+    torch = sys.modules["torch"]
+    dnn = re.search(r"MKL-DNN (v[\d.]+)", torch.__config__.show())
+    return {
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "instructions": _instructions(),
+        "mkldnn": dnn[1] if dnn and torch.backends.mkldnn.is_available() else None,
+        "mkl": torch.backends.mkl.is_available(),
+        "set": {name: os.environ[name] for name in _CHOOSING if name in os.environ},
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_initialized() else None,
+    }
+
+
+_CHOOSING = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
+"""variables with which a user chooses other instructions"""
+
+
+def _instructions() -> str:
+    """The processor's vector instructions, as Linux names them; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+    return " ".join(sorted(flag for flag in flags if flag.startswith(("avx", "amx", "fma"))))
 
 
 @cache

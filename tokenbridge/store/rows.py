@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenbridge.config import UserError
-from tokenbridge.store.artifacts import new_array
+from tokenbridge.store.artifacts import damaged, new_array, read_array
 
 RECORD = "record.npy"
 
@@ -25,7 +24,7 @@ def progress(folder: Path) -> tuple[int, int]:
     """Numbers of finished rows and of all rows of a folder; (0, 0) where none was begun."""
     if not Rows.begun(folder):
         return 0, 0
-    record = _open(folder / RECORD)
+    record = read_array(folder / RECORD)
     return int(np.count_nonzero(record)), len(record)
 
 
@@ -35,11 +34,11 @@ class Rows:
     def __init__(self, folder: Path, names: Sequence[str]):
         """Open what `create` made. Raises UserError for a file that is missing, cut or of another length."""
         self.folder, self.names = folder, tuple(names)
-        arrays = {name: _open(folder / f"{name}.npy") for name in (*self.names, "record")}
+        arrays = {name: read_array(folder / f"{name}.npy") for name in (*self.names, "record")}
         self.count = len(arrays["record"])
         for name, array in arrays.items():
             if len(array) != self.count:
-                raise _damaged(folder / f"{name}.npy", f"it holds {len(array)} images, the record {self.count}")
+                raise damaged(folder / f"{name}.npy", f"it holds {len(array)} images, the record {self.count}")
         self._offsets = {name: array.offset for name, array in arrays.items()}
 
     @staticmethod
@@ -68,7 +67,7 @@ class Rows:
 
     def array(self, name: str) -> NDArray[Any]:
         """One of the arrays, memory-mapped for reading."""
-        return _open(self.folder / f"{name}.npy")
+        return read_array(self.folder / f"{name}.npy")
 
     def write(self, first: int, **parts: NDArray[Any]) -> None:
         """Write rows from `first` on, of all arrays; they are on disk before the record says so."""
@@ -102,16 +101,3 @@ def _check(parts: Sequence[NDArray[Any]]) -> int:
     for part in parts:
         check = zlib.crc32(np.ascontiguousarray(part).data, check)
     return check or 1
-
-
-def _open(path: Path) -> np.memmap[Any, Any]:
-    try:
-        array = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise _damaged(path, str(error)) from error
-    assert isinstance(array, np.memmap)
-    return array
-
-
-def _damaged(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is damaged ({why}); delete {path.parent} and run again")

@@ -25,7 +25,16 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tokenbridge.config import UserError
-from tokenbridge.store.artifacts import MANIFEST, PARTIAL, Store, read_json, writable, write_atomic, write_json
+from tokenbridge.store.artifacts import (
+    MANIFEST,
+    PARTIAL,
+    Store,
+    checked,
+    read_json,
+    writable,
+    write_atomic,
+    write_json,
+)
 
 METRICS = "metrics.json"
 JOURNAL = "metrics.jsonl"
@@ -76,13 +85,17 @@ def read_cell(store: Store, id: str) -> RecordedCell:
     path = store.root / "cells" / f"{id}.json"
     if not path.exists():
         raise UserError(f"cell {id} is not in {path.parent}; run it, or choose its folder with --runs")
-    values = read_json(path)
+    values = read_json(path, "delete it and run again")
     try:
         if "names" not in values:
             values["names"] = values.pop("name").split(_JOINT)
-        return RecordedCell(**values)
+        cell = RecordedCell(**values)
+        texts = [*cell.names, *cell.sweeps, *cell.stages.values(), *cell.config]
+        if cell.id != id or isinstance(cell.names, str) or not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"it is that of {cell.id!r}" if cell.id != id else "its values are of another kind")
     except (TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is no cell ({error}); delete it and run again") from error
+    return cell
 
 
 def read_cells(store: Store) -> dict[str, RecordedCell]:
@@ -140,7 +153,7 @@ def has_metrics(folder: Path) -> bool:
 def read_metrics(folder: Path) -> Measured:
     """Read metrics.json of a stage's folder. UserError where it is missing, damaged or holds other than numbers."""
     path = folder / METRICS
-    content = read_json(path)
+    content = read_json(checked(path))
     metrics = content.get("metrics") if isinstance(content, dict) else None
     if not isinstance(metrics, dict):
         raise UserError(f'{path} must hold {{"metrics": …, "protocol": …}}; {_AGAIN}')
@@ -187,7 +200,7 @@ class Journal:
 
 def read_journal(path: Path) -> list[list[Any]]:
     """Lines of a journal; a last line cut by a kill is left out. UserError where another is none."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    lines = checked(path).read_text().splitlines(keepends=True) if path.exists() else []
     points = []
     for number, line in enumerate(lines, 1):
         if not line.endswith("\n"):
@@ -309,7 +322,8 @@ def is_sweep(store: Store, name: str) -> bool:
 def sweep_names(store: Store) -> list[str]:
     """Names of all sweeps, the oldest first."""
     paths = sweep_folder(store).glob("*/sweep.json")
-    return [path.parent.name for path in sorted(paths, key=lambda path: read_json(path)["submitted"])]
+    submitted = {path.parent.name: read_sweep(store, path.parent.name).submitted for path in paths}
+    return sorted(submitted, key=lambda name: submitted[name])
 
 
 def read_sweep(store: Store, name: str) -> Sweep:
@@ -323,7 +337,7 @@ def read_sweep(store: Store, name: str) -> Sweep:
         names = ", ".join(sweep_names(store)) or f"none yet in {store.root}"
         raise UserError(f"{name} is no sweep; there is {names}")
     path = sweep_folder(store, name) / "sweep.json"
-    values = read_json(path)
+    values = read_json(path, "delete it and submit again")
     try:
         cells = {id: CellStages(**cell) for id, cell in values.pop("cells").items()}
         return Sweep(cells=cells, **values)

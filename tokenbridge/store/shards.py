@@ -1,16 +1,17 @@
 """Filling one array in shards: what a kill left is checked and kept, and several processes each fill their own.
 
-A shard is a range of rows. When its rows are on the disk, a note beside the array holds the SHA-256 of their bytes.
+A shard is a range of rows. When its rows are on the disk, a note beside the array holds the SHA-256 of their bytes. The
+notes of a finished store are in checksums.json, and readers compare each shard with its own when they first come to it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -18,12 +19,20 @@ from numpy.typing import DTypeLike, NDArray
 
 from tokenbridge.config import UserError
 from tokenbridge.distributed import World
-from tokenbridge.store.artifacts import file_hash, new_array, read_json, write_json
+from tokenbridge.store.artifacts import (
+    SUMS,
+    checked,
+    damaged,
+    file_hash,
+    new_array,
+    read_array,
+    read_json,
+    recorded,
+    write_json,
+)
 
 NOTES = "shards"
 """folder of notes in a store under way"""
-SUMS = "checksums.json"
-"""file in a finished store"""
 REMEDY = "delete its folder and run again"
 
 
@@ -67,7 +76,7 @@ class Filling:
             chosen = range(starts[number], min(starts[number] + self.shard, self.shape[0]))
             note = self.notes / f"{number}.json"
             if note.exists():
-                if read_json(note) == _about(array, chosen):
+                if _read(note) == _about(array, chosen):
                     continue
                 print(f"{self.path} has lost rows {chosen.start} to {chosen.stop - 1}; they are made again", flush=True)
                 note.unlink()
@@ -82,7 +91,7 @@ class Filling:
     def sums(self) -> list[dict[str, Any]]:
         """Notes of all shards in order, once all are finished."""
         count = len(range(0, self.shape[0], self.shard))
-        return [read_json(self.notes / f"{number}.json") for number in range(count)]
+        return [_read(self.notes / f"{number}.json") for number in range(count)]
 
     def _usable(self) -> bool:
         try:
@@ -92,37 +101,84 @@ class Filling:
         return there.shape == self.shape and there.dtype == np.dtype(self.dtype)
 
 
-def publish(folder: Path, fillings: list[Filling], others: list[Path]) -> None:
-    """Write the checksums of the filled arrays and of other small files, and delete the notes.
+def publish(folder: Path, fillings: list[Filling]) -> None:
+    """Write the checksums of the filled arrays, and delete the notes.
 
     Args:
         folder: the stage's.
         fillings: its arrays, all finished.
-        others: files beside them.
     """
-    arrays = {filling.path.name: filling.sums() for filling in fillings}
-    write_json(folder / SUMS, {"arrays": arrays, "files": {path.name: file_hash(path) for path in others}})
+    write_json(folder / SUMS, {"arrays": {filling.path.name: filling.sums() for filling in fillings}})
     shutil.rmtree(folder / NOTES)
 
 
-def damaged(folder: Path) -> Iterator[str]:
-    """Name each part of a finished store that does not match its checksums. UserError where it has none."""
+class Shards:
+    """A finished array whose shards are checked as they are first read, once in a process.
+
+    One that was made without checksums is taken as it is.
+    """
+
+    _seen: ClassVar[dict[tuple[Any, ...], NDArray[np.bool_]]] = {}
+    """by file and what changes when it is written: which shards were checked"""
+
+    def __init__(self, path: Path):
+        """Raises UserError for a file that is damaged or that has other rows than its checksums."""
+        self.path, self.mapped = path, read_array(path)
+        # memmap's own indexing is slower
+        self.array: NDArray[Any] = np.asarray(self.mapped)
+        self.shards = _sums(path.parent).get(path.name, [])
+        self._stops = np.array([shard["stop"] for shard in self.shards], np.int64)
+        if self.shards and self._stops[-1] != len(self.array):
+            raise damaged(path, f"it holds {len(self.array)} rows, its checksums {self._stops[-1]}")
+        stat = path.stat()
+        key = (str(path.resolve()), stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        self._checked = self._seen.setdefault(key, np.zeros(len(self.shards), np.bool_))
+
+    def check(self, index: NDArray[np.int64] | slice) -> None:
+        """Compare the shards of these rows with their checksums. UserError names rows that are not as written."""
+        if self._checked.all():
+            return
+        rows = np.arange(len(self.array))[index]
+        for number in np.unique(np.searchsorted(self._stops, rows, side="right")):
+            if not self._checked[number]:
+                self._require(self.shards[number])
+                self._checked[number] = True
+
+    def _require(self, shard: dict[str, Any]) -> None:
+        if _about(self.array, rows := range(shard["start"], shard["stop"])) != shard:
+            raise damaged(self.path, f"rows {rows.start} to {rows.stop - 1} are not what was written")
+
+
+def check(folder: Path) -> None:
+    """Compare all of a finished store with its checksums. UserError names what is damaged, or that it has none."""
     if not (folder / SUMS).exists():
         raise UserError(f"{folder} was written without checksums and cannot be checked; {REMEDY} to have them")
-    sums = read_json(folder / SUMS)
-    for name, shards in sums["arrays"].items():
-        try:
-            array = np.load(folder / name, mmap_mode="r")
-        except (OSError, ValueError, EOFError):
-            yield f"{name} is missing or cut"
-            continue
-        for shard in shards:
-            rows = range(shard["start"], shard["stop"])
-            if len(array) < rows.stop or _about(array, rows) != shard:
-                yield f"{name}, rows {rows.start} to {rows.stop - 1}"
-    for name, sha256 in sums["files"].items():
+    for name in _sums(folder):
+        array = Shards(folder / name)
+        for shard in array.shards:
+            array._require(shard)
+    for name, sha256 in recorded(folder).items():
         if not (folder / name).is_file() or file_hash(folder / name) != sha256:
-            yield name
+            raise damaged(folder / name, "it is not what was written")
+
+
+def _sums(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """By file name, the checksums of a finished store's shards in order; empty where it has none."""
+    path = folder / SUMS
+    if not path.exists():
+        return {}
+    try:
+        return read_json(checked(path), f"delete {folder} and run again")["arrays"]
+    except (TypeError, KeyError) as error:
+        raise damaged(path, f"it lacks {error}") from error
+
+
+def _read(note: Path) -> Any:
+    """A note; None where it is damaged, so that its shard is made again."""
+    try:
+        return read_json(note)
+    except UserError:
+        return None
 
 
 def _about(array: NDArray[Any], rows: range) -> dict[str, Any]:

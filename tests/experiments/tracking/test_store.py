@@ -3,8 +3,12 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sqlite3
+import subprocess
+import sys
 import time
 import urllib.request
+from contextlib import closing
 
 import pytest
 
@@ -16,7 +20,7 @@ from tests.helpers.processes import CONTEXT
 from tests.helpers.runs import NOTHING, curve, runs_of
 from tests.helpers.server import free_port, serving
 from tokenbridge.config import UserError
-from tokenbridge.store.artifacts import Store
+from tokenbridge.store.artifacts import Store, digest
 
 MAIN = ("score/fd_pixels", "reconstruct/psnr", "quantizer/mse")
 """of the paper's tables, with features of another network; not what the stages count beside them"""
@@ -61,12 +65,58 @@ def test_a_file_store_and_a_damaged_file_are_refused_in_one_line(store, monkeypa
         tracking.sync(store)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["emptied", "cut", "a folder", "another database"])
+def test_a_damaged_file_is_made_again_when_it_is_deleted(store, damage):
+    """The remedy is followed: all that the stages left is sent anew, once."""
+    sent = tracking.sync(store)
+    small_runs.add_reconstruction(store, 16)
+    path = store.root / "mlflow.db"
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "a folder":
+        path.mkdir()
+    elif damage == "another database":
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE x (a)")
+    else:
+        path.write_bytes(content[: len(content) // 3] if damage == "cut" else b"")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"nothing is lost: delete .*mlflow\.db and run `tokenbridge sync`, which"):
+            tracking.sync(store)
+    path.rmdir() if damage == "a folder" else path.unlink()
+    assert f"sent {sent['runs'] + 1} runs" in synced(store)
+    assert synced(store) == "MLflow was up to date\n"
+
+
+def synced(store: Store) -> str:
+    """What `tokenbridge sync` says in a process of its own: MLflow keeps a deleted file open."""
+    command = [sys.executable, "-m", "experiments.cli", "sync", "--runs", str(store.root)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.slow
 def test_a_copied_runs_folder_does_not_write_into_the_old_one(store, tmp_path):
     tracking.sync(store)
     shutil.copytree(store.root, tmp_path / "copy")
     small_runs.add_reconstruction(Store(tmp_path / "copy"), 16)
-    with pytest.raises(UserError, match=r"copy/mlflow.db keeps its artifacts in .*runs/mlflow-artifacts"):
+    with pytest.raises(UserError, match=r"copy/mlflow.db keeps its artifacts in .*runs/mlflow-artifacts.*delete that"):
         tracking.sync(Store(tmp_path / "copy"))
+    (tmp_path / "copy" / "mlflow.db").unlink()
+    assert "sent 6 runs" in synced(Store(tmp_path / "copy"))
+    assert synced(Store(tmp_path / "copy")) == "MLflow was up to date\n"
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "null", "7", '{"a": []}', '{"a": {"records": []}}', '{"a": {"runs": 3}}', ""]
+)
+def test_a_damaged_memory_is_no_memory(store, content):
+    tracking.sync(store)
+    key = digest(tracking.tracking_uri(store))
+    (store.root / "tracking.json").write_text(content.replace('"a"', f'"{key}"'))
+    assert tracking.sync(store) | {"artifacts": 0} == NOTHING  # MLflow is asked, which holds all numbers
+    assert tracking.sync(store) == NOTHING
+    assert key in json.loads((store.root / "tracking.json").read_text())
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 from torch_fidelity.utils import prepare_input_from_descriptor
 
 from experiments.cli.exchange import write_samples
+from tests.helpers.runs import without_checksums
 from tokenbridge.config import UserError
 from tokenbridge.exchange.export import Samples, write_npz, write_png
 from tokenbridge.store.artifacts import Store
@@ -144,10 +145,13 @@ def test_damaged_stages_are_named(broken, tmp_path):
     with pytest.raises(UserError, match=r"samples\.npy is damaged .* delete .* and run again"):
         write_samples(store, "tiny", None, target)
     (folder / "record.npy").unlink()  # as of samples from before there was one
-    with pytest.raises(UserError, match=r"must hold whole samples .* delete it and run again"):
+    with pytest.raises(UserError, match=r"samples\.npy is damaged .* delete .* and run again"):
         write_samples(store, "tiny", None, target)
     (folder / "samples.npy").write_bytes(whole)
     np.save(folder / "labels.npy", np.arange(70))
+    with pytest.raises(UserError, match=r"labels\.npy is damaged .* delete .* and run again"):
+        write_samples(store, "tiny", None, target)
+    without_checksums(store, folder.name)
     with pytest.raises(UserError, match="71 images have 70 labels"):
         write_samples(store, "tiny", None, target)
     assert not target.exists()

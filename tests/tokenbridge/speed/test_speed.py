@@ -182,6 +182,9 @@ def test_rows_are_measured_together_and_shown_again(measured):
     assert stored["protocol"]["measured_together"] == 2
     stored["protocol"]["processor"] = "another"
     path.write_text(json.dumps(stored))
+    manifest = json.loads((path.parent / "manifest.json").read_text())
+    del manifest["checksums"]  # as of a stage that was made before there were any
+    (path.parent / "manifest.json").write_text(json.dumps(manifest))
     assert table.run(store, Runtime(threads=1), cells, quick=True) != anew
 
 

@@ -145,11 +145,12 @@ def test_an_error_before_the_first_shard_leaves_nothing(tmp_path):
 @pytest.fixture
 def copy(images, tmp_path):
     (stages := tmp_path / "runs" / "stages").mkdir(parents=True)
-    return encode(stages / "latents-1", images).folder
+    with Store(tmp_path / "runs").writing("latents-1", {}, resumable=True) as out:
+        encode(out, images)
+    return stages / "latents-1"
 
 
 def test_damage_is_found(call, copy, tmp_path):
-    (copy / "manifest.json").write_text("{}")
     done = call("verify-latents", cwd=tmp_path)
     assert done.stdout == "runs/stages/latents-1: 20 images as they were written\n"
     content = bytearray((copy / "train_moments.npy").read_bytes())
@@ -157,19 +158,61 @@ def test_damage_is_found(call, copy, tmp_path):
     (copy / "train_moments.npy").write_bytes(content)
     done = call("verify-latents", cwd=tmp_path)
     assert done.returncode == 2
-    assert "latents-1 is damaged: train_moments.npy, rows 8 to 11 is not what was written; delete its" in done.stderr
-    labels = np.load(copy / "held_out_labels.npy")
-    np.save(copy / "held_out_labels.npy", 1 - labels)
-    with pytest.raises(UserError, match=r"rows 8 to 11 \(and 1 more\)"):
-        verify(copy)
+    assert "train_moments.npy is damaged (rows 8 to 11 are not what was written); delete runs/stages/la" in done.stderr
+    damaged = Latents(copy)
+    assert len(damaged.read("train", np.array([7, 0, 3]))) == 3
+    for index in (np.array([0, 9]), slice(None)):
+        with pytest.raises(UserError, match=r"rows 8 to 11 are not what was written"):
+            damaged.read("train", index)
     (copy / "train_moments.npy").write_bytes(content[:3000])
-    with pytest.raises(UserError, match=r"train_moments\.npy is missing or cut"):
-        verify(copy)
-    with pytest.raises(UserError, match=r"train_moments\.npy must be a whole array"):
-        Latents(copy).posterior_mean("train")
+    for read in (verify, lambda folder: Latents(folder).posterior_mean("train")):
+        with pytest.raises(UserError, match=r"train_moments\.npy is damaged \(mmap length is greater"):
+            read(copy)
+
+
+def test_latents_without_checksums(copy):
     (copy / "checksums.json").unlink()
     with pytest.raises(UserError, match="without checksums"):
         verify(copy)
+
+
+def test_damaged_labels_and_statistics_are_found(copy):
+    """Also without the manifest's checksums: what is left is an array of another type, or no statistics."""
+    labels, stats = copy / "held_out_labels.npy", copy / "stats.json"
+    kept = labels.read_bytes(), stats.read_text()
+    np.save(labels, 1 - np.load(labels))
+    stats.write_text(kept[1].replace("0.", "1.", 1))
+    for read in (verify, lambda folder: Latents(folder).labels("held-out")):
+        with pytest.raises(UserError, match=r"(labels\.npy|stats\.json) is damaged \(it is not what was written"):
+            read(copy)
+    (copy / "manifest.json").unlink()
+    stats.write_text(kept[1])
+    for wrong in (np.zeros(8), np.zeros(7, np.int64), np.array([None] * 8, object)):
+        np.save(labels, wrong)
+        with pytest.raises(UserError, match=r"labels\.npy is damaged .*; delete .*latents-1 and run again"):
+            Latents(copy).labels("held-out")
+    for cut in (0, 1, 20, 100, 130):
+        labels.write_bytes(kept[0][:cut])
+        with pytest.raises(UserError, match=r"labels\.npy is damaged .*; delete .*latents-1 and run again"):
+            Latents(copy).labels("held-out")
+    for wrong in ("[]", "{}", "nul", ""):
+        stats.write_text(wrong)
+        with pytest.raises(UserError, match=r"stats\.json .*; delete .*latents-1 and run again"):
+            Latents(copy)
+
+
+def test_latents_of_before_manifests_had_checksums(copy):
+    from tokenbridge.store.artifacts import file_hash, read_json, write_json
+
+    manifest, sums = read_json(copy / "manifest.json"), read_json(copy / "checksums.json")
+    del manifest["checksums"]
+    write_json(copy / "manifest.json", manifest)
+    names = ("train_labels.npy", "held_out_labels.npy")
+    write_json(copy / "checksums.json", sums | {"files": {name: file_hash(copy / name) for name in names}})
+    assert verify(copy) == 20
+    np.save(copy / names[1], 1 - np.load(copy / names[1]))
+    with pytest.raises(UserError, match=r"held_out_labels\.npy is damaged"):
+        Latents(copy).labels("held-out")
 
 
 def test_values_that_float16_cannot_hold(images, tmp_path):

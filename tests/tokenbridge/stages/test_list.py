@@ -83,5 +83,8 @@ def test_a_stage_that_this_version_lacks_tells_no_time(finished, tmp_path):
     store = Store(tmp_path)
     folder = store.folder("balance-0123456789ab")
     folder.mkdir(parents=True)
-    write_json(folder / "manifest.json", {**finished[0].manifest(finished[1].stages()[0].id), "kind": "balance"})
+    write_json(
+        folder / "manifest.json",
+        {**finished[0].manifest(finished[1].stages()[0].id), "kind": "balance", "id": folder.name},
+    )
     assert seconds_of_work(store) == {name: kind.seconds for name, kind in STAGES.items()}

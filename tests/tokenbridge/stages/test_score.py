@@ -104,7 +104,7 @@ def test_cut_samples_and_other_data_are_refused(real, tmp_path):
     folder = write_samples(tmp_path / "cut", *real)
     whole = (folder / "samples.npy").read_bytes()
     (folder / "samples.npy").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"cut must hold whole samples"):
+    with pytest.raises(UserError, match=r"samples\.npy is damaged .*; delete .*cut and run again"):
         scored(CONFIG, folder)
     folder = write_samples(tmp_path / "large", *real)
     config = CONFIG.model_copy(update={"data": Data(image_size=32)})

@@ -122,7 +122,8 @@ def test_the_journal_and_the_metrics_of_a_finished_training(finished):
 
 def test_a_loss_that_is_not_finite_stops_with_what_one_needs_to_know(work, tiny):
     inputs, out = work
-    hot = override(tiny, ["train.learning_rate=1e18", "train.clip=1e18"])
+    hotter = tiny.train.model_copy(update={"learning_rate": 1e18, "clip": 1e18})  # more than a setting may be
+    hot = tiny.model_copy(update={"train": hotter})
     pattern = (
         r"loss=(nan|inf) at step \d+ with learning rate \S+ must be finite; "
         r".*last good checkpoint: .*checkpoint\.pt \(step \d+\)"
