@@ -234,6 +234,16 @@ class Backbone(Transformer):
     decoder_depth: int = Field(default=16, ge=1, le=MOST)
     class_tokens: int = Field(default=64, ge=1, le=MOST)
     """copies of the class embedding in front of the sequence (the buffer of MAR)"""
+    decoder_heads: int | None = Field(default=None, ge=1, exclude_if=lambda value: value is None)
+    """attention heads of the decoder; unset: as many as the encoder's, backbone.heads"""
+
+    @model_validator(mode="after")
+    def _decoder_divides(self) -> Self:
+        if self.width % (self.decoder_heads or 1):
+            raise ValueError(
+                f"backbone.width={self.width} must be a multiple of backbone.decoder_heads={self.decoder_heads}"
+            )
+        return self
 
 
 class HeadKind(NamedTuple):

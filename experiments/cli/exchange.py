@@ -30,12 +30,13 @@ def import_released(
 ) -> None:
     """Make released weights of TokenBridge or MAR the finished training of their configuration."""
     from experiments import pipeline, presets, trained
-    from tokenbridge.exchange.released import read_released, require_fit, write_released
+    from tokenbridge.exchange.released import read_released, require_fit, require_told, write_released
     from tokenbridge.overrides import override
 
     config = override(presets.released(model), settings or ())
     weights = read_released(path)
     require_fit(weights, config)
+    require_told(config, presets.released(model), {word.partition("=")[0] for word in settings or ()})
     config = override(config, {"train.released": weights.id})
     store, cell = Store(runs), pipeline.Cell(model, config, ("train",))
     (stage,) = cell.stages()

@@ -16,7 +16,8 @@ from tokenbridge.exchange.released import BUFFERS
 
 SIZES = [
     "data.image_size=64", "data.classes=7", "backbone.width=32", "backbone.encoder_depth=2",
-    "backbone.decoder_depth=2", "backbone.heads=4", "backbone.class_tokens=5", "head.width=48", "head.depth=2",
+    "backbone.decoder_depth=2", "backbone.heads=4", "backbone.decoder_heads=4", "backbone.class_tokens=5",
+    "head.width=48", "head.depth=2",
     "head.heads=4", "quantizer.levels=16", "sample.iterations=5", "sample.images=3", "sample.temperature=0",
     "sample.head_steps=10",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,25 @@ def require_fit(weights: Released, config: RunConfig) -> None:
             if name not in BUFFERS and not (value.is_floating_point() and bool(torch.isfinite(value).all())):
                 raise UserError(f"{there}: {name} must be finite floats; get the file from its release again")
     _require_buffers(weights, config)
+
+
+def require_told(config: RunConfig, release: RunConfig, given: Collection[str]) -> None:
+    """Raise UserError where the backbone's numbers of attention heads, which no weight tells, have not been given.
+
+    Those of the head follow from its weights: queries and keys are normalised per attention head.
+
+    Args:
+        release: the configuration of the released model; where sizes are its own, so are the heads.
+        given: settings by name (backbone.heads) that the user gave.
+    """
+    for size in ("width", "encoder_depth", "decoder_depth"):
+        ours, theirs = getattr(config.backbone, size), getattr(release.backbone, size)
+        missing = [name for name in ("backbone.heads", "backbone.decoder_heads") if name not in given]
+        if ours != theirs and missing:
+            raise UserError(
+                f"backbone.{size}={ours} is not the release's {theirs}, and weights do not tell the number of attention"
+                f" heads: {missing[0]} must be given; give the one that they were trained with"
+            )
 
 
 def _remedy(weights: Released) -> str:

@@ -50,10 +50,10 @@ def mlp(width: int, ratio: float, dropout: float) -> nn.Sequential:
 class Block(nn.Module):
     """Pre-norm transformer block, (B, T, D) -> (B, T, D)."""
 
-    def __init__(self, c: config.Backbone):
+    def __init__(self, c: config.Backbone, heads: int):
         super().__init__()
         self.norm1 = nn.LayerNorm(c.width, eps=EPSILON)
-        self.attention = Attention(c.width, c.heads, c.dropout, c.attention_dropout)
+        self.attention = Attention(c.width, heads, c.dropout, c.attention_dropout)
         self.norm2 = nn.LayerNorm(c.width, eps=EPSILON)
         self.mlp = mlp(c.width, c.mlp_ratio, c.dropout)
 
@@ -74,12 +74,12 @@ class Backbone(nn.Module):
         self.embed = nn.Linear(embedding_width, c.width)
         self.embed_norm = nn.LayerNorm(c.width, eps=EPSILON)
         self.encoder_position = nn.Parameter(torch.zeros(c.class_tokens + positions, c.width))
-        self.encoder = nn.ModuleList(Block(c) for _ in range(c.encoder_depth))
+        self.encoder = nn.ModuleList(Block(c, c.heads) for _ in range(c.encoder_depth))
         self.encoder_norm = nn.LayerNorm(c.width, eps=EPSILON)
         self.decoder_embed = nn.Linear(c.width, c.width)
         self.mask_token = nn.Parameter(torch.zeros(c.width))
         self.decoder_position = nn.Parameter(torch.zeros(c.class_tokens + positions, c.width))
-        self.decoder = nn.ModuleList(Block(c) for _ in range(c.decoder_depth))
+        self.decoder = nn.ModuleList(Block(c, c.decoder_heads or c.heads) for _ in range(c.decoder_depth))
         self.decoder_norm = nn.LayerNorm(c.width, eps=EPSILON)
         self.output_position = nn.Parameter(torch.zeros(positions, c.width))
         initialize(self)

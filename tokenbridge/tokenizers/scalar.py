@@ -163,6 +163,12 @@ def fit(config: Quantizer, latents: Tensor) -> Tokenizer:
     extremes = torch.stack([latents.amin(0), latents.amax(0)])
     if config.kind == "identity":
         return IdentityQuantizer(extremes)
+    equal = (extremes[0] == extremes[1]).nonzero().flatten().tolist()
+    if equal and config.per == "channel":
+        raise UserError(
+            f"quantizer.per=channel needs channels that differ between images, and channel {equal[0]} of the latents is"
+            " one value; take quantizer.per=tensor"
+        )
     data = latents.double().numpy()
     groups = [data.ravel()] if config.per == "tensor" else list(data.T)
     centers = np.stack([reconstruction_values(config, group, config.per == "channel") for group in groups])

@@ -110,6 +110,18 @@ def test_weights_that_are_not_exactly_the_model_s(call, tmp_path, key, changes, 
     assert repr(key) in line
 
 
+@pytest.mark.parametrize("name", ["backbone.heads", "backbone.decoder_heads"])
+def test_attention_heads_that_weights_do_not_tell(call, path, name):
+    line = refused(call, path, sizes=[word for word in SIZES if not word.startswith(f"{name}=")])
+    assert "backbone.width=32 is not the release's 1024" in line
+    assert f"{name} must be given" in line
+
+
+def test_attention_heads_that_do_not_divide_the_width(call, path):
+    line = refused(call, path, "backbone.decoder_heads=3")
+    assert "backbone.width=32 must be a multiple of backbone.decoder_heads=3" in line
+
+
 def test_buffers_may_lack_in_the_averaged_weights_alone(call, tmp_path):
     none = dict.fromkeys(("boundaries", "channel_mask", "reconstruction_values"))
     path = write(tmp_path, **change(key="model", reconstruction_values=None))

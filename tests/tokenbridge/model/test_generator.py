@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from tests.helpers.generators import CHANNELS, CLASSES, LEVELS, POSITIONS, config, generator
-from tokenbridge.config import CATEGORICAL, Quantizer, Sample, UserError
+from tokenbridge.config import CATEGORICAL, Backbone, Quantizer, Sample, UserError
 from tokenbridge.model.backbone import UNCONDITIONAL
+from tokenbridge.model.backbone import Backbone as BackboneModel
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.masking import mask_from_order
 from tokenbridge.stages.likelihood import bits_per_dimension
@@ -169,3 +170,41 @@ def test_continuous_tokens_need_a_head_for_them():
     c = config().model_copy(update={"quantizer": Quantizer(kind="identity")})
     with pytest.raises(UserError, match="choose a quantizer"):
         Generator(c, fit(c.quantizer, torch.randn(9, CHANNELS)), tuple(range(CHANNELS)))
+
+
+def reference_features(model, heads, x):
+    """Blocks by the definition of attention (arXiv 1706.03762, eq. 1), a head at a time; heads: of encoder, decoder."""
+
+    def block(part, h, count):
+        width = h.shape[-1] // count
+        q, k, v = part.attention.qkv(part.norm1(h)).chunk(3, -1)
+        mixed = []
+        for head in range(count):
+            own = slice(head * width, (head + 1) * width)
+            weight = (q[..., own] @ k[..., own].transpose(1, 2) / width**0.5).softmax(-1)
+            mixed.append(weight @ v[..., own])
+        h = h + part.attention.project(torch.cat(mixed, -1))
+        return h + part.mlp(part.norm2(h))
+
+    for part in model.encoder:
+        x = block(part, x, heads[0])
+    for part in model.decoder:
+        x = block(part, x, heads[1])
+    return x
+
+
+@pytest.mark.parametrize("heads", [(6, 3), (3, 6), (6, None)])
+def test_the_decoder_may_have_heads_of_its_own(heads):
+    c = Backbone(
+        width=12, encoder_depth=2, decoder_depth=3, heads=heads[0], decoder_heads=heads[1], class_tokens=1,
+        dropout=0.0, attention_dropout=0.0,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, x = BackboneModel(c, 5, 3, 2).eval(), torch.randn(2, 6, 12)
+    with torch.no_grad():
+        found = model._run(model.decoder, model._run(model.encoder, x))
+        expected = reference_features(model, (heads[0], heads[1] or heads[0]), x)
+        other = reference_features(model, (heads[0], 2), x)
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, other, atol=1e-3)

@@ -181,3 +181,13 @@ def test_levels_that_float32_does_not_tell_apart(settings):
     with pytest.raises(UserError, match="lie closer than float32 tells apart") as error:
         fit(Quantizer(**settings), normal())
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "uniform", "quantile", "lloyd-max"])
+def test_a_constant_channel_has_no_levels_of_its_own(kind):
+    latents = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    latents[:, 1] = 0.3
+    with pytest.raises(UserError, match=r"channel 1 of the latents is one value; take quantizer\.per=tensor"):
+        fit(Quantizer(kind=kind, levels=8, per="channel"), latents)
+    tokens = fit(Quantizer(kind=kind, levels=8), latents).encode(latents)
+    assert len(tokens[:, 1].unique()) == 1
