@@ -43,8 +43,14 @@ class FrozenAutoencoder(nn.Module):
             scaling_factor, shift_factor: of its config, unit = (latent − shift) · scaling; None where it has none.
             rounded_from: for one trained with a quantizer, maps the encoder's output (B, C, h, w) to the values whose
                 nearest code is taken.
+
+        Raises:
+            UserError: for weights that are not finite: the bytes that it would give mean nothing.
         """
         super().__init__()
+        for name, weight in model.named_parameters():
+            if not bool(weight.isfinite().all()):
+                raise UserError(f"{name} of the autoencoder holds NaN or infinite weights; get its weights again")
         self.model, self.rounded_from = model, rounded_from
         self.scaling_factor, self.shift_factor = scaling_factor, shift_factor
         self.units: dict[str, Any] = {"shift": 0.0}

@@ -78,6 +78,11 @@ def settings_of(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
             f"{path} has {wrong[0]} channels in a level, which must be a multiple of {GROUPS} in an LDM autoencoder;"
             " correct autoencoder.path"
         )
+    if size("decoder.conv_out.weight", 0) != image_channels:
+        raise UserError(
+            f"{path} gives images of {size('decoder.conv_out.weight', 0)} channels from those of {image_channels},"
+            " which must be as many; correct autoencoder.path"
+        )
     attends = [f"encoder.down.{level}.attn.0.norm.weight" in state for level in levels]
     attends_up = [f"decoder.up.{level}.attn.0.norm.weight" in state for level in reversed(levels)]
     return {

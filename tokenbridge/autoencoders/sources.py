@@ -212,10 +212,13 @@ def _require_tensors(path: Path, names: Sequence[str] = ()) -> None:
     try:
         with safe_open(path, framework="numpy") as file:
             missing = sorted(set(names) - set(file.keys()))
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - no dict
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} must be a whole safetensors file ({error}); download it again") from error
     if missing:
         raise UserError(f"{path} must hold {missing[0]}, as its index says; download it again")
+    if whole := [f"{name} is {kind}" for name, kind in kinds.items() if not kind.startswith(("F", "BF"))]:
+        raise UserError(f"{path} must hold floating-point weights, and {whole[0]}; save the model again")
 
 
 def _require_sizes(settings: Mapping[str, Any], path: Path) -> None:

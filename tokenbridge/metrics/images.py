@@ -96,7 +96,7 @@ class Lpips:
             raise UserError(f"score.lpips={path} must be a file; {LPIPS_REMEDY}")
         state = read_checkpoint(path, LPIPS_REMEDY)
         first = state.get("features.0.weight") if isinstance(state, dict) else None
-        if first is None or tuple(first.shape) not in _FIRST:
+        if not isinstance(first, Tensor) or tuple(first.shape) not in _FIRST:
             raise UserError(f"score.lpips={path} must hold a network's state; {LPIPS_REMEDY}")
         kind = _FIRST[tuple(first.shape)]
         self.name = f"lpips_{kind}"

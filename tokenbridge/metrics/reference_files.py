@@ -138,15 +138,17 @@ def require_kept(path: Path, scorer: Scorer, weights: str) -> None:
     """Raise UserError unless a file holds kept features of 2 images at least, of a scorer with these weights."""
     try:
         with safe_open(path, framework="numpy") as file:
-            about, shape = file.metadata() or {}, tuple(file.get_slice("features").get_shape())
+            about, features = file.metadata() or {}, file.get_tensor("features")
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} must be a whole file of features ({error}); extract them again") from error
-    if about.get("weights") != weights or len(shape) != 2 or shape[1] != scorer.width:
+    if about.get("weights") != weights or features.ndim != 2 or features.shape[1] != scorer.width:
         raise UserError(
             f"{path} holds features of other weights than score.features={scorer.name} has here; extract them"
             " again, or give score.weights as they were"
         )
-    _require_two(path, shape[0])
+    _require_two(path, len(features))
+    if wrong := int(features.size - np.count_nonzero(np.isfinite(features))):
+        raise UserError(f"features of {path} has {wrong} values that are not finite; extract them again")
 
 
 @cache
@@ -183,6 +185,10 @@ def _about(path: Path, arrays: Mapping[str, Any], scorer: Scorer, declared: str 
     if not isinstance(about, dict):
         raise UserError(
             f"{ABOUT} of {path} must be a JSON object, as `tokenbridge stats` writes it; make the file again"
+        )
+    if "images" in about and (type(about["images"]) is not int or about["images"] < 2):
+        raise UserError(
+            f"{path} says images={about['images']!r} and must be of 2 images at least; take statistics of more images"
         )
     named = about.get("features")
     if named is None and declared is None:

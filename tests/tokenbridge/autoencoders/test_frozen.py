@@ -291,6 +291,21 @@ def test_own_units_that_cannot_be_are_refused(given, message):
         units_of({"latent_channels": 5, "scaling_factor": 0.5} | given, source)
 
 
+def test_weights_that_are_no_numbers_are_refused(tiny):
+    from safetensors.torch import load_file, save_file
+
+    path = next(tiny.glob("*.safetensors"))
+    state = load_file(path)
+    whole = state | {"decoder.conv_in.bias": state["decoder.conv_in.bias"].to(torch.int32)}
+    save_file(whole, path)
+    with pytest.raises(UserError, match=r"must hold floating-point weights, and decoder\.conv_in\.bias is I32"):
+        source_of(folder_config(tiny)).fingerprint()
+    state["decoder.conv_in.bias"][0] = torch.nan  # of the decoder: latents alone would not show it
+    save_file(state, path)
+    with pytest.raises(UserError, match=r"decoder\.conv_in\.bias of the autoencoder holds NaN or infinite weights"):
+        load_autoencoder(folder_config(tiny))
+
+
 def test_weights_that_miss_a_tensor_are_refused(tiny):
     from safetensors.torch import load_file, save_file
 

@@ -184,6 +184,13 @@ def refusal(path):
     return str(error.value)
 
 
+def test_a_decoder_of_other_images_than_the_encoder_is_refused(small, tmp_path):
+    wide = {f"decoder.conv_out.{part}": small[f"decoder.conv_out.{part}"] for part in ("weight", "bias")}
+    torch.save(small | {key: torch.cat([value] * 3) for key, value in wide.items()}, path := tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match=r"a\.ckpt gives images of 3 channels from those of 1, which must be as many"):
+        source_of(Autoencoder(source="ldm", path=str(path))).settings()
+
+
 def test_files_that_are_not_whole_are_refused(small, tmp_path):
     path = saved(tmp_path, small)
     content = path.read_bytes()

@@ -39,6 +39,11 @@ def with_value(array: np.ndarray, place, value: float) -> np.ndarray:
         ({"mu": MU, "sigma": SIGMA, "mu_s": MU, "sigma_s": SIGMA}, r"which must be \(3,\) and \(3, 3\)"),
         ({"mu": MU, "sigma": SIGMA, "about": np.array('{"features": "clean"}')}, r"must be clean, of whose features"),
         ({"mu": MU, "sigma": SIGMA, "about": np.array("{")}, r"about of .* must be a JSON object"),
+        (
+            {"mu": MU, "sigma": SIGMA, "about": np.array('{"images": "many"}')},
+            r"says images='many' and must be of 2 im",
+        ),
+        ({"mu": MU, "sigma": SIGMA, "about": np.array('{"images": 1}')}, r"says images=1 and must be of 2 images"),
         ({"mu": MU, "sigma": SIGMA, "about": np.array("[1]")}, r"about of .* must be a JSON object"),
         ({"mu": MU, "sigma": SIGMA, "about": np.array([{}], object)}, r"must be a whole \.npz file"),
         ({"mu": np.array(list("abcde")), "sigma": SIGMA}, r"mu of .* is <U1 and must be numbers"),
@@ -141,6 +146,7 @@ def test_planning_takes_a_file_that_is_declared(tmp_path):
         (np.zeros((3, 5)), "", "holds features of other weights"),
         (np.zeros((1, 64)), "", "holds 1 image and must hold 2 at least"),
         (np.zeros(0), None, "must be a whole file of features"),
+        (np.full((3, 64), np.nan), "", "features of .* has 192 values that are not finite"),
     ],
 )
 def test_planning_refuses_kept_features_that_do_not_fit(tmp_path, features, weights, message):
