@@ -6,7 +6,7 @@ import scipy.ndimage
 import torch
 
 from tokenbridge.config import UserError
-from tokenbridge.metrics.images import exact, exact_caution, psnr, psnr_of_exact, ssim, ssim_window
+from tokenbridge.metrics.images import Lpips, exact, exact_caution, psnr, psnr_of_exact, ssim, ssim_window
 
 
 def pictures(channels: int = 1, size: tuple[int, int] = (16, 13), seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,3 +79,10 @@ def test_pairs_that_do_not_match_are_refused(metric):
         metric(x, x[:, :, :8])
     with pytest.raises(UserError, match=r"float32.*must be uint8"):
         metric(x.float(), x)
+
+
+@pytest.mark.parametrize("state", [[1], {"features.0.weight": "text"}, {"features.0.weight": torch.zeros(3)}])
+def test_files_that_are_no_network_of_lpips_are_refused(tmp_path, state):
+    torch.save(state, path := tmp_path / "vgg.pth")
+    with pytest.raises(UserError, match=r"vgg\.pth must hold a network's state; name torchvision's"):
+        Lpips(path, 32)
