@@ -98,7 +98,7 @@ class Lpips:
         first = state.get("features.0.weight") if isinstance(state, dict) else None
         if not isinstance(first, Tensor) or tuple(first.shape) not in _FIRST:
             raise UserError(f"score.lpips={path} must hold a network's state; {LPIPS_REMEDY}")
-        kind = _FIRST[tuple(first.shape)]
+        kind = _FIRST[tuple(first.shape)]  # pyright: ignore[reportArgumentType] (one of its keys)
         self.name = f"lpips_{kind}"
         self.device = torch.device(device)
         model = _LPIPS(net=kind, pnet_rand=True)  # pyright: ignore[reportArgumentType]
