@@ -149,3 +149,17 @@ def test_an_example_without_its_array(source):
 def test_no_manifests_are_no_environment(call, source, tmp_path, no_figures):
     shutil.rmtree(source / "manifests")
     assert call("report", "odd", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("second", ["AVX2", "AVX512"])
+def test_instruction_sets_that_differ_are_told(source, no_figures, second):
+    """With a caution where last bits may differ; older manifests say nothing of them."""
+    paths = sorted((source / "manifests").glob("*.json"))
+    for path, capability in zip(paths[:2], ("AVX2", second), strict=True):
+        told = {"capability": capability, "instructions": "avx2 fma", "mkldnn": "v3.9", "set": {}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"arithmetic": told}))
+    report.build(source.parent)
+    text = (source.parent / "report.md").read_text()
+    assert "| arithmetic | AVX2; avx2 fma; MKL-DNN v3.9" in text
+    assert ("AVX512; avx2 fma" in text) == (second == "AVX512")
+    assert ("ran with different instruction sets" in text) == (second == "AVX512")
