@@ -139,10 +139,6 @@ class Request(Config):
                 that cannot run.
         """
         require_name(self.name)
-        if self.name in paper.TABLES or self.name.startswith("effects-"):
-            raise UserError(
-                f"--name={self.name} must not be a table's, which `report {self.name}` prints; choose another"
-            )
         tables = tuple(id for id in self.tables if id not in GRIDS)
         axes = [axis for id in self.tables for axis in GRIDS.get(id, ())] + [*map(parse, self.axes)]
         if not tables and not axes:

@@ -64,11 +64,3 @@ def test_the_rule(name):
 @pytest.mark.parametrize("name", ["x", "2c-b08", "größe_1.5=a", "x" * 100])
 def test_names_that_may_be(name):
     require_name(name)
-
-
-@pytest.mark.parametrize("name", ["2a", "effects-fd_digits"])
-def test_a_report_is_not_named_like_a_table(call, tmp_path, name):
-    done = call("grid", *AXIS, "--name", name, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "must not be a table's" in done.stderr
-    assert list(tmp_path.iterdir()) == []
