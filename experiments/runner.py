@@ -22,7 +22,7 @@ from experiments.progress import seconds_of_work, time_text, training_line
 from experiments.trained import require_imported
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.distributed import World, joined
-from tokenbridge.store.artifacts import Store
+from tokenbridge.store.artifacts import Store, stage_id
 
 TICK_SECONDS = 20.0
 KILLED = (
@@ -146,7 +146,14 @@ def _writing(store: Store, stage: Stage, world: World) -> Iterator[Path | None]:
     elif store.finished(stage.id):
         yield world.first(None)
     else:
-        about = stage.about() | ({"processes": world.size} if world.size > 1 and stage.kind.shared else {})
+        about = stage.about()
+        if stage_id(stage.kind.name, stage.kind.version, about["reads"], dict(stage.inputs)) != stage.id:
+            raise UserError(
+                f"the images, weights or reference that {stage.kind.name} reads have changed since it was planned as"
+                f" {stage.id}; give the command again"
+            )
+        if world.size > 1 and stage.kind.shared:
+            about["processes"] = world.size
         with store.writing(stage.id, about, stage.kind.resumable) as out:
             yield world.first(out)
 

@@ -11,10 +11,9 @@ import hashlib
 import os
 import sys
 import time
-import zipfile
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -124,7 +123,7 @@ def _recall(place: Path) -> dict[tuple[bytes, Stamp], bytes]:
             digests = arrays["digests"].tobytes()
         parts = [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
         return {(name, tuple(stamp)): part for name, stamp, part in zip(names, stamps, parts, strict=True)}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except Exception:  # a flipped bit ends in many kinds of error, and all that is lost is time
         return {}
 
 
@@ -145,5 +144,11 @@ def _remember(place: Path, lines: Sequence[tuple[bytes, Stamp, bytes]]) -> None:
         partial.write_bytes(file.getvalue())
         partial.replace(place)
     except OSError as error:
-        line = f"hashes of images cannot be kept in {place.parent} ({error.strerror}): each command reads all images"
-        print(f"{line}; TOKENBRIDGE_CACHE names another folder", file=sys.stderr)
+        _warn(place.parent, error.strerror)
+
+
+@cache
+def _warn(folder: Path, reason: str) -> None:
+    """Once in a process."""
+    line = f"hashes of images cannot be kept in {folder} ({reason}): each command reads all images"
+    print(f"{line}; TOKENBRIDGE_CACHE names another folder", file=sys.stderr)

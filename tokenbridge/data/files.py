@@ -139,17 +139,17 @@ def remarks(config: Data) -> Iterator[str]:
         names, walked = _walked(config, split)
         count = sum(map(len, walked.images))
         yield f"{key}: {count:,} images in {len(names)} classes: {_shortened(names)}"
-        if walked.left_out:
-            left = ", ".join(f"{number:,} {what}" for what, number in sorted(walked.left_out.items()))
+        if left_out := +walked.left_out:
+            left = ", ".join(f"{number:,} {what}" for what, number in sorted(left_out.items()))
             yield f"{key}: left out: {left}; images end in {' '.join(EXTENSIONS)}"
         for link in walked.loops:
             yield f"{key}: {printable(link)} leads to a folder that is read already or holds it; it is not followed"
-        numeric = all(_is_number(name) for name in names) and sorted(names, key=int) != names
-        if numeric and config.class_list is None:
-            second = next(label for label, name in enumerate(names) if int(name) != label)
+        numeric = sorted(names, key=int) if all(_is_number(name) for name in names) else names
+        if numeric != names and config.class_list is None:
+            label = next(label for label, name in enumerate(names) if numeric[label] != name)
             yield (
-                f"{key}: class folders are numbers in the order of text, so that label {second} is {names[second]};"
-                " data.class_order=numeric or data.class_list gives another"
+                f"{key}: class folders are numbers in the order of text, so that label {label} is {names[label]};"
+                f" with data.class_order=numeric it is {numeric[label]}, data.class_list gives any order"
             )
 
 
@@ -212,6 +212,7 @@ def _classes(config: Data, split: Split) -> tuple[list[str], Counter[str]]:
                 f"data.class_list={config.class_list} names {printable(lacking[0])}, which is no sub-folder of {root};"
                 " correct it"
             )
+        others["class folders that data.class_list leaves out"] += len(names) - len(listed)
         names = listed
     elif config.class_order == "numeric":
         if texts := [name for name in names if not _is_number(name)]:

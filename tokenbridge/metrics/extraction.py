@@ -21,9 +21,9 @@ from safetensors.numpy import save
 from torch import nn
 
 from tokenbridge.config import Data, UserError
-from tokenbridge.data import files
+from tokenbridge.data import files, folders
 from tokenbridge.data import images as data
-from tokenbridge.metrics import networks
+from tokenbridge.metrics import networks, reference_files
 from tokenbridge.store.artifacts import Store, digest, file_hash, write_atomic
 
 Images = NDArray[np.uint8]
@@ -32,7 +32,9 @@ Array = NDArray[np.float32]
 
 FOLDER = "features"
 """of the store, beside its stages"""
-READING = (Path(files.__file__), Path(data.__file__), Path(networks.__file__))
+READING = tuple(Path(module.__file__ or "") for module in (folders, files, data, networks, reference_files)) + tuple(
+    Path(__file__).with_name(name) for name in ("extraction.py", "reference.py")
+)
 """the code between image files and features: which files, in which order, how they are cropped and seen"""
 SUM = "sha256"
 """key of the checksum in a file of features"""

@@ -30,7 +30,7 @@ from tokenbridge.store.artifacts import file_hash
 Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 IMAGES = "arr_0"
 ABOUT = "about"
-BROKEN = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
+BROKEN = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 SYMMETRIC = 1e-4
 """of the largest entry: what rounding to float32 may break"""
 
@@ -139,7 +139,10 @@ def require_kept(path: Path, scorer: Scorer, weights: str) -> None:
     try:
         with safe_open(path, framework="numpy") as file:
             about, features = file.metadata() or {}, file.get_tensor("features")
-    except (OSError, SafetensorError) as error:
+            labels = file.get_slice("labels").get_shape() if "labels" in file.keys() else [len(features)]  # noqa: SIM118
+            if "pixel_hash" not in about or labels != [len(features)]:
+                raise ValueError("it lacks pixel_hash, or its labels are not one for each image")
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise UserError(f"{path} must be a whole file of features ({error}); extract them again") from error
     if about.get("weights") != weights or features.ndim != 2 or features.shape[1] != scorer.width:
         raise UserError(

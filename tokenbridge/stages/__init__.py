@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from tokenbridge.config import HEAD_KINDS, Autoencoder, Data, RunConfig, UserError
+from tokenbridge.config import HEAD_KINDS, Autoencoder, Data, RunConfig, Score, UserError
 
 Result = Literal["", "reconstruction", "generation", "speed"]
 
@@ -182,9 +182,15 @@ def _scorers(config: RunConfig) -> dict[str, Any]:
 
 def _reference(config: RunConfig) -> str:
     """The split, or the hash of a file or folder; UserError for one that cannot be the reference of these scorers."""
+    score: Any = config.score  # frozen models hash
+    return score.split or _reference_hash(score, config.data.image_size)
+
+
+@cache
+def _reference_hash(score: Score, image_size: int) -> str:
     from tokenbridge.metrics.reference_files import fingerprint
 
-    return config.score.split or fingerprint(config.score, config.data.image_size)
+    return fingerprint(score, image_size)
 
 
 def _reconstruct_reads(config: RunConfig) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class _Encoder:
         for batch, _ in tqdm(batches, what, steps, leave=False, disable=self.runtime.no_bar):
             moments = self._moments(batch, rows.start + sum(map(len, encoded)))
             if self.flip:
-                moments = torch.stack([moments, self._moments(batch.flip(-1), rows.start)], 1)
+                moments = torch.stack([moments, self._moments(batch.flip(-1), rows.start + sum(map(len, encoded)))], 1)
             encoded.append(moments)
         moments = torch.cat(encoded)
         return (moments.view(torch.uint16) if self.dtype is torch.bfloat16 else moments).numpy()

@@ -90,6 +90,7 @@ class Store:
             if not resumable:
                 shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True, exist_ok=True)
+            (work / MANIFEST).unlink(missing_ok=True)  # of a run that was killed between writing it and the rename
             start = time.monotonic()
             try:
                 yield work
@@ -158,7 +159,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     manifest = read_json(path)
     if not isinstance(manifest, dict):
         raise damaged(path, "it must hold a JSON object")
-    if manifest.get("id", folder.name) != folder.name:
+    own = folder.name.removesuffix(PARTIAL)  # a kill may come between the manifest and the rename
+    if manifest.get("id", own) != own:
         raise damaged(path, f"it is that of {manifest['id']}")
     return manifest
 
@@ -168,9 +170,15 @@ def recorded(folder: Path) -> dict[str, str]:
 
     The labels of latents that were made before manifests had checksums have theirs in checksums.json.
     """
-    sums = read_manifest(folder).get("checksums") if (folder / MANIFEST).exists() else None
+    if folder.name.endswith(PARTIAL) or not (folder / MANIFEST).exists():
+        return {}
+    name, content = MANIFEST, read_manifest(folder)
+    sums = content.get("checksums")
     if sums is None and (folder / SUMS).exists():
-        sums = read_json(folder / SUMS).get("files")
+        name, content = SUMS, read_json(folder / SUMS)
+        sums = content.get("files", {}) if isinstance(content, dict) else content
+    if not isinstance(sums, dict | None):
+        raise damaged(folder / name, "its checksums must be a JSON object")
     return sums or {}
 
 
@@ -196,7 +204,9 @@ def _checksums(folder: Path) -> dict[str, str]:
     """SHA-256 by name of the files of a stage, but of those whose shards have theirs."""
     apart = read_json(folder / SUMS)["arrays"] if (folder / SUMS).exists() else ()
     return {
-        path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.name not in apart and path.is_file()
+        path.name: file_hash(path)
+        for path in sorted(folder.iterdir())
+        if path.name not in apart and path.suffix != ".tmp" and path.is_file()
     }
 
 

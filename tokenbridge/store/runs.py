@@ -304,7 +304,7 @@ def require_name(name: str, what: str = "--name=") -> None:
         shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
         raise UserError(
             f"{what}{shown if shown.isprintable() else ascii(shown)} must be letters, digits and . _ = -, begin with a"
-            f" letter or digit, have at most {LONGEST_NAME} bytes (it names files and folders) and be none of"
+            f" letter, digit or _, have at most {LONGEST_NAME} bytes (it names files and folders) and be none of"
             f" {', '.join(TAKEN)}; choose another name"
         )
 
@@ -322,7 +322,7 @@ def is_sweep(store: Store, name: str) -> bool:
 def sweep_names(store: Store) -> list[str]:
     """Names of all sweeps, the oldest first."""
     paths = sweep_folder(store).glob("*/sweep.json")
-    submitted = {path.parent.name: read_sweep(store, path.parent.name).submitted for path in paths}
+    submitted = {path.parent.name: _sweep(path).submitted for path in paths}
     return sorted(submitted, key=lambda name: submitted[name])
 
 
@@ -336,7 +336,10 @@ def read_sweep(store: Store, name: str) -> Sweep:
     if not is_sweep(store, name):
         names = ", ".join(sweep_names(store)) or f"none yet in {store.root}"
         raise UserError(f"{name} is no sweep; there is {names}")
-    path = sweep_folder(store, name) / "sweep.json"
+    return _sweep(sweep_folder(store, name) / "sweep.json")
+
+
+def _sweep(path: Path) -> Sweep:
     values = read_json(path, "delete it and submit again")
     try:
         cells = {id: CellStages(**cell) for id, cell in values.pop("cells").items()}

@@ -91,10 +91,16 @@ def test_everything_is_read_again_on_demand(root, reads, monkeypatch):
     assert len(reads) == 16
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", None])
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", "method", None])
 def test_a_lost_or_damaged_memory_costs_reading_alone(root, reads, damage):
     first = identity(root)
     for place in (root.parent / "cache" / "contents").iterdir():
+        if damage == "method":  # of compression: one bit of the zip file
+            content = bytearray(place.read_bytes())
+            content[8] ^= 4
+            content[content.rindex(b"PK\x01\x02") + 10] ^= 4
+            content[content.index(b"PK\x01\x02") + 10] ^= 4
+            damage = bytes(content)
         place.unlink() if damage is None else place.write_bytes(damage)
     assert identity(root) == first
     assert len(reads) == 16

@@ -150,7 +150,7 @@ def test_numeric_class_folders(root):
     assert [path.parent.name for path in files.files(config(root), "train")[0]][::10] == ["10", "2", "3"]
     told = "\n".join(files.remarks(config(root)))
     assert "0 10, 1 2, 2 3" in told
-    assert "in the order of text, so that label 0 is 10; data.class_order=numeric or data.class_list" in told
+    assert "in the order of text, so that label 0 is 10; with data.class_order=numeric it is 2, data.cl" in told
     numeric = config(root, class_order="numeric")
     assert [path.parent.name for path in files.files(numeric, "train")[0]][::10] == ["2", "3", "10"]
     assert not any("order of text" in line for line in files.remarks(numeric))
@@ -158,6 +158,19 @@ def test_numeric_class_folders(root):
     (root / "2").rename(root / "two")
     with pytest.raises(UserError, match=r"class_order=numeric needs class folders that are whole numbers, and two of"):
         files.files(numeric, "train")
+
+
+def test_the_label_that_is_named_is_the_first_that_parts(tmp_path):
+    for label in range(1, 12):
+        draw(tmp_path / str(label) / "a.png")
+    *_, line = files.remarks(config(tmp_path, classes=11))
+    assert "so that label 1 is 10; with data.class_order=numeric it is 2" in line
+
+
+def test_classes_that_a_list_leaves_out_are_counted(root):
+    (root.parent / "list.txt").write_text("cat\nant\n")
+    _, line = files.remarks(config(root, classes=2, class_list=str(root.parent / "list.txt")))
+    assert line.startswith("data.path: left out: 1 class folders that data.class_list leaves out; images end in")
 
 
 def test_many_classes_are_told_in_short(tmp_path):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from experiments.pipeline import GENERATION, RECONSTRUCTION, Cell
-from experiments.runner import run_cells
+from experiments.presets import DIGITS
+from experiments.runner import run_cells, run_stage
+from tests.conftest import TINY
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.metrics import extraction
-from tokenbridge.store.artifacts import Store, file_hash, write_json
+from tokenbridge.overrides import override
+from tokenbridge.store.artifacts import Store, file_hash, recorded, write_json
 from tokenbridge.store.runs import read_cell, read_metrics
 
 RUNTIME = Runtime(threads=1, bars=False)
@@ -158,3 +162,34 @@ def test_a_damaged_cell_costs_its_file_alone(copy, content):
     path.rmdir() if content == "folder" else path.unlink()
     again()
     assert read_cell(store, path.stem).stages == whole["stages"]
+
+
+@pytest.mark.parametrize("kind", ["latents", "train"])
+def test_a_kill_between_the_manifest_and_the_rename(copy, kind):
+    """The stage is finished at the second try, and its checksums hold."""
+    store, ids, again = copy
+    folder = store.folder(ids[kind])
+    folder.rename(partial := folder.with_name(f"{folder.name}.partial"))
+    assert recorded(partial) == {}
+    again()
+    assert "manifest.json" not in store.manifest(ids[kind])["checksums"]
+    for name, sha256 in recorded(folder).items():
+        assert file_hash(folder / name) == sha256
+
+
+@pytest.mark.parametrize("sums", [[1], "abc", 5, True])
+def test_checksums_of_another_kind(copy, sums):
+    store, ids, _ = copy
+    folder = store.folder(ids["score"])
+    write_json(folder / "manifest.json", store.manifest(ids["score"]) | {"checksums": sums})
+    with pytest.raises(UserError, match=r"manifest\.json is damaged \(its checksums must be a JSON object\)"):
+        read_metrics(folder)
+
+
+def test_what_has_changed_since_planning_is_not_made_under_the_old_id(copy):
+    """As a job of Slurm that waited while images were replaced: it reads other images than its id says."""
+    store = copy[0]
+    stage = next(s for s in Cell("tiny", override(DIGITS, TINY), ("score",)).stages() if s.kind.name == "latents")
+    with pytest.raises(UserError, match="that latents reads have changed since it was planned as latents-0123"):
+        run_stage(store, replace(stage, id="latents-0123"), RUNTIME)
+    assert not list((store.root / "stages").glob("latents-0123*"))

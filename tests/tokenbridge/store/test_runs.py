@@ -79,6 +79,9 @@ def test_a_sweep_reads_back(store):
     assert sweep_names(store) == ["mine"]
     with pytest.raises(UserError, match=r"yours is no sweep; there is mine"):
         read_sweep(store, "yours")
+    (store.root / "sweeps" / "mine").rename(store.root / "sweeps" / "all")  # a name that none may have any more
+    assert sweep_names(store) == ["all"]
+    (store.root / "sweeps" / "all").rename(store.root / "sweeps" / "mine")
     (store.root / "sweeps" / "mine" / "sweep.json").write_text('{"cells": {}, "submitted": 1}')
     with pytest.raises(UserError, match="is no sweep"):
         read_sweep(store, "mine")
