@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -90,11 +91,11 @@ def _digests(folder: Path, files: Sequence[Path], names: Sequence[bytes]) -> lis
 
 def _stamp(path: Path) -> Stamp:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         raise UserError(f"{printable(path)} cannot be read ({error.strerror}); start again") from error
-    size, modified, inode = found.st_size, found.st_mtime_ns & UNSIGNED, found.st_ino & UNSIGNED
-    return size, modified, found.st_ctime_ns & UNSIGNED, inode, found.st_dev & UNSIGNED
+    size, modified, inode = status.st_size, status.st_mtime_ns & UNSIGNED, status.st_ino & UNSIGNED
+    return size, modified, status.st_ctime_ns & UNSIGNED, inode, status.st_dev & UNSIGNED
 
 
 def _read(folder: Path, files: Sequence[Path]) -> list[bytes]:
@@ -144,6 +145,8 @@ def _remember(place: Path, lines: Sequence[tuple[bytes, Stamp, bytes]]) -> None:
         partial.write_bytes(file.getvalue())
         partial.replace(place)
     except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
         _warn(place.parent, error.strerror)
 
 

@@ -138,3 +138,14 @@ def test_a_second_run_takes_no_old_latents(root, call, tmp_path):
     for name in ("ant", "bee"):
         write(root / name, range(120, 124))
     assert psnr("runs") == psnr("fresh") != before
+
+
+def test_the_option_reads_everything_again(root, call, reads, tmp_path, monkeypatch):
+    monkeypatch.setattr(contents, "_checking", False)
+    settings = ("data.source=folder", f"data.path={root}", "data.classes=2", "data.image_size=16", "train.batch=2")
+    for option, count in (((), 8), ((), 8), (("--check-data",), 16)):
+        _image_hash.cache_clear()
+        pipeline._IDS.clear()  # another process
+        words = ("--only", "latents", "--runs", tmp_path / "runs", *option)
+        assert call("run", "digits", *settings, *words, cwd=tmp_path).returncode == 0
+        assert len(reads) == count
