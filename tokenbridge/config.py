@@ -399,6 +399,12 @@ class Sample(Config):
     seed: int = Field(default=0, ge=0)
 
 
+class Likelihood(Config):
+    bins: tuple[Annotated[int, Field(ge=2)], ...] = (8, 16, 32, 64)
+    """of a head with a density of values: levels per channel of the quantizers (gaussian, with quantizer.range) in
+    whose bins it is made constant, to be compared with heads of as many levels"""
+
+
 SCORERS = ("digits", "inception", "clean", "dinov2")
 
 
@@ -448,6 +454,7 @@ class RunConfig(Config):
     backbone: Backbone = Backbone()
     head: Head = Head()
     train: Train = Train()
+    likelihood: Likelihood = Likelihood()
     sample: Sample = Sample()
     score: Score = Score()
 

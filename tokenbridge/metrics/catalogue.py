@@ -77,7 +77,14 @@ INFINITY = Metric(
     meaning="{fd} for infinitely many generated images, by FD∞ + a/N through several numbers of images")
 BITS = Metric(
     "likelihood/bits_per_dim", "bits/dim", "lower", 3,
-    meaning="bits the model needs for one latent value of a held-out image, as a density (it can be negative)")
+    meaning="bits the model needs for one latent value of a held-out image, as a density (it can be negative); of"
+    " levels an even one within each bin, so that it measures the bins too")
+TOKEN_BITS_PER_DIM = Metric(
+    "likelihood/token_bits_per_dim", "bits/dim of tokens", "lower", 3,
+    meaning="bits the model needs to name the bin of one latent value of a held-out image")
+NORMAL_BITS = Metric(
+    "likelihood/bits_per_dim_normal", "bits/dim, normal in bins", "lower", 3,
+    meaning="bits per latent value as a density that within a bin is the channel's normal, fitted to training latents")
 IS = Metric(
     "score/is_{suffix}", "is_{suffix}", "higher", 2, needs="classifies", fields=CLASSES,
     meaning="Inception score's formula (arXiv 1606.03498) with the classes of {by}: higher where images are clear and"
@@ -158,8 +165,8 @@ TOKEN_MS_256 = Metric(
 
 METRICS: tuple[Metric, ...] = (
     # the most telling first: so MLflow orders its columns
-    FD, BITS, IS, AGREEMENT, PRECISION, RECALL, RECONSTRUCTION_FD, PSNR, SSIM, MSE, ORIGINALS_FD,
-    KID, SPATIAL_FD, DENSITY, COVERAGE, INFINITY, EXTRAPOLATED,
+    FD, BITS, TOKEN_BITS_PER_DIM, NORMAL_BITS, IS, AGREEMENT, PRECISION, RECALL, RECONSTRUCTION_FD, PSNR, SSIM, MSE,
+    ORIGINALS_FD, KID, SPATIAL_FD, DENSITY, COVERAGE, INFINITY, EXTRAPOLATED,
     Metric("reconstruct/lpips_vgg", "LPIPS (VGG)", "lower", 4,
            meaning="distance of reconstructed held-out images to the originals by VGG-16 (arXiv 1801.03924)"),
     Metric("reconstruct/lpips_alex", "LPIPS (AlexNet)", "lower", 4,
@@ -225,6 +232,8 @@ class Rule:
 
 
 RULES = (
+    Rule(r"token_bits_per_dim_b\d+", "token_bits_per_dim", "{}, by a density of values, for bins of so many levels"),
+    Rule(r"bits_per_dim_b\d+", "bits_per_dim", "{}, of a density of values made constant in bins of so many levels"),
     Rule(r"(.+)_se", "{}", "standard error of {}"),
     Rule(r"(.+)_spread", "{}", "spread of {} over the repetitions"),
     Rule(r"(.+)_at_floor_images", "{}", "{} of as many generated images as the floor has"),
@@ -257,7 +266,7 @@ def find(key: str) -> Metric | None:
     stage, _, name = key.partition("/")
     for rule in RULES:
         match = re.fullmatch(rule.pattern, name)
-        of = match and find(f"{stage}/{rule.of.format(match[1])}")
+        of = match and find(f"{stage}/{rule.of.format(*match.groups())}")
         if of:
             unit, scale = (of.unit, of.scale) if rule.unit else ("", 1.0)
             meaning = rule.meaning.format(of.title)

@@ -5,6 +5,8 @@ B image, L position, C channel, D width, N = selected positions. Latents have un
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -65,15 +67,29 @@ class Generator(nn.Module):
         Returns:
             (B) nats.
         """
+        total = torch.zeros(len(latents), device=latents.device)
+        for z, tokens in self.one_by_one(latents, labels, order):
+            total += self.head.log_prob(z, tokens)
+        return total
+
+    @torch.no_grad()
+    def one_by_one(self, latents: Tensor, labels: Tensor, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the feature (B, D) and the token (B, C) of one position of each image after another.
+
+        Each feature has seen the tokens of the positions before its own in the order, and the label.
+
+        Args:
+            latents: (B, L, E) float32.
+            labels: (B) int64.
+            order: (B, L) generation order of each image, revealed from the end.
+        """
         tokens = self.tokenizer.encode(latents)
         embedded = self.tokenizer.decode(tokens)
-        total = torch.zeros(len(latents), device=latents.device)
         rows = torch.arange(len(latents), device=latents.device)
         for masked in range(self.positions, 0, -1):
             z = self.backbone(embedded, mask_from_order(order, masked), labels)
             at = order[:, masked - 1]
-            total += self.head.log_prob(z[rows, at], tokens[rows, at])
-        return total
+            yield z[rows, at], tokens[rows, at]
 
     def noise_shape(self, how: Sample) -> tuple[int, ...]:
         """The shape of one image's noise: (L, *head's), with confidence (iterations, L, *head's)."""

@@ -228,7 +228,10 @@ def _train_work(config: RunConfig) -> float:
 
 
 def _likelihood_reads(config: RunConfig) -> dict[str, Any]:
-    return {"weights": config.sample.weights}
+    reads: dict[str, Any] = {"weights": config.sample.weights}
+    if config.head.continuous and HEAD_KINDS[config.head.kind].density:  # measured in the bins of quantizers too
+        reads |= config.likelihood.model_dump() | config.quantizer.model_dump(include={"range", "std_range", "edges"})
+    return reads
 
 
 def _likelihood_refusal(config: RunConfig) -> str:
@@ -321,6 +324,7 @@ STAGES: dict[str, Kind] = {
             "likelihood",
             _likelihood_reads,
             needs=("latents", "quantizer", "train"),
+            version=2,
             refusal=_likelihood_refusal,
             result="generation",
             compared=True,

@@ -110,10 +110,21 @@ class ScalarQuantizer(Tokenizer):
 
         A bin outside the extremes has width 0: no calibration value falls there.
         """
-        low, high = self.extremes[0][:, None], self.extremes[1][:, None]
-        inner = self.midpoints.expand(self.channels, -1)
-        edges = torch.cat([low, torch.minimum(torch.maximum(inner, low), high), high], dim=1)
-        return edges.diff(dim=1)
+        low, high = self.extremes[0][:, None, None], self.extremes[1][:, None, None]
+        return torch.minimum(torch.maximum(self.bin_ends(), low), high).diff(dim=2)[..., 0]
+
+    def bin_ends(self) -> Tensor:
+        """(C, V, 2) float32: both ends of each bin, minus infinity and infinity those of the outer bins."""
+        inner, open_end = (
+            self.midpoints.expand(self.channels, -1),
+            self.midpoints.new_full((self.channels, 1), torch.inf),
+        )
+        return torch.stack([torch.cat([-open_end, inner], 1), torch.cat([inner, open_end], 1)], 2)
+
+    def ends_of(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Lower and upper ends (..., C) of the bins of tokens (..., C), infinite where a bin is open."""
+        ends = self.bin_ends()[torch.arange(self.channels, device=tokens.device), tokens]
+        return ends[..., 0], ends[..., 1]
 
 
 class IdentityQuantizer(Tokenizer):

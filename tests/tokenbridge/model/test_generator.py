@@ -1,5 +1,3 @@
-import math
-
 import pytest
 import torch
 
@@ -9,7 +7,6 @@ from tokenbridge.model.backbone import UNCONDITIONAL
 from tokenbridge.model.backbone import Backbone as BackboneModel
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.masking import mask_from_order
-from tokenbridge.stages.likelihood import bits_per_dimension
 from tokenbridge.tokenizers.scalar import fit
 
 NONE = torch.zeros(8, POSITIONS, 0)  # noise that the loss of a categorical head does not read
@@ -84,23 +81,6 @@ def test_one_position_at_a_time_equals_the_likelihoods_order():
         logits = model.head.logits(z, other[0, [first]][:, model.head.order])[0, 0]
         assert logits[tokens[0, first, c]] >= logits[level]
     assert bool(torch.isfinite(best).all())
-
-
-@pytest.mark.parametrize("kind", CATEGORICAL)
-def test_bits_per_dimension_is_the_log_density(kind):
-    """Brute force: for one position, density = probability of the token / volume of its bin."""
-    model, (latents, labels, order) = generator(kind), batch(5)
-    latents = latents.clamp(*model.tokenizer.extremes)
-    bits = bits_per_dimension(model, latents, labels, order)
-    tokens, widths = model.tokenizer.encode(latents), model.tokenizer.bin_widths()
-    density = torch.zeros(5, dtype=torch.float64)
-    for masked in range(POSITIONS, 0, -1):
-        z = model.backbone(model.tokenizer.decode(tokens), mask_from_order(order, masked), labels)
-        for i in range(5):
-            at = order[i, masked - 1]
-            density[i] += model.head.log_prob(z[i, at][None], tokens[i, at][None]).double().item()
-            density[i] -= sum(math.log(widths[c, tokens[i, at, c]]) for c in range(CHANNELS))
-    torch.testing.assert_close(bits.double(), -density / (POSITIONS * CHANNELS * math.log(2)), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", CATEGORICAL)

@@ -24,6 +24,18 @@ _START_SPREAD = 0.5
 """deviation of the components' means at the start"""
 
 
+def log_interval(low: Tensor, high: Tensor) -> Tensor:
+    """The log probability that a standard normal lies between low and high, low < high, each infinite at will.
+
+    In float64, by the tails on the side where they are small: log(Φ(high) − Φ(low)) keeps its digits far out.
+    """
+    low, high = low.double(), high.double()
+    mirrored = low > 0
+    low, high = torch.where(mirrored, -high, low), torch.where(mirrored, -low, high)
+    below, upto = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
+    return upto + torch.log(-torch.expm1(below - upto))
+
+
 class Mixture(NamedTuple):
     """log_weights (N, K); means, deviations (N, K, C); factors (N, K, C, C) or none where channels are independent.
 
@@ -38,11 +50,36 @@ class Mixture(NamedTuple):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """(N) log density of x (N, C), nats."""
+        nats, _ = self._each(x)
+        return (self.log_weights + nats.sum(-1)).logsumexp(-1)
+
+    def log_mass(self, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """The log probability of each channel's interval given the values of the channels before it, summed.
+
+        A channel given those before it is a mixture of normals in one dimension, whose weights those values have
+        shifted: the probability of an interval is a difference of distribution functions.
+
+        Args:
+            x: (N, C) values.
+            low: (N, C) lower ends of the intervals, minus infinity where open.
+            high: (N, C) upper ends, infinity where open.
+
+        Returns:
+            (N) float64, nats.
+        """
+        nats, standard = (part.double() for part in self._each(x.double()))
+        before = torch.cat([torch.zeros_like(nats[..., :1]), nats[..., :-1].cumsum(-1)], -1)
+        weights = (self.log_weights.double()[..., None] + before).log_softmax(1)
+        mass = log_interval(*(standard + (end.double() - x.double())[:, None] / self.deviations for end in (low, high)))
+        return (weights + mass).logsumexp(1).sum(-1)
+
+    def _each(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Log densities of each channel given those before it, and the standard normals that they are of, (N, K, C)."""
         away = x[:, None] - self.means
         if self.factors is not None:
             away = away + (self.factors * away[..., None, :]).sum(-1)
-        nats = 0.5 * (away / self.deviations) ** 2 + self.deviations.log() + 0.5 * math.log(2 * math.pi)
-        return (self.log_weights - nats.sum(-1)).logsumexp(-1)
+        standard = away / self.deviations
+        return -(0.5 * standard**2 + self.deviations.log() + 0.5 * math.log(2 * math.pi)), standard
 
     def of(self, component: Tensor) -> Mixture:
         """The mixture of one component (N) per position: K = 1."""
