@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.overrides import build
 from tokenbridge.stages import STAGES
-from tokenbridge.store.artifacts import PARTIAL, Store, read_json
-from tokenbridge.store.runs import JOURNAL, PROGRESS, journal_end
+from tokenbridge.store.artifacts import PARTIAL, PROGRESS, Store, read_json
+from tokenbridge.store.runs import JOURNAL, journal_end
 
 
 @dataclass(frozen=True)

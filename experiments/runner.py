@@ -83,7 +83,7 @@ def attempt_cells(
             raise UserError(f"--jobs={jobs} must be 1 where {here.size} processes share each stage; leave it out")
         if here.main:
             record(store, cells, experiment, sweep)
-        todo = {id: stages[id] for id in here.first([id for id in stages if not store.finished(id)])}
+        todo = {id: stages[id] for id in here.first([id for id in stages if not _finished(store, id)])}
         progress, failed = _Progress(store, todo, jobs), dict[str, BaseException]()
         if jobs > 1 and len(todo) > 1:
             _run_parallel(progress, runtime, failed)
@@ -132,6 +132,13 @@ def run_stage(store: Store, stage: Stage, runtime: Runtime) -> float:
     return time.monotonic() - start
 
 
+def _finished(store: Store, id: str) -> bool:
+    """Whether a stage is finished; a kill may have come before it was tidy."""
+    if there := store.finished(id):
+        store.tidy(id)
+    return there
+
+
 @contextmanager
 def _writing(store: Store, stage: Stage, world: World) -> Iterator[Path | None]:
     """The folder that all processes work in, None where the stage is finished; rank 0 locks and publishes it."""
@@ -143,7 +150,7 @@ def _writing(store: Store, stage: Stage, world: World) -> Iterator[Path | None]:
                 " nodes share"
             )
         yield out
-    elif store.finished(stage.id):
+    elif _finished(store, stage.id):
         yield world.first(None)
     else:
         about = stage.about()

@@ -6,10 +6,8 @@ is shown again; `again`, another device, processor, number of threads or torch m
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 from experiments import paper
@@ -71,18 +69,15 @@ def run(
             return {label: known.metrics for label, known in stored.items() if known}
         record(store, list(wanted.values()), EXPERIMENT)
         with writable(store.root), ExitStack() as stack:
-            out = {label: stack.enter_context(_anew(store, stage)) for label, stage in stages.items()}
+            out = {
+                label: stack.enter_context(store.writing(stage.id, stage.about(), anew=True))
+                for label, stage in stages.items()
+            }
             metrics = speed.measure(configs, device, effort)
             for label, folder in out.items():
-                if folder is not None:  # None: another process has just written it
-                    write_metrics(folder, metrics[label], protocols[label])
+                assert folder is not None, "it is made anew"
+                write_metrics(folder, metrics[label], protocols[label])
     return metrics
-
-
-def _anew(store: Store, stage: Stage) -> AbstractContextManager[Path | None]:
-    """The stage's folder to write into, in place of what was measured before."""
-    shutil.rmtree(store.folder(stage.id), ignore_errors=True)
-    return store.writing(stage.id, stage.about())
 
 
 def _stored(store: Store, stage: Stage) -> Measured | None:

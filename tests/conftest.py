@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"  # before numpy and torch load
@@ -10,7 +11,7 @@ import torch
 
 torch.set_num_threads(1)
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,23 @@ def call(monkeypatch, capsys) -> Callable[..., Any]:
         return small_command.call(monkeypatch, capsys, *arguments)
 
     return run
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Callable[[str], Path]]:
+    """A real file system of its own: disk("256k")."""
+    (folder := tmp_path / "disk").mkdir()
+
+    def mount(size: str) -> Path:
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)
+        if done.returncode != 0:
+            assert not os.environ.get("CI"), "CI has the rights to mount a small file system"
+            pytest.skip("needs the rights to mount a small file system")
+        return folder
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", folder], check=True)
 
 
 @pytest.fixture

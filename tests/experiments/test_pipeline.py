@@ -20,8 +20,7 @@ from tokenbridge.config import CONTINUOUS, Runtime, UserError
 from tokenbridge.overrides import differing, override
 from tokenbridge.stages import STAGES
 from tokenbridge.stages.sample import run as sample_run
-from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import PROGRESS
+from tokenbridge.store.artifacts import PROGRESS, Store
 
 
 def names(cells):

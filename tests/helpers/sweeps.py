@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from slurm import sweep as records
 from slurm.sweep import Job
-from tokenbridge.store.artifacts import MANIFEST, Store
-from tokenbridge.store.runs import JOURNAL, PROGRESS, CellStages, Sweep, write_event, write_sweep
+from tokenbridge.store.artifacts import MANIFEST, PROGRESS, Store
+from tokenbridge.store.runs import JOURNAL, CellStages, Sweep, write_event, write_sweep
 
 KINDS = ("latents", "quantizer", "reconstruct", "train", "likelihood", "sample", "score")
 

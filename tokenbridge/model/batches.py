@@ -35,6 +35,11 @@ class Batch:
     noise: Tensor
     """(B, L, *head.loss_noise_shape) normals"""
 
+    def split(self, size: int) -> list[Batch]:
+        """Parts of at most `size` images."""
+        columns = (self.latents, self.labels, self.mask, self.noise)
+        return [Batch(*part) for part in zip(*(column.split(size) for column in columns), strict=True)]
+
 
 class Draws:
     """Batches by step: a permutation per epoch, one mask ratio per global batch, the rest per image.

@@ -67,14 +67,14 @@ def training_flops(loss: Callable[[Batch], Tensor], draws: Draws) -> float:
         loss: the training loss of a batch.
         draws: gives the batch, the masks and the number of steps.
     """
-    batch, total = draws.batch(0), 0
+    batch, total = draws.batch(0, range(1)), 0  # one image: all grow by their number, and memory with them
     order = torch.arange(batch.mask.shape[1]).expand_as(batch.mask)
     for i in range(MASK_RATIOS):
         mask = draws.mask(order, (i + 0.5) / MASK_RATIOS)
         with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
             loss(replace(batch, mask=mask)).backward()
         total += counter.get_total_flops()
-    return total / MASK_RATIOS * draws.steps
+    return total * draws.train.batch / MASK_RATIOS * draws.steps
 
 
 def training_step_flops(config: RunConfig) -> float:

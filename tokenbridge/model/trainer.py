@@ -135,12 +135,14 @@ class Trainer:
         self.step += 1
 
     def held_out_loss(self, batch: Batch) -> float:
-        """The loss per channel of the averaged weights."""
+        """The loss per channel of the averaged weights, in as many parts as a step is taken in."""
         self.model.eval()
+        images = len(batch.labels)
+        size = math.ceil(images / self.accumulate)
         with torch.no_grad():
-            value = self.loss(batch, self.ema).item()
+            shares = [self.loss(part, self.ema).item() * (len(part.labels) / images) for part in batch.split(size)]
         self.model.train()
-        return value
+        return sum(shares)
 
     def loss(self, batch: Batch, weights: dict[str, Tensor] | None = None) -> Tensor:
         """The mean loss per channel of masked positions, () float32.

@@ -280,7 +280,9 @@ def _speed_work(config: RunConfig) -> float:
 STAGES: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("tokenizer", _tokenizer_reads, refusal=_tokenizer_refusal, seconds=8, work=_tokenizer_work),
+        Kind(
+            "tokenizer", _tokenizer_reads, refusal=_tokenizer_refusal, resumable=True, seconds=8, work=_tokenizer_work
+        ),
         Kind(
             "latents",
             _latents_reads,

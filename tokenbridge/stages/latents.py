@@ -29,8 +29,8 @@ from tokenbridge.data.latents import STORED, as_tensor, labels_path, moments_pat
 from tokenbridge.devices import pick_device
 from tokenbridge.distributed import world
 from tokenbridge.model.ordering import CUTOFF, constant, low_frequency_share, radial_spectrum
-from tokenbridge.store.artifacts import write_json
-from tokenbridge.store.shards import NOTES, Filling, publish
+from tokenbridge.store.artifacts import NOTES, write_json
+from tokenbridge.store.shards import Filling, publish
 
 FIT_IMAGES = 50_000
 """training images, at most, that calibrate scale, order and quantizer"""

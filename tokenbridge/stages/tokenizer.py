@@ -30,6 +30,7 @@ from tokenbridge.store.artifacts import write_atomic
 from tokenbridge.store.runs import write_metrics
 from tokenbridge.tokenizers.scalar import code_usage
 from tokenbridge.tokenizers.trained import TRAINED
+from tokenbridge.weights import RUN_AGAIN, fill, read
 
 LIBRARY = "vector-quantize-pytorch"
 DEAD = 0.1
@@ -80,13 +81,17 @@ def library_quantizer(config: RunConfig, batch: int) -> nn.Module:
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
-    """Train, measure on held-out images, write the weights."""
+    """Train, write the weights, measure on held-out images; what fails in measuring does not cost the training."""
     device, settings = pick_device(runtime), config.quantizer
     train, held_out = data.load(config.data, "train"), data.load(config.data, "held-out")
     budget = Budget(settings.epochs)
-    model = train_tokenizer(config, train, budget, device, runtime.no_bar)
-    state = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
-    write_atomic(out / TRAINED, save(state))
+    if (out / TRAINED).exists():
+        print("tokenizer: it is trained already; going on with its measures", flush=True)
+        fill(model := QuantizedAutoencoder(config).to(device), read(out / TRAINED), out / TRAINED, RUN_AGAIN)
+    else:
+        model = train_tokenizer(config, train, budget, device, runtime.no_bar)
+        state = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
+        write_atomic(out / TRAINED, save(state))
     metrics = measure(model, config, train, held_out, runtime.batch)
     metrics["parameters"] = sum(p.numel() for p in model.parameters())
     protocol = {

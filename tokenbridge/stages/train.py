@@ -8,6 +8,7 @@ one process up to rounding, since sums are taken in another order: losses within
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,12 +28,11 @@ from tokenbridge.model.ordering import channel_order
 from tokenbridge.model.trainer import Trainer
 from tokenbridge.rng import seed_of
 from tokenbridge.signals import interrupted, signals
-from tokenbridge.store.artifacts import PARTIAL, write_atomic, write_json
-from tokenbridge.store.runs import JOURNAL, PROGRESS, Journal, write_metrics
+from tokenbridge.store.artifacts import CHECKPOINT, PARTIAL, PROGRESS, write_atomic, write_json
+from tokenbridge.store.runs import JOURNAL, Journal, read_journal, write_metrics
 from tokenbridge.tokenizers import load as load_tokenizer
 from tokenbridge.weights import RUN_AGAIN, fill, read
 
-CHECKPOINT = "checkpoint.pt"
 CURVE_POINTS = 400
 CHECKS = 20  # how often the held-out loss is taken
 
@@ -91,13 +91,18 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
             bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
             curves.add(loss, rate)
             urgency = here.max(noted.urgency)
-            checkpoint.save(trainer, urgent=urgency > 0)
+            checkpoint.save(trainer, urgent=urgency > 0 or trainer.step == steps)
             if urgency and trainer.step < steps:
                 print(f"stopped at step {trainer.step} of {steps}; the same command goes on from there", flush=True)
                 here.barrier()  # the first process to end may take the others with it, so the checkpoint comes before
                 raise interrupted(urgency)
-    if here.main:
-        _finish(trainer, out)
+    if not here.main:
+        return
+    try:
+        _finish(trainer, curves, out)
+    except Exception:
+        print(f"train: all {steps} steps are kept; the same command goes on after them", file=sys.stderr)
+        raise
 
 
 def _trainer(config: RunConfig, inputs: Mapping[str, Path], runtime: Runtime) -> Trainer:
@@ -144,7 +149,8 @@ def _opening(trainer: Trainer) -> str:
     return ", ".join(parts)
 
 
-def _finish(trainer: Trainer, out: Path) -> None:
+def _finish(trainer: Trainer, curves: _Curves, out: Path) -> None:
+    """Write what the training leaves, all from its last checkpoint, which the store deletes once it is published."""
     model = trainer.model
     raw = {name: p.detach() for name, p in model.named_parameters()}
     for name, weights in (("model", trainer.ema), ("model_raw", raw)):
@@ -153,12 +159,10 @@ def _finish(trainer: Trainer, out: Path) -> None:
         "steps": trainer.step,
         "parameters": sum(p.numel() for p in model.parameters()),
         "head_parameters": sum(p.numel() for p in model.head.parameters()),
-        "held_out_loss": trainer.held_out_loss(trainer.draws.held_out()),
+        "held_out_loss": curves.end(),
         "training_tflops": training_flops(trainer.loss, trainer.draws) / 1e12,
     }
     write_metrics(out, metrics, {"held_out_loss": "a channel, averaged weights"})
-    for name in (CHECKPOINT, PROGRESS):  # last: what fails or is killed before goes on from the checkpoint
-        (out / name).unlink(missing_ok=True)
 
 
 class _Curves:
@@ -175,8 +179,15 @@ class _Curves:
                 mean = sum(trainer.window) / len(trainer.window)
                 self.journal.write(trainer.step, loss=mean, learning_rate=rate)
             trainer.window.clear()
-        if trainer.world.main and self._at(max(1, steps // CHECKS)):
+        if trainer.world.main and self._at(max(1, steps // CHECKS)) and trainer.step < steps:
             self.journal.write(trainer.step, held_out_loss=trainer.held_out_loss(self.held_out))
+
+    def end(self) -> float:
+        """The held-out loss after the last step, which is written once, however often what follows is tried."""
+        step, loss = self.trainer.step, self.trainer.held_out_loss(self.held_out)
+        if ("held_out_loss", step) not in {(key, at) for key, _, _, at in read_journal(self.journal.path)}:
+            self.journal.write(step, held_out_loss=loss)
+        return loss
 
     def _at(self, every: int) -> bool:
         return self.trainer.step % every == 0 or self.trainer.step == self.trainer.draws.steps

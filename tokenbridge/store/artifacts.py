@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +33,10 @@ PARTIAL = ".partial"
 MANIFEST = "manifest.json"
 SUMS = "checksums.json"
 """SHA-256 of the parts of arrays that are filled in shards (store/shards.py)"""
+CHECKPOINT, PROGRESS, NOTES = "checkpoint.pt", "progress.json", "shards"
+"""of a training, the state to go on from and the steps that it has to go; of arrays, which shards are finished"""
+TRANSIENT = (CHECKPOINT, PROGRESS, NOTES)
+"""what a stage needs only until it is published: deleted after that, so that nothing before it costs the work again"""
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=list)
 _REMEDY = "free space or choose another folder with --runs"
 
@@ -74,21 +78,30 @@ class Store:
                 raise UserError(f"{folder} has no {MANIFEST} and is no finished stage; delete it and run again")
 
     @contextmanager
-    def writing(self, id: str, about: Mapping[str, Any], resumable: bool = False) -> Iterator[Path | None]:
+    def writing(
+        self, id: str, about: Mapping[str, Any], resumable: bool = False, anew: bool = False
+    ) -> Iterator[Path | None]:
         """Yield the folder to write into, or None where another process has finished the stage meanwhile.
 
-        about: what goes into the manifest beside versions, host and wall time. resumable: what an interrupted run
-        left (its checkpoint, its shards) is kept and handed over; otherwise nothing half-written stays.
+        Args:
+            id: the stage's.
+            about: what goes into the manifest beside versions, host and wall time.
+            resumable: what an interrupted run left (its checkpoint, its shards) is kept and handed over; otherwise
+                nothing half-written stays.
+            anew: make a finished stage again; the new one takes the place of the old one when it is whole.
+
+        Raises:
+            UserError: the disk is full, or the folder cannot be written.
         """
         final = self.folder(id)
         work = final.with_name(f"{id}{PARTIAL}")
         with writable(self.root), self.lock(id):
-            if self.finished(id):
+            if self.finished(id) and not anew:
                 yield None
                 return
             self.require_room([id])
             if not resumable:
-                shutil.rmtree(work, ignore_errors=True)
+                _remove(work)
             work.mkdir(parents=True, exist_ok=True)
             (work / MANIFEST).unlink(missing_ok=True)  # of a run that was killed between writing it and the rename
             start = time.monotonic()
@@ -101,11 +114,22 @@ class Store:
                 full = _disk_full(error, self.root)
                 (work / MANIFEST).unlink(missing_ok=True)
                 if not resumable or not any(work.glob("*")):
-                    shutil.rmtree(work, ignore_errors=True)
+                    _remove(work)
                 if full:
                     raise UserError(f"{self.root}: disk full while writing {id}; {_REMEDY}") from error
                 raise
-            work.rename(final)
+            if self.finished(id):
+                final.rename(old := final.with_name(f"{id}.{os.getpid()}.old{PARTIAL}"))
+                work.rename(final)
+                _remove(old)
+            else:
+                work.rename(final)
+            self.tidy(id)
+
+    def tidy(self, id: str) -> None:
+        """Delete what a finished stage needed before it was published; a kill may have come before that."""
+        for name in TRANSIENT:
+            _remove(self.folder(id) / name)
 
     @contextmanager
     def lock(self, name: str, wait: bool = True) -> Iterator[bool]:
@@ -206,7 +230,7 @@ def _checksums(folder: Path) -> dict[str, str]:
     return {
         path.name: file_hash(path)
         for path in sorted(folder.iterdir())
-        if path.name not in apart and path.suffix != ".tmp" and path.is_file()
+        if path.name not in (*apart, *TRANSIENT) and path.suffix != ".tmp" and path.is_file()
     }
 
 
@@ -219,6 +243,15 @@ def read_array(path: Path) -> np.memmap[Any, Any]:
     if not isinstance(array, np.memmap):
         raise damaged(path, "it is no .npy file")
     return array
+
+
+def _remove(path: Path) -> None:
+    """Delete a file, a folder or a link, of which what it leads to stays; what cannot be deleted stays as well."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _disk_full(error: BaseException, root: Path) -> bool:

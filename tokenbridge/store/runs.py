@@ -38,8 +38,6 @@ from tokenbridge.store.artifacts import (
 
 METRICS = "metrics.json"
 JOURNAL = "metrics.jsonl"
-PROGRESS = "progress.json"
-"""of a training under way: the steps that it has to go"""
 _JOINT = " · "
 """between the names of a cell where they are shown; older runs folders hold them joined in one text"""
 _AGAIN = "delete its folder and run again"

@@ -20,6 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from tokenbridge.config import UserError
 from tokenbridge.distributed import World
 from tokenbridge.store.artifacts import (
+    NOTES,
     SUMS,
     checked,
     damaged,
@@ -31,8 +32,6 @@ from tokenbridge.store.artifacts import (
     write_json,
 )
 
-NOTES = "shards"
-"""folder of notes in a store under way"""
 REMEDY = "delete its folder and run again"
 
 
@@ -102,14 +101,13 @@ class Filling:
 
 
 def publish(folder: Path, fillings: list[Filling]) -> None:
-    """Write the checksums of the filled arrays, and delete the notes.
+    """Write the checksums of the filled arrays; the notes stay until the stage is published.
 
     Args:
         folder: the stage's.
         fillings: its arrays, all finished.
     """
     write_json(folder / SUMS, {"arrays": {filling.path.name: filling.sums() for filling in fillings}})
-    shutil.rmtree(folder / NOTES)
 
 
 class Shards:

@@ -22,9 +22,9 @@ from tokenbridge.model.masking import masked_count
 from tokenbridge.model.trainer import Trainer
 from tokenbridge.overrides import override
 from tokenbridge.stages import train
-from tokenbridge.stages.train import CHECKPOINT, build_model, load_model
-from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import read_journal, read_metrics
+from tokenbridge.stages.train import build_model, load_model
+from tokenbridge.store.artifacts import CHECKPOINT, Store
+from tokenbridge.store.runs import JOURNAL, read_journal, read_metrics
 
 RUNTIME = Runtime(threads=1, checkpoint_seconds=0)  # a checkpoint after every step
 
@@ -96,7 +96,8 @@ def test_what_fails_at_the_very_end_goes_on_from_the_checkpoint(work, tiny, monk
     assert saved_step(folder) == 2
     train.run(config, inputs, folder, RUNTIME)
     assert read_metrics(folder).metrics["steps"] == 2
-    assert not (folder / CHECKPOINT).exists()
+    checks = [step for key, _, _, step in read_journal(folder / JOURNAL) if key == "held_out_loss"]
+    assert checks == [1, 2]  # each once
 
 
 def saved_step(partial):

@@ -157,17 +157,6 @@ def test_a_journal_forgets_what_a_resumed_run_writes_again(tmp_path):
     assert [line[1] for line in read_journal(path)] == [0.5, 1.0, 7.0]
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real file system of 256 KiB."""
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], capture_output=True)
-    if done.returncode != 0:
-        assert not os.environ.get("CI"), "CI has the rights to mount a small file system"
-        pytest.skip("needs the rights to mount a small file system")
-    yield tmp_path
-    subprocess.run(["umount", tmp_path], check=True)
-
-
 WRITERS = {
     "array": lambda out: new_array(out / "a.npy", np.float32, (100_000,)),
     "numpy": lambda out: np.save(out / "a.npy", np.zeros(100_000)),
@@ -179,8 +168,8 @@ WRITERS = {
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a file object that cannot flush
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_really_full_disk(small_disk, writer):
-    store = Store(small_disk)
+def test_a_really_full_disk(disk, writer):
+    store = Store(small_disk := disk("256k"))
     pattern = "disk full while writing x-1; free space or choose another folder with --runs"
     with pytest.raises(UserError, match=pattern), store.writing("x-1", {}) as out:
         WRITERS[writer](out)
