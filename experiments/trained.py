@@ -7,11 +7,13 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 from experiments.axes import run_name
 from experiments.pipeline import Cell, Stage
 from experiments.presets import PRESETS
-from tokenbridge.config import RunConfig, UserError
+from tokenbridge.config import RunConfig, Runtime, UserError
+from tokenbridge.metrics.programs import require_known
 from tokenbridge.overrides import build, differing, override, plain
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import RecordedCell, read_cells
@@ -81,6 +83,23 @@ def require_imported(store: Store, stages: Iterable[Stage]) -> None:
                 f"train.released={released} has no weights in {store.root} that fit {stage.label}; run first:"
                 " tokenbridge import PATH --as MODEL, with the same settings of backbone and head"
             )
+
+
+def require_trusted(store: Store, stages: Iterable[Stage], runtime: Runtime) -> None:
+    """Refuse stages that would run code of a scorer's weights which nobody knows, before others take hours.
+
+    Args:
+        store: the runs folder.
+        stages: what is to run.
+        runtime: says whether such code is trusted.
+
+    Raises:
+        UserError: names the code and --trust-weights.
+    """
+    todo = (stage for stage in stages if stage.kind.scores and not store.finished(stage.id))
+    scores: Any = dict.fromkeys(cast(Any, stage.config.score) for stage in todo)  # frozen models hash
+    for score in scores:
+        require_known(score, runtime)
 
 
 def command(config: RunConfig) -> str:

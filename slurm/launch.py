@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from experiments.grid.request import Grid, Request
 from experiments.progress import seconds_of_work, time_text
-from experiments.trained import require_imported
+from experiments.trained import require_imported, require_trusted
 from slurm import resources, rounds, submit
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.stages import STAGES
@@ -64,6 +64,7 @@ def start(store: Store, request: Request, grid: Grid, cluster: str, runtime: Run
         UserError: Slurm refuses, or nobody is there to be asked.
     """
     wanted = rounds.new(store, request, cluster, runtime, command)
+    require_trusted(store, rounds.of(store, grid, 1).stages().values(), runtime)
     expected = cost(store, grid, cluster)
     print("\n".join(expected.lines))
     if expected.much and not yes:

@@ -434,6 +434,15 @@ class Score(Config):
     lpips: FilePath | None = Field(default=None, exclude_if=lambda value: value is None)
     """torchvision's weights of VGG-16 or AlexNet, the network of LPIPS of reconstructions; unset: no LPIPS"""
 
+    @model_validator(mode="after")
+    def _weights_are_read(self) -> Self:
+        if self.weights is not None and self.scorers == ("digits",):
+            raise ValueError(
+                f"score.weights={self.weights} is not read by score.features=digits, whose weights ship; leave it out,"
+                " or name other scorers in score.features"
+            )
+        return self
+
     @property
     def scorers(self) -> tuple[str, ...]:
         return (self.features,) if isinstance(self.features, str) else self.features
@@ -586,6 +595,8 @@ class Runtime(Config):
     """micro-batches of a training step in each process: less memory, more time"""
     bars: bool = True
     """progress bars, where a terminal shows them"""
+    trust_weights: bool = False
+    """whether code that comes with a scorer's weights runs though its hash is not known"""
 
     @property
     def no_bar(self) -> bool | None:

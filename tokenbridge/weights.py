@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tarfile
+import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +19,8 @@ from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import checked, file_hash, write_atomic, write_json
 from tokenbridge.store.provenance import environment
 
+MAGIC = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+"""what torch.save put first before its files were zips"""
 RUN_AGAIN = "delete its folder and run again"
 
 
@@ -68,7 +72,7 @@ def read(path: Path, remedy: str = RUN_AGAIN) -> dict[str, Tensor]:
     try:
         return load_file(checked(path))
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} must be a whole safetensors file ({error}); {remedy}") from error
+        raise UserError(f"{path} must be a whole safetensors file ({kind_of_file(path) or error}); {remedy}") from error
 
 
 def read_half(path: Path) -> dict[str, Tensor]:
@@ -83,7 +87,7 @@ def read_checkpoint(path: Path, remedy: str, mmap: bool = False) -> Any:
     Released checkpoints keep their command's arguments in a Namespace, which holds attributes only.
 
     Args:
-        remedy: end of the error's line where the file asks for another class or function.
+        remedy: end of the error's line where the file asks for another class or function, or is of another kind.
         mmap: leave tensors in the file until they are read.
 
     Raises:
@@ -97,8 +101,38 @@ def read_checkpoint(path: Path, remedy: str, mmap: bool = False) -> Any:
             raise UserError(
                 f"{path} asks for {found[1]}, which weights do not need; nothing of it was run: {remedy}"
             ) from error
+        if kind := kind_of_file(path):
+            raise UserError(f"{path} must be a whole checkpoint of torch.save and is {kind}; {remedy}") from error
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"{path} must be a whole checkpoint of torch.save ({reason}); download it again") from error
+
+
+def kind_of_file(path: Path) -> str:
+    """What a file is that holds no weights which can be read without running anything; empty where it may be one."""
+    try:
+        with path.open("rb") as file:
+            first = file.read(512)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+            if any(name.endswith("/constants.pkl") for name in names):
+                return "a TorchScript, a program of which nothing was run"
+            return "an .npz file of NumPy" if names and all(name.endswith(".npy") for name in names) else ""
+        if tarfile.is_tarfile(path):
+            return "a legacy tar of torch before 0.1.10, whose pickles can run code and were not read"
+    except (OSError, zipfile.BadZipFile):
+        return ""
+    if not first:
+        return "an empty file"
+    if first.lstrip()[:1] == b"<":
+        return "a page of HTML or XML"
+    if first.startswith(b"\x93NUMPY"):
+        return "a .npy file of NumPy"
+    if first[:1] == b"\x80" and MAGIC not in first[:32]:
+        return "a raw pickle, which can run code and was not read"
+    if first.startswith((b"\x1f\x8b", b"x\x01", b"x\x9c", b"x\xda", b"x^", b"BZh", b"\xfd7zXZ")):
+        return "a compressed file, such as a pickle of joblib"
+    return ""
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], path: Path, remedy: str = "correct the path") -> nn.Module:

@@ -33,9 +33,11 @@ FOLLOWS: dict[str, tuple[str, ...]] = {
     "kid_subset_size": (*_IMAGES, "score.reference"),
     "reference_images": _REFERENCE,
     "reference_hash": _REFERENCE,
+    "reference_weights": _REFERENCE,
     "prc_reference_images": _REFERENCE,
     "floor": ("score.reference",),
     "features_weights": ("score.weights", "score.features"),
+    "features_code": ("score.weights", "score.features"),
     "resize": ("score.features",),
 }
 """field -> the settings (or sections) that it follows from, beside the setting of its own name"""

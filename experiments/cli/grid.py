@@ -21,6 +21,7 @@ from experiments.cli.options import (
     Jobs,
     Runs,
     Threads,
+    TrustWeights,
 )
 from experiments.paper import FIGURE_8, TABLES
 from tokenbridge.config import Runtime, UserError
@@ -98,6 +99,7 @@ def grid(
     name: Annotated[
         str | None, typer.Option("--name", help="of the sweep and its report (default: the named grid's, else grid)")
     ] = None,
+    trust_weights: TrustWeights = False,
     check_data: CheckData = False,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
@@ -130,7 +132,8 @@ def grid(
         _forecast(store, asked, jobs, cluster if on == "slurm" else None)
         return
     threads = threads or presets.THREADS.get(preset)
-    runtime = build(Runtime, {"device": device, "threads": threads, "batch": batch, "accumulate": accumulate})
+    how = {"device": device, "threads": threads, "batch": batch, "accumulate": accumulate}
+    runtime = build(Runtime, how | {"trust_weights": trust_weights})
     if first:
         _try(store, asked, jobs, runtime)
         return

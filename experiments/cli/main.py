@@ -26,6 +26,7 @@ from experiments.cli.options import (
     Seeds,
     Settings,
     Threads,
+    TrustWeights,
 )
 from experiments.cli.report import publish, report
 from experiments.cli.tools import tools
@@ -85,6 +86,7 @@ def run(
     batch: Batch = DEFAULT_BATCH,
     accumulate: Accumulate = 1,
     device: Device = "auto",
+    trust_weights: TrustWeights = False,
     check_data: CheckData = False,
 ) -> None:
     """Run one configuration through its stages, skipping what is finished, and log it to MLflow.
@@ -103,7 +105,8 @@ def run(
     cell = pipeline.Cell(name or axes.run_name(preset, differing(config, base)), config, wanted)
     store = Store(runs)
     threads = threads or presets.THREADS.get(preset)
-    runtime = build(Runtime, {"device": device, "threads": threads, "batch": batch, "accumulate": accumulate})
+    how = {"device": device, "threads": threads, "batch": batch, "accumulate": accumulate}
+    runtime = build(Runtime, how | {"trust_weights": trust_weights})
     with joined() as world:
         show_data(config.data)
         runner.raise_first(runner.attempt_cells(store, [cell], runtime, EXPERIMENT, jobs))

@@ -20,6 +20,10 @@ Batch = Annotated[int, typer.Option("--batch", min=1, help="images at once when 
 Accumulate = Annotated[
     int, typer.Option("--accumulate", min=1, help="micro-batches of a training step: less memory, the same losses")
 ]
+TrustWeights = Annotated[
+    bool,
+    typer.Option("--trust-weights", help="run code in score.weights that is not known: clean's TorchScript, DINOv2's"),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
 Settings = Annotated[
     list[str] | None, typer.Argument(help="settings such as quantizer.levels=32", metavar="[KEY=VALUE]...")

@@ -23,6 +23,7 @@ from experiments.cli.options import (
     Settings,
     Threads,
     TrainedOut,
+    TrustWeights,
 )
 from tokenbridge.config import Data, Runtime, Score, UserError
 from tokenbridge.distributed import require_one
@@ -117,6 +118,7 @@ def reconstruct(
     threads: Threads = None,
     batch: Batch = DEFAULT_BATCH,
     device: Device = "auto",
+    trust_weights: TrustWeights = False,
     check_data: CheckData = False,
 ) -> None:
     """Tables 1a and 1b on any images and autoencoder: what quantizing costs, for each number of levels and range."""
@@ -130,7 +132,8 @@ def reconstruct(
         "range": [value_of(word) for word in range.split(",")],
     }
     cells = reconstructions.cells(images, train, autoencoder, grid, settings or ())
-    store, runtime = Store(runs), build(Runtime, {"device": device, "threads": threads, "batch": batch})
+    how = {"device": device, "threads": threads, "batch": batch, "trust_weights": trust_weights}
+    store, runtime = Store(runs), build(Runtime, how)
     show_data(cells[0].config.data)
     runner.run_cells(store, cells, runtime, EXPERIMENT, jobs)
     rows = reconstructions.rows(store, cells)
@@ -149,13 +152,15 @@ def stats(
     size: Annotated[int | None, typer.Option("--size", min=4, help="crop to it (ADM's centre crop)")] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="images at once")] = 64,
     device: Device = "auto",
+    trust_weights: TrustWeights = False,
 ) -> None:
     """Make a file of reference statistics (mu, sigma; Inception's also mu_s, sigma_s) of images."""
     from tokenbridge.metrics.reference import write_statistics
 
     score = build(Score, {"features": features} | ({"weights": weights} if weights else {}))
+    runtime = build(Runtime, {"device": device, "batch": batch, "trust_weights": trust_weights})
     with writable(out.parent, "--out"):
-        about = write_statistics(out, images, score, size, build(Runtime, {"device": device, "batch": batch}))
+        about = write_statistics(out, images, score, size, runtime)
     shown = f"{about['images']} images of {about['image_size']} pixels"
     print(f"{out}: {shown} by {about['features']} {about['weights'][:12]}; score.reference={out}")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from experiments.cli.common import end_with
-from experiments.cli.options import DEFAULT_RUNS, DEMO_JOBS, Device, Jobs, Runs, Settings, Threads
+from experiments.cli.options import DEFAULT_RUNS, DEMO_JOBS, Device, Jobs, Runs, Settings, Threads, TrustWeights
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
@@ -40,6 +40,7 @@ def tune(
     jobs: Jobs = DEMO_JOBS,
     threads: Threads = None,
     device: Device = "auto",
+    trust_weights: TrustWeights = False,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
     """Find guidance and temperature of a trained model by sampling alone: few images first, more for what promises.
@@ -66,7 +67,8 @@ def tune(
         print("\n".join(forecast(store, search, jobs)))
         return
     preset = trained.nearest(search.models.configs[0])
-    runtime = build(Runtime, {"device": device, "threads": threads or presets.THREADS.get(preset)})
+    how = {"device": device, "threads": threads or presets.THREADS.get(preset)}
+    runtime = build(Runtime, how | {"trust_weights": trust_weights})
     rungs = []
     try:
         for rung in climb(store, search, runtime, jobs):

@@ -15,11 +15,9 @@ from tokenbridge.metrics.scorers import DINOV2_CODE, SCORERS
 HUB = """
 import torch
 
-def dinov2_vitl14():
-    model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, 1024))
-    url = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth"
-    model.load_state_dict(torch.hub.load_state_dict_from_url(url, map_location="cpu"))
-    return model
+def dinov2_vitl14(*, pretrained=True):
+    assert not pretrained, "it would read a pickle"
+    return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, 1024))
 """
 
 

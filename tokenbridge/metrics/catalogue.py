@@ -59,8 +59,8 @@ class Metric:
         return replace(self, **told, scorer=scorer if self.needs or told["key"] != self.key else "")
 
 
-FEATURES = ("features", "features_weights", "features_left_out", "resize")
-REFERENCE = (*FEATURES, "reference", "reference_images", "reference_hash")
+FEATURES = ("features", "features_weights", "features_code", "features_left_out", "resize")
+REFERENCE = (*FEATURES, "reference", "reference_images", "reference_hash", "reference_weights")
 NEIGHBOURS = (*REFERENCE, "prc_neighborhood", "prc_reference_images", "left_out")
 SUBSETS = (*REFERENCE, "kid_subsets", "kid_subset_size", "metric_seed", "left_out")
 CLASSES = (*FEATURES, "is_splits", "metric_seed")
@@ -330,4 +330,5 @@ def cautions(distance: Metric, scorer: str, protocol: Mapping[str, Any]) -> list
         return []
     what = "images" if distance.stage == "reconstruct" else "samples"
     counts = {what: about["images"], "reference images": about["reference_images"]}
-    return scorers.cautions(SCORERS[scorer], measured.title, about["features_weights"], counts)
+    unsaid = about["reference"] if about.get("reference_weights") else ""
+    return scorers.cautions(SCORERS[scorer], measured.title, about["features_weights"], counts, unsaid)

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA, FeatureExtra
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from tokenbridge.config import Score, UserError
-from tokenbridge.metrics.scorers import DINOV2_CODE, weights_of
+from tokenbridge.metrics.programs import Program, program_of, require
+from tokenbridge.metrics.scorers import weights_of
 from tokenbridge.weights import fill, read_checkpoint, read_half
 
 FEATURES = 64
@@ -80,7 +82,7 @@ class Inception(nn.Module):
 
     gives = ("features", "logits", "spatial")
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, program: Program | None = None):
         super().__init__()
         # torch-fidelity would run what a pickle says: it gets what was read as plain tensors
         state = read_checkpoint(path, "get it again")
@@ -112,15 +114,15 @@ class Clean(nn.Module):
 
     gives = ("features",)
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, program: Program):
         from cleanfid.inception_torchscript import InceptionV3W
         from cleanfid.resize import build_resizer
 
         super().__init__()
         try:
-            with warnings.catch_warnings():
+            with program.copied() as folder, warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
-                self.network = InceptionV3W(str(path.parent), download=False, resize_inside=False)
+                self.network = InceptionV3W(str(folder), download=False, resize_inside=False)
         except (RuntimeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path} must be clean-fid's Inception as TorchScript ({reason}); get it again") from error
@@ -135,25 +137,19 @@ class Clean(nn.Module):
 class DinoV2(FeatureExtractorDinoV2):
     """torch-fidelity's DINOv2 (ViT-L/14, arXiv 2306.04675), from a torch.hub folder and not from the internet.
 
-    The folder's code is run: it is the repository of the network.
+    The repository of the network is run; its weights are read as plain tensors, which it would not do itself.
     """
 
     gives = ("features",)
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, program: Program):
         FeatureExtractorBase.__init__(self, DINOV2, ["dinov2"])
         self.feature_extractor_internal_dtype = torch.float32
-        folder = path.parent.parent
         os.environ["XFORMERS_DISABLED"] = "1"
-        before = torch.hub.get_dir()
-        try:
-            torch.hub.set_dir(str(folder))  # where the repository looks for its weights
-            with redirect_stdout(sys.stderr), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="xFormers is")
-                code, model = folder / DINOV2_CODE, MODEL_METADATA[DINOV2]
-                self.model = torch.hub.load(str(code), model, source="local")
-        finally:
-            torch.hub.set_dir(before)
+        with program.copied() as folder, redirect_stdout(sys.stderr), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="xFormers is")
+            network = torch.hub.load(str(folder), MODEL_METADATA[DINOV2], source="local", pretrained=False)
+        self.model = fill(cast(nn.Module, network), read_checkpoint(path, "get it again"), path, "get it again")
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         return super().forward(_coloured(x))
@@ -167,17 +163,28 @@ def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.SiLU()
 
 
-NETWORKS: dict[str, Callable[[Path], nn.Module]] = {"inception": Inception, "clean": Clean, "dinov2": DinoV2}
+NETWORKS: dict[str, Callable[[Path, Any], nn.Module]] = {"inception": Inception, "clean": Clean, "dinov2": DinoV2}
 
 
-def load_extractor(name: str, device: torch.device | str = "cpu", score: Score | None = None) -> nn.Module:
+def load_extractor(
+    name: str, device: torch.device | str = "cpu", score: Score | None = None, trusted: bool = False
+) -> nn.Module:
     """The frozen network of a scorer.
 
     Args:
         name: of SCORERS.
+        device: where it is put.
         score: says where weights are that do not ship; by default in torch.hub's folder.
+        trusted: whether code that comes with the weights runs though it is not known (--trust-weights).
+
+    Raises:
+        UserError: weights that are not to be had or do not fit, code that is not known.
     """
-    path = weights_of(score or Score(), name)
+    score = score or Score()
+    path = weights_of(score, name)
     if name == "digits":
         return fill(DigitsClassifier(), read_half(path), path).to(device)
-    return NETWORKS[name](path).eval().requires_grad_(False).to(device)
+    program = program_of(score, name)
+    if program is not None and not trusted:
+        require(program)
+    return NETWORKS[name](path, program).eval().requires_grad_(False).to(device)

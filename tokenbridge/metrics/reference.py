@@ -20,9 +20,12 @@ from tokenbridge.metrics import extraction, frechet, reference_files
 from tokenbridge.metrics.extraction import Real
 from tokenbridge.metrics.frechet import Statistics
 from tokenbridge.metrics.networks import load_extractor
+from tokenbridge.metrics.programs import code_hash
 from tokenbridge.metrics.reference_files import StatisticsFile
 from tokenbridge.metrics.scorers import SCORERS, weights_hash
 from tokenbridge.store.artifacts import Store
+
+NOT_SAID = "not said by the file"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ class Reference:
         return frechet.from_features(self.real.extracted.spatial)
 
     @property
+    def unsaid(self) -> str:
+        """Its name where it is a file of statistics that does not say of which weights it is; else empty."""
+        return self.name if self.file is not None and not self.file.about.get("weights") else ""
+
+    @property
     def images(self) -> int | None:
         """The number of images, as far as is known."""
         if self.file is not None:
@@ -65,7 +73,12 @@ class References:
     def __init__(self, store: Store, config: Data, extractor: nn.Module, score: Score, name: str, batch: int):
         self.store, self.config, self.extractor = store, config, extractor
         self.score, self.scorer, self.batch = score, SCORERS[name], batch
-        self.weights = weights_hash(score, name)
+        self.weights, self.code = weights_hash(score, name), code_hash(score, name)
+
+    def protocol(self, reference: Reference) -> dict[str, Any]:
+        """What a stage's protocol says of them beside sets.set_protocol: the code that ran, weights nobody named."""
+        code = {"features_code": self.code} if self.code else {}
+        return code | ({"reference_weights": NOT_SAID} if reference.unsaid else {})
 
     def split(self, split: data.Split) -> Reference:
         real = extraction.real(self.store, self.config, split, self.extractor, self.weights, self.batch)
@@ -126,7 +139,7 @@ def write_statistics(path: Path, images: Path, score: Score, size: int | None, r
     (name,) = score.scorers
     if path.suffix != ".npz":
         raise UserError(f"--out={path} must end in .npz; correct it")
-    extractor = load_extractor(name, pick_device(runtime), score)
+    extractor = load_extractor(name, pick_device(runtime), score, runtime.trust_weights)
     shown = _array(images) if images.is_file() else folder(images, size)
     real = extraction.extract_set(extractor, shown, runtime.batch)
     if len(real) < 2:

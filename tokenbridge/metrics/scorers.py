@@ -6,6 +6,8 @@ Each has a name of its own, which ends the names of its metrics: numbers by two 
 from __future__ import annotations
 
 import os
+import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +21,20 @@ from tokenbridge.store.artifacts import file_hash
 CLASSIFIER = ASSETS / "digits_classifier.safetensors"
 """the shipped weights whose features score digits"""
 DINOV2_CODE = "facebookresearch_dinov2_main"
-DINOV2_REPOSITORY = "facebookresearch/dinov2:main"
+DINOV2_COMMIT = "b8931f7bf91576930313be2c6d6af376033b35f0"
+DINOV2_PROGRAMS = (
+    # of github.com/facebookresearch/dinov2: find hubconf.py dinov2 -name '*.py' | LC_ALL=C sort | xargs sha256sum |
+    # sha256sum, at the last commit of each state that torch.hub can have fetched since its networks have registers
+    "eb51ff6d06c0199ba5717c05beccc16580efb749fcad9c910a8ac12753cb7ee3",  # b8931f7bf915
+    "a3d9df02b4b27ff05194a32e995ee1b22e681dea7321429dc29bdb23eb52bff8",  # b48308a394a0
+    "7b4b8d14b44c04302d8aa8c3add9ab3258a0540c3f097b2785091d4577a74fcc",  # 112792f16673
+    "10c82bd4fe0486a411978f0d407828a963c17f11bd18fc9082d158535553be1d",  # 3a3217b0c05b
+    "07a49b797180a6c843794b1e1cf5c7690279c9486bea688765062a398a34f06d",  # e1277af2ba94
+    "80becf9a68574d2e25d7763f1fd0adc6aa40a06d96fa3ef40e62429c2b91854a",  # 2302b6bf4695
+    "4e28a4fdc659f96afe66bc1afe537b09a9ff6a6375438c0edc153e80627f643e",  # da4b3825f0ed
+)
+CLEAN_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+"""of inception-2015-12-05.pt; as k-diffusion checks it (github.com/crowsonkb/k-diffusion, evaluation.py)"""
 
 
 @dataclass(frozen=True)
@@ -42,13 +57,17 @@ class Scorer:
     file: str = ""
     source: str = ""
     sha256: str = ""
-    """its first digits, where its publisher names them"""
+    """of the file, or its first digits"""
+    programs: tuple[str, ...] = ()
+    """SHA-256 of what may run (metrics.programs), where the weights are more than numbers"""
     spatial: int = 0
     """width of its spatial features, of which sFID is made"""
     classifies: bool = False
     """whether it gives logits too, of which the Inception score is made"""
     code: str = ""
     """a folder beside the weights that it needs too"""
+    code_source: str = ""
+    """a zip of it"""
     caveat: str = ""
     """what is said behind the meaning of its Fréchet distance"""
 
@@ -101,6 +120,8 @@ SCORERS = {
             "bicubic with antialiasing to 299 by PIL, not rounded, by clean-fid",
             "inception-2015-12-05.pt",
             "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
+            CLEAN_SHA256,
+            programs=(CLEAN_SHA256,),
         ),
         Scorer(
             "dinov2",
@@ -112,7 +133,11 @@ SCORERS = {
             "bilinear to 224 as TensorFlow 1 does it, by torch-fidelity",
             "dinov2_vitl14_pretrain.pth",
             "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+            # its publisher names none; users of the file agree on this one
+            "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+            programs=DINOV2_PROGRAMS,
             code=DINOV2_CODE,
+            code_source=f"https://github.com/facebookresearch/dinov2/archive/{DINOV2_COMMIT}.zip",
         ),
     )
 }
@@ -138,10 +163,17 @@ def unqualified(field: str) -> tuple[str, str]:
     return (scorer, name) if scorer else ("", field)
 
 
-def cautions(scorer: Scorer, distance: str, weights: str, images: Mapping[str, int | None]) -> list[str]:
+def cautions(
+    scorer: Scorer, distance: str, weights: str, images: Mapping[str, int | None], unsaid: str = ""
+) -> list[str]:
     """What a reader of a Fréchet distance must know beside its protocol, a sentence each, without a full stop.
 
-    weights: their SHA-256, hex. images: what they are -> how many, None where that is not known.
+    Args:
+        scorer: whose features it compares.
+        distance: its name.
+        weights: their SHA-256, hex.
+        images: what they are -> how many, None where that is not known.
+        unsaid: name of a reference that does not say of which weights it is.
     """
     sentences = [
         f"{count} {what} are too few for the {scorer.width} features of {scorer.name}: their covariance is singular"
@@ -151,8 +183,13 @@ def cautions(scorer: Scorer, distance: str, weights: str, images: Mapping[str, i
     ]
     if not weights.startswith(scorer.sha256):
         sentences.append(
-            f"weights {weights[:8]} are not the published {scorer.file} ({scorer.sha256}): no number of {scorer.name}"
-            " compares with published ones"
+            f"weights {weights[:8]} are not the published {scorer.file} ({scorer.sha256[:8]}): no number of"
+            f" {scorer.name} compares with published ones"
+        )
+    if unsaid:
+        sentences.append(
+            f"{unsaid} does not say by which weights its statistics are: {distance} takes them as those of"
+            f" {scorer.name} by weights {weights[:8]}"
         )
     return sentences
 
@@ -204,18 +241,30 @@ def _download(scorer: Scorer, place: Path) -> Path:
         if not path.is_file():
             torch.hub.download_url_to_file(scorer.source, str(path), scorer.sha256 or None, progress=False)
         if scorer.code and not (place / scorer.code / "hubconf.py").is_file():
-            torch.hub.list(DINOV2_REPOSITORY, trust_repo="check", verbose=False)
-    except (OSError, RuntimeError) as error:  # no internet; another hash
+            _download_code(scorer, place)
+    except (OSError, RuntimeError, zipfile.BadZipFile) as error:  # no internet; another hash
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{place} {_must_hold(scorer)}; downloading it failed ({reason})") from error
     return path
 
 
+def _download_code(scorer: Scorer, place: Path) -> None:
+    """Unpack a repository's one folder beside the weights, as torch.hub does, which would run it at once."""
+    import torch.hub
+
+    with tempfile.TemporaryDirectory(dir=place) as name:
+        archive = Path(name, "code.zip")
+        torch.hub.download_url_to_file(scorer.code_source, str(archive), progress=False)
+        with zipfile.ZipFile(archive) as files:
+            files.extractall(Path(name, "code"))
+        (unpacked,) = Path(name, "code").iterdir()
+        unpacked.rename(place / scorer.code)
+
+
 def _must_hold(scorer: Scorer) -> str:
     file = f"checkpoints/{scorer.file}" if scorer.code else scorer.file
-    repository = f"https://github.com/{DINOV2_REPOSITORY.partition(':')[0]}"
-    beside = f" and {scorer.code} (a clone of {repository})" if scorer.code else ""
-    known = f"its SHA-256 begins with {scorer.sha256}" if scorer.sha256 else "its publisher names no hash"
+    beside = f" and {scorer.code} (unpacked from {scorer.code_source})" if scorer.code else ""
+    known = f"its SHA-256 begins with {scorer.sha256[:8]}"
     return (
         f"must hold {file}{beside} for score.features={scorer.name}; get it from {scorer.source} ({known}) and name its"
         " folder in score.weights"

@@ -63,6 +63,8 @@ class Kind:
     """which result of a cell it measures, empty for a stage that is run only because others need it"""
     compared: bool = False
     """whether its metrics tell cells of a sweep apart as better and worse"""
+    scores: bool = False
+    """whether it loads the networks of score.features"""
     measured: bool = True
     """whether it always leaves metrics.json; one that does not may still"""
     examples: Literal["always", "perhaps", "never"] = "never"
@@ -176,8 +178,19 @@ def _scorers(config: RunConfig) -> dict[str, Any]:
     """Scorers and the hashes of their weights; UserError where weights are not to be had."""
     from tokenbridge.metrics.scorers import weights_hash
 
-    hashes = [weights_hash(config.score, name) for name in config.score.scorers]
-    return {"features": config.score.features, "weights": hashes[0] if len(hashes) == 1 else hashes}
+    score: Any = config.score  # frozen models hash
+    hashes = [weights_hash(score, name) for name in score.scorers]
+    code = _code(score)
+    reads = {"features": score.features, "weights": hashes[0] if len(hashes) == 1 else hashes}
+    return reads | ({"code": code} if code else {})
+
+
+@cache
+def _code(score: Score) -> list[str]:
+    """Hashes of the repositories that scorers run beside their weights."""
+    from tokenbridge.metrics.programs import code_hash
+
+    return [hash for name in score.scorers if (hash := code_hash(score, name))]
 
 
 def _reference(config: RunConfig) -> str:
@@ -307,6 +320,7 @@ STAGES: dict[str, Kind] = {
             needs=("tokenizer", "latents", "quantizer"),
             result="reconstruction",
             compared=True,
+            scores=True,
             examples="always",
             pictures={"strip.png": ("original", "reconstructed")},
         ),
@@ -342,7 +356,7 @@ STAGES: dict[str, Kind] = {
             examples="always",
             pictures={"grid.png": ("images",)},
         ),
-        Kind("score", _score_reads, needs=("sample",), result="generation", compared=True),
+        Kind("score", _score_reads, needs=("sample",), result="generation", compared=True, scores=True),
         Kind("speed", _speed_reads, refusal=_pair_refusal, work=_speed_work, result="speed"),
     )
 }

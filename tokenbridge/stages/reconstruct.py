@@ -43,7 +43,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     device = pick_device(runtime)
     held_out, latents = data.load(config.data, "held-out"), Latents(inputs["latents"])
     assert np.array_equal(latents.labels("held-out"), held_out.labels), "latents and images have one order"
-    loaded = {name: load_extractor(name, device, config.score) for name in config.score.scorers}
+    loaded = {name: load_extractor(name, device, config.score, runtime.trust_weights) for name in config.score.scorers}
     reasons = [reason for extractor in loaded.values() if (reason := extraction.misfit(extractor, config.data))]
     extractors = {name: e for name, e in loaded.items() if extraction.misfit(e, config.data) is None}
     quantizer = load_tokenizer(inputs["quantizer"])
@@ -72,7 +72,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         metrics |= tally.feature_metrics(SCORERS[name], reference, originals.extracted.features)
         conditions = sets.set_protocol(
             SCORERS[name], references.weights, size, len(held_out), reference.images, reference.hash
-        ) | {"reference": reference.name}
+        ) | {"reference": reference.name, **references.protocol(reference)}
         protocol |= qualified(conditions, SCORERS[name], config.score)
     if reasons:
         protocol |= {"features": None, "features_left_out": reasons[0]}

@@ -37,12 +37,12 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     metrics, protocol, left_out, classes = {}, {}, {}, {}
     warnings = _duplicates(images)
     for name in config.score.scorers:
-        scored, weights = _scored(config, name, images, labels, out, runtime)
+        scored, references = _scored(config, name, images, labels, out, runtime)
         metrics |= {key: value for measure in MEASURES for key, value in measure(scored).items()}
         left_out[scored.fd] = scored.left_out
-        protocol |= qualified(_protocol(config, scored, weights), scored.scorer, config.score)
+        protocol |= qualified(_protocol(config, scored, references), scored.scorer, config.score)
         counts = {"samples": len(images), "reference images": scored.reference.images}
-        warnings += cautions(scored.scorer, scored.fd, weights, counts)
+        warnings += cautions(scored.scorer, scored.fd, references.weights, counts, scored.reference.unsaid)
         if scored.reference.real is not None:
             classes[name] = by_class(scored.scorer, scored.extracted, labels, scored.reference.real)
     protocol |= {f"sample.{key}": value for key, value in settings.items()}
@@ -54,9 +54,9 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
 
 def _scored(
     config: RunConfig, name: str, images: Images, labels: Labels, out: Path, runtime: Runtime
-) -> tuple[Scored, str]:
-    """The images as a scorer sees them, whose features stay in `out`; and the hash of its weights."""
-    extractor = load_extractor(name, pick_device(runtime), config.score)
+) -> tuple[Scored, References]:
+    """The images as a scorer sees them, whose features stay in `out`; and its references."""
+    extractor = load_extractor(name, pick_device(runtime), config.score, runtime.trust_weights)
     reason = extraction.misfit(extractor, config.data)
     if reason is not None:
         raise UserError(reason)
@@ -71,12 +71,14 @@ def _scored(
     )
     return Scored(
         SCORERS[name], images, labels, extracted, reference, None if real is None else real.extracted
-    ), references.weights
+    ), references
 
 
-def _protocol(config: RunConfig, scored: Scored, weights: str) -> dict[str, Any]:
+def _protocol(config: RunConfig, scored: Scored, references: References) -> dict[str, Any]:
     scorer, reference, count = scored.scorer, scored.reference, len(scored.images)
-    protocol = sets.set_protocol(scorer, weights, config.data.image_size, count, reference.images, reference.hash)
+    size, weights = config.data.image_size, references.weights
+    protocol = sets.set_protocol(scorer, weights, size, count, reference.images, reference.hash)
+    protocol |= references.protocol(reference)
     if reference.real is None:
         protocol["left_out"] = NO_IMAGES
     else:

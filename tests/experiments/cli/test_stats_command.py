@@ -10,6 +10,8 @@ def test_a_folder_becomes_a_reference_file(call, tmp_path):
     write_dinov2(tmp_path)
     write_pictures(tmp_path / "images", pictures(5, size=21))
     words = ("stats", "images", "--out", "ref.npz", "--features", "dinov2", "--weights", ".", "--size", "16")
+    assert "give --trust-weights where you trust who wrote it" in call(*words, cwd=tmp_path).stderr
+    words += ("--trust-weights",)
     done = call(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "ref.npz: 5 images of 16 pixels by dinov2" in done.stdout
@@ -29,7 +31,7 @@ def test_a_folder_becomes_a_reference_file(call, tmp_path):
 def test_what_cannot_work_is_one_line(call, tmp_path, words, message):
     write_dinov2(tmp_path)
     rest = () if "--features" in words else ("--features", "dinov2")
-    done = call("stats", *words, *rest, "--weights", ".", cwd=tmp_path)
+    done = call("stats", *words, *rest, "--weights", ".", "--trust-weights", cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert not (tmp_path / "ref.npz").exists()
@@ -40,7 +42,7 @@ def test_images_of_differing_sizes_need_a_size(call, tmp_path):
     write_dinov2(tmp_path)
     write_pictures(tmp_path / "images", pictures(3, size=21))
     write_pictures(tmp_path / "images" / "more", pictures(3, size=30))
-    words = ("stats", "images", "--out", "ref.npz", "--features", "dinov2", "--weights", ".")
+    words = ("stats", "images", "--out", "ref.npz", "--features", "dinov2", "--weights", ".", "--trust-weights")
     done = call(*words, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(
