@@ -109,6 +109,10 @@ KID = Metric(
     "score/kid_{suffix}_x1e3", "KID ×10³", "lower", 3, fields=SUBSETS,
     meaning="squared kernel distance between features of real and generated images, by {by}, without bias by their"
     " number (arXiv 1801.01401)")
+MEMORIZATION = Metric(
+    "score/memorized_{suffix}", "memorized", "", 1, "%", 100, fields=(*REFERENCE, "floor"),
+    meaning="share of generated images beyond chance whose nearest real image is a training image: 0 where training and"
+    " other images are alike to the model, 100 % where it copies")
 SPATIAL_FD = Metric(
     "score/s{fd}", "s{fd}", "lower", 2, needs="spatial", fields=REFERENCE,
     meaning="{fd} by spatial features, which see the arrangement of an image (arXiv 2103.03841)")
@@ -166,7 +170,7 @@ TOKEN_MS_256 = Metric(
 METRICS: tuple[Metric, ...] = (
     # the most telling first: so MLflow orders its columns
     FD, BITS, TOKEN_BITS_PER_DIM, NORMAL_BITS, IS, AGREEMENT, PRECISION, RECALL, RECONSTRUCTION_FD, PSNR, SSIM, MSE,
-    ORIGINALS_FD, KID, SPATIAL_FD, DENSITY, COVERAGE, INFINITY, EXTRAPOLATED,
+    ORIGINALS_FD, MEMORIZATION, KID, SPATIAL_FD, DENSITY, COVERAGE, INFINITY, EXTRAPOLATED,
     Metric("reconstruct/lpips_vgg", "LPIPS (VGG)", "lower", 4,
            meaning="distance of reconstructed held-out images to the originals by VGG-16 (arXiv 1801.03924)"),
     Metric("reconstruct/lpips_alex", "LPIPS (AlexNet)", "lower", 4,

@@ -15,6 +15,7 @@ import numpy as np
 from tokenbridge.metrics import frechet, sets
 from tokenbridge.metrics.extraction import Array, Extracted, Images, Labels, Real
 from tokenbridge.metrics.frechet import Statistics
+from tokenbridge.metrics.memorization import memorized
 from tokenbridge.metrics.reference import Reference
 from tokenbridge.metrics.scorers import Scorer
 
@@ -113,12 +114,22 @@ def infinity(s: Scored) -> dict[str, float]:
     return {f"{s.fd}_infinity": frechet.extrapolated(s.features, s.statistics)}
 
 
+def memorization(s: Scored) -> dict[str, float]:
+    """The share of memorized images beyond chance, where the reference and the others are both splits."""
+    if s.reference.real is None or s.floor is None:
+        return {}
+    splits = s.reference.real.extracted.features, s.floor.features
+    share, error = memorized(s.features, *(splits if s.reference.name == "train" else splits[::-1]))
+    return {f"memorized_{s.name}": share, f"memorized_{s.name}_se": error}
+
+
 MEASURES: tuple[Callable[[Scored], dict[str, float]], ...] = (
     distance,
     spatial,
     set_scores,
     agreement,
     infinity,
+    memorization,
 )
 """all that metrics.json of a score holds; CONTRIBUTING.md shows how to add one"""
 

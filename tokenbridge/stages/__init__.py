@@ -356,7 +356,7 @@ STAGES: dict[str, Kind] = {
             examples="always",
             pictures={"grid.png": ("images",)},
         ),
-        Kind("score", _score_reads, needs=("sample",), result="generation", compared=True, scores=True),
+        Kind("score", _score_reads, needs=("sample",), version=2, result="generation", compared=True, scores=True),
         Kind("speed", _speed_reads, refusal=_pair_refusal, work=_speed_work, result="speed"),
     )
 }

@@ -55,8 +55,16 @@ def test_real_images_score_exactly_the_floor(of_real, real):
 def test_every_metric_is_a_number(of_real):
     names = {"fd_digits", "fd_digits_se", "fd_digits_floor", "fd_digits_floor_images", "fd_digits_at_floor_images"}
     names |= {"is_digits", "kid_digits_x1e3", "precision_digits", "recall_digits", "agreement"}
+    names |= {"memorized_digits", "memorized_digits_se"}
     assert set(of_real[0]) == names
     assert all(type(value) is float and np.isfinite(value) for value in of_real[0].values())
+
+
+def test_training_images_are_memorized_and_unseen_ones_are_not(of_real, tmp_path):
+    images, labels = data.stack(data.load(CONFIG.data, "train"))
+    copied, _ = scored(CONFIG, write_samples(tmp_path / "copied", images[::3], labels[::3]))
+    assert copied["memorized_digits"] == 1
+    assert of_real[0]["memorized_digits"] < -2  # all of them are nearest to an unseen image, itself
 
 
 def test_protocol_is_complete(of_real, real):
