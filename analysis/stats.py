@@ -37,6 +37,8 @@ class Estimate:
     over: Over = ""
     left_out: tuple[float, ...] = ()
     """a single value without each group of its images in turn, where that is known"""
+    shared: bool = False
+    """whether all that it is compared with was measured on the same images"""
 
     @property
     def seeds(self) -> int:
@@ -113,6 +115,7 @@ def estimate(
     error: float | None = None,
     over: Over = "seeds",
     left_out: Sequence[float] = (),
+    shared: bool = False,
 ) -> Estimate:
     """Mean ± t(0.975, n - 1)·s/√n of one value per seed, or a single value ± 1.96·error over images.
 
@@ -122,6 +125,7 @@ def estimate(
         error: standard error over images of a single value.
         over: what several values are over.
         left_out: a single value without each group of its images in turn.
+        shared: whether all that it is compared with was measured on the same images.
     """
     assert len(values), "an estimate needs a value"
     if len(keys):
@@ -134,7 +138,7 @@ def estimate(
         return Estimate(sample[0] if len(sample) == 1 else math.nan, None, sample, keys)
     if len(sample) == 1:
         half = None if error is None else quantile(LEVEL, math.inf) * error
-        return Estimate(sample[0], half, sample, keys, error, "" if half is None else "images", tuple(left_out))
+        return Estimate(sample[0], half, sample, keys, error, "" if half is None else "images", tuple(left_out), shared)
     half = quantile(LEVEL, len(sample) - 1) * math.sqrt(_variance(sample) / len(sample))
     return Estimate(fmean(sample), half, sample, keys, None, over)
 
@@ -152,8 +156,8 @@ def gap(a: Estimate, b: Estimate) -> Gap:
     if there are at least two; else the test is Welch's, or there is none where either has one seed.
     """
     if a.seeds == b.seeds == 1:
-        error = _error_over_images(a, b)
-        return Gap(a.mean - b.mean, error, math.inf, (a.mean - b.mean,), "images", coarse=error == 0)
+        error, freedom = _over_images(a, b)
+        return Gap(a.mean - b.mean, error, freedom, (a.mean - b.mean,), "images", coarse=error == 0)
     ours, theirs = (dict(zip(e.keys, e.values, strict=bool(e.keys))) for e in (a, b))
     common = [key for key in ours if key in theirs]
     if len(common) > 1:
@@ -176,16 +180,19 @@ def gap_of(values: Sequence[float], over: Over = "seeds") -> Gap:
     return Gap(fmean(values), error, count - 1, tuple(values), over)
 
 
-def _error_over_images(a: Estimate, b: Estimate) -> float | None:
-    """Standard error of a - b over images, None where it is unknown.
+def _over_images(a: Estimate, b: Estimate) -> tuple[float | None, float]:
+    """Standard error of a - b over images, None where it is unknown, and its degrees of freedom.
 
-    Samples drawn with the same noise pair: a jackknife of the difference over the groups of images left out. Without
-    these parts both errors are joined as if the images were independent, which is rather too wide.
+    What was measured on the same images, or sampled with the same noise, pairs: a jackknife of the difference over the
+    groups of images left out, which for means over images is the paired t test. Without these parts the errors of two
+    own sets of images are joined; those of the same images say nothing of the difference.
     """
     if a.left_out and len(a.left_out) == len(b.left_out):
         parts = [x - y for x, y in zip(a.left_out, b.left_out, strict=True)]
-        return (len(parts) - 1) * math.sqrt(_variance(parts) / len(parts))
-    return None if a.error is None or b.error is None else math.hypot(a.error, b.error)
+        return (len(parts) - 1) * math.sqrt(_variance(parts) / len(parts)), len(parts) - 1
+    if a.error is None or b.error is None or a.shared or b.shared:
+        return None, math.inf
+    return math.hypot(a.error, b.error), math.inf
 
 
 def _welch(a: Estimate, b: Estimate) -> Gap:

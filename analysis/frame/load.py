@@ -17,10 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.frame import mlflow as tracked
-from analysis.frame.source import CURVES, planned
+from analysis.frame.source import CURVES, IMAGES, LEFT_OUT, planned
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.metrics.catalogue import metric
 from tokenbridge.overrides import flatten, settings
@@ -29,10 +31,13 @@ from tokenbridge.store.runs import (
     RecordedCell,
     Store,
     cell_ids,
+    has_metrics,
     journal_of,
     measured,
     read_cell,
+    read_images,
     read_journal,
+    read_metrics,
     tracking_uri,
     without_credentials,
 )
@@ -41,6 +46,8 @@ __all__ = ["collect", "describe", "frame", "frame_from_stages", "runs"]
 
 FIRST = ("cell", "name", "experiment", "run_id")
 DESCRIBED = ("title", "unit", "scale", "better", "meaning", "stage", "protocol")
+MOST = 1000
+"""values of images that a source holds for one number of a stage"""
 WITH_CURVES = ("2a",)
 """tables whose trainings a figure shows"""
 
@@ -139,7 +146,7 @@ def _values(store: Store, cell: RecordedCell) -> dict[str, Any]:
 
 
 def collect(root: Path, uri: str, plan: Mapping[str, Any], source: Path) -> None:
-    """Write a report's source folder: frame.csv (from MLflow), plan.json, curves.csv, examples/, manifests/.
+    """Write a report's source folder: frame.csv (from MLflow), plan.json, curves.csv, examples/, images/, manifests/.
 
     The folder appears whole or stays as it was. What a cell has not run yet is left out.
 
@@ -173,7 +180,7 @@ def _write_source(root: Path, uri: str, plan: Mapping[str, Any], out: Path) -> N
     pictured = {id for cell in _pictured(plan) for id in cells[cell].stages.values()}
     shown = [cells[row["cell"]].stages for row in plan["rows"] if row["table"] in WITH_CURVES]
     trained = dict.fromkeys(id for stages in shown for kind, id in stages.items() if kind_of(kind).curves)
-    for folder in (out / "examples", out / "manifests"):
+    for folder in (out / "examples", out / "manifests", out / IMAGES):
         folder.mkdir(parents=True)
     tracked_frame, rows = frame(root, uri, list(cells)), [_values(store, cell) for cell in cells.values()]
     _require_agreement(store, tracked_frame, _tidy(rows), uri)
@@ -186,9 +193,27 @@ def _write_source(root: Path, uri: str, plan: Mapping[str, Any], out: Path) -> N
             continue
         manifest = {key: value for key, value in store.manifest(id).items() if key not in ("host", "checksums")}
         (out / "manifests" / f"{id}.json").write_text(_json(manifest))
+        _write_images(store, id, out / IMAGES / f"{id}.npz")
         left, examples = kind_of(kind).examples, store.folder(id) / "examples.npz"
         if id in pictured and (left == "always" or (left == "perhaps" and examples.exists())):
             _copy_examples(examples, out / "examples" / f"{id}.npz")
+
+
+def _write_images(store: Store, stage: str, target: Path) -> None:
+    """Write what a stage measured of each image, for differences on the same images; nothing where it has no such."""
+    values = {name: _blocks(x) for name, x in read_images(store.folder(stage)).items()}
+    if has_metrics(store.folder(stage)):
+        left_out = read_metrics(store.folder(stage)).left_out
+        values |= {f"{LEFT_OUT}{name}": np.asarray(each) for name, each in left_out.items()}
+    if values:
+        np.savez_compressed(target, **values)  # pyright: ignore[reportArgumentType]
+
+
+def _blocks(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values of images (N), or where there are many the means of MOST blocks of as many neighbours."""
+    if len(values) <= MOST:
+        return values
+    return np.array([block.mean(dtype=np.float64) for block in np.array_split(values, MOST)], np.float32)
 
 
 def _copy_examples(source: Path, target: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from experiments.axes import Axis, names
 from experiments.paper import TABLE_2A, TABLES, Row, Table, table
@@ -36,6 +37,10 @@ AXES = "axes"
 TUNED = ("sample.guidance", "sample.temperature")
 STANDING = ("3", "4")
 """tables that can be shown without runs: systems and settings"""
+IMAGES = "images"
+"""folder of what stages measured of each image"""
+LEFT_OUT = "left_out "
+"""before the name of a metric: its values without each group of images in turn"""
 CURVES = ["stage", "key", "step", "value"]
 
 
@@ -67,7 +72,7 @@ class Trial:
         return (*(plain(value) for other, value in self.values.items() if other != key), *seed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """Read-only view of `reports/<name>/source/`."""
 
@@ -233,12 +238,36 @@ class Source:
         path = self.folder / "examples" / f"{stage}.npz"
         if not path.exists():
             raise UserError(f"{path} is missing; {AGAIN} from the runs folder")
-        try:
-            # a file that is none keeps the one that np.load opens by itself open
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return Arrays(path, arrays)
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"{path} is not readable ({_line(error)}); {AGAIN}") from error
+        return _read_arrays(path)
+
+    def left_out(self, cell: str, column: str) -> NDArray[np.float64]:
+        """A metric of a cell without each image, or each group of images, in turn (G); empty where that is unknown.
+
+        Two cells that were measured on the same images, in the same order, compare by these pairs.
+
+        Args:
+            cell: the cell's id.
+            column: the metric, such as "reconstruct/psnr".
+
+        Raises:
+            UserError: the file of the cell's stage is damaged.
+        """
+        kind, _, name = column.partition("/")
+        arrays = self._images(self.stage(cell, kind))
+        if f"{LEFT_OUT}{name}" in arrays:
+            return np.asarray(arrays[f"{LEFT_OUT}{name}"], np.float64)
+        values = np.asarray(arrays.get(name, ()), np.float64)
+        return (values.sum() - values) / (len(values) - 1) if len(values) > 1 else np.empty(0)
+
+    def _images(self, stage: str) -> Mapping[str, np.ndarray]:
+        if stage not in self._images_read:
+            path = self.folder / IMAGES / f"{stage}.npz"
+            self._images_read[stage] = _read_arrays(path) if stage and path.exists() else {}
+        return self._images_read[stage]
+
+    @cached_property
+    def _images_read(self) -> dict[str, Mapping[str, np.ndarray]]:
+        return {}
 
     def has_example(self, stage: str) -> bool:
         """Whether a stage that need not leave arrays to look at did."""
@@ -377,6 +406,15 @@ def _normal(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return [_normal(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _read_arrays(path: Path) -> Arrays:
+    try:
+        # a file that is none keeps the one that np.load opens by itself open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return Arrays(path, arrays)
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is not readable ({_line(error)}); {AGAIN}") from error
 
 
 def _read_csv(path: Path, **options: Any) -> pd.DataFrame:

@@ -7,6 +7,7 @@ method over the whole table.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from analysis import stats
 from analysis.frame.source import Source
@@ -14,6 +15,7 @@ from analysis.stats import Comparison, Estimate, Gap
 from experiments.paper import Column, Row, Table
 from tokenbridge.config import UserError
 from tokenbridge.metrics.catalogue import EXTRAPOLATED
+from tokenbridge.stages import STAGES
 
 RowCells = Sequence[tuple[Row, Sequence[str]]]
 """each row of a table with the ids of the cells that fill it"""
@@ -21,6 +23,8 @@ Estimates = dict[str, list[Estimate | None]]
 """column key -> one estimate per row"""
 Position = tuple[str, int]
 """column key and row number"""
+SHARED = ("reconstruct", "likelihood")
+"""stages that measure the held-out images, the same in all rows; others have images of their own"""
 _EXTRAPOLATES = ("sample/images", "score/fd_digits", "score/fd_digits_floor_images", "score/fd_digits_at_floor_images")
 """N, the distance at N, the number of images of the floor, and the distance at that number"""
 
@@ -47,9 +51,13 @@ def measure(column: Column, label: str, cells: Sequence[str], source: Source, im
         raise UserError(
             f"column {column.key}: row {label!r} has it for {len(values)} of {len(required)} seeds; finish the runs"
         )
-    error = source.number(next(iter(values)), f"{column.key}_se") if images and len(values) == 1 else None
-    seeds = [source.setting(id, "train.seed") for id in values]
-    return stats.estimate(list(values.values()), seeds, None if error is None else error * column.scale)
+    seeds, cell = [source.setting(id, "train.seed") for id in values], next(iter(values))
+    if not images or len(values) > 1:
+        return stats.estimate(list(values.values()), seeds)
+    error, shared = source.number(cell, f"{column.key}_se"), column.key.partition("/")[0] in SHARED
+    left_out = source.left_out(cell, column.key) * column.scale
+    scaled = None if error is None else error * column.scale
+    return stats.estimate(list(values.values()), seeds, scaled, left_out=left_out.tolist(), shared=shared)
 
 
 def number(source: Source, cell: str, column: Column) -> float | None:
@@ -63,10 +71,33 @@ def number(source: Source, cell: str, column: Column) -> float | None:
 
 
 def _required(column: Column, cells: Sequence[str], source: Source) -> Sequence[str]:
-    """The cells that must have the number: all; of a time, which no seed changes, one per stage."""
-    if not column.key.startswith("speed/"):
-        return cells
-    return list({stage: id for id in reversed(cells) if (stage := source.stage(id, "speed"))}.values())[::-1]
+    """The cells that must have the number: one per stage that measured it, as no seed changes a time or a quantizer."""
+    kind = column.key.partition("/")[0]
+    stages = {source.stage(id, kind) or id: id for id in reversed(cells)}
+    if kind == "speed":  # not every seed is timed
+        stages = {stage: id for stage, id in stages.items() if source.stage(id, kind)}
+    return list(stages.values())[::-1]
+
+
+def observation(source: Source, cell: str, column: Column) -> str:
+    """What a cell's number is one observation of: cells that share it are one, however many they are.
+
+    The stage that measured the number; of a stage behind a training, the training, since two samplings of one training
+    are no two trainings.
+
+    Args:
+        source: the report's source.
+        cell: the cell's id.
+        column: its key tells the stage, as "quantizer" in "quantizer/mse".
+    """
+    kind = column.key.partition("/")[0]
+    measured = source.stage(cell, kind)
+    return (source.stage(cell, "train") if _follows_training(kind) else "") or measured or cell
+
+
+@cache
+def _follows_training(kind: str) -> bool:
+    return kind in STAGES and any(need == "train" or _follows_training(need) for need in STAGES[kind].needs)
 
 
 def compare(

@@ -11,6 +11,7 @@ from analysis import stats
 from analysis.frame.source import Source
 from analysis.stats import Comparison, Estimate, Gap, number, signed
 from analysis.tables import protocol
+from analysis.tables.compare import observation
 from analysis.tables.filled import Entry, FilledRow, FilledTable, entry
 from experiments.axes import Axis
 from experiments.paper import Column, Row, Table
@@ -22,7 +23,7 @@ PAIRS = Column(
     "pairs",
     "pairs",
     decimals=0,
-    meaning="pairs with the axis's first value; those of the same two trainings are one, with their mean",
+    meaning="pairs with the axis's first value; those of the same two stages, or trainings, are one, with their mean",
 )
 UNMOVED = "does not enter"
 Numbers = dict[str, tuple[str, float]]
@@ -38,8 +39,8 @@ class Effect:
     """id and number of each cell that counts"""
     mean: float
     gap: Gap | None
-    """to the axis's first value, over pairs of cells that are equal in all else, one value for each two trainings; None
-    for the first value itself, and where there is no pair"""
+    """to the axis's first value, over pairs of cells that are equal in all else, one value for each two observations;
+    None for the first value itself, and where there is no pair"""
     comparison: Comparison | None = None
     """among all effects of the metric; None without an interval or a direction"""
 
@@ -107,19 +108,18 @@ def _effects_on(source: Source, axis: Axis, column: Column) -> list[Effect]:
             numbers[plain(trial.values[axis.key])] = (trial.cell, value * column.scale)
     present = [value for value in axis.values if any(plain(value) in numbers for numbers in sets.values())]
     whole = [numbers for numbers in sets.values() if all(plain(value) in numbers for value in present)]
-    return [_effect(source, value, present[0], whole or list(sets.values())) for value in present]
+    return [_effect(source, column, value, present[0], whole or list(sets.values())) for value in present]
 
 
-def _effect(source: Source, value: Any, first: Any, sets: Sequence[Numbers]) -> Effect:
+def _effect(source: Source, column: Column, value: Any, first: Any, sets: Sequence[Numbers]) -> Effect:
     word, reference = plain(value), plain(first)
     cells = tuple(numbers[word] for numbers in sets if word in numbers)
     differences: dict[tuple[str, str], list[float]] = {}
     for numbers in sets:
         if word in numbers and reference in numbers and word != reference:
             (a, with_value), (b, with_first) = numbers[word], numbers[reference]
-            # pairs at two temperatures come from the same two trainings: two numbers, but one observation
-            trainings = (source.stage(a, "train") or a, source.stage(b, "train") or b)
-            differences.setdefault(trainings, []).append(with_value - with_first)
+            observed = (observation(source, a, column), observation(source, b, column))
+            differences.setdefault(observed, []).append(with_value - with_first)
     gap = stats.gap_of([fmean(pairs) for pairs in differences.values()], "pairs") if differences else None
     return Effect(value, cells, fmean(value for _, value in cells), gap)
 
@@ -180,7 +180,8 @@ def _notes(source: Source) -> list[str]:
     return [
         "Mean: over the cells with this value, each other axis at all its values equally often. Effect: difference to"
         " the axis's first value, mean over pairs of cells that are equal in every other axis and the seed; pairs of"
-        " the same two trainings, which differ in sampling only, are one pair with their mean.",
+        " the same two trainings, which differ in sampling only, are one pair with their mean, and so are pairs whose"
+        " numbers come from the same two stages.",
         f"± is the half-width of the paired 95 % Student t interval over these pairs; {seeds}. It says how far the"
         " effect holds across the other axes. Better, worse, no difference shown: against the axis's first value, by"
         " the t test over these pairs, corrected by Holm's method for all effects of the table, at 5 %. The"

@@ -12,7 +12,7 @@ from analysis.frame.source import Source
 from analysis.stats import Comparison, number, signed
 from analysis.tables import protocol
 from analysis.tables.compare import Estimates, RowCells, base_row, best, compare, measure, same_run
-from analysis.tables.filled import BASE, SAME_RUN, Entry, FilledRow, FilledTable, entry
+from analysis.tables.filled import BASE, SAME_RUN, UNPAIRED, Entry, FilledRow, FilledTable, entry
 from analysis.tables.notes import notes
 from experiments.paper import PUBLISHED_ON, Column, Row, Table
 from tokenbridge.config import CATEGORICAL, HEAD_KINDS, TRAINED_TOKENS
@@ -105,13 +105,25 @@ def _judged(
     for i, (value, comparison) in enumerate(zip(entries, comparisons, strict=True)):
         if value.estimate is None:
             continue
-        remark = BASE if i == base and any(comparisons) else ""
+        remark = BASE if i == base and (any(comparisons) or _unpaired(value)) else ""
         if i != base and comparison is None and entries[base].estimate:
-            remark = SAME_RUN if same_run(column, rows[i][1], rows[base][1], source) else ""
+            remark = _untested(column, value, rows[i][1], rows[base][1], source)
         judged[i] = replace(
             value, best=i == winner, comparison=comparison, change=_change(comparison, column), remark=remark
         )
     return judged
+
+
+def _untested(column: Column, value: Entry, cells: Sequence[str], base: Sequence[str], source: Source) -> str:
+    """Why an entry has no verdict against the base's, where that is worth a word."""
+    if same_run(column, cells, base, source):
+        return SAME_RUN
+    return UNPAIRED if _unpaired(value) else ""
+
+
+def _unpaired(value: Entry) -> bool:
+    """Whether its only error is over images which the other rows have as well."""
+    return value.estimate is not None and value.estimate.shared and value.over == "images"
 
 
 def _change(comparison: Comparison | None, column: Column) -> str:

@@ -13,8 +13,9 @@ from experiments.paper import Column, Table
 
 WIDE = 9
 """columns that fit on a page at their full size"""
-BASE, SAME_RUN = "base", "same run"
-"""remarks: the row that others are compared with; a number that comes from the base's own stage"""
+BASE, SAME_RUN, UNPAIRED = "base", "same run", "not paired over images"
+"""remarks: the row that others are compared with; a number that comes from the base's own stage; one whose difference
+to the base, on the same images, has an error that the source does not tell"""
 
 
 @dataclass(frozen=True)

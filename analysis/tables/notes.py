@@ -26,8 +26,8 @@ VERDICTS = (
     " method decided: it leaves out zero exactly where a difference is shown."
 )
 IMAGES = (
-    "† ± is 1.96 standard errors over images (jackknife for a Fréchet distance). Differences take two errors as"
-    " independent, which is too wide rather than too narrow where rows share their images."
+    "† ± is 1.96 standard errors over images (jackknife for a Fréchet distance). Rows that were measured on the same"
+    " images are compared image by image; where their values are not kept, there is no verdict."
 )
 UNREPEATED = "An interval over images says nothing of what another training would read: such a row has one seed."
 SEARCHED = "Guidance and temperature were searched for each row by itself, on images apart from these."

@@ -28,7 +28,7 @@ from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import Reference, References
 from tokenbridge.metrics.scorers import SCORERS, Scorer, qualified
 from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import write_metrics
+from tokenbridge.store.runs import write_images, write_metrics
 from tokenbridge.tokenizers import Tokenizer
 from tokenbridge.tokenizers import load as load_tokenizer
 
@@ -37,6 +37,8 @@ EXAMPLES = 10  # classes shown
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
     """Write PSNR, SSIM, effective bits and, where the features measure such data, what they say; and examples.
+
+    What is a mean over images is written for each image as well, so that two tokenizers compare on the same ones.
 
     Features that do not fit leave their metrics out, and the protocol says why.
     """
@@ -63,13 +65,17 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         "psnr": "mean over images, peak 255",
         "ssim": f"mean over images, uniform window of {ssim_window(size, size)}",
     }
+    left_out: dict[str, list[float]] = {}
     for name, extractor in extractors.items():
         references = References(Store(out.parents[1]), config.data, extractor, config.score, name, runtime.batch)
         # a split as score.reference is of the samples: published rFIDs are against the training set
         reference = references.split("train") if config.score.split else references.configured()
         originals = references.split("held-out").real
         assert originals is not None
-        metrics |= tally.feature_metrics(SCORERS[name], reference, originals.extracted.features)
+        left_out[SCORERS[name].rfd] = tally.left_out(SCORERS[name], reference)
+        metrics |= tally.feature_metrics(
+            SCORERS[name], reference, originals.extracted.features, left_out[SCORERS[name].rfd]
+        )
         conditions = sets.set_protocol(
             SCORERS[name], references.weights, size, len(held_out), reference.images, reference.hash
         ) | {"reference": reference.name, **references.protocol(reference)}
@@ -79,7 +85,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     warnings = tally.warnings()
     for line in warnings:
         print(f"reconstruct: {line}", file=sys.stderr)
-    write_metrics(out, metrics, protocol, warnings=warnings)
+    write_metrics(out, metrics, protocol, left_out=left_out, warnings=warnings)
+    write_images(out, tally.of_images())
     original, reconstructed, labels = tally.examples()
     np.savez_compressed(out / "examples.npz", original=original, reconstructed=reconstructed, labels=labels)
 
@@ -145,10 +152,14 @@ class _Tally:
         self.exact += int(exact(reconstructed, originals).sum())
         self.values = originals[0].numel()
 
+    def of_images(self) -> dict[str, np.ndarray]:
+        """Metric -> its value of each image (N), in the images' order."""
+        keys = ("psnr", "ssim", *([self.lpips.name] if self.lpips else []))
+        return {key: np.concatenate(self.columns[key]) for key in keys}
+
     def pixel_metrics(self, positions: int) -> dict[str, float]:
         metrics: dict[str, float] = {}
-        for key in ("psnr", "ssim", *([self.lpips.name] if self.lpips else [])):
-            values = np.concatenate(self.columns[key])
+        for key, values in self.of_images().items():
             metrics[key] = float(values.mean())
             if len(values) > 1:
                 metrics[f"{key}_se"] = float(values.std(ddof=1) / np.sqrt(len(values)))
@@ -160,13 +171,25 @@ class _Tally:
         """What a reader of the metrics must know."""
         return exact_caution(self.exact, self.seen, self.values)
 
-    def feature_metrics(self, scorer: Scorer, reference: Reference, real: np.ndarray) -> dict[str, float]:
+    def left_out(self, scorer: Scorer, reference: Reference) -> list[float]:
+        """The Fréchet distance without each group of images."""
+        return frechet.left_out(self._features(scorer), self.labels, reference.statistics)
+
+    def _features(self, scorer: Scorer) -> np.ndarray:
+        return np.concatenate(self.columns[f"{scorer.name} features"])
+
+    def feature_metrics(
+        self, scorer: Scorer, reference: Reference, real: np.ndarray, left: list[float]
+    ) -> dict[str, float]:
         """Fréchet distance to the reference and to the originals (held_out): rFID by a published scorer.
 
-        real: features of the originals (N, F).
+        Args:
+            scorer: whose features they are.
+            reference: statistics of the reference.
+            real: features of the originals (N, F).
+            left: from left_out.
         """
-        features = np.concatenate(self.columns[f"{scorer.name} features"])
-        left, fd = frechet.left_out(features, self.labels, reference.statistics), scorer.rfd
+        features, fd = self._features(scorer), scorer.rfd
         metrics = frechet.frechet_metrics(fd, features, reference.statistics, left)
         metrics[f"{fd}_floor"] = frechet.frechet_distance(real, reference.statistics)
         metrics[f"{fd}_held_out"] = frechet.frechet_distance(features, real)

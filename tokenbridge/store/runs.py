@@ -2,6 +2,7 @@
 
 cells/ID.json             a configuration, its names, its stages, the sweeps that it belongs to
 stages/ID/metrics.json    what a stage measured, and by which protocol
+stages/ID/images.npz      what it measured of each image, where it did: metric -> one float32 for each, in their order
 stages/ID/metrics.jsonl   the journal of a training: its curves; progress.json beside it while it trains
 sweeps/NAME/sweep.json    a request to Slurm, its cells and their stages; written at each submission
 sweeps/events/ID.jsonl    what the jobs of a stage said: started, stopped, finished, failed, discarded, cancelled
@@ -18,11 +19,16 @@ import os
 import re
 import time
 import warnings
+import zipfile
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import (
@@ -37,6 +43,7 @@ from tokenbridge.store.artifacts import (
 )
 
 METRICS = "metrics.json"
+IMAGES = "images.npz"
 JOURNAL = "metrics.jsonl"
 _JOINT = " · "
 """between the names of a cell where they are shown; older runs folders hold them joined in one text"""
@@ -141,6 +148,28 @@ def write_metrics(folder: Path, metrics: Mapping[str, float], protocol: Mapping[
         more: what else the file holds (left_out, warnings); empty values are left out.
     """
     write_json(folder / METRICS, {"metrics": metrics, "protocol": protocol} | {k: v for k, v in more.items() if v})
+
+
+def write_images(folder: Path, values: Mapping[str, NDArray[np.floating]]) -> None:
+    """Write images.npz of a stage: so that two stages with the same images can be compared image by image.
+
+    Args:
+        folder: the stage's, while it is written.
+        values: metric, without the kind of the stage -> its value of each image (N), whose mean is the metric.
+    """
+    np.savez_compressed(folder / IMAGES, **{name: x.astype(np.float32) for name, x in values.items()})  # pyright: ignore[reportArgumentType]
+
+
+def read_images(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """Read images.npz of a stage's folder: metric -> (N); empty where it has none. UserError where it is damaged."""
+    path = folder / IMAGES
+    if not path.exists():
+        return {}
+    try:
+        with np.load(checked(path), allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is not readable ({error}); {_AGAIN}") from error
 
 
 def has_metrics(folder: Path) -> bool:

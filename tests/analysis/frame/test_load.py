@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 
 from analysis.frame import load
+from analysis.frame.source import read
 from experiments.presets import DIGITS
 from experiments.tracking import sync as tracking
 from tests.helpers import runs as small_runs
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.overrides import flatten, settings
 from tokenbridge.store.artifacts import Store, write_json
-from tokenbridge.store.runs import JOURNAL
+from tokenbridge.store.runs import JOURNAL, write_images
 
 
 @pytest.fixture
@@ -165,6 +166,38 @@ def test_a_source_folder_has_all_that_a_report_needs(store, tmp_path):
     assert {path.stem for path in (source / "examples").iterdir()} == shown
     for id in shown:
         assert (source / "examples" / f"{id}.npz").read_bytes() == (store.folder(id) / "examples.npz").read_bytes()
+
+
+def test_a_source_holds_what_was_measured_of_each_image(store, tmp_path):
+    tracking.sync(store)
+    draw = np.random.default_rng(0)
+    few, many = draw.normal(30, 3, size=7), draw.normal(30, 3, size=2500)
+    stages = [small_runs.id_of("reconstruct", levels) for levels in (4, 8)]
+    for stage, values in zip(stages, (few, many), strict=True):
+        write_images(store.folder(stage), {"psnr": values})
+    cells = load.frame_from_stages(store.root).set_index("name")["cell"]
+    rows = [{"table": "1a", "label": f"B={n}", "cell": cells[f"1a-b{n:03d}"]} for n in (4, 8)]
+    plan = plan_of(store) | {"rows": rows, "base": DIGITS.model_dump(mode="json")}
+    load.collect(store.root, tracking.tracking_uri(store), plan, tmp_path / "source")
+    found = read(tmp_path / "source")
+    assert {path.stem for path in (tmp_path / "source" / "images").iterdir()} == set(stages)
+    left = found.left_out(found.cells("1a", "B=4")[0], "reconstruct/psnr")
+    assert left == pytest.approx([np.delete(few, i).mean() for i in range(7)], rel=1e-6)
+    # of many images, means of 1,000 blocks: their jackknife reads nearly the same error
+    left = found.left_out(found.cells("1a", "B=8")[0], "reconstruct/psnr")
+    assert len(left) == 1000
+    assert 999 * left.std(ddof=1) / np.sqrt(1000) == pytest.approx(many.std(ddof=1) / 50, rel=0.1)
+    assert not found.left_out(found.cells("1a", "B=8")[0], "reconstruct/ssim").size
+
+
+def test_values_of_images_that_are_damaged_are_named(store, tmp_path):
+    tracking.sync(store)
+    (store.folder(small_runs.id_of("reconstruct", 2)) / "images.npz").write_bytes(b"PK")
+    with pytest.raises(
+        UserError, match=r"reconstruct-\w+/images.npz is not readable .*delete its folder and run again"
+    ):
+        load.collect(store.root, tracking.tracking_uri(store), plan_of(store), tmp_path / "source")
+    assert not (tmp_path / "source").exists()
 
 
 def test_latents_of_older_runs_need_not_have_spectra(store, tmp_path):

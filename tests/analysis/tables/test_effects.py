@@ -4,6 +4,7 @@ import csv
 import io
 import math
 
+import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
@@ -14,9 +15,10 @@ from analysis.tables import effects
 from analysis.tables.fill import fill
 from analysis.tables.text import effects_text, tables_text, to_csv, to_markdown
 from experiments.axes import Axis
+from tests.helpers.machine import REPORTS
 from tests.helpers.report_axes import write_axes
 from tokenbridge.config import UserError
-from tokenbridge.metrics.catalogue import AGREEMENT, BITS, every
+from tokenbridge.metrics.catalogue import AGREEMENT, BITS, MSE, every
 
 FD = every()["score/fd_digits"]
 
@@ -84,6 +86,25 @@ def test_pairs_of_the_same_two_trainings_are_one_observation(tmp_path):
     assert effects.effects_on(source, source.axes[2], BITS)[1].unmoved
     rows = {row.label: row for row in effects.filled(source)[1].rows}
     assert rows["sample.temperature = 1.0"].measured[1].reason == effects.UNMOVED
+
+
+def test_a_quantizer_s_error_has_as_many_pairs_as_there_are_quantizers():
+    """The committed ablation: neither depth nor seed enters the error of a quantizer, so 16 cells hold 4 numbers."""
+    folder = REPORTS / "ablation" / "source"
+    frame = pd.read_csv(folder / "frame.csv").drop_duplicates("stage.quantizer")
+    errors = 1e3 * frame.pivot_table(index="quantizer.levels", columns="quantizer.range", values="quantizer/mse")
+    assert errors.shape == (2, 2)
+    expected = scipy_stats.ttest_rel(errors.loc[64], errors.loc[8])
+    low, high = expected.confidence_interval(0.95)
+    found = effects.effects(read(folder), MSE)
+    (_, levels), (_, wide) = found["quantizer.levels"], found["quantizer.range"]
+    assert (len(levels.gap.values), levels.gap.mean) == (2, pytest.approx((low + high) / 2))
+    assert levels.gap.mean == pytest.approx(-40.42, abs=0.005)
+    assert levels.gap.half() == pytest.approx((high - low) / 2) == pytest.approx(20.89, abs=0.005)
+    assert len(wide.gap.values) == 2
+    assert wide.gap.p == pytest.approx(scipy_stats.ttest_rel(errors[5.0], errors[3.0]).pvalue)
+    assert wide.gap.p == pytest.approx(0.275, abs=0.0005)
+    assert not wide.settled
 
 
 def test_seeds_are_pairs_of_their_own(tmp_path):

@@ -244,6 +244,40 @@ def test_numbers_are_set_with_a_minus_and_thousands_apart() -> None:
     assert stats.number(65536, 0) == "65\N{NARROW NO-BREAK SPACE}536"
 
 
+def test_reconstructions_of_the_same_images_are_compared_image_by_image(one: Path) -> None:
+    """64 levels cost each image nearly the same, which shows; the errors of both means alone would not show it."""
+    source, draw = _source(one), np.random.default_rng(0)
+    images = draw.normal(35, 2, size=359)
+    (one / "source" / "images").mkdir()
+    values = {}
+    for label, cost in (("continuous", 0.0), ("B=64", 0.18), ("B=32", 0.0)):
+        cell = source.cells("1a", label)[0]
+        values[label] = images - cost + draw.normal(0, 0.2, size=359) * (label != "continuous")
+        path = one / "source" / "images" / f"{source.stage(cell, 'reconstruct')}.npz"
+        np.savez(path, psnr=values[label])
+        edit_frame(one, label, {"reconstruct/psnr": values[label].mean(), "reconstruct/psnr_se": 0.1}, "1a")
+    rows = {row.label: row.measured[2] for row in fill(TABLES["1a"], _source(one)).rows}
+    for label in ("B=64", "B=32"):
+        expected, comparison = scipy_stats.ttest_rel(values[label], values["continuous"]), rows[label].comparison
+        assert comparison is not None
+        assert comparison.p == pytest.approx(expected.pvalue, rel=1e-6)
+        low, high = expected.confidence_interval(0.95)
+        assert comparison.difference.half == pytest.approx((high - low) / 2)
+    assert (rows["B=64"].word, rows["B=32"].word) == ("worse", "no difference shown")
+    assert rows["continuous"].word == "base"
+    # a stage of an older version kept no values of its images
+    assert (rows["B=16"].comparison, rows["B=16"].word) == (None, "not paired over images")
+
+
+def test_a_damaged_file_of_images_is_one_line(one: Path) -> None:
+    (one / "source" / "images").mkdir()
+    source = _source(one)
+    stage = source.stage(source.cells("1a", "B=64")[0], "reconstruct")
+    (one / "source" / "images" / f"{stage}.npz").write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(UserError, match=rf"{stage}.npz is not readable .*write the report's source again"):
+        fill(TABLES["1a"], _source(one))
+
+
 def test_a_command_repeats_its_cell_whatever_it_changes(one: Path) -> None:
     odd = {
         "head.order": (7, 0, 1, 2, 3, 4, 5, 6), "latents.scale": 0.2325, "train.learning_rate": 3e-5,

@@ -100,7 +100,8 @@ def test_images_of_the_same_noise_are_compared_pair_by_pair():
     sets = [noise + shift + draw.normal(scale=0.1, size=400) for shift in (0.0, 0.03)]
     left = [tuple((x.sum() - x) / 399) for x in sets]
     found = _gap(*(point(x.mean(), error=sem(x), left=without) for x, without in zip(sets, left, strict=True)))
-    assert found.half() == pytest.approx(norm.ppf(0.975) * sem(sets[0] - sets[1]))
+    low, high = ttest_rel(*sets).confidence_interval(0.95)
+    assert found.half() == pytest.approx((high - low) / 2)
     assert found.settled
     assert not _gap(*(point(x.mean(), error=sem(x)) for x in sets)).settled
 
