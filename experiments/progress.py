@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.overrides import build
@@ -36,8 +38,11 @@ def training(store: Store, id: str) -> Training | None:
         return None  # it has just begun or ended: its files come and go while we look
     if len(points) < 2:
         return None
-    (_, _, began, first), (_, loss, now, step) = points[-min(len(points), 20)], points[-1]
-    return Training(step, steps, loss, (steps - step) * (now - began) / 1000 / max(1, step - first))
+    points = points[-20:]
+    # the median: between two of them may lie a wait in a queue, and another node's clock
+    rate = median((now - then) / max(1, step - first) for (_, _, then, first), (_, _, now, step) in pairwise(points))
+    _, loss, _, step = points[-1]
+    return Training(step, steps, loss, (steps - step) * max(0.0, rate) / 1000)
 
 
 def training_line(store: Store, id: str) -> str | None:

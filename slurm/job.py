@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from submitit.core.utils import DelayedSubmission
@@ -63,7 +64,8 @@ class StageJob:
 def telling(store: Store, stage: str) -> Iterator[None]:
     """Note for `status` how a job goes. Of its processes, the first tells."""
     here = job_here() or {"id": "", "restarts": 0}
-    about = {"job": here["id"], "restart": here["restarts"], "host": platform.node()}
+    submission = Path(os.environ.get("SUBMITIT_FOLDER", "")).name  # a new cluster counts jobs from 1 again
+    about = {"job": here["id"], "submission": submission, "restart": here["restarts"], "host": platform.node()}
 
     def tell(event: Event, **more: Any) -> None:
         if os.environ.get("SLURM_PROCID", "0") == "0":

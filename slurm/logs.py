@@ -136,7 +136,7 @@ def show(store: Store, attempt: Attempt, write: Write) -> dict[Path, int]:
         write(f"==> {path} <==\n{text}")
     for said in read_events(store, attempt.stage):
         trace = said.get("traceback", "")
-        if said.get("job") == job.job and trace and trace.strip().splitlines()[-1] not in texts:
+        if job.said(said) and trace and trace.strip().splitlines()[-1] not in texts:
             write(f"==> what the job said when it failed on {said.get('host')} <==\n{trace.rstrip()}\n")
     others = sorted((store.root / job.folder).glob(f"{job.job}_[1-9]*_log.err"))
     if others:
@@ -208,5 +208,5 @@ def ended(store: Store, attempt: Attempt) -> bool:
     if not silent:
         task = (tasks or {}).get(attempt.job.job)
         return task is None or task.over
-    said = [said for said in read_events(store, attempt.stage) if said.get("job") == attempt.job.job]
+    said = [said for said in read_events(store, attempt.stage) if attempt.job.said(said)]
     return store.finished(attempt.stage) or (bool(said) and said[-1]["event"] not in ("started", "stopped"))

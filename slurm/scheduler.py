@@ -15,6 +15,10 @@ Seen on Slurm 22.05 with slurm/cluster.sh, and relied on:
 - When a node dies, squeue shows its jobs as PENDING at once; sacct says NODE_FAIL for 2 s. So squeue is right first.
 - With MaxJobCount jobs in its hands (10,000 unless told) slurmctld takes no more, and sbatch waits without an end.
 - squeue --states=all knows ended jobs for MinJobAge seconds, so it does without accounting; 9,000 jobs take 0.1 s.
+- Times of jobs are slurmctld's. Slurm's programs run with any clock, even a day apart, but sacct leaves out what began
+  later than this machine's now: it gets an end of its own. `scontrol show config` tells slurmctld's now.
+- A cluster that was set up anew counts from 1 again. A job's script, which squeue tells as Command and sacct within
+  SubmitLine, is in the folder of its submission and tells whose it is; a requeue keeps both.
 """
 
 from __future__ import annotations
@@ -24,16 +28,16 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from tokenbridge.config import UserError
 
 AT_ONCE = 500
 """ids in one command line"""
+NEVER = "2100-01-01"
 _JOB = re.compile(r"\d+(_\d+)?")
 
 
@@ -62,7 +66,7 @@ def queue(jobs: Iterable[str] | None = None, users: Iterable[str] = ()) -> dict[
     columns = ",".join(f"{name}:{width}" for name, width in COLUMNS.items())
     whose = ",".join(sorted({*users} or {getpass.getuser()}))
     text = _ask("squeue", f"--user={whose}", "--array", "--noheader", "--states=all", f"--Format={columns}")
-    return _wanted(parse_queue(text), jobs)
+    return _with_returning(_wanted(parse_queue(text), jobs))
 
 
 def history(jobs: Iterable[str]) -> dict[str, Task]:
@@ -71,7 +75,7 @@ def history(jobs: Iterable[str]) -> dict[str, Task]:
     arrays = sorted({_checked(job).split("_")[0] for job in jobs}, key=int)
     for start in range(0, len(arrays), AT_ONCE):
         # given ids and no start time, sacct looks at all times
-        words = [f"--jobs={','.join(arrays[start : start + AT_ONCE])}", f"--format={RECORD}"]
+        words = [f"--jobs={','.join(arrays[start : start + AT_ONCE])}", f"--format={RECORD}", f"--endtime={NEVER}"]
         try:
             text = _ask("sacct", "--allocations", "--parsable2", "--noheader", *words)
         except UserError as error:
@@ -79,7 +83,7 @@ def history(jobs: Iterable[str]) -> dict[str, Task]:
                 return {}
             raise
         tasks |= parse_history(text)
-    return _wanted(tasks, jobs)
+    return _with_returning(_wanted(tasks, jobs))
 
 
 def cancel(jobs: Iterable[str]) -> None:
@@ -136,7 +140,7 @@ def _ask(*words: str, stdin: str | None = None, timeout: float = 120) -> str:
     environment = os.environ | {"SLURM_TIME_FORMAT": "%s"}  # no time zones, no change of the clock
     try:
         done = subprocess.run(
-            words, input=stdin or "", capture_output=True, text=True, timeout=timeout, env=environment
+            words, input=stdin or "", capture_output=True, text=True, errors="replace", timeout=timeout, env=environment
         )
     except FileNotFoundError:
         raise UserError(f"{words[0]} not found on PATH; run this where Slurm is installed") from None
@@ -152,6 +156,16 @@ def _checked(job: str) -> str:
     if not _JOB.fullmatch(job):
         raise UserError(f"{job!r} is no job of Slurm; it must be a number, or number_task in an array")
     return job
+
+
+def _with_returning(tasks: dict[str, Task]) -> dict[str, Task]:
+    """Tasks with `returning` where it is so, by slurmctld's clock, which ended them."""
+    if any(task.state in RETURNING for task in tasks.values()):
+        now = int(_ask("scontrol", "show", "config").partition("as of ")[2].split()[0])
+        for job, task in tasks.items():
+            if task.state in RETURNING and now - (task.ended or 0) < RETURNING_SECONDS:
+                tasks[job] = replace(task, returning=True)
+    return tasks
 
 
 def _wanted(tasks: dict[str, Task], jobs: Iterable[str] | None) -> dict[str, Task]:
@@ -190,6 +204,10 @@ class Task:
     """accounting does not tell"""
     dependency: str = ""
     """afterok:120_4(unfulfilled),..., cut after 96 characters"""
+    script: str = ""
+    """path of its script, from accounting the command line that submitted it; empty where Slurm does not tell"""
+    returning: bool = False
+    """it has just lost its node, and will be in the queue again in a moment"""
 
     @property
     def waiting(self) -> bool:
@@ -208,8 +226,11 @@ class Task:
     @property
     def over(self) -> bool:
         """True where a job that Slurm still lists has ended for good and will not come back to the queue."""
-        returns = self.state in RETURNING and time.time() - (self.ended or 0) < RETURNING_SECONDS
-        return not (self.live or returns)
+        return not (self.live or self.returning)
+
+    def is_of(self, submission: str) -> bool:
+        """Whether it may be of this submission, by its folder below the runs folder: sweeps/NAME/jobs/TIME."""
+        return not self.script or f"/{submission}/" in self.script
 
     @property
     def ending(self) -> str:
@@ -235,18 +256,22 @@ class Task:
 
 COLUMNS = {
     "JobArrayID": 24, "State": 16, "Reason": 48, "NodeList": 48, "SubmitTime": 12, "StartTime": 12, "EndTime": 12,
-    "TimeLimit": 16, "exit_code": 8, "RestartCnt": 8, "Dependency": 96,
+    "TimeLimit": 16, "exit_code": 8, "RestartCnt": 8, "Dependency": 96, "Command": 512,
 }  # fmt: skip
-RECORD = "JobID,State,Reason,NodeList,Submit,Start,End,TimelimitRaw,ExitCode"
+"""Command is the last: squeue counts bytes, and a path may have others than ASCII"""
+RECORD = "JobID,State,Reason,NodeList,Submit,Start,End,TimelimitRaw,ExitCode,SubmitLine"
 
 
 def parse_queue(text: str) -> dict[str, Task]:
     """Read squeue's table of COLUMNS, each column as wide as given there; tasks by job id."""
     tasks = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         cells, start = {}, 0
         for name, width in COLUMNS.items():
             cells[name], start = line[start : start + width].strip(), start + width
+        if not _JOB.fullmatch(cells["JobArrayID"]):
+            continue  # the rest of a script's path with a line break
+        cut = len(cells["Command"].encode()) >= COLUMNS["Command"]
         status = int(cells["exit_code"] or 0)
         reason, dependency = cells["Reason"], cells["Dependency"]
         tasks[cells["JobArrayID"]] = Task(
@@ -260,6 +285,7 @@ def parse_queue(text: str) -> dict[str, Task]:
             exit=f"{status >> 8}:{status & 127}",  # as wait() gives it
             restarts=int(cells["RestartCnt"] or 0),
             dependency="" if dependency == "(null)" else dependency,
+            script="" if cut else cells["Command"],
         )
     return tasks
 
@@ -270,8 +296,10 @@ def parse_history(text: str) -> dict[str, Task]:
     A requeued job that has not started again is one that waits.
     """
     tasks = {}
-    for line in text.splitlines():
-        job, state, reason, node, submitted, started, ended, minutes, code = line.split("|")
+    for line in text.split("\n"):
+        if line.count("|") < 9:
+            continue  # more of a command line, which may have several
+        job, state, reason, node, submitted, started, ended, minutes, code, script = line.split("|", 9)
         state, _, who = state.partition(" ")  # CANCELLED by 1000
         if who and reason != "DependencyNeverSatisfied":
             reason = who.replace("by", "by uid")
@@ -286,6 +314,7 @@ def parse_history(text: str) -> dict[str, Task]:
             ended=_time(ended),
             limit=float(minutes) * 60 if minutes.isdigit() else None,
             exit=code,
+            script=script,
         )
     return tasks
 

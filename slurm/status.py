@@ -129,6 +129,7 @@ class _Look:
     def _record(self, job: Job) -> Task | None:
         """Slurm's record of an ended job. What accounting still calls running or waiting was lost on the way."""
         queued, past = (self.tasks or {}).get(job.job), self.past.get(job.job)
+        past = past if past and past.is_of(job.folder) else None
         return past if past and past.over and (queued is None or queued.state == past.state) else queued
 
     def _queued(self, job: Job) -> Task | None:
@@ -139,7 +140,7 @@ class _Look:
         """The last word of this job, {} where it has said nothing."""
         if id not in self.spoken:
             return {}
-        return next((said for said in reversed(read_events(self.store, id)) if said.get("job") == job.job), {})
+        return next((said for said in reversed(read_events(self.store, id)) if job.said(said)), {})
 
     def state(self, id: str) -> State:
         if id in self.finished:
@@ -245,7 +246,6 @@ ORDER: tuple[Word, ...] = (
 )  # fmt: skip
 """a cell has the state that comes first among those of its stages"""
 LIVE: tuple[Word, ...] = ("running", "requeued", "queued", "blocked")
-REUSED_SECONDS = 60.0  # by which a job can seem to be submitted after its record: clocks differ
 MEASURED = 5  # finished stages of a kind that are asked how long they took
 EXIT_FINISHED, EXIT_BROKEN, EXIT_UNDER_WAY = 0, 1, 3
 """exit codes of `tokenbridge status`; 2 is bad input, as everywhere"""
@@ -383,12 +383,7 @@ def ask(jobs: Sequence[Job]) -> tuple[dict[str, scheduler.Task] | None, str]:
         tasks = scheduler.queue([job.job for job in jobs], {job.user for job in jobs})
     except UserError as error:
         return None, str(error)
-    return {job.job: tasks[job.job] for job in jobs if job.job in tasks and _same(job, tasks[job.job])}, ""
-
-
-def _same(job: Job, task: scheduler.Task) -> bool:
-    """A cluster that was set up anew counts from 1 again. A requeue makes Slurm's time of submission a later one."""
-    return task.submitted is None or task.restarts > 0 or task.submitted < job.time + REUSED_SECONDS
+    return {job.job: tasks[job.job] for job in jobs if job.job in tasks and tasks[job.job].is_of(job.folder)}, ""
 
 
 def _history(jobs: Sequence[str]) -> Mapping[str, scheduler.Task]:

@@ -7,10 +7,10 @@ sweeps/jobs.jsonl         a line for each stage handed to Slurm, by whatever swe
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import append_lines, read_lines, sweep_folder
@@ -27,8 +27,14 @@ class Job:
     folder: str
     """submitit's, below the runs folder; holds JOB_0_log.out and JOB_0_log.err"""
     time: float
+    """of its record, by the clock of the machine that submitted it; Slurm's may differ, so nothing compares them"""
     user: str = field(default_factory=getpass.getuser)
     """whose job it is: people who share a runs folder share its stages"""
+
+    def said(self, event: Mapping[str, Any]) -> bool:
+        """Whether an event is of this job, and not of one with its number on an earlier cluster."""
+        own = Path(self.folder).name
+        return event.get("job") == self.job and event.get("submission", own) == own
 
     def log(self, store: Store, stream: Literal["out", "err"], rank: int = 0) -> Path:
         """The file of what the job wrote, which may not be there yet.

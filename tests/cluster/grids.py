@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from analysis.frame.load import frame_from_stages
 from slurm import sweep
 from tests.conftest import TINY
-from tests.helpers.machine import ROOT
+from tests.helpers.machine import ROOT, missing
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import read_events, read_sweep
 
@@ -93,6 +99,28 @@ def stages(cwd: Path, name: str, kind: str) -> list[str]:
 def journal(cwd: Path, stage: str) -> list[tuple[str, float, int]]:
     lines = (cwd / "runs" / "stages" / stage / "metrics.jsonl").read_text().splitlines()
     return [(key, value, step) for key, value, _, step in map(json.loads, lines)]
+
+
+@cache
+def _clock() -> str:
+    if shutil.which("cc") is None:
+        missing("cc is missing; as root: apt-get install gcc libc6-dev")
+    library = Path(tempfile.mkdtemp()) / "clock.so"
+    source = Path(__file__).with_name("clock.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O", "-o", library, source, "-ldl"], check=True)
+    return str(library)
+
+
+@contextmanager
+def shifted(seconds: int) -> Iterator[None]:
+    """Programs that are started meanwhile have a clock that is so many seconds off.
+
+    Only those of the login node can: nodes refuse the jobs of a controller whose clock is 5 s off.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LD_PRELOAD", _clock())
+        patch.setenv("CLOCK_SHIFT", str(seconds))
+        yield
 
 
 def daemon(cluster: Path, *argv: str) -> None:

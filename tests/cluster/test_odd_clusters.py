@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.cluster.conftest import started
-from tests.cluster.grids import daemon, end_of, events, grid, jobs_by_stage, on_slurm, stages, tokenbridge
+from tests.cluster.grids import daemon, end_of, events, grid, jobs_by_stage, on_slurm, shifted, stages, tokenbridge
 
 
 def test_without_accounting(plain_cluster, tmp_path):
@@ -49,6 +49,22 @@ def test_a_folder_that_nodes_do_not_share_is_named(tmp_path):
         where = f"it wrote nothing into {tmp_path / 'runs'}, which node 127.0.0.1 must share with this one"
         # the screen breaks lines, and a path at its hyphens
         assert where.replace(" ", "") in "".join(shown.stdout.split()), shown.stdout
+
+
+def test_any_clock_of_the_login_node_submits_each_stage_once(cluster, tmp_path):
+    """No node takes jobs, so all that is known of them is Slurm's."""
+    nodes = ["scontrol", "update", "NodeName=ALL"]
+    subprocess.run([*nodes, "State=DRAIN", "Reason=test"], check=True)
+    for number, seconds in enumerate((-70, 70, -600, 600, -86_400, 86_400)):
+        words = [*grid("clocks", "quantizer.levels=8", f"sample.temperature=1.{number}"), *on_slurm()]
+        with shifted(seconds):
+            assert "submitted" in tokenbridge(*words, cwd=tmp_path).stdout, seconds
+        with shifted(-seconds * (number // 2)):  # as it was, and further away
+            assert "nothing was submitted" in tokenbridge(*words, cwd=tmp_path).stdout, seconds
+    assert set(jobs_by_stage(tmp_path).values()) == {1}
+    assert "lost" not in tokenbridge("status", "clocks", cwd=tmp_path, code=3).stdout
+    subprocess.run([*nodes, "State=RESUME"], check=True)
+    tokenbridge("cancel", "clocks", "--yes", cwd=tmp_path)
 
 
 @contextmanager

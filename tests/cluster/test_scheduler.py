@@ -9,7 +9,10 @@ import pytest
 
 from slurm import scheduler
 from slurm.scheduler import Task
+from slurm.status import ask
+from slurm.sweep import Job
 from tests.cluster.conftest import SCRIPT, started
+from tests.cluster.grids import shifted
 from tokenbridge.config import UserError
 
 pytestmark = pytest.mark.cluster
@@ -136,6 +139,47 @@ def test_how_jobs_end(cluster):
         assert found[jobs["CANCELLED"]].node.startswith("127.0.0.")
     assert kept[jobs["CANCELLED"]].reason == f"by uid {os.getuid()}"
     assert kept[jobs["COMPLETED"]].ended == seen[jobs["COMPLETED"]].ended
+
+
+def test_times_are_of_one_clock(cluster, monkeypatch):
+    """This machine's is a day away: accounting tells all jobs, and whether Slurm has just taken a node from one."""
+    whole, failed = ("--exclusive", "--nodes=3"), submit("exit 3")
+    ended(failed)
+    victim = submit("sleep 60", "--partition=low", "--no-requeue", *whole)
+    wait_until(lambda: scheduler.queue()[victim].running)
+    submit("true", "--partition=high", *whole)
+    wait_until(lambda: scheduler.queue()[victim].state == "PREEMPTED")
+    wait_until(lambda: scheduler.history([victim])[victim].state == "PREEMPTED")
+    told = []
+    for seconds in (60.0, 0.0):
+        monkeypatch.setattr(scheduler, "RETURNING_SECONDS", seconds)
+        for day in (-86_400, 86_400):
+            with shifted(day):
+                assert scheduler.history([failed])[failed].state == "FAILED"
+                told += [asked([victim])[victim].over for asked in (scheduler.queue, scheduler.history)]
+    assert told == [False] * 4 + [True] * 4
+
+
+def test_a_number_of_an_earlier_cluster_is_no_job_of_this_one(cluster, tmp_path):
+    """Only the job whose script lies in the folder of its submission counts, also when it was requeued."""
+    folder = tmp_path / "sweeps" / "mine" / "jobs" / "1"
+    folder.mkdir(parents=True)
+    (folder / "own.sh").write_text("#!/bin/bash\nsleep 60\n")
+    own = subprocess.run(
+        ["sbatch", "--parsable", "--output=/dev/null", "--mem=10", folder / "own.sh"],
+        check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+    other = submit("sleep 60")
+    wait_until(lambda: scheduler.queue()[own].running)
+    jobs = [Job("train-1", number, "mine", "sweeps/mine/jobs/1", 0.0) for number in (own, other)]
+    assert list(ask(jobs)[0] or {}) == [own]
+    subprocess.run(["scontrol", "requeue", own], check=True)
+    wait_until(lambda: scheduler.queue()[own].restarts == 1)
+    assert list(ask(jobs)[0] or {}) == [own]
+    scheduler.cancel([own, other])
+    ended(own, other)
+    wait_until(lambda: set(scheduler.history([own, other])) == {own, other})
+    assert [scheduler.history([id])[id].is_of(jobs[0].folder) for id in (own, other)] == [True, False]
 
 
 def test_without_accounting_there_is_no_history(plain_cluster):

@@ -7,19 +7,19 @@ from slurm.scheduler import COLUMNS, parse_history, parse_queue, said, seconds
 from tokenbridge.config import UserError
 
 SQUEUE = [
-    "125|CANCELLED|JobHeldUser||1795613420|1795613422|1795613422|5:00|0|0|(null)",
-    "120_1|FAILED|NonZeroExitCode|127.0.0.1|1795613420|1795613426|1795613432|5:00|256|0|(null)",
-    "122|FAILED|JobLaunchFailure|127.0.0.2|1795613420|1795613420|1795613420|5:00|9|0|(null)",
-    "124|RUNNING|None|127.0.0.[3-4]|1795613422|1795613428|1795613728|5:00|0|1|(null)",
-    "135_3|PENDING|Dependency||1795613549|N/A|N/A|1-02:00:00|0|0|afterok:1_5(unfulfilled)",
-    "138|PENDING|ReqNodeNotAvail, UnavailableNodes:127.0.0.4||1795613549|N/A|N/A|UNLIMITED|0|0|(null)",
+    "125|CANCELLED|JobHeldUser||1795613420|1795613422|1795613422|5:00|0|0|(null)|/r/sweeps/a/jobs/1/.s.sh",
+    "120_1|FAILED|NonZeroExitCode|127.0.0.1|1795613420|1795613426|1795613432|5:00|256|0|(null)|(null)",
+    "122|FAILED|JobLaunchFailure|127.0.0.2|1795613420|1795613420|1795613420|5:00|9|0|(null)|(null)",
+    "124|RUNNING|None|127.0.0.[3-4]|1795613422|1795613428|1795613728|5:00|0|1|(null)|(null)",
+    "135_3|PENDING|Dependency||1795613549|N/A|N/A|1-02:00:00|0|0|afterok:1_5(unfulfilled)|(null)",
+    "138|PENDING|ReqNodeNotAvail, UnavailableNodes:127.0.0.4||1795613549|N/A|N/A|UNLIMITED|0|0|(null)|(null)",
 ]
 SACCT = """\
-125|CANCELLED by 1000|JobHeldUser|None assigned|1795613420|1795613422|1795613422|5|0:0
-126|CANCELLED by 0|DependencyNeverSatisfied|None assigned|1795613420|1795613422|1795613422|5|0:0
-124|REQUEUED|None|127.0.0.3|1795613420|1795613420|1795613422|5|0:0
-120_1|FAILED|JobArrayTaskLimit|127.0.0.1|1795613420|1795613426|1795613432|5|1:0
-136|PENDING|None|None assigned|1795613549|Unknown|Unknown||0:0
+125|CANCELLED by 1000|JobHeldUser|None assigned|1795613420|1795613422|1795613422|5|0:0|sbatch /sweeps/a/jobs/1/.s.sh
+126|CANCELLED by 0|DependencyNeverSatisfied|None assigned|1795613420|1795613422|1795613423|5|0:0|s /s.sh
+124|REQUEUED|None|127.0.0.3|1795613420|1795613420|1795613422|5|0:0|sbatch /sweeps/a/jobs/1/.s.sh
+120_1|FAILED|JobArrayTaskLimit|127.0.0.1|1795613420|1795613426|1795613432|5|1:0|sbatch /sweeps/a/jobs/1/.s.sh
+136|PENDING|None|None assigned|1795613549|Unknown|Unknown||0:0|sbatch /sweeps/a/jobs/1/.s.sh
 """
 
 
@@ -34,6 +34,19 @@ def test_queue_as_squeue_prints_it():
     assert found["135_3"].dependency == "afterok:1_5(unfulfilled)"
     assert (found["138"].reason, found["138"].limit) == ("ReqNodeNotAvail, UnavailableNodes:127.0.0.4", None)
     assert [task.live for task in found.values()] == [False, False, False, True, True, True]
+    assert [found[job].is_of("sweeps/a/jobs/1") for job in ("125", "122")] == [True, False]
+    assert not found["125"].is_of("sweeps/a/jobs/11")
+
+
+def test_a_script_may_have_any_path():
+    """Of a name that is no ASCII squeue counts the bytes; what it cuts tells nothing, and lines may break."""
+    row = dict(zip(COLUMNS, SQUEUE[3].split("|"), strict=True))
+    text = "".join(row[name].ljust(width) for name, width in COLUMNS.items() if name != "Command")
+    long = f"/{'x' * 600}/sweeps/a/jobs/1/.s.sh"[: COLUMNS["Command"]]
+    for path, ours in (("/rüns/sweeps/a/jobs/1/.s.sh", True), ("/a\n12 b/.s.sh", False), (long, True)):
+        found = parse_queue(text + path.ljust(COLUMNS["Command"]) + "\n")
+        assert list(found) == ["124"]
+        assert found["124"].is_of("sweeps/a/jobs/1") == ours
 
 
 def test_history_as_sacct_prints_it():
@@ -47,6 +60,9 @@ def test_history_as_sacct_prints_it():
     ]
     assert (found["120_1"].exit, found["120_1"].limit, found["120_1"].ended) == ("1:0", 300, 1795613432)
     assert (found["125"].node, found["136"].started, found["136"].limit) == ("", None, None)
+    assert [found["125"].is_of(f"sweeps/a/jobs/{number}") for number in (1, 2)] == [True, False]
+    lines = "7|FAILED||127.0.0.1|1|2|3|5|1:0|sbatch --wrap=echo | cat\n8 times\n"
+    assert list(parse_history(lines)) == ["7"]
 
 
 @pytest.mark.parametrize(

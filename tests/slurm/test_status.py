@@ -1,17 +1,19 @@
 """Every state that a stage can be in, from real records and what Slurm was seen to say of its jobs."""
 
 import getpass
+import json
 import os
-import time
 
 import pytest
 
+from experiments.progress import training
 from slurm import scheduler, status
 from slurm import sweep as records
 from slurm.scheduler import Task
 from slurm.status import stage_states
 from tests.helpers.sweeps import Small
 from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import JOURNAL
 
 
 @pytest.fixture
@@ -93,9 +95,34 @@ def test_requeued_after_a_checkpoint(small):
 def test_a_dead_node_is_no_failure_while_slurm_has_the_job(small):
     train = small.id("train")
     small.say(train, "started")
-    assert one(small, train, Task("NODE_FAIL", ended=time.time() - 3)) == ("requeued", "its node failed")
-    assert one(small, train, Task("NODE_FAIL", ended=time.time() - 90)) == ("failed", "node failure")
+    assert one(small, train, Task("NODE_FAIL", returning=True)) == ("requeued", "its node failed")
+    assert one(small, train, Task("NODE_FAIL")) == ("failed", "node failure")
     assert one(small, train, None, Task("NODE_FAIL")) == ("failed", "node failure")
+
+
+def test_a_job_of_an_earlier_cluster_says_nothing_of_the_one_with_its_number(small):
+    train = small.id("train")
+    small.say(train, "started", submission="99")
+    assert one(small, train, Task("PENDING", "Priority")) == ("queued", "Priority")
+    lost = ("lost", "left the queue before it began; cancelled while it waited?")
+    assert one(small, train, None, Task("FAILED", exit="1:0", script="sbatch /r/sweeps/small/jobs/99/.s.sh")) == lost
+    small.say(train, "started", submission="100")
+    failed = Task("FAILED", exit="0:9", script="sbatch /r/sweeps/small/jobs/100/.s.sh")
+    assert one(small, train, None, failed) == ("failed", "ended without a word (FAILED, signal 9)")
+
+
+def test_the_time_left_of_a_training_bears_a_wait_and_another_clock(small):
+    """Of a step a second: an hour in the queue after step 30, then a node whose clock is a day behind."""
+    train = small.id("train")
+    for away in (3_600_000, 3_600_000 - 86_400_000):
+        small.train(train, 45, 100)
+        path = small.store.folder(f"{train}.partial") / JOURNAL
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        moved = [[key, value, time + away * (step > 30), step] for key, value, time, step in lines]
+        path.write_text("".join(json.dumps(line) + "\n" for line in moved))
+        at = training(small.store, train)
+        assert at is not None
+        assert at.seconds == pytest.approx(55)
 
 
 def test_a_failure_has_its_last_line(small):
