@@ -10,7 +10,6 @@ import time
 from typing import Annotated
 
 import typer
-from filelock import FileLock, Timeout
 
 from experiments.cli.options import DEFAULT_RUNS, Runs
 from experiments.tracking.memory import FILE
@@ -99,9 +98,9 @@ def _news(store: Store) -> bool:
         memory = store.root / FILE
         if not os.access(store.root, os.W_OK) or (memory.exists() and memory.stat().st_mtime >= changed):
             return False
-        with FileLock(store.root / "locks" / "mlflow.lock", timeout=0):
-            return True
-    except (OSError, Timeout):
+        with store.lock("mlflow", wait=False) as free:
+            return free
+    except (OSError, UserError):
         return False
 
 

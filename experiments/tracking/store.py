@@ -19,11 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
 from experiments.tracking import views
 from tokenbridge.config import UserError
-from tokenbridge.store.artifacts import Store, writable
+from tokenbridge.store.artifacts import Store, locked, writable
 from tokenbridge.store.runs import EXPERIMENT, database, quiet_mlflow, tracking_uri, without_credentials
 
 if TYPE_CHECKING:
@@ -42,7 +40,7 @@ def ensure_store(store: Store) -> str:
     path = database(uri)
     if path is None or path.exists():
         return uri
-    with writable(path.parent), FileLock(path.with_name(f"{path.name}.lock")):
+    with writable(path.parent), locked(path.with_name(f"{path.name}.lock")):
         if not path.exists():
             with reaching(uri):
                 _create(path)

@@ -12,6 +12,8 @@ import errno
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,12 +23,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from numpy.lib.format import open_memmap
 from numpy.typing import DTypeLike
 
 from tokenbridge.config import UserError
-from tokenbridge.store.provenance import environment
+from tokenbridge.store.provenance import environment, job_here
 
 PARTIAL = ".partial"
 """ends the name of a stage's folder until it is published"""
@@ -37,6 +39,8 @@ CHECKPOINT, PROGRESS, NOTES = "checkpoint.pt", "progress.json", "shards"
 """of a training, the state to go on from and the steps that it has to go; of arrays, which shards are finished"""
 TRANSIENT = (CHECKPOINT, PROGRESS, NOTES)
 """what a stage needs only until it is published: deleted after that, so that nothing before it costs the work again"""
+WAITING_TOLD = 600.0
+"""seconds between two lines of a process that waits for another"""
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=list)
 _REMEDY = "free space or choose another folder with --runs"
 
@@ -133,25 +137,78 @@ class Store:
 
     @contextmanager
     def lock(self, name: str, wait: bool = True) -> Iterator[bool]:
-        """One process at a time; says so once where it has to wait. The lock ends with its process.
+        """One process at a time, as `locked` below.
 
-        wait=False: yields False where another process has it.
+        Args:
+            name: what the process does; it names the lock's file.
+            wait: False to yield False where another process has it.
         """
-        path = self.root / "locks" / f"{name}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0.1)
-        except Timeout:
-            if not wait:
-                yield False
-                return
-            print(f"waiting for another process that makes {name}", flush=True)
-            lock.acquire()
-        try:
-            yield True
-        finally:
-            lock.release()
+        with locked(self.root / "locks" / f"{name}.lock", wait) as mine:
+            yield mine
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """One process at a time has a file's lock, which ends with its process, however that ends.
+
+    Who has to wait says for whom, at once and every few minutes.
+
+    Args:
+        path: the file, which stays and says who had it last.
+        wait: False to yield False where another process has it.
+
+    Raises:
+        UserError: the file system has no locks.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, fallback_to_soft=False)  # a file that is there or not would stay after a kill
+    seconds = 0.1
+    while not _acquire(lock, seconds) and wait:
+        print(f"waiting for {path.stem}: {_holder(path)}", flush=True)
+        seconds = WAITING_TOLD
+    try:
+        if lock.is_locked:
+            here = {"pid": os.getpid(), "host": platform.node(), "job": job_here(), "since": time.time()}
+            with suppress(OSError):  # a full disk
+                path.write_text(json.dumps(here))
+        yield lock.is_locked
+    finally:
+        lock.release()
+
+
+def _acquire(lock: BaseFileLock, seconds: float) -> bool:
+    try:
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        raise UserError(
+            f"{lock.lock_file} cannot be locked ({error.strerror}), and locks keep processes apart; choose a folder on"
+            " another file system with --runs, or mount this one with locks (Lustre: -o flock)"
+        ) from error
+    return True
+
+
+def _holder(path: Path) -> str:
+    """Who has a lock's file, since when, and how to go on where that process was stopped."""
+    try:
+        who = json.loads(path.read_text())
+        job = f" (job {who['job']['id']})" if who["job"] else ""
+        since = time.strftime("%F %T", time.localtime(who["since"]))
+        text = f"process {who['pid']} on {who['host']}{job} has it since {since}"
+    except (OSError, ValueError, TypeError, KeyError):  # it has just begun, or the disk is full
+        return "another process has it"
+    stopped = who["host"] == platform.node() and re.search(r"^State:\s+[Tt]", _status(who["pid"]), re.MULTILINE)
+    return f"{text} and is stopped; kill -CONT {who['pid']} lets it go on" if stopped else text
+
+
+def _status(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/status").read_text()  # of Linux
+    except OSError:
+        return ""
 
 
 @contextmanager

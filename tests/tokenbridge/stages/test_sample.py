@@ -1,5 +1,6 @@
 """Sampling that several processes share and that a kill does not undo: the same images to the last bit."""
 
+import os
 import shutil
 import signal
 import time
@@ -130,7 +131,7 @@ def test_a_second_process_waits_and_draws_nothing(finished, stage, inputs, tiny,
         sample.run(tiny, inputs, out, RUNTIME)
         drawn = (out / "samples.npy").stat()
     assert other.end() == [0], other.complained(0)
-    assert other.said(0) == f"waiting for another process that makes {stage.id}\n"
+    assert other.said(0).startswith(f"waiting for {stage.id}: process {os.getpid()} on ")
     assert (store.folder(stage.id) / "samples.npy").stat() == drawn
 
 
