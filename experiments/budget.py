@@ -11,12 +11,13 @@ from tokenbridge.autoencoders import frozen
 from tokenbridge.autoencoders.autoencoder_kl import sizes_of
 from tokenbridge.autoencoders.sources import source_of
 from tokenbridge.config import RunConfig, UserError
-from tokenbridge.data.files import SPLITS, Split, split_of
+from tokenbridge.data.files import Split, split_of, splits
 from tokenbridge.data.latents import stored_bytes
 from tokenbridge.model import costs
 
 SAMPLES = 50_000
-IMAGENET: Mapping[Split, int] = {"train": 1_281_167, "held-out": 50_000}
+IMAGENET = {"train": 1_281_167, "test": 50_000}
+"""images of its folders"""
 IMAGENET_CLASSES = 1000
 
 
@@ -42,13 +43,14 @@ class Machine:
         return operations / (1e12 * (self.tflops if low else self.tflops_float32) * self.utilization)
 
 
-def lines(config: RunConfig, machine: Machine, images: Mapping[Split, int | None]) -> list[str]:
+def lines(config: RunConfig, machine: Machine, images: Mapping[str, int | None]) -> list[str]:
     """What a configuration takes, in lines: parameters, latents, steps, memory, operations, device-hours.
 
     Args:
         config: the configuration.
         machine: the devices that it would run on.
-        images: images of each split, for a folder that is not here; None: ImageNet's, where the classes are.
+        images: "train" and "test", images of the two folders where they are not here; None: ImageNet's, where the
+            classes are.
 
     Raises:
         UserError: a pair that cannot work, fewer images than a batch, or an unknown number of images.
@@ -61,7 +63,7 @@ def lines(config: RunConfig, machine: Machine, images: Mapping[Split, int | None
     model = costs.empty_generator(config)
     autoencoder, what = _autoencoder(config)
     step, drawn = costs.training_step_flops(config), costs.sampling_flops(config) + autoencoder.get("decode", 0)
-    encoding = autoencoder.get("encode", 0) * (counts["train"] * (1 + config.latents.flip) + counts["held-out"])
+    encoding = autoencoder.get("encode", 0) * (sum(counts.values()) + counts["train"] * config.latents.flip)
     times = {
         "latents": machine.seconds(encoding, low=False),
         "training": machine.seconds(step * steps, low=config.train.precision == "bfloat16"),
@@ -71,8 +73,9 @@ def lines(config: RunConfig, machine: Machine, images: Mapping[Split, int | None
         f"parameters  {costs.parameters(model):,}: backbone {costs.parameters(model.backbone):,}, head"
         f" {costs.parameters(model.head):,}; autoencoder {what}",
         f"latents     {stored_bytes(config, counts) / 1e9:.2f} GB of {config.latents.dtype}"
-        f"{', mirror images as well' if config.latents.flip else ''}: {counts['train']:,} and {counts['held-out']:,}"
-        f" images ({source}) of {config.positions} positions × {config.autoencoder.channels} channels",
+        f"{', mirror images as well' if config.latents.flip else ''}:"
+        f" {', '.join(f'{count:,} {split}' for split, count in counts.items())} images"
+        f" ({source}) of {config.positions} positions × {config.autoencoder.channels} channels",
         f"training    {steps:,} steps of {config.train.batch:,} images, {_tera(step)} per step",
         *memory(config, machine, costs.parameters(model)),
         f"sampling    {_tera(drawn)} per image: {config.sample.iterations} iterations, guidance"
@@ -87,27 +90,32 @@ def lines(config: RunConfig, machine: Machine, images: Mapping[Split, int | None
     ]
 
 
-def image_counts(config: RunConfig, given: Mapping[Split, int | None]) -> tuple[dict[Split, int], str]:
+def image_counts(config: RunConfig, given: Mapping[str, int | None]) -> tuple[dict[Split, int], str]:
     """Images of each split, and where the numbers come from.
 
     Args:
         config: whose data they are; where they are here, they are counted.
-        given: images of each split of other data; None: ImageNet's, where the number of classes is its own.
+        given: "train" and "test", images of the folders of other data; None: ImageNet's, where the number of classes is
+            its own.
 
     Raises:
         UserError: the data are not here and their number is unknown.
     """
     data = config.data
     if data.source == "digits" or Path(data.path or "").is_dir():
-        return {split: len(split_of(data, split)[1]) for split in SPLITS}, "counted"
-    published: Mapping[Split, int] = IMAGENET if data.classes == IMAGENET_CLASSES else {}
-    counts: dict[Split, int] = {split: given[split] or published.get(split, 0) for split in SPLITS}
+        return {split: len(split_of(data, split)[1]) for split in splits(data)}, "counted"
+    published = IMAGENET if data.classes == IMAGENET_CLASSES else {}
+    counts = {folder: given[folder] or published.get(folder, 0) for folder in IMAGENET}
     if lacking := [split for split, count in counts.items() if not count]:
         raise UserError(
             f"data.path={data.path} is not here, and data.classes={data.classes} is not ImageNet's; say how many images"
             f" it has with --{lacking[0]}-images"
         )
-    return counts, "given" if any(given.values()) else f"ImageNet's, for {data.path} is not here"
+    validation = round(counts["train"] * data.validation_fraction)  # up to the rounding in each class
+    parts: dict[Split, int] = {"train": counts["train"] - validation, "validation": validation, "test": counts["test"]}
+    return {split: parts[split] for split in splits(data)}, "given" if any(
+        given.values()
+    ) else f"ImageNet's, for {data.path} is not here"
 
 
 def _tera(operations: float) -> str:

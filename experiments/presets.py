@@ -26,7 +26,7 @@ from tokenbridge.config import (
 from tokenbridge.overrides import override
 
 DIGITS = RunConfig(
-    # 16 levels: with 1,438 training images, finer ones are each seen too seldom; of 16 positions, half masked or more
+    # 16 levels: with 1,198 training images, finer ones are each seen too seldom; of 16 positions, half masked or more
     quantizer=Quantizer(levels=16, range=5.0),
     backbone=Backbone(width=96, encoder_depth=2, decoder_depth=3, heads=4, class_tokens=4, dropout=0.0),
     head=Head(width=64, depth=2, heads=4, dropout=0.0, attention_dropout=0.0),
@@ -60,7 +60,8 @@ def _imagenet(size: str, head: Head, temperature: float, guidance: float) -> Run
         data=Data(
             source="folder",
             path="imagenet/train",
-            held_out_path="imagenet/val",
+            test_path="imagenet/val",
+            validation_fraction=0.01,  # 12,812 training images
             image_size=256,
             image_channels=3,
             classes=1000,
@@ -89,6 +90,7 @@ _COMMAND = {
     "train.warmup_epochs": 100,
     "train.epochs": 400,
     "train.clip": 3.0,
+    "data.validation_fraction": 0.0,
 }
 _COMMANDS = {"B": _COMMAND, "L": _COMMAND | {"sample.temperature": 0.96}, "H": _COMMAND | {"train.epochs": 800}}
 
@@ -101,7 +103,8 @@ PRESETS: dict[str, RunConfig] = {
     "imagenet256-mar-H": _imagenet("H", Head(kind="diffusion", width=1536, depth=12), 1.0, 3.2),
 }
 
-_SAMPLED = {"head.start": "released", "latents.flip": False}  # nothing is trained, so no mirror image is needed
+# nothing is trained, so no mirror image is needed; the weights have seen all images of the training folder
+_SAMPLED = {"head.start": "released", "latents.flip": False, "data.validation_fraction": 0.0}
 RELEASED: dict[str, RunConfig] = {
     **{
         f"tokenbridge-{size}": override(PRESETS[f"imagenet256-{size}"], _SAMPLED | {"head.order": _FREQUENCY} | changes)

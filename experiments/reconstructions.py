@@ -62,7 +62,8 @@ def _base(images: str, train: str | None, autoencoder: str, assignments: Sequenc
             raise UserError(f"--train {train} goes with a folder of images; the shipped digits have a training split")
     else:
         classes = class_count(Path(images), f", or {DIGITS}")
-        data |= {"source": "folder", "path": train or images, "held_out_path": images, "classes": classes}
+        data |= {"source": "folder", "path": train or images, "test_path": images, "classes": classes}
+        data["validation_fraction"] = 0.0  # nothing is chosen
     # nothing is generated, and 1 iteration fits every number of positions
     whole = {"data": data, "autoencoder": pretrained, "sample": Sample(iterations=1).model_dump()}
     return override(build(RunConfig, whole), assignments)
@@ -100,9 +101,11 @@ def remarks(store: Store, cells: Sequence[Cell]) -> Iterator[str]:
     if reason := protocol.get("features_left_out"):
         yield f"No Fréchet distance and no inception-style score: {reason}."
     else:
-        same = data.path is not None and data.path == data.held_out_path
-        reference = ("the images themselves" if same else "the training images") if score.split else score.reference
-        yield f"Fréchet distances are to {reference}; those with held_out in their name to the originals."
+        same = data.path is not None and data.path == data.test_path
+        reference = (
+            ("the images themselves" if same else "the training images") if score.reference_split else score.reference
+        )
+        yield f"Fréchet distances are to {reference}; those with originals in their name to the originals."
     if score.lpips is None:
         yield "No LPIPS: score.lpips names no weights (torchvision's VGG-16 or AlexNet)."
     yield f"{protocol['images']} images of {protocol['image_size']} pixels; autoencoder {protocol['autoencoder']}."

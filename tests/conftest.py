@@ -34,7 +34,7 @@ TINY = [
 
 
 SHORT = [*TINY, "train.epochs=1", "train.warmup_epochs=0", "train.batch=256"]
-"""five steps: each looks at the held-out images, which takes longer than the step"""
+"""five steps: each looks at the test images, which takes longer than the step"""
 
 
 @pytest.fixture(autouse=True)

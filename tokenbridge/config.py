@@ -93,6 +93,9 @@ def _path(text: str) -> str:
 
 FilePath = Annotated[str, AfterValidator(_path)]
 """of a file or folder; digits alone are text all the same"""
+NO_VALIDATION = "needs validation images, and data.validation_fraction=0 leaves none; give them a share of data.path"
+RENAMED = {"data.held_out_path": "data.test_path"}
+"""settings by the name that they once had"""
 MOST = 65_536
 """of sizes and counts that no model or machine comes near"""
 
@@ -101,8 +104,8 @@ class Data(Config):
     source: Literal["digits", "folder"] = "digits"
     path: FilePath | None = None
     """folder with one sub-folder per class (torchvision ImageFolder), for source=folder"""
-    held_out_path: FilePath | None = None
-    """such a folder of held-out images; without it, test_fraction of each class is held out"""
+    test_path: FilePath | None = None
+    """such a folder of test images; without it, they are test_fraction of each class of path"""
     class_list: FilePath | None = Field(default=None, exclude_if=lambda value: value is None)
     """text file that names the class folders, one per line in the order of their labels; others are left out. Without
     it, all folders, in class_order"""
@@ -112,13 +115,16 @@ class Data(Config):
     image_channels: Literal[1, 3] = 1
     classes: int = Field(default=10, ge=2, le=10_000_000)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    validation_fraction: float = Field(default=0.134, ge=0, lt=1)
+    """share of each class of path that settings are chosen on, never trained on and never reported; 0: no such images.
+    Of the digits, 1,198 train, 240 validate and 359 test"""
     split_seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _path(self) -> Self:
         if (self.path is not None) != (self.source == "folder"):
             raise ValueError(f"data.path={self.path} goes with data.source=folder only; give both or neither")
-        for name, value in (("class_list", self.class_list), ("held_out_path", self.held_out_path)):
+        for name, value in (("class_list", self.class_list), ("test_path", self.test_path)):
             if value is not None and self.source != "folder":
                 raise ValueError(f"data.{name}={value} goes with data.source=folder only; leave it out")
         if self.class_order != "text" and (self.class_list is not None or self.source != "folder"):
@@ -425,8 +431,11 @@ class Score(Config):
     """folder of the scorers' weights by their public names (such as torch.hub's), or the file of one; unset: the
     folder of torch.hub, and what it lacks is downloaded"""
     reference: FilePath = "train"
-    """real images: train, held-out, a folder of images, or a file: statistics or images (.npz), kept features
+    """real images: train, validation, test, a folder of images, or a file: statistics or images (.npz), kept features
     (.safetensors)"""
+    split: Literal["validation", "test"] = "test"
+    """the images that bits, reconstructions and the floor of distances are measured on: test is reported, settings are
+    chosen on validation"""
     reference_features: Literal["digits", "inception", "clean", "dinov2"] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
@@ -448,9 +457,10 @@ class Score(Config):
         return (self.features,) if isinstance(self.features, str) else self.features
 
     @property
-    def split(self) -> Literal["train", "held-out"] | None:
+    def reference_split(self) -> Literal["train", "validation", "test"] | None:
         """The split that is the reference; None where it is a folder or a file."""
-        return self.reference if self.reference in ("train", "held-out") else None  # pyright: ignore[reportReturnType]
+        splits = ("train", "validation", "test")
+        return self.reference if self.reference in splits else None  # pyright: ignore[reportReturnType]
 
 
 class RunConfig(Config):
@@ -494,6 +504,31 @@ class RunConfig(Config):
                 " each of autoencoder.channels"
             )
         return self
+
+    @model_validator(mode="after")
+    def _splits(self) -> Self:
+        """What a setting is chosen on is not what is reported."""
+        if self.score.split == "validation" and self.reads_test:
+            raise ValueError(
+                f"score.reference={self.score.reference} must not be the test images with score.split=validation, by"
+                " which settings are chosen; take train, validation or other images"
+            )
+        if self.score.reference == "validation" and not self.data.validation_fraction:
+            raise ValueError(f"score.reference=validation {NO_VALIDATION}")
+        return self
+
+    @property
+    def floor_split(self) -> Literal["train", "validation", "test"] | None:
+        """The split whose distance to the reference is the floor; None where the reference is none, or it is empty."""
+        score = self.score
+        if score.reference_split != "train":
+            return "train" if score.reference_split else None
+        return None if score.split == "validation" and not self.data.validation_fraction else score.split
+
+    @property
+    def reads_test(self) -> bool:
+        """Whether the test images are the reference."""
+        return self.score.reference in ("test", self.data.test_path)
 
     @model_validator(mode="after")
     def _sampling(self) -> Self:

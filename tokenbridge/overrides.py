@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from tokenbridge.config import Config, UserError, kinds_of, words_of
+from tokenbridge.config import RENAMED, Config, UserError, kinds_of, words_of
 
 _AnyConfig = TypeVar("_AnyConfig", bound=Config)
 
@@ -156,6 +156,8 @@ def plain(value: Any) -> str:
 
 
 def _closest(key: str, model: type[Config]) -> str:
+    if key in RENAMED:
+        return f"it is {RENAMED[key]} now"
     keys = list(_keys(model))
     by_last = [k for k in keys if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
     near = by_last or difflib.get_close_matches(key, keys, 1, 0.4)

@@ -89,7 +89,7 @@ def samples(source: Source) -> Drawing | None:
         return None
     grid, cell = source.example(id), source.cells(TABLE_2A.id, "autoregressive")[0]
     real = next((source.example(id)["original"] for id in stages(source, TABLE_1A, "reconstruct").values()), None)
-    above = " The top row holds held-out images." if real is not None else ""
+    above = " The top row holds test images." if real is not None else ""
     caption = (
         f"Figures 2 and 9 of the paper, on {source.measured_on}. The first {len(grid['images'])} images of the"
         f" autoregressive model, not chosen, one column per class.{above} {_models(source, {'': cell})}"

@@ -127,7 +127,7 @@ def levels_used(source: Source) -> Drawing | None:
     counts = max(counted, key=lambda counts: counts.shape[1])
     levels, total = counts.shape[1], int(counts[0].sum())
     caption = (
-        f"How often each of {levels} levels occurs among {number(total, 0)} held-out values per channel, as a"
+        f"How often each of {levels} levels occurs among {number(total, 0)} test values per channel, as a"
         " multiple of an even share: 1 where all levels occur equally often. Crosses: levels that never occur. The"
         " range of the levels is the same for all channels, so a channel of small deviation leaves the outer levels to"
         " the others."

@@ -65,12 +65,12 @@ def distortion(source: Source) -> Drawing | None:
     if len({point.levels for point in points}) < 2 or not used:
         return None
     caption = (
-        "Mean squared error of a quantized held-out latent value (standard deviation 1), on a logarithmic scale. Left:"
-        " against the number of levels B; Panter–Dite is what the best quantizer of a normal distribution reaches with"
-        " many levels, and a bit more divides it by four. Right: against the entropy H of the level, the bits that it"
-        " takes after lossless coding; πe/6·2^(−2H) is what evenly spaced levels reach with such a code. Shannon: what"
-        " no code with that many bits per value goes below for normal values. Latents are not quite normal, so points"
-        " may lie under a line."
+        "Mean squared error of a quantized latent value of test images (standard deviation 1), on a logarithmic scale."
+        " Left: against the number of levels B; Panter–Dite is what the best quantizer of a normal distribution reaches"
+        " with many levels, and a bit more divides it by four. Right: against the entropy H of the level, the bits that"
+        " it takes after lossless coding; πe/6·2^(−2H) is what evenly spaced levels reach with such a code. Shannon:"
+        " what no code with that many bits per value goes below for normal values. Latents are not quite normal, so"
+        " points may lie under a line."
     )
     alt = "Quantization error against levels and against entropy, beside Panter–Dite, entropy-coded and Shannon limits"
     data = csv_of(
@@ -165,7 +165,7 @@ def quality(source: Source) -> Drawing | None:
         return None
     names = [list(labels.values())[i] for i in shown]
     caption = (
-        f"Reconstructed {source.measured_on} held-out images against the bits that an image takes: the entropies of its"
+        f"Reconstructed {source.measured_on} test images against the bits that an image takes: the entropies of its"
         " tokens' channels, summed. Bars and band: 95 % over images (1.96 standard errors); all tokenizers see the same"
         f" images, so differences between them are surer than the bars suggest. {fd.title} compares the images"
         " with the training set, so it does not reach zero even for originals. B: levels per channel."

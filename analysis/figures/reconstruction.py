@@ -59,7 +59,7 @@ def reconstructions(source: Source) -> Drawing | None:
     errors = [_errors(example) for example in examples.values()]
     figure, largest = _reconstruction_figure(original, rows, errors, names, list(examples))
     caption = (
-        f"Figure 6 of the paper, on {source.measured_on}. The first held-out image of each class (top) and what comes"
+        f"Figure 6 of the paper, on {source.measured_on}. The first test image of each class (top) and what comes"
         " back from the autoencoder with continuous latents and with ever fewer levels B. Below: absolute error of each"
         f" pixel, all maps on one square-root scale that ends at the largest error ({largest:.0f} of 255 grey levels)."
         + _of_trained(examples)

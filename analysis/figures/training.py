@@ -15,7 +15,11 @@ from analysis.frame.source import Source
 from experiments.paper import TABLE_2A
 
 COLUMNS = ["model", "key", "step", "mean", "low", "high", "seeds"]
-LINES: dict[str, tuple[Any, str]] = {"loss": ("-", "training"), "held_out_loss": ("--", "held-out, averaged weights")}
+LINES: dict[str, tuple[Any, str]] = {
+    "loss": ("-", "training"),
+    "validation_loss": ("--", "validation, averaged weights"),
+    "held_out_loss": ("--", "test, averaged weights"),  # of runs that had no validation images
+}
 """curve -> its line and name"""
 
 
@@ -32,10 +36,10 @@ def training(source: Source) -> Drawing | None:
     over = f"Lines: the mean of {most} training seeds; bands: from the lowest seed to the highest." if most > 1 else ""
     caption = (
         "Negative log-likelihood of masked tokens during training, in nats per channel (lower is better); a random"
-        " guess among B levels costs ln B. Held-out: the averaged weights, which are those that the tables measure, on"
+        " guess among B levels costs ln B. Dashed: the averaged weights, which are those that the tables measure, on"
         f" images that training does not see. {over or 'One training seed.'}"
     )
-    alt = "Training and held-out loss and the learning rate against the training step"
+    alt = "Loss on training images and others and the learning rate against the training step"
     data = csv_of(COLUMNS, bands[COLUMNS].itertuples(index=False, name=None))
     return Drawing("training", "Training", caption, alt, _chart(bands), "2a", data)
 

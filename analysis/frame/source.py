@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 import shlex
 import zipfile
 import zlib
@@ -42,6 +43,11 @@ IMAGES = "images"
 LEFT_OUT = "left_out "
 """before the name of a metric: its values without each group of images in turn"""
 CURVES = ["stage", "key", "step", "value"]
+RENAMED = {
+    re.compile(r"reconstruct/(.+)_held_out"): r"reconstruct/\1_originals",
+    re.compile(r"likelihood/held_out_beyond_extremes"): "likelihood/beyond_extremes",
+}
+"""metrics by the names that older sources have for them"""
 
 
 class Arrays(dict[str, np.ndarray]):
@@ -302,6 +308,7 @@ def read(folder: Path) -> Source:
         if not (folder / name).exists():
             raise UserError(f"{folder / name} is missing; a report is built from frame.csv, plan.json and curves.csv")
     frame = _read_csv(folder / "frame.csv", dtype=str, keep_default_na=False)
+    frame = frame.rename(columns=renamed)
     if "cell" not in frame or frame["cell"].duplicated().any():
         raise UserError(f"{folder / 'frame.csv'} must have a column cell, each once; {AGAIN}")
     curves = _read_csv(folder / "curves.csv", dtype={"stage": str, "key": str, "step": "int64", "value": "float64"})
@@ -317,6 +324,11 @@ def read(folder: Path) -> Source:
     manifests = {path.stem: _read_object(path) for path in sorted((folder / "manifests").glob("*.json"))}
     frame, nan = _typed(frame, plan)
     return Source(folder, frame, plan, curves, manifests, nan)
+
+
+def renamed(column: str) -> str:
+    """The name that a column of an older source has now."""
+    return next((old.sub(new, column) for old, new in RENAMED.items() if old.fullmatch(column)), column)
 
 
 def of_frame(frame: pd.DataFrame, plan: Mapping[str, Any]) -> Source:

@@ -25,6 +25,12 @@ SECTIONS = {
     "speed": "Speed",
 }
 Fields = list[tuple[str, str]]
+NO_VALIDATION = (
+    "These runs had no validation images: learning rates were chosen by the loss on the test images, which reported"
+    " numbers are measured on as well. Guidance and temperature were chosen on images of their own against the training"
+    " images."
+)
+"""of sources that are older than data.validation_fraction"""
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,10 @@ def contents(source: Source, filled: Sequence[FilledTable], drawings: Sequence[D
     words = terms(filled, claims, of_paper=bool(published_on))
     return Contents(
         title=source.plan["title"],
-        notes=source.plan.get("notes") or [],
+        notes=[
+            *(source.plan.get("notes") or []),
+            *([] if "data.validation_fraction" in source.base else [NO_VALIDATION]),
+        ],
         measured_on=source.measured_on if kinds != ["speed"] else "this machine with random weights",
         published_on=published_on,
         verdicts=claims,

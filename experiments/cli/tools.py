@@ -78,7 +78,7 @@ def plan(
     tflops_float32: Annotated[float, typer.Option("--tflops-float32", min=0.001, help="in float32")] = 19.5,
     utilization: Annotated[float, typer.Option("--utilization", min=0.001, max=1, help="share of the peak")] = 0.4,
     train_images: Annotated[int | None, typer.Option("--train-images", min=1, help="of a folder not here")] = None,
-    held_out_images: Annotated[int | None, typer.Option("--held-out-images", min=1)] = None,
+    test_images: Annotated[int | None, typer.Option("--test-images", min=1)] = None,
 ) -> None:
     """What a configuration takes before anything runs: parameters, latents, memory, operations, device-hours."""
     from experiments import presets
@@ -87,7 +87,7 @@ def plan(
 
     config = override(presets.preset(preset), settings or ())
     machine = Machine(devices, tflops, tflops_float32, utilization, accumulate)
-    images: dict[Any, int | None] = {"train": train_images, "held-out": held_out_images}
+    images = {"train": train_images, "test": test_images}
     print("\n".join(lines(config, machine, images)))
 
 

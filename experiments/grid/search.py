@@ -43,7 +43,7 @@ def search_points(cells: Sequence[Cell], images: int) -> list[SearchPoint]:
         cells: the row's, one for each training seed.
         images: per point and training seed.
     """
-    samples = {"sample.images": images, "sample.seed": SEARCH_SEED}
+    samples = {"sample.images": images, "sample.seed": SEARCH_SEED} | unreported(cells[0].config)
     points = []
     for place in product(*SEARCH.values()):
         values = dict(zip(SEARCH, place, strict=True))
@@ -53,6 +53,13 @@ def search_points(cells: Sequence[Cell], images: int) -> list[SearchPoint]:
         ]
         points.append(SearchPoint(values, tuple(seeded)))
     return points
+
+
+def unreported(config: RunConfig) -> dict[str, Any]:
+    """Settings with which what a setting is chosen by reads no test image; UserError where nothing else is left."""
+    reference = {"score.reference": "validation"} if config.reads_test else {}
+    override(config, changes := {"score.split": "validation"} | reference)
+    return changes
 
 
 def search_images(seeds: int) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 
 from experiments import progress, runner
-from experiments.grid.search import GUIDANCE, SEARCH, SEARCH_SEED, TEMPERATURE, point_name
+from experiments.grid.search import GUIDANCE, SEARCH, SEARCH_SEED, TEMPERATURE, point_name, unreported
 from experiments.pipeline import Cell, graph
 from experiments.trained import Models
 from tokenbridge.config import RunConfig, Runtime, UserError
@@ -139,7 +139,7 @@ class Search:
         values = {GUIDANCE: place[0], TEMPERATURE: place[1]}
         name = f"tune-{self.models.name}-{point_name(values)}-{f'n{images}' if images else 'final'}"
         if images:
-            values |= {"sample.images": images, "sample.seed": self.seed}
+            values |= {"sample.images": images, "sample.seed": self.seed} | unreported(self.models.configs[0])
         return [Cell(name + _seed(config), override(config, values), ("score",)) for config in self.models.configs]
 
 

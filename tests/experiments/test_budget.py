@@ -128,15 +128,18 @@ def test_trained_tokens_have_a_plan_and_an_autoencoder_that_is_not_here(tiny, tm
 def test_what_is_not_here_is_said(tiny, tmp_path):
     path = ["data.source=folder", f"data.path={tmp_path / 'none'}"]
     with pytest.raises(UserError, match=r"none is not here, and data\.classes=10 is not ImageNet's.*--train-images"):
-        image_counts(override(tiny, path), {"train": None, "held-out": 7})
-    assert image_counts(override(tiny, path), {"train": 9, "held-out": 7}) == ({"train": 9, "held-out": 7}, "given")
-    imagenet = image_counts(PRESETS["imagenet256-L"], {"train": None, "held-out": None})
+        image_counts(override(tiny, path), {"train": None, "test": 7})
+    counts = {"train": 8, "validation": 1, "test": 7}
+    assert image_counts(override(tiny, path), {"train": 9, "test": 7}) == (counts, "given")
+    whole = override(tiny, [*path, "data.validation_fraction=0"])
+    assert image_counts(whole, {"train": 9, "test": 7}) == ({"train": 9, "test": 7}, "given")
+    imagenet = image_counts(PRESETS["imagenet256-L"], {"train": None, "test": None})
     assert imagenet == (
-        {"train": 1_281_167, "held-out": 50_000},
+        {"train": 1_268_355, "validation": 12_812, "test": 50_000},
         "ImageNet's, for imagenet/train is not here",
     )
-    with pytest.raises(UserError, match=r"train\.batch=64 must be at most 9"):
-        lines(override(tiny, path), Machine(), {"train": 9, "held-out": 7})
+    with pytest.raises(UserError, match=r"train\.batch=64 must be at most 8"):
+        lines(override(tiny, path), Machine(), {"train": 9, "test": 7})
     with pytest.raises(UserError, match=r"autoencoder\.channels=3 must be 8"):
         lines(override(tiny, ["autoencoder.channels=3"]), Machine(), {})
 
@@ -147,7 +150,10 @@ def test_the_plan_of_the_paper(call, tmp_path):
     done = call("plan", "imagenet256-L", "latents.dtype=float16", "latents.flip=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "parameters  486,889,472: backbone 406,095,872, head 80,793,600; autoencoder 69,610,963" in done.stdout
-    assert "42.81 GB of float16, mirror images as well: 1,281,167 and 50,000 images (ImageNet's" in done.stdout
-    assert "500,000 steps of 2,048 images" in done.stdout
+    assert (
+        "42.60 GB of float16, mirror images as well: 1,268,355 train, 12,812 validation, 50,000 test images (ImageNet's"
+        in done.stdout
+    )
+    assert "495,200 steps of 2,048 images" in done.stdout
     assert "50,000 samples" in done.stdout
     assert list(tmp_path.iterdir()) == []

@@ -71,7 +71,7 @@ def test_each_kind_reads_only_what_changes_it(tiny):
 
     downstream = {"train", "likelihood", "sample", "score"}
     assert changed("sample.temperature=0.5") == {"sample", "score"}
-    assert changed("score.reference=held-out") == {"score"}
+    assert changed("score.reference=test") == {"score"}
     assert changed("head.depth=2") == downstream
     assert changed("quantizer.levels=32") == {"quantizer", "reconstruct"} | downstream
     assert changed("latents.scale=0.5") == set(base)
@@ -204,7 +204,7 @@ def test_progress_of_a_training_is_told_while_its_files_are_there(tmp_path):
     store, work = Store(tmp_path), tmp_path / "stages" / "train-1.partial"
     work.mkdir(parents=True)
     assert training_line(store, "train-1") is None
-    points = [["loss", 2.0, 1000, 10], ["held_out_loss", 9.0, 1500, 10], ["loss", 1.5, 3000, 20]]
+    points = [["loss", 2.0, 1000, 10], ["validation_loss", 9.0, 1500, 10], ["loss", 1.5, 3000, 20]]
     (work / "metrics.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))
     assert training_line(store, "train-1") is None
     (work / PROGRESS).write_text('{"steps": 50}')
@@ -229,8 +229,8 @@ def test_continuous_heads_from_latents_to_scores(tiny, tmp_path, with_latents, k
     assert (tokens.dtype, tokens.shape) == (np.float32, (71, 16, 8))
     assert np.isfinite(tokens).all()
     losses = [json.loads(line) for line in (stages["train"] / "metrics.jsonl").read_text().splitlines()]
-    held_out = [value for key, value, *_ in losses if key == "held_out_loss"]
-    assert held_out[-1] < held_out[0]
+    checked = [value for key, value, *_ in losses if key == "validation_loss"]
+    assert checked[-1] < checked[0]
 
 
 @pytest.mark.parametrize("kind", ["diffusion", "flow"])

@@ -49,6 +49,7 @@ def test_both_recipes_of_the_paper(size):
         "train.learning_rate": 5e-5 * released.train.batch / 256,
         "train.warmup_epochs": 100,
         "train.clip": 3.0,
+        "data.validation_fraction": 0,
     } | ({"sample.temperature": 0.96} if size == "L" else {})
     assert released.train.betas == (0.9, 0.95)
     assert nearest(released) == f"imagenet256-{size}-released"
@@ -90,6 +91,7 @@ RECIPE = {
 }
 REMAINS = {
     "imagenet256-B": {"sample.temperature": "the paper has none for B: that of L", "sample.guidance": "as temperature"},
+    "data": {"data.validation_fraction": "1 % of the training images, on which settings are chosen; -released: none"},
     "released": {"train.precision": "bfloat16, where the released command has automatic mixed precision (float16)"},
     "score": {"score.features": "digits until score.features=inception and the ADM statistics are given"},
 }
@@ -108,5 +110,6 @@ def test_presets_are_the_recipes_and_what_remains_is_listed(name, released):
     assert (preset.train.clip, preset.train.epochs) == (clip, epochs)
     assert (preset.train.learning_rate, preset.train.warmup_epochs) == ((4e-4, 100) if released else (8e-4, 200))
     # what remains: named above
+    assert preset.data.validation_fraction == (0 if released else 0.01)
     assert (preset.train.precision, preset.score.features) == ("bfloat16", "digits")
     assert {key for each in REMAINS.values() for key in each} <= settings(preset).keys()

@@ -29,8 +29,8 @@ def make_images(root: Path, classes: int = 2, each: int = 10) -> Path:
 
 
 def config_of(images: Path, *settings: str) -> RunConfig:
-    """The images with the digits' autoencoder: 12 to train, 8 held out."""
-    words = ["data.source=folder", f"data.path={images}", "data.classes=2", "data.test_fraction=0.4", *settings]
+    """The images with the digits' autoencoder: 12 to train, 2 to validate, 6 to test."""
+    words = ["data.source=folder", f"data.path={images}", "data.classes=2", "data.test_fraction=0.3", *settings]
     return override(DIGITS, words)
 
 

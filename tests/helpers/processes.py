@@ -14,7 +14,7 @@ from tests.helpers.server import free_port
 
 WAIT_SECONDS = 600  # then a process hangs
 CHECKS = 4
-"""times that a training looks at the held-out images: each takes longer than a step"""
+"""times that a training looks at the test images: each takes longer than a step"""
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [

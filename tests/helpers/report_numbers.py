@@ -35,13 +35,13 @@ def of_quantizer(config: RunConfig) -> dict[str, Any]:
     if levels:
         found["quantizer/entropy_bits"] = math.log2(levels[0]) - 0.28
         found["quantizer/token_bits"] = sum(map(math.log2, levels))
-    protocol = {"values": "held-out latents", "scale": scale, "held_out_images": 360}
+    protocol = {"values": "test latents", "scale": scale, "test_images": 360}
     return found | {"protocol.quantizer": json.dumps(protocol)}
 
 
 def of_images(config: RunConfig) -> dict[str, Any]:
     error = mse(config)
-    protocol = {"latents": "posterior mean of held-out images", "images": 360, "psnr": "mean over images, peak 255"}
+    protocol = {"latents": "posterior mean of test images", "images": 360, "psnr": "mean over images, peak 255"}
     protocol |= {"autoencoder": config.quantizer.kind if config.quantizer.trained else "0a1b2c"}
     return {
         **({"reconstruct/effective_bits": 16 * bits(config)} if config.token_levels else {}),
@@ -51,7 +51,7 @@ def of_images(config: RunConfig) -> dict[str, Any]:
         "reconstruct/fd_digits": 0.21 + 22 * error,
         "reconstruct/fd_digits_se": 0.08,
         "reconstruct/fd_digits_floor": 0.2,
-        "reconstruct/fd_digits_held_out": 0.0118 + 1.3 * error,
+        "reconstruct/fd_digits_originals": 0.0118 + 1.3 * error,
         "protocol.reconstruct": json.dumps(protocol),
     }
 
@@ -81,7 +81,7 @@ def of_generation(config: RunConfig, seed: int) -> dict[str, Any]:
         "protocol.score": json.dumps(protocol),
     }
     if has_density(config):
-        likelihood = {"split": "held-out", "images": 360, "weights": "ema", "scale": SCALE}
+        likelihood = {"split": "test", "images": 360, "weights": "ema", "scale": SCALE}
         numbers |= {"likelihood/bits_per_dim": 1.234 + 0.21 * shift + jitter, "likelihood/bits_per_dim_se": 0.012}
         numbers |= {"protocol.likelihood": json.dumps(likelihood)}
     return numbers | _of_training(config)
@@ -105,7 +105,7 @@ def _of_training(config: RunConfig) -> dict[str, Any]:
         "train/head_parameters": weights,
         "train/parameters": weights + 580_000,
         "train/training_tflops": 61.3 + weights / 9e4,
-        "protocol.train": json.dumps({"held_out_loss": "a channel, averaged weights"}),
+        "protocol.train": json.dumps({"validation_loss": "a channel, averaged weights"}),
     }
 
 

@@ -247,7 +247,7 @@ def _curves(row: dict[str, Any]) -> list[tuple[str, str, int, float]]:
     steps = range(10, 1321, 10)
     points = [(stage, "loss", s, floor + 2 * math.exp(-s / 120) + random.normal(0, 0.02)) for s in steps]
     points += [(stage, "learning_rate", s, 1e-3 * min(s / 88, 0.5 + 0.5 * math.cos(math.pi * s / 1320))) for s in steps]
-    return points + [(stage, "held_out_loss", s, floor + 0.05 + 2.2 * math.exp(-s / 120)) for s in steps[6::7]]
+    return points + [(stage, "validation_loss", s, floor + 0.05 + 2.2 * math.exp(-s / 120)) for s in steps[6::7]]
 
 
 def _manifest(id: str) -> dict[str, Any]:

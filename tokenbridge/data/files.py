@@ -22,10 +22,10 @@ from tokenbridge.config import Data, UserError
 from tokenbridge.data import contents
 from tokenbridge.data.folders import EXTENSIONS, Walk, class_names, printable, walk
 
-Split = Literal["train", "held-out"]
-SPLITS: tuple[Split, ...] = ("train", "held-out")
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 DIGITS_CLASSES = 10
-KEYS: dict[Split, str] = {"train": "data.path", "held-out": "data.held_out_path"}
+KEYS: dict[Split, str] = {"train": "data.path", "test": "data.test_path"}
 SHOWN_CLASSES = 20
 
 
@@ -47,6 +47,11 @@ def fingerprint(config: Data) -> str:
     return hasher.hexdigest()
 
 
+def splits(config: Data) -> tuple[Split, ...]:
+    """The splits that hold images."""
+    return tuple(split for split in SPLITS if split != "validation" or config.validation_fraction)
+
+
 def split_of(config: Data, split: Split) -> tuple[np.ndarray | list[Path], np.ndarray]:
     """Pixels of the digits or paths of a folder's files, and labels int64 (N,), of a split."""
     if config.source == "digits":
@@ -54,25 +59,35 @@ def split_of(config: Data, split: Split) -> tuple[np.ndarray | list[Path], np.nd
         chosen = _members(config, labels, split)
         return pixels[chosen], labels[chosen]
     paths, labels = files(config, split)
-    if config.held_out_path is not None:
+    if split == "test" and config.test_path is not None:
         return paths, labels
     chosen = _members(config, labels, split)
     return [paths[i] for i in chosen], labels[chosen]
 
 
 def _members(config: Data, labels: np.ndarray, split: Split) -> np.ndarray:
-    """Indices of a split, ascending: a seeded share test_fraction of each class (rounded, at least 1) is held out."""
+    """Indices of a split, ascending: seeded shares of each class (rounded, at least 1) are its test and validation."""
+    test_fraction = 0.0 if config.test_path is not None else config.test_fraction
     parts = []
     for label in range(config.classes):
         members = np.flatnonzero(labels == label)
-        count = max(1, round(len(members) * config.test_fraction))
-        if count >= len(members):
+        test, validation = (
+            max(1, round(len(members) * f)) if f else 0 for f in (test_fraction, config.validation_fraction)
+        )
+        if test + validation >= len(members):
+            shares = f"data.test_fraction={test_fraction:g} and " if test else ""
             raise UserError(
-                f"data.test_fraction={config.test_fraction:g} leaves no training image in class {label}"
-                f" ({len(members)} images); lower it, add images or give data.held_out_path"
+                f"{shares}data.validation_fraction={config.validation_fraction:g} leave no training image in class"
+                f" {label} ({len(members)} images); lower them (data.validation_fraction=0: no validation), add images"
+                " or give data.test_path"
             )
         shuffled = np.random.default_rng([config.split_seed, label]).permutation(members)
-        parts.append(shuffled[:count] if split == "held-out" else shuffled[count:])
+        ranges = {
+            "test": slice(test),
+            "validation": slice(test, test + validation),
+            "train": slice(test + validation, None),
+        }
+        parts.append(shuffled[ranges[split]])
     return np.sort(np.concatenate(parts))
 
 
@@ -123,8 +138,8 @@ def files(config: Data, split: Split) -> tuple[list[Path], np.ndarray]:
 
 
 def roots(config: Data) -> dict[Split, Path]:
-    """The folders of class folders by split: of training alone where the held-out images are a share of it."""
-    paths: dict[Split, str | None] = {"train": config.path, "held-out": config.held_out_path}
+    """The folders of class folders by split: of training alone where the others are shares of it."""
+    paths: dict[Split, str | None] = {"train": config.path, "test": config.test_path}
     return {split: Path(path) for split, path in paths.items() if path is not None}
 
 
@@ -134,7 +149,7 @@ def remarks(config: Data) -> Iterator[str]:
         return
     for split in roots(config):
         key = KEYS[split]
-        if split == "held-out" and config.held_out_path == config.path:
+        if split == "test" and config.test_path == config.path:
             return
         names, walked = _walked(config, split)
         count = sum(map(len, walked.images))
@@ -173,13 +188,12 @@ def class_count(folder: Path, other: str = "") -> int:
 def _walked(config: Data, split: Split) -> tuple[list[str], Walk]:
     """Names of the classes by label and the images of each."""
     names, others = _classes(config, "train")
-    if split == "held-out" and config.held_out_path is not None:
+    if split == "test" and config.test_path is not None:
         theirs, others = _classes(config, split)
         if theirs != names:
             name = printable(sorted(set(theirs) ^ set(names))[0])
             raise UserError(
-                f"data.held_out_path={config.held_out_path} must have the classes of data.path, but {name} is in one"
-                " only"
+                f"data.test_path={config.test_path} must have the classes of data.path, but {name} is in one only"
             )
     root = roots(config).get(split, Path(config.path or ""))
     walked = walk(root, [root / name for name in names])

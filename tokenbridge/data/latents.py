@@ -55,6 +55,10 @@ class Latents:
             raise damaged(path, f"it holds {labels.dtype} {labels.shape}, must hold int64 ({count},)")
         return torch.from_numpy(np.array(labels))
 
+    def has(self, split: Split) -> bool:
+        """Whether the data set has images of a split: it may do without validation."""
+        return moments_path(self.folder, split).exists()
+
     @property
     def flips(self) -> bool:
         """Whether training images are stored mirrored as well."""
@@ -93,11 +97,11 @@ def to_grid(x: Tensor, scale: float) -> Tensor:
 
 
 def moments_path(folder: Path, split: Split) -> Path:
-    return folder / f"{split.replace('-', '_')}_moments.npy"
+    return folder / f"{split}_moments.npy"
 
 
 def labels_path(folder: Path, split: Split) -> Path:
-    return folder / f"{split.replace('-', '_')}_labels.npy"
+    return folder / f"{split}_labels.npy"
 
 
 def _statistics(path: Path) -> dict[str, Any]:
@@ -116,7 +120,8 @@ def as_tensor(stored: NDArray[Any]) -> Tensor:
 def verify(folder: Path) -> int:
     """Compare a finished store with its checksums and return its number of images; UserError names what is damaged."""
     check(folder)
-    return sum(len(Latents(folder).labels(split)) for split in SPLITS)
+    latents = Latents(folder)
+    return sum(len(latents.labels(split)) for split in SPLITS if latents.has(split))
 
 
 def moments_shape(config: RunConfig, split: Split, images: int) -> tuple[int, ...]:

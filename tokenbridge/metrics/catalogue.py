@@ -77,11 +77,11 @@ INFINITY = Metric(
     meaning="{fd} for infinitely many generated images, by FD∞ + a/N through several numbers of images")
 BITS = Metric(
     "likelihood/bits_per_dim", "bits/dim", "lower", 3,
-    meaning="bits the model needs for one latent value of a held-out image, as a density (it can be negative); of"
+    meaning="bits the model needs for one latent value of a test image, as a density (it can be negative); of"
     " levels an even one within each bin, so that it measures the bins too")
 TOKEN_BITS_PER_DIM = Metric(
     "likelihood/token_bits_per_dim", "bits/dim of tokens", "lower", 3,
-    meaning="bits the model needs to name the bin of one latent value of a held-out image")
+    meaning="bits the model needs to name the bin of one latent value of a test image")
 NORMAL_BITS = Metric(
     "likelihood/bits_per_dim_normal", "bits/dim, normal in bins", "lower", 3,
     meaning="bits per latent value as a density that within a bin is the channel's normal, fitted to training latents")
@@ -122,15 +122,15 @@ RECONSTRUCTION_FD = Metric(
     meaning="Fréchet distance between features of real and reconstructed images, by {by}{caveat}")
 PSNR = Metric(
     "reconstruct/psnr", "PSNR", "higher", 2, "dB", fields=("psnr",),
-    meaning="peak signal-to-noise ratio of reconstructed held-out images against the originals")
+    meaning="peak signal-to-noise ratio of reconstructed test images against the originals")
 SSIM = Metric(
     "reconstruct/ssim", "SSIM", "higher", 4, fields=("ssim",),
-    meaning="structural similarity of reconstructed held-out images to the originals, at most 1")
+    meaning="structural similarity of reconstructed test images to the originals, at most 1")
 MSE = Metric(
     "quantizer/mse", "MSE ×10³", "lower", 2, scale=1e3,
     meaning="mean squared error that quantization adds to a latent value (latents have standard deviation 1)")
 ORIGINALS_FD = Metric(
-    "reconstruct/{rfd}_held_out", "{rfd} to originals", "lower", 4, fields=FEATURES,
+    "reconstruct/{rfd}_originals", "{rfd} to originals", "lower", 4, fields=FEATURES,
     meaning="{rfd} of the reconstructions against the very images that they reconstruct, where {rfd} takes the"
     " training images as its reference and cannot fall far below what other real images read")
 
@@ -172,13 +172,13 @@ METRICS: tuple[Metric, ...] = (
     FD, BITS, TOKEN_BITS_PER_DIM, NORMAL_BITS, IS, AGREEMENT, PRECISION, RECALL, RECONSTRUCTION_FD, PSNR, SSIM, MSE,
     ORIGINALS_FD, MEMORIZATION, KID, SPATIAL_FD, DENSITY, COVERAGE, INFINITY, EXTRAPOLATED,
     Metric("reconstruct/lpips_vgg", "LPIPS (VGG)", "lower", 4,
-           meaning="distance of reconstructed held-out images to the originals by VGG-16 (arXiv 1801.03924)"),
+           meaning="distance of reconstructed test images to the originals by VGG-16 (arXiv 1801.03924)"),
     Metric("reconstruct/lpips_alex", "LPIPS (AlexNet)", "lower", 4,
-           meaning="distance of reconstructed held-out images to the originals by AlexNet (arXiv 1801.03924)"),
+           meaning="distance of reconstructed test images to the originals by AlexNet (arXiv 1801.03924)"),
     Metric("reconstruct/is_{suffix}", "is_{suffix}", "higher", 2, needs="classifies", fields=CLASSES,
-           meaning="Inception score's formula on reconstructed held-out images, with the classes of {by}"),
+           meaning="Inception score's formula on reconstructed test images, with the classes of {by}"),
     Metric("reconstruct/agreement", "agreement", "higher", 1, "%", 100, needs="own", fields=FEATURES,
-           meaning="share of reconstructed held-out images that the classifier reads as their class"),
+           meaning="share of reconstructed test images that the classifier reads as their class"),
     Metric("reconstruct/effective_bits", "effective bits", "", 1, "bits/image",
            meaning="entropies of the channels' token indices, summed over the channels and positions of an image"),
     ENTROPY, TOKEN_BITS,
@@ -198,15 +198,17 @@ METRICS: tuple[Metric, ...] = (
           ("quantizer/limit_entropy_coded", "entropy-coded", "even levels at this index entropy"),
           ("quantizer/limit_shannon", "Shannon", "any code at this index entropy"))),
     Metric("tokenizer/psnr", "PSNR", "", 2, "dB",
-           meaning="peak signal-to-noise ratio of held-out images through the trained tokenizer against the originals"),
+           meaning="peak signal-to-noise ratio of test images through the trained tokenizer against the originals"),
     Metric("tokenizer/parameters", "tokenizer parameters", "", 1, "thousand", 1e-3,
            "weights of the tokenizer with its autoencoder"),
     HEAD_PARAMETERS, PARAMETERS, TRAINING_FLOPS,
     Metric("train/steps", "steps", "", 0, meaning="training steps"),
-    Metric("train/held_out_loss", "held-out loss", "", 4,
-           meaning="loss per channel at masked positions of held-out images, by averaged weights, in the head's unit"),
-    Metric("likelihood/held_out_beyond_extremes", "beyond extremes", "", 3, "%", 100,
-           meaning="share of held-out latent values beyond those that the outer bins end at"),
+    Metric("train/validation_loss", "validation loss", "", 4,
+           meaning="loss per channel at masked positions of validation images, averaged weights, in the head's unit"),
+    Metric("train/held_out_loss", "loss on test images", "", 4,
+           meaning="as the validation loss, on test images: of runs that had no validation images"),
+    Metric("likelihood/beyond_extremes", "beyond extremes", "", 3, "%", 100,
+           meaning="share of latent values of test images beyond those that the outer bins end at"),
     Metric("sample/images", "images", "", 0, meaning="generated images"),
     IMAGE_TIME, TOKEN_MS, RECOMPUTING_MS, STEPWISE_MS, TOKEN_MS_256,
     Metric("speed/image_compiled_ms", "time per image, compiled", "lower", 1, "ms",

@@ -145,7 +145,7 @@ def real(store: Store, config: Data, split: data.Split, extractor: nn.Module, we
     Args:
         weights: SHA-256 of the extractor's.
     """
-    images = {"data": config.model_dump(exclude={"path", "held_out_path"}), "images": data.fingerprint(config)}
+    images = {"data": config.model_dump(exclude={"path", "test_path"}), "images": data.fingerprint(config)}
     return kept(store, [images, split], extractor, weights, batch, lambda: data.load(config, split))
 
 

@@ -86,8 +86,8 @@ class References:
 
     def configured(self) -> Reference:
         """The reference that score.reference names."""
-        if self.score.split:
-            return self.split(self.score.split)
+        if self.score.reference_split:
+            return self.split(self.score.reference_split)
         path = Path(self.score.reference)
         hash = reference_files.fingerprint(self.score, self.config.image_size)
         if path.is_dir():

@@ -54,8 +54,8 @@ def fingerprint(score: Score, image_size: int | None = None) -> str:
         return f"folder:{digest_of(path, files_in(path)).hex()[:12]}"
     if not path.is_file() or path.suffix not in (".npz", ".safetensors"):
         raise UserError(
-            f"score.reference={path} must be train, held-out, a folder of images, or a file: statistics or images"
-            " (.npz), kept features (.safetensors); correct it"
+            f"score.reference={path} must be train, validation, test, a folder of images, or a file: statistics or"
+            " images (.npz), kept features (.safetensors); correct it"
         )
     if path.is_file():
         for name in score.scorers:

@@ -19,7 +19,7 @@ from tokenbridge.model.masking import mask_from_order, masked_count
 from tokenbridge.rng import generator
 
 CHECK_IMAGES = 512
-"""images of the held-out loss"""
+"""images of the validation loss"""
 
 
 @dataclass
@@ -102,10 +102,12 @@ class Draws:
         ratio_min, deviation = self.train.mask_ratio_min, self.train.mask_ratio_deviation
         return mask_from_order(order, masked_count(uniform, order.shape[1], ratio_min, deviation))
 
-    def held_out(self) -> Batch:
-        """The same few images, masks and draws at every check; no label is dropped."""
-        check = generator("held-out check")
-        latents = self.latents.posterior_sample("held-out", check, CHECK_IMAGES)
+    def validation(self) -> Batch | None:
+        """The same few images, masks and draws at every check; no label is dropped. None without validation images."""
+        if not self.latents.has("validation"):
+            return None
+        check = generator("validation check")
+        latents = self.latents.posterior_sample("validation", check, CHECK_IMAGES)
         order = torch.stack([torch.randperm(latents.shape[1], generator=check) for _ in latents])
         noise = self._noise(latents.shape[1], [check] * len(latents))
-        return Batch(latents, self.latents.labels("held-out")[:CHECK_IMAGES], self.mask(order, 0.5), noise)
+        return Batch(latents, self.latents.labels("validation")[:CHECK_IMAGES], self.mask(order, 0.5), noise)

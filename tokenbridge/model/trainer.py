@@ -134,7 +134,7 @@ class Trainer:
                 self.ema[name].lerp_(parameter, 1 - keep)
         self.step += 1
 
-    def held_out_loss(self, batch: Batch) -> float:
+    def validation_loss(self, batch: Batch) -> float:
         """The loss per channel of the averaged weights, in as many parts as a step is taken in."""
         self.model.eval()
         images = len(batch.labels)

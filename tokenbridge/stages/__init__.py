@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from tokenbridge.config import HEAD_KINDS, Autoencoder, Data, RunConfig, Score, UserError
+from tokenbridge.config import HEAD_KINDS, NO_VALIDATION, Autoencoder, Data, RunConfig, Score, UserError
 
 Result = Literal["", "reconstruction", "generation", "speed"]
 
@@ -105,7 +105,7 @@ def _pair_refusal(config: RunConfig) -> str:
 
 def _images(config: RunConfig) -> dict[str, Any]:
     return {
-        "data": config.data.model_dump(exclude={"path", "held_out_path", "class_list", "class_order"}),
+        "data": config.data.model_dump(exclude={"path", "test_path", "class_list", "class_order"}),
         "images": _image_hash(config.data),  # pyright: ignore[reportArgumentType] (frozen models hash)
     }
 
@@ -196,7 +196,7 @@ def _code(score: Score) -> list[str]:
 def _reference(config: RunConfig) -> str:
     """The split, or the hash of a file or folder; UserError for one that cannot be the reference of these scorers."""
     score: Any = config.score  # frozen models hash
-    return score.split or _reference_hash(score, config.data.image_size)
+    return score.reference_split or _reference_hash(score, config.data.image_size)
 
 
 @cache
@@ -206,9 +206,17 @@ def _reference_hash(score: Score, image_size: int) -> str:
     return fingerprint(score, image_size)
 
 
+def _measured_on(config: RunConfig) -> dict[str, Any]:
+    """The split that results are of; UserError where it holds no images."""
+    if config.score.split == "validation" and not config.data.validation_fraction:
+        raise UserError(f"score.split=validation {NO_VALIDATION}")
+    return {"split": config.score.split}
+
+
 def _reconstruct_reads(config: RunConfig) -> dict[str, Any]:
     """A split as the reference enters no id: reconstructions are measured against the training split then."""
-    reads = _scorers(config) | ({} if config.score.split else {"reference": _reference(config)})
+    reads = _scorers(config) | _measured_on(config)
+    reads |= {} if config.score.reference_split else {"reference": _reference(config)}
     if config.score.lpips is None:
         return reads
     from tokenbridge.store.artifacts import file_hash
@@ -241,7 +249,7 @@ def _train_work(config: RunConfig) -> float:
 
 
 def _likelihood_reads(config: RunConfig) -> dict[str, Any]:
-    reads: dict[str, Any] = {"weights": config.sample.weights}
+    reads: dict[str, Any] = {"weights": config.sample.weights} | _measured_on(config)
     if config.head.continuous and HEAD_KINDS[config.head.kind].density:  # measured in the bins of quantizers too
         reads |= config.likelihood.model_dump() | config.quantizer.model_dump(include={"range", "std_range", "edges"})
     return reads
@@ -268,7 +276,7 @@ def _sample_work(config: RunConfig) -> float:
 
 
 def _score_reads(config: RunConfig) -> dict[str, Any]:
-    return _scorers(config) | {"reference": _reference(config)}
+    return _scorers(config) | {"reference": _reference(config), "floor": config.floor_split}
 
 
 def _speed_reads(config: RunConfig) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from tokenbridge.autoencoders.frozen import FrozenAutoencoder
 from tokenbridge.autoencoders.sources import autoencoder_of
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.data import images as data
-from tokenbridge.data.files import SPLITS, Split
+from tokenbridge.data.files import Split, splits
 from tokenbridge.data.latents import STORED, as_tensor, labels_path, moments_path, moments_shape
 from tokenbridge.devices import pick_device
 from tokenbridge.distributed import world
@@ -39,13 +39,13 @@ SHARD = 4096
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
-    """Encode both splits, together with the other processes. Raises UserError for latents that are not finite."""
+    """Encode all splits, together with the other processes. Raises UserError for latents that are not finite."""
     here = world()
     device = here.device(pick_device(runtime))
     autoencoder = autoencoder_of(config, inputs, device)
-    images: dict[Split, data.Images] = {split: data.load(config.data, split) for split in SPLITS}
+    images: dict[Split, data.Images] = {split: data.load(config.data, split) for split in splits(config.data)}
     fillings: dict[Split, Filling] = {}
-    for split in SPLITS:
+    for split in images:
         shape = moments_shape(config, split, len(images[split]))
         fillings[split] = Filling(out, moments_path(out, split).stem, shape, STORED[config.latents.dtype], SHARD)
     for filling in fillings.values():
@@ -113,7 +113,7 @@ def _finish(
     out: Path,
 ) -> None:
     """Write labels, statistics of what is stored, and checksums."""
-    for split in SPLITS:
+    for split in images:
         np.save(labels_path(out, split), images[split].labels)
     train = as_tensor(np.load(moments_path(out, "train"), mmap_mode="r")[:FIT_IMAGES]).float()
     train = train[:, 0] if config.latents.flip else train

@@ -1,4 +1,4 @@
-"""Stage `likelihood`: bits per latent dimension of held-out images.
+"""Stage `likelihood`: bits per latent dimension of test images, or those of score.split.
 
 One position at a time over L iterations in one fixed order per image, unguided, temperature 1; nats summed over
 channels and positions, divided by L·C·ln 2. The density of a categorical head is the probability of a bin, times a
@@ -39,8 +39,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     device = pick_device(runtime)
     model = load_model(config, inputs, device, config.sample.weights)
     latents = Latents(inputs["latents"])
-    x = latents.posterior_sample("held-out", generator("likelihood"))
-    labels = latents.labels("held-out")
+    x = latents.posterior_sample(config.score.split, generator("likelihood"))
+    labels = latents.labels(config.score.split)
     order = torch.stack([torch.randperm(x.shape[1], generator=generator("likelihood order", i)) for i in range(len(x))])
     low, high = (bound.cpu() for bound in model.tokenizer.extremes)
     beyond = ((x < low) | (x > high)).double().mean().item()
@@ -51,12 +51,12 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         bits(model, x[at].to(device), labels[at].to(device), order[at].to(device), normal, references)
         for at in torch.arange(len(x)).split(runtime.batch)
     ]
-    metrics = {"held_out_beyond_extremes": beyond}
+    metrics = {"beyond_extremes": beyond}
     for name in parts[0]:
         values = torch.cat([part[name] for part in parts]).cpu()
         metrics |= {name: values.mean().item(), f"{name}_se": (values.std() / math.sqrt(len(values))).item()}
     protocol = {
-        "split": "held-out",
+        "split": config.score.split,
         "images": len(x),
         "values": "unit-deviation latents, one draw from each posterior",
         "order": "one random order an image, one position at a time",

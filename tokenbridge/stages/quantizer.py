@@ -1,4 +1,4 @@
-"""Stage `quantizer`: latents to a fitted tokenizer, with what quantizing costs on training and held-out latents."""
+"""Stage `quantizer`: latents to a fitted tokenizer, with what quantizing costs on training and test latents."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     """
     latents = Latents(inputs["latents"])
     train = latents.posterior_sample("train", generator("quantizer fit"), FIT_IMAGES).flatten(0, 1)
-    held_out = latents.posterior_sample("held-out", generator("quantizer check")).flatten(0, 1)
+    test = latents.posterior_sample("test", generator("quantizer check")).flatten(0, 1)
     if config.quantizer.trained:
         extremes = torch.stack([train.amin(0), train.amax(0)])
         quantizer = finish(config, read(inputs["tokenizer"] / TRAINED), latents.scale, extremes)
@@ -40,16 +40,16 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     write_atomic(out / FILE, save(quantizer.state_dict()))
     limit = config.quantizer.range if config.quantizer.kind in ("gaussian", "uniform") else None
     metrics = {f"calibration_{k}": v for k, v in diagnostics(quantizer, train, limit).items()}
-    metrics |= diagnostics(quantizer, held_out, limit)
+    metrics |= diagnostics(quantizer, test, limit)
     protocol = {
-        "values": "held-out latents, one draw from each posterior (calibration_: training latents)",
+        "values": "test latents, one draw from each posterior (calibration_: training latents)",
         "scale": latents.scale,
-        "held_out_images": len(latents.labels("held-out")),
+        "test_images": len(latents.labels("test")),
         "calibration_images": len(train) // config.positions,
     }
     write_metrics(out, metrics, protocol)
-    tokens = quantizer.encode(held_out)
-    before, after = (_histogram(values) for values in (held_out, quantizer.decode(tokens)))
+    tokens = quantizer.encode(test)
+    before, after = (_histogram(values) for values in (test, quantizer.decode(tokens)))
     seen = {"edges": HISTOGRAM, "centers": np.empty((1, 0)), "before": before, "after": after}
     if isinstance(quantizer, ScalarQuantizer):
         # how often each level of each channel occurs (C, V)

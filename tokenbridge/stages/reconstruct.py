@@ -1,6 +1,7 @@
-"""Stage `reconstruct`: what quantizing costs in images. Held-out images, encoded, quantized and decoded.
+"""Stage `reconstruct`: what quantizing costs in images. Test images (or those of score.split), encoded,
+quantized and decoded.
 
-N held-out images, B of them at once, ch channels, H and W sides, L positions, C latent channels, V levels.
+N images, B of them at once, ch channels, H and W sides, L positions, C latent channels, V levels.
 """
 
 from __future__ import annotations
@@ -43,24 +44,26 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     Features that do not fit leave their metrics out, and the protocol says why.
     """
     device = pick_device(runtime)
-    held_out, latents = data.load(config.data, "held-out"), Latents(inputs["latents"])
-    assert np.array_equal(latents.labels("held-out"), held_out.labels), "latents and images have one order"
+    split = config.score.split
+    images, latents = data.load(config.data, split), Latents(inputs["latents"])
+    assert np.array_equal(latents.labels(split), images.labels), "latents and images have one order"
     loaded = {name: load_extractor(name, device, config.score, runtime.trust_weights) for name in config.score.scorers}
     reasons = [reason for extractor in loaded.values() if (reason := extraction.misfit(extractor, config.data))]
     extractors = {name: e for name, e in loaded.items() if extraction.misfit(e, config.data) is None}
     quantizer = load_tokenizer(inputs["quantizer"])
     size = config.data.image_size
     lpips = Lpips(Path(config.score.lpips), size, device) if config.score.lpips else None
-    tally = _Tally(held_out.labels, quantizer, extractors, lpips)
+    tally = _Tally(images.labels, quantizer, extractors, lpips)
     autoencoder = autoencoder_of(config, inputs, device)
-    for batch in _pairs(autoencoder, latents, quantizer, held_out, device, runtime):
+    for batch in _pairs(autoencoder, latents, quantizer, images, config, device, runtime):
         tally.add(*batch)
 
     metrics = tally.pixel_metrics(config.positions)
     protocol: dict[str, Any] = {
-        "latents": "posterior mean of held-out images",
+        "split": split,
+        "latents": f"posterior mean of {split} images",
         "autoencoder": weights_of(config, inputs)[:12],
-        "images": len(held_out),
+        "images": len(images),
         "image_size": size,
         "psnr": "mean over images, peak 255",
         "ssim": f"mean over images, uniform window of {ssim_window(size, size)}",
@@ -69,15 +72,15 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     for name, extractor in extractors.items():
         references = References(Store(out.parents[1]), config.data, extractor, config.score, name, runtime.batch)
         # a split as score.reference is of the samples: published rFIDs are against the training set
-        reference = references.split("train") if config.score.split else references.configured()
-        originals = references.split("held-out").real
+        reference = references.split("train") if config.score.reference_split else references.configured()
+        originals = references.split(split).real
         assert originals is not None
         left_out[SCORERS[name].rfd] = tally.left_out(SCORERS[name], reference)
         metrics |= tally.feature_metrics(
             SCORERS[name], reference, originals.extracted.features, left_out[SCORERS[name].rfd]
         )
         conditions = sets.set_protocol(
-            SCORERS[name], references.weights, size, len(held_out), reference.images, reference.hash
+            SCORERS[name], references.weights, size, len(images), reference.images, reference.hash
         ) | {"reference": reference.name, **references.protocol(reference)}
         protocol |= qualified(conditions, SCORERS[name], config.score)
     if reasons:
@@ -102,15 +105,17 @@ def _pairs(
     autoencoder: FrozenAutoencoder,
     latents: Latents,
     quantizer: Tokenizer,
-    held_out: data.Images,
+    images: data.Images,
+    config: RunConfig,
     device: torch.device,
     runtime: Runtime,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches of originals, reconstructions, both uint8 (B, ch, H, W), and tokens (B, L, C), in the images' order."""
-    start, steps = 0, math.ceil(len(held_out) / runtime.batch)
-    batches = data.batches(held_out, runtime.batch)
+    start, steps = 0, math.ceil(len(images) / runtime.batch)
+    batches = data.batches(images, runtime.batch)
     for originals, _ in tqdm(batches, "reconstruct", steps, leave=False, disable=runtime.no_bar):
-        tokens = quantizer.encode(latents.posterior_mean("held-out", slice(start, start + len(originals))))
+        chosen = slice(start, start + len(originals))
+        tokens = quantizer.encode(latents.posterior_mean(config.score.split, chosen))
         start += len(originals)
         grid = to_grid(quantizer.decode(tokens), latents.scale)
         yield originals, autoencoder.decode(grid.to(device)).cpu(), tokens
@@ -181,7 +186,7 @@ class _Tally:
     def feature_metrics(
         self, scorer: Scorer, reference: Reference, real: np.ndarray, left: list[float]
     ) -> dict[str, float]:
-        """Fréchet distance to the reference and to the originals (held_out): rFID by a published scorer.
+        """Fréchet distance to the reference and to the originals: rFID by a published scorer.
 
         Args:
             scorer: whose features they are.
@@ -192,7 +197,7 @@ class _Tally:
         features, fd = self._features(scorer), scorer.rfd
         metrics = frechet.frechet_metrics(fd, features, reference.statistics, left)
         metrics[f"{fd}_floor"] = frechet.frechet_distance(real, reference.statistics)
-        metrics[f"{fd}_held_out"] = frechet.frechet_distance(features, real)
+        metrics[f"{fd}_originals"] = frechet.frechet_distance(features, real)
         if f"{scorer.name} logits" in self.columns:
             logits = np.concatenate(self.columns[f"{scorer.name} logits"])
             metrics |= sets.inception_style_score(scorer.suffix, logits)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from tokenbridge.config import RunConfig, Runtime, UserError
-from tokenbridge.data import images as data
 from tokenbridge.devices import pick_device
 from tokenbridge.metrics import extraction, sets
 from tokenbridge.metrics.extraction import Images, Labels, Real
@@ -61,9 +60,8 @@ def _scored(
     if reason is not None:
         raise UserError(reason)
     references = References(Store(out.parents[1]), config.data, extractor, config.score, name, runtime.batch)
-    reference, split = references.configured(), config.score.split
-    others: dict[str, data.Split] = {"train": "held-out", "held-out": "train"}
-    real = references.split(others[split]).real if split else None
+    reference, other = references.configured(), config.floor_split
+    real = references.split(other).real if other else None
     extracted = extraction.extract(extractor, images, runtime.batch)
     about = {"features": name, "weights": references.weights}
     extraction.write(
@@ -86,8 +84,8 @@ def _protocol(config: RunConfig, scored: Scored, references: References) -> dict
         if reference.file is not None:
             protocol["prc_reference_images"] = len(reference.real)
     protocol["reference"] = reference.name
-    if config.score.split:
-        protocol["floor"] = f"{'held-out' if reference.name == 'train' else 'train'} against {reference.name}"
+    if other := config.floor_split:
+        protocol["floor"] = f"{other} against {reference.name}"
     return protocol
 
 

@@ -81,9 +81,9 @@ def library_quantizer(config: RunConfig, batch: int) -> nn.Module:
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
-    """Train, write the weights, measure on held-out images; what fails in measuring does not cost the training."""
+    """Train, write the weights, measure on test images; what fails in measuring does not cost the training."""
     device, settings = pick_device(runtime), config.quantizer
-    train, held_out = data.load(config.data, "train"), data.load(config.data, "held-out")
+    train, test = data.load(config.data, "train"), data.load(config.data, "test")
     budget = Budget(settings.epochs)
     if (out / TRAINED).exists():
         print("tokenizer: it is trained already; going on with its measures", flush=True)
@@ -92,13 +92,13 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         model = train_tokenizer(config, train, budget, device, runtime.no_bar)
         state = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
         write_atomic(out / TRAINED, save(state))
-    metrics = measure(model, config, train, held_out, runtime.batch)
+    metrics = measure(model, config, train, test, runtime.batch)
     metrics["parameters"] = sum(p.numel() for p in model.parameters())
     protocol = {
-        "psnr": "held-out images, mean over images, peak 255",
+        "psnr": "test images, mean over images, peak 255",
         "used_codes": "share of all codes, on training images that are not shifted, as is perplexity",
         "train_images": len(train),
-        "held_out_images": len(held_out),
+        "test_images": len(test),
         "image_size": config.data.image_size,
         "seed": settings.seed,
         "decoder_deviation": NOISE,
@@ -130,14 +130,14 @@ def train_tokenizer(
 
 @torch.inference_mode()
 def measure(
-    model: QuantizedAutoencoder, config: RunConfig, train: data.Images, held_out: data.Images, batch: int
+    model: QuantizedAutoencoder, config: RunConfig, train: data.Images, test: data.Images, batch: int
 ) -> dict[str, float]:
     values, same = list[Tensor](), 0
-    for images, decoded, _ in _outputs(model, held_out, batch):
+    for images, decoded, _ in _outputs(model, test, batch):
         reconstructed = to_bytes(decoded).cpu()
         values.append(psnr(reconstructed, images))
         same += int(exact(reconstructed, images).sum())
-    for line in exact_caution(same, len(held_out), held_out[0][0].numel()):
+    for line in exact_caution(same, len(test), test[0][0].numel()):
         print(f"tokenizer: {line}", file=sys.stderr)
     numbers = torch.cat([numbers.flatten().cpu() for _, _, numbers in _outputs(model, train, batch)])
     levels = config.token_levels

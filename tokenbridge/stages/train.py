@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -21,7 +22,7 @@ from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.data.latents import Latents
 from tokenbridge.devices import pick_device
 from tokenbridge.distributed import world
-from tokenbridge.model.batches import Draws
+from tokenbridge.model.batches import Batch, Draws
 from tokenbridge.model.costs import training_flops
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.ordering import channel_order
@@ -34,7 +35,7 @@ from tokenbridge.tokenizers import load as load_tokenizer
 from tokenbridge.weights import RUN_AGAIN, fill, read
 
 CURVE_POINTS = 400
-CHECKS = 20  # how often the held-out loss is taken
+CHECKS = 20  # how often the validation loss is taken
 
 
 def build_model(config: RunConfig, inputs: Mapping[str, Path]) -> Generator:
@@ -79,6 +80,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     curves = _Curves(trainer, Journal(out / JOURNAL, before=trainer.step + 1 if here.main else None))
     if here.main:
         print(_opening(trainer), flush=True)
+        if curves.validation is None:
+            print("train: no validation images (data.validation_fraction=0), so no validation loss", flush=True)
         write_json(out / PROGRESS, {"steps": steps})
     bar = tqdm(initial=trainer.step, total=steps, desc="train", unit="step", leave=False, disable=runtime.no_bar)
     with signals() as noted, bar:
@@ -159,17 +162,23 @@ def _finish(trainer: Trainer, curves: _Curves, out: Path) -> None:
         "steps": trainer.step,
         "parameters": sum(p.numel() for p in model.parameters()),
         "head_parameters": sum(p.numel() for p in model.head.parameters()),
-        "held_out_loss": curves.end(),
         "training_tflops": training_flops(trainer.loss, trainer.draws) / 1e12,
     }
-    write_metrics(out, metrics, {"held_out_loss": "a channel, averaged weights"})
+    protocol: dict[str, Any] = {"validation_loss": "none: data.validation_fraction=0"}
+    if curves.validation is not None:
+        metrics["validation_loss"] = curves.end(curves.validation)
+        protocol = {
+            "validation_loss": "a channel, averaged weights",
+            "validation_images": len(curves.validation.labels),
+        }
+    write_metrics(out, metrics, protocol)
 
 
 class _Curves:
     """The points of the curves: rank 0 writes them, and all keep the window of losses, which checkpoints hold."""
 
     def __init__(self, trainer: Trainer, journal: Journal):
-        self.trainer, self.journal, self.held_out = trainer, journal, trainer.draws.held_out()
+        self.trainer, self.journal, self.validation = trainer, journal, trainer.draws.validation()
 
     def add(self, loss: float, rate: float) -> None:
         trainer, steps = self.trainer, self.trainer.draws.steps
@@ -179,14 +188,14 @@ class _Curves:
                 mean = sum(trainer.window) / len(trainer.window)
                 self.journal.write(trainer.step, loss=mean, learning_rate=rate)
             trainer.window.clear()
-        if trainer.world.main and self._at(max(1, steps // CHECKS)) and trainer.step < steps:
-            self.journal.write(trainer.step, held_out_loss=trainer.held_out_loss(self.held_out))
+        if self.validation and trainer.world.main and self._at(max(1, steps // CHECKS)) and trainer.step < steps:
+            self.journal.write(trainer.step, validation_loss=trainer.validation_loss(self.validation))
 
-    def end(self) -> float:
-        """The held-out loss after the last step, which is written once, however often what follows is tried."""
-        step, loss = self.trainer.step, self.trainer.held_out_loss(self.held_out)
-        if ("held_out_loss", step) not in {(key, at) for key, _, _, at in read_journal(self.journal.path)}:
-            self.journal.write(step, held_out_loss=loss)
+    def end(self, validation: Batch) -> float:
+        """The validation loss after the last step, which is written once, however often what follows is tried."""
+        step, loss = self.trainer.step, self.trainer.validation_loss(validation)
+        if ("validation_loss", step) not in {(key, at) for key, _, _, at in read_journal(self.journal.path)}:
+            self.journal.write(step, validation_loss=loss)
         return loss
 
     def _at(self, every: int) -> bool:

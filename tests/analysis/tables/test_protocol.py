@@ -48,7 +48,7 @@ def test_two_protocols_in_one_column_are_refused(one: Path) -> None:
 
 
 def test_a_field_that_one_protocol_lacks_is_a_difference(one: Path) -> None:
-    edit_frame(one, "autoregressive", {"protocol.likelihood": json.dumps({"split": "held-out", "images": 360})})
+    edit_frame(one, "autoregressive", {"protocol.likelihood": json.dumps({"split": "test", "images": 360})})
     with pytest.raises(UserError, match=r"likelihood/bits_per_dim: scale=0.731 in row 'parallel' but absent"):
         fill(TABLES["2a"], _source(one))
 
@@ -116,8 +116,8 @@ def test_each_head_on_each_token_has_its_own_settings_and_one_protocol(wide: Pat
         (
             "train",
             "B=32, parallel",
-            {"held_out_loss": "raw"},
-            "train/parameters: held_out_loss=a channel, averaged weights",
+            {"validation_loss": "raw"},
+            "train/parameters: validation_loss=a channel, averaged weights",
         ),
         (
             "speed",
@@ -143,13 +143,13 @@ def test_a_trained_tokenizer_has_latents_of_its_own(wide: Path) -> None:
 
 def test_what_only_continuous_heads_call_otherwise_follows_from_the_head(wide: Path) -> None:
     for label in ("continuous, diffusion", "B=8, parallel", "B=16, parallel", "B=32, parallel", "B=64, parallel"):
-        _change(wide, "train", label, {"held_out_loss": label.partition(", ")[2]})
+        _change(wide, "train", label, {"validation_loss": label.partition(", ")[2]})
     with pytest.raises(
-        UserError, match="held_out_loss=parallel in row 'B=8, parallel' but a channel, averaged weights"
+        UserError, match="validation_loss=parallel in row 'B=8, parallel' but a channel, averaged weights"
     ):
         fill(TABLES["heads"], _source(wide))
     for label in ("FSQ, parallel", "LFQ, parallel"):
-        _change(wide, "train", label, {"held_out_loss": "parallel"})
+        _change(wide, "train", label, {"validation_loss": "parallel"})
     fill(TABLES["heads"], _source(wide))
 
 

@@ -70,7 +70,7 @@ def test_assets_are_small():
 def test_digits_moments_and_decoding():
     frozen = load_autoencoder(Autoencoder())
     assert (frozen.channels, frozen.stride, frozen.image_channels) == (8, 4, 1)
-    images = torch.from_numpy(stack(load(Data(), "held-out"))[0][:7])
+    images = torch.from_numpy(stack(load(Data(), "test"))[0][:7])
     moments = frozen.moments(images)
     assert (moments.shape, moments.dtype) == ((7, 16, 4, 4), torch.float32)
     assert torch.allclose(frozen.moments(images[:1]), moments[:1], atol=1e-4)
@@ -380,7 +380,7 @@ def test_an_own_autoencoder_of_grey_images_and_its_quality_in_parts(call, tmp_pa
 )
 def test_an_own_autoencoder_that_cannot_be(call, tmp_path, words, message):
     for name in "ab":
-        write_pictures(tmp_path / "images" / name, pictures(2))
+        write_pictures(tmp_path / "images" / name, pictures(3))
     done = call("train-autoencoder", *words, "--out", "own", cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr

@@ -59,7 +59,7 @@ def test_a_source_takes_one_declaration(toy, tmp_path):
     run_cells(Store(tmp_path), [cell], Runtime(threads=1, bars=False), "tests")
     store = Latents(tmp_path / "stages" / latents.id)
     assert store.scale == 0.5
-    assert store.read("train", slice(None)).shape == (1438, 6, 4, 4)
+    assert store.read("train", slice(None)).shape == (1198, 6, 4, 4)
     assert weights_of(toy, {}) == 64 * "7"
     assert autoencoder_of(toy, {}, "cpu").channels == 3
 

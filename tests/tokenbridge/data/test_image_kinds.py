@@ -169,6 +169,7 @@ def classes(tmp_path):
 def listed(root, *names, **changes):
     (path := root.parent / "classes.txt").write_text("\n".join(names) + "\n\n")
     settings = {"source": "folder", "path": str(root), "classes": len(names), "image_size": 8, "class_list": str(path)}
+    settings["validation_fraction"] = 0
     return Data(**settings | changes)
 
 
@@ -182,8 +183,8 @@ def test_a_class_list_chooses_and_orders(classes):
     assert other != data.fingerprint(listed(classes, "dog", "ant"))
     everything = config.model_copy(update={"class_list": None, "classes": 4})
     assert data.fingerprint(listed(classes, "ant", "bee", "cat", "dog")) == data.fingerprint(everything)
-    own = listed(classes, "dog", "ant", held_out_path=str(classes))
-    assert data.load(own, "held-out").labels.tolist() == [0, 0, 0, 1, 1, 1]
+    own = listed(classes, "dog", "ant", test_path=str(classes))
+    assert data.load(own, "test").labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -31,11 +31,12 @@ def folder(tmp_path):
 
 
 def test_digits_are_split_by_class_without_overlap():
-    train, held_out = data.load(DIGITS, "train"), data.load(DIGITS, "held-out")
-    assert len(train) + len(held_out) == 1797
-    shares = np.bincount(held_out.labels) / (np.bincount(train.labels) + np.bincount(held_out.labels))
-    assert np.abs(shares - 0.2).max() < 0.005
-    together = np.concatenate([data.stack(train)[0], data.stack(held_out)[0]])
+    train, *_ = parts = [data.load(DIGITS, split) for split in image_files.SPLITS]
+    assert [len(part) for part in parts] == [1198, 240, 359]
+    counts = [np.bincount(part.labels) for part in parts]
+    assert np.abs(counts[2] / sum(counts) - 0.2).max() < 0.005
+    assert np.abs(counts[1] / sum(counts) - 0.134).max() < 0.005
+    together = np.concatenate([data.stack(part)[0] for part in parts])
     everything = data.stack(data.load(Data(split_seed=1), "train"))[0]
     assert len(np.unique(together.reshape(1797, -1), axis=0)) >= 1790  # nothing twice (a few digits are equal)
     assert not np.array_equal(everything, data.stack(train)[0])
@@ -85,16 +86,17 @@ def test_adm_crop_equals_the_reference(shape):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_folder_splits_and_converts(folder, channels):
     config = folder_config(folder, image_channels=channels)
-    train, held_out = data.load(config, "train"), data.load(config, "held-out")
-    assert (len(train), len(held_out)) == (6, 4)
-    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert not {str(p) for p in train.paths} & {str(p) for p in held_out.paths}
-    pixels, labels = data.stack(held_out)
+    train, validation, test = parts = [data.load(config, split) for split in image_files.SPLITS]
+    assert [len(part) for part in parts] == [4, 2, 4]
+    assert train.labels.tolist() == [0, 0, 1, 1]
+    assert validation.labels.tolist() == [0, 1]
+    assert len({str(path) for part in parts for path in part.paths}) == 10
+    pixels, labels = data.stack(test)
     assert pixels.shape == (4, channels, 8, 8)
     assert labels.tolist() == [0, 0, 1, 1]
 
 
-def test_folder_with_its_own_held_out_images(folder, tmp_path):
+def test_folder_with_its_own_test_images(folder, tmp_path):
     (other := tmp_path / "other").mkdir()
     root = tmp_path / "all"
     root.mkdir()
@@ -102,11 +104,14 @@ def test_folder_with_its_own_held_out_images(folder, tmp_path):
         (other / name).mkdir()
         Image.new("L", (9, 9), 7).save(other / name / "one.JPG")
         (folder / name).rename(root / name)
-    config = folder_config(root, held_out_path=str(other))
-    assert (len(data.load(config, "train")), len(data.load(config, "held-out"))) == (10, 2)
+    config = folder_config(root, test_path=str(other))
+    assert [len(data.load(config, split)) for split in image_files.SPLITS] == [8, 2, 2]
+    whole = folder_config(root, test_path=str(other), validation_fraction=0)
+    assert image_files.splits(whole) == ("train", "test")
+    assert [len(data.load(whole, split)) for split in image_files.SPLITS] == [10, 0, 2]
     (other / "dog").rename(other / "wolf")
     with pytest.raises(UserError, match="dog is in one only"):
-        data.load(config, "held-out")
+        data.load(config, "test")
 
 
 def test_fingerprint_follows_the_images(folder):
@@ -119,7 +124,7 @@ def test_fingerprint_follows_the_images(folder):
 
 
 def test_batches_are_the_same_whoever_reads_them(folder, monkeypatch):
-    images = data.load(folder_config(folder), "train")
+    images = data.load(folder_config(folder, validation_fraction=0), "train")
     state, order = torch.get_rng_state(), [5, 0, 3, 1]
     alone = [[torch.cat(parts) for parts in zip(*data.batches(images, 3, o), strict=True)] for o in (None, order)]
     monkeypatch.setattr(data, "FEW", 2)
@@ -149,14 +154,14 @@ def test_truncated_image_is_named(folder):
     broken.write_bytes(broken.read_bytes()[:200])
     config = folder_config(folder)
     with pytest.raises(UserError, match=r"dog/2\.png cannot be read"):
-        [data.stack(data.load(config, split)) for split in ("train", "held-out")]
+        [data.stack(data.load(config, split)) for split in ("train", "test")]
 
 
 def test_file_that_is_no_image_is_named(folder):
     (folder / "cat" / "0.png").write_text("not an image")
     config = folder_config(folder)
     with pytest.raises(UserError, match=r"cat/0\.png cannot be read"):
-        [data.stack(data.load(config, split)) for split in ("train", "held-out")]
+        [data.stack(data.load(config, split)) for split in ("train", "test")]
 
 
 def test_bad_folders_are_refused(folder, tmp_path):
@@ -186,5 +191,21 @@ def test_class_without_images_is_refused(folder):
 
 
 def test_split_that_leaves_nothing_to_train_on_is_refused(folder):
-    with pytest.raises(UserError, match="leaves no training image in class 0"):
+    with pytest.raises(
+        UserError,
+        match=r"data\.validation_fraction=0\.134 leave no training image in class 0",
+    ):
         data.load(folder_config(folder, test_fraction=0.95), "train")
+
+
+def test_validation_images_are_taken_from_the_training_part():
+    """The test images are those that there were before validation images; shipped weights saw all others."""
+
+    def rows(config, split):
+        pixels, labels = image_files.split_of(config, split)
+        return {(image.tobytes(), int(label)) for image, label in zip(pixels, labels, strict=True)}
+
+    with_validation, without = Data(), Data(validation_fraction=0)
+    assert rows(with_validation, "test") == rows(without, "test")
+    assert rows(with_validation, "train") | rows(with_validation, "validation") == rows(without, "train")
+    assert len(image_files.split_of(without, "train")[0]) == 1438

@@ -59,7 +59,7 @@ def paths(tmp_path):
     data, folder = small_release.images(tmp_path / "images"), small_release.autoencoder(tmp_path / "kl")
     return [
         f"data.path={data}",
-        f"data.held_out_path={data}",
+        f"data.test_path={data}",
         "autoencoder.source=diffusers",
         f"autoencoder.path={folder}",
     ]

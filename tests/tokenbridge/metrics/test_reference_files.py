@@ -169,7 +169,7 @@ def test_arrays_that_are_no_images_are_refused(tmp_path, shape):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("held_out", "score.reference=held_out must be train, held-out, a folder of images, or a file"),
+        ("held_out", "score.reference=held_out must be train, validation, test, a folder of images, or a file"),
         ("empty", "holds no image"),
         ("stats.npz", "does not say whose features its statistics are of"),
     ],

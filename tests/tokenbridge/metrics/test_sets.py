@@ -28,7 +28,7 @@ def extractor():
 @pytest.fixture(scope="module")
 def sets() -> tuple[np.ndarray, np.ndarray]:
     """53 noisy digits as the images and 71 others as the reference."""
-    images, _ = data.stack(data.load(Data(), "held-out"))
+    images, _ = data.stack(data.load(Data(), "test"))
     noise = np.random.default_rng(0).normal(0, 40, images[:53].shape)
     return np.clip(images[:53] + noise, 0, 255).astype(np.uint8), images[100:171]
 
@@ -198,11 +198,11 @@ def test_pixel_hash_tells_sets_apart(sets):
 def test_features_of_real_images_are_kept_by_what_changes_them(extractor, tmp_path, monkeypatch):
     store, config = Store(tmp_path), Data()
 
-    def real(split="held-out", weights="w", batch=97):
+    def real(split="test", weights="w", batch=97):
         return extraction.real(store, config, split, extractor, weights, batch)
 
     first = real()
-    pixels, _ = data.stack(data.load(config, "held-out"))
+    pixels, _ = data.stack(data.load(config, "test"))
     np.testing.assert_array_equal(first.extracted.features, extraction.extract(extractor, pixels, 97).features)
     assert first.pixel_hash == extraction.pixel_hash(pixels)
     monkeypatch.setattr(extraction, "extract_set", None)  # not asked again

@@ -47,8 +47,8 @@ def plain(images, tmp_path_factory):
 
 def test_the_store_is_one_array_a_split(plain, images):
     assert sorted(path.name for path in plain.folder.iterdir() if path.name not in TRANSIENT) == [
-        "checksums.json", "examples.npz", "held_out_labels.npy", "held_out_moments.npy", "stats.json",
-        "train_labels.npy", "train_moments.npy",
+        "checksums.json", "examples.npz", "stats.json", "test_labels.npy", "test_moments.npy", "train_labels.npy",
+        "train_moments.npy", "validation_labels.npy", "validation_moments.npy",
     ]  # fmt: skip
     assert verify(plain.folder) == 20
     sums = json.loads((plain.folder / "checksums.json").read_text())["arrays"]["train_moments.npy"]
@@ -67,7 +67,7 @@ def test_types_and_mirror_images(plain, images, tmp_path, dtype):
     index = np.array([7, 0, 11])
     assert torch.equal(store.read("train", slice(None)), whole.to(kind))
     assert torch.equal(store.read("train", index), whole[index].to(kind))
-    assert torch.equal(store.read("held-out", index % 8), plain.read("held-out", index % 8).to(kind))
+    assert torch.equal(store.read("test", index % 6), plain.read("test", index % 6).to(kind))
     config = config_of(images, *settings)
     pixels = torch.from_numpy(data.stack(data.load(config.data, "train"))[0])
     mirrored = load_autoencoder(config.autoencoder).moments(pixels.flip(-1))
@@ -84,7 +84,7 @@ def test_types_and_mirror_images(plain, images, tmp_path, dtype):
 @pytest.mark.parametrize("settings", [(), ("latents.dtype=bfloat16",), ("latents.dtype=float16", "latents.flip=true")])
 def test_bytes_are_known_before(images, plain, tmp_path, settings):
     folder = encode(tmp_path / "store", images, *settings).folder if settings else plain.folder
-    counted = stored_bytes(config_of(images, *settings), {"train": 12, "held-out": 8})
+    counted = stored_bytes(config_of(images, *settings), {"train": 12, "validation": 2, "test": 6})
     assert counted == sum(path.stat().st_size for path in folder.glob("*.npy"))
 
 
@@ -177,23 +177,23 @@ def test_latents_without_checksums(copy):
 
 def test_damaged_labels_and_statistics_are_found(copy):
     """Also without the manifest's checksums: what is left is an array of another type, or no statistics."""
-    labels, stats = copy / "held_out_labels.npy", copy / "stats.json"
+    labels, stats = copy / "test_labels.npy", copy / "stats.json"
     kept = labels.read_bytes(), stats.read_text()
     np.save(labels, 1 - np.load(labels))
     stats.write_text(kept[1].replace("0.", "1.", 1))
-    for read in (verify, lambda folder: Latents(folder).labels("held-out")):
+    for read in (verify, lambda folder: Latents(folder).labels("test")):
         with pytest.raises(UserError, match=r"(labels\.npy|stats\.json) is damaged \(it is not what was written"):
             read(copy)
     (copy / "manifest.json").unlink()
     stats.write_text(kept[1])
-    for wrong in (np.zeros(8), np.zeros(7, np.int64), np.array([None] * 8, object)):
+    for wrong in (np.zeros(6), np.zeros(5, np.int64), np.array([None] * 6, object)):
         np.save(labels, wrong)
         with pytest.raises(UserError, match=r"labels\.npy is damaged .*; delete .*latents-1 and run again"):
-            Latents(copy).labels("held-out")
+            Latents(copy).labels("test")
     for cut in (0, 1, 20, 100, 130):
         labels.write_bytes(kept[0][:cut])
         with pytest.raises(UserError, match=r"labels\.npy is damaged .*; delete .*latents-1 and run again"):
-            Latents(copy).labels("held-out")
+            Latents(copy).labels("test")
     for wrong in ("[]", "{}", "nul", ""):
         stats.write_text(wrong)
         with pytest.raises(UserError, match=r"stats\.json .*; delete .*latents-1 and run again"):
@@ -206,12 +206,12 @@ def test_latents_of_before_manifests_had_checksums(copy):
     manifest, sums = read_json(copy / "manifest.json"), read_json(copy / "checksums.json")
     del manifest["checksums"]
     write_json(copy / "manifest.json", manifest)
-    names = ("train_labels.npy", "held_out_labels.npy")
+    names = ("train_labels.npy", "test_labels.npy", "validation_labels.npy")
     write_json(copy / "checksums.json", sums | {"files": {name: file_hash(copy / name) for name in names}})
     assert verify(copy) == 20
     np.save(copy / names[1], 1 - np.load(copy / names[1]))
-    with pytest.raises(UserError, match=r"held_out_labels\.npy is damaged"):
-        Latents(copy).labels("held-out")
+    with pytest.raises(UserError, match=r"test_labels\.npy is damaged"):
+        Latents(copy).labels("test")
 
 
 def test_values_that_float16_cannot_hold(images, tmp_path):

@@ -38,7 +38,7 @@ def toy(monkeypatch):
     def run(config, inputs, out, runtime):
         images = np.zeros((2, 1, 8, 8), np.uint8)
         np.savez_compressed(out / "examples.npz", images=images)
-        labels = np.load(inputs["latents"] / "held_out_labels.npy")
+        labels = np.load(inputs["latents"] / "test_labels.npy")
         metrics = {"images_per_level": len(labels) / config.quantizer.levels}
         write_metrics(out, metrics, {"images": len(labels)})
 

@@ -69,7 +69,7 @@ def test_fewer_levels_cost_quality_and_save_bits(cells):
     assert continuous["psnr"] >= 32  # the shipped autoencoder's promise
     assert continuous["psnr"] > b64["psnr"] > b4["psnr"] + 3
     assert 1 > continuous["ssim"] > b64["ssim"] > b4["ssim"] > 0
-    assert b64["fd_digits_held_out"] < b4["fd_digits_held_out"]
+    assert b64["fd_digits_originals"] < b4["fd_digits_originals"]
     assert b64["agreement"] >= 0.95
     assert continuous["fd_digits_floor"] == b64["fd_digits_floor"] > 0
     assert 0 < b4["effective_bits"] < 8 * 16 * 2 < b64["effective_bits"] < 8 * 16 * 6
@@ -78,13 +78,13 @@ def test_fewer_levels_cost_quality_and_save_bits(cells):
 
 def test_every_metric_is_a_number(cells):
     names = {"psnr", "psnr_se", "ssim", "ssim_se", "fd_digits", "fd_digits_se", "fd_digits_floor"}
-    names |= {"fd_digits_held_out", "is_digits", "agreement"}
+    names |= {"fd_digits_originals", "is_digits", "agreement"}
     assert set(report(cells["continuous"])[0]) == names
     metrics, protocol = report(cells["b64"])
     assert set(metrics) == names | {"effective_bits"}
     assert all(type(value) is float and math.isfinite(value) for value in metrics.values())
     assert protocol == report(cells["continuous"])[1]  # so that both may stand in one column
-    assert protocol["images"] == len(data.load(CONFIG.data, "held-out"))
+    assert protocol["images"] == len(data.load(CONFIG.data, "test"))
     assert protocol["reference"] == "train"
     assert protocol["ssim"].endswith("window of 7")
 
@@ -109,7 +109,7 @@ def test_each_image_keeps_its_own_values_so_that_two_tokenizers_pair(cells):
 
 def test_effective_bits_are_those_of_the_tokens(cells, encoded):
     quantizer = load_tokenizer(cells["b4"].with_name("quantizer"))
-    tokens = quantizer.encode(Latents(encoded).posterior_mean("held-out")).numpy()
+    tokens = quantizer.encode(Latents(encoded).posterior_mean("test")).numpy()
     bits = 0.0
     for channel in range(8):
         _, counts = np.unique(tokens[..., channel], return_counts=True)
@@ -120,7 +120,7 @@ def test_effective_bits_are_those_of_the_tokens(cells, encoded):
 
 
 def test_examples_are_the_first_image_of_each_class(cells):
-    images, labels = data.stack(data.load(CONFIG.data, "held-out"))
+    images, labels = data.stack(data.load(CONFIG.data, "test"))
     first = [int(np.flatnonzero(labels == label)[0]) for label in range(10)]
     found = arrays_of(cells["b64"] / "examples.npz")
     assert found["labels"].tolist() == list(range(10))
@@ -136,7 +136,7 @@ def test_latents_and_quantizer_leave_what_figures_count(cells, encoded):
     assert spectra["share"].tolist() == found.stats["low_frequency_share"]
     assert spectra["power"].shape == (8, len(spectra["frequencies"])) == (8, 6)
     folder = cells["b64"].with_name("quantizer")
-    share = arrays_of(folder / "examples.npz")["counts"] / (16 * len(found.labels("held-out")))
+    share = arrays_of(folder / "examples.npz")["counts"] / (16 * len(found.labels("test")))
     np.testing.assert_allclose(share.sum(1), 1)
     bits = -np.sum(share * np.log2(share, where=share > 0, out=np.zeros_like(share))) / 8
     metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
@@ -150,7 +150,7 @@ def test_batch_size_changes_nothing(cells, encoded, tmp_path):
 
 
 def test_data_that_the_features_do_not_measure_keep_their_pixel_metrics(tmp_path):
-    images, labels = data.stack(data.load(CONFIG.data, "held-out"))
+    images, labels = data.stack(data.load(CONFIG.data, "test"))
     for label in range(3):
         folder = tmp_path / "images" / str(label)
         folder.mkdir(parents=True)
@@ -176,7 +176,7 @@ def test_published_scorers_name_their_rfid_and_what_it_is_against(encoded, tmp_p
     (tmp_path / "quantizer").mkdir()
     quantize.run(with_quantizer(kind="identity"), {"latents": encoded}, tmp_path / "quantizer", RUNTIME)
     quantizer = load_tokenizer(tmp_path / "quantizer")
-    images, labels = data.stack(data.load(CONFIG.data, "held-out"))
+    images, labels = data.stack(data.load(CONFIG.data, "test"))
     images, labels = torch.from_numpy(images[:7]), labels[:7]
     extractors = {name: load_extractor(name, score=how, trusted=True) for name in how.scorers}
     tally = reconstruct._Tally(labels, quantizer, extractors, None)
@@ -186,9 +186,9 @@ def test_published_scorers_name_their_rfid_and_what_it_is_against(encoded, tmp_p
     reference = Reference("train", extraction.Real(real, None, ""))
     left = tally.left_out(SCORERS["dinov2"], reference)
     found = tally.feature_metrics(SCORERS["dinov2"], reference, real.features, left)
-    assert found.keys() == {"rfd_dinov2", "rfd_dinov2_se", "rfd_dinov2_floor", "rfd_dinov2_held_out"}
+    assert found.keys() == {"rfd_dinov2", "rfd_dinov2_se", "rfd_dinov2_floor", "rfd_dinov2_originals"}
     assert found["rfd_dinov2"] > 0
-    assert found["rfd_dinov2"] == pytest.approx(found["rfd_dinov2_held_out"])
+    assert found["rfd_dinov2"] == pytest.approx(found["rfd_dinov2_originals"])
     assert found["rfd_dinov2_floor"] == pytest.approx(0, abs=1e-6)
 
 

@@ -35,12 +35,12 @@ def scored(config: RunConfig, samples: Path) -> tuple[dict, dict]:
 @pytest.fixture(scope="module")
 def real() -> tuple[np.ndarray, np.ndarray]:
     torch.set_num_threads(1)
-    return data.stack(data.load(CONFIG.data, "held-out"))
+    return data.stack(data.load(CONFIG.data, "test"))
 
 
 @pytest.fixture(scope="module")
 def of_real(real, tmp_path_factory) -> tuple[dict, dict]:
-    """Held-out real images scored as if they were samples."""
+    """Real test images scored as if they were samples."""
     return scored(CONFIG, write_samples(tmp_path_factory.mktemp("score") / "real", *real))
 
 
@@ -70,7 +70,7 @@ def test_training_images_are_memorized_and_unseen_ones_are_not(of_real, tmp_path
 def test_protocol_is_complete(of_real, real):
     protocol = of_real[1]
     assert protocol["reference"] == "train"
-    assert protocol["floor"] == "held-out against train"
+    assert protocol["floor"] == "test against train"
     assert protocol["images"] == len(real[0])
     assert protocol["reference_images"] == len(data.load(CONFIG.data, "train"))
     assert protocol["image_size"] == 16
@@ -98,13 +98,13 @@ def test_worse_samples_score_worse_on_each_metric(of_real, real, tmp_path):
     assert "fd_digits_at_floor_images" not in narrow  # fewer samples than the floor has
 
 
-def test_reference_can_be_the_held_out_split(real, tmp_path):
-    config = CONFIG.model_copy(update={"score": Score(reference="held-out")})
+def test_reference_can_be_the_test_split(real, tmp_path):
+    config = CONFIG.model_copy(update={"score": Score(reference="test")})
     metrics, protocol = scored(config, write_samples(tmp_path / "real", *real))
     assert metrics["fd_digits"] < 1e-9
     assert metrics["fd_digits_floor"] > 0.01
     assert metrics["precision_digits"] == metrics["recall_digits"] == 1
-    assert protocol["floor"] == "train against held-out"
+    assert protocol["floor"] == "train against test"
     assert protocol["reference_images"] == len(real[0])
 
 

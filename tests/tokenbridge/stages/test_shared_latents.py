@@ -6,7 +6,7 @@ import pytest
 
 from tests.helpers.images import SHARD, make_images, start
 
-SHARDS = ["held-out 0", "held-out 4", "train 0", "train 4", "train 8"]
+SHARDS = ["test 0", "test 4", "train 0", "train 4", "train 8", "validation 0"]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def rows(out):
 
 
 def assert_same(ours, theirs):
-    for name in ("train_moments.npy", "held_out_moments.npy", "stats.json", "checksums.json"):
+    for name in ("train_moments.npy", "validation_moments.npy", "test_moments.npy", "stats.json", "checksums.json"):
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
 
 

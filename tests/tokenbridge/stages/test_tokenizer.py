@@ -25,16 +25,16 @@ from tokenbridge.store.artifacts import Store
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A few digits as image folders: training and held-out."""
+    """A few digits as image folders: training and test."""
     root = tmp_path_factory.mktemp("images")
-    for split, count in (("train", 7), ("held-out", 2)):
+    for split, count in (("train", 8), ("test", 2)):
         pixels, labels = data.stack(data.load(Data(), split))
         for label in range(10):
             folder = root / split / str(label)
             folder.mkdir(parents=True)
             for i, image in enumerate(pixels[labels == label][:count]):
                 Image.fromarray(image[0]).save(folder / f"{i}.png")
-    return [f"data.path={root / 'train'}", f"data.held_out_path={root / 'held-out'}", "data.source=folder"]
+    return [f"data.path={root / 'train'}", f"data.test_path={root / 'test'}", "data.source=folder"]
 
 
 @pytest.mark.parametrize(

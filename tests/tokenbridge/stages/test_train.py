@@ -65,11 +65,11 @@ def test_a_killed_training_goes_on_bit_for_bit(finished, tmp_path, with_latents)
         if number == signal.SIGTERM:
             assert code == 128 + signal.SIGTERM
             assert "the same command goes on from there" in process.said(0)
-            assert process.said(0).startswith("train: batch 64, learning rate 0.004, 44 steps in 2 epochs, ")
+            assert process.said(0).startswith("train: batch 64, learning rate 0.004, 36 steps in 2 epochs, ")
         else:
             assert code == -signal.SIGKILL
         assert not store.finished(spot.id)
-        assert 0 < saved_step(partial) < 44
+        assert 0 < saved_step(partial) < 36
     run_stage(store, spot, Runtime(threads=1))
     assert store.finished(spot.id)
     for name in ("model.safetensors", "model_raw.safetensors"):
@@ -96,7 +96,7 @@ def test_what_fails_at_the_very_end_goes_on_from_the_checkpoint(work, tiny, monk
     assert saved_step(folder) == 2
     train.run(config, inputs, folder, RUNTIME)
     assert read_metrics(folder).metrics["steps"] == 2
-    checks = [step for key, _, _, step in read_journal(folder / JOURNAL) if key == "held_out_loss"]
+    checks = [step for key, _, _, step in read_journal(folder / JOURNAL) if key == "validation_loss"]
     assert checks == [1, 2]  # each once
 
 
@@ -111,13 +111,13 @@ def test_the_journal_and_the_metrics_of_a_finished_training(finished):
     store, cell = finished
     folder = store.folder(stage_of(cell, "train").id)
     lines = read_journal(folder / "metrics.jsonl")
-    assert {line[0] for line in lines} == {"loss", "learning_rate", "held_out_loss"}
+    assert {line[0] for line in lines} == {"loss", "learning_rate", "validation_loss"}
     loss = [line[1] for line in lines if line[0] == "loss"]
     assert loss[-1] < loss[0]
     rates = {line[3]: line[1] for line in lines if line[0] == "learning_rate"}
-    assert max(rates, key=rates.get) == 22  # the end of the warm-up
+    assert max(rates, key=rates.get) == 18  # the end of the warm-up
     metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
-    assert metrics["steps"] == 44
+    assert metrics["steps"] == 36
     assert not (folder / CHECKPOINT).exists()
 
 
@@ -245,14 +245,14 @@ def test_a_training_says_what_it_is(work, tiny):
     trainer = Trainer(tiny.train, draws, model, torch.device("cpu"), step=7, world=World(0, 2), accumulate=3)
     count = sum(p.numel() for p in model.parameters())
     assert train._opening(trainer) == (
-        "train: batch 64 (in 2 processes × 3 micro-batches), learning rate 0.004, 44 steps in 2 epochs, from step 7,"
+        "train: batch 64 (in 2 processes × 3 micro-batches), learning rate 0.004, 36 steps in 2 epochs, from step 7,"
         f" {count:,} parameters, float32"
     )
 
 
 def test_a_batch_larger_than_the_data_is_refused(work, tiny):
     inputs, _ = work
-    with pytest.raises(UserError, match=r"train\.batch=5000 must be at most 1438"):
+    with pytest.raises(UserError, match=r"train\.batch=5000 must be at most 1198"):
         Draws(override(tiny, ["train.batch=5000"]).train, Latents(inputs["latents"]))
 
 

@@ -14,6 +14,7 @@ from experiments.presets import DIGITS
 from experiments.runner import run_cells, run_stage
 from tests.conftest import TINY
 from tokenbridge.config import Runtime, UserError
+from tokenbridge.data.files import SPLITS
 from tokenbridge.metrics import extraction
 from tokenbridge.overrides import override
 from tokenbridge.store.artifacts import Store, file_hash, recorded, write_json
@@ -50,7 +51,7 @@ def test_the_manifest_has_a_checksum_of_each_file(copy):
     for id in ids.values():
         sums = store.manifest(id)["checksums"]
         there = {path.name for path in store.folder(id).iterdir()} - {"manifest.json"}
-        assert there - sums.keys() <= {"train_moments.npy", "held_out_moments.npy"}
+        assert there - sums.keys() <= {f"{split}_moments.npy" for split in SPLITS}
         assert {name: file_hash(store.folder(id) / name) for name in sums} == sums
 
 
@@ -65,7 +66,7 @@ def test_the_manifest_has_a_checksum_of_each_file(copy):
         ("latents", "stats.json", "quantizer"),
         ("latents", "checksums.json", "quantizer"),
         ("latents", "train_moments.npy", "quantizer"),
-        ("latents", "held_out_labels.npy", "reconstruct"),
+        ("latents", "test_labels.npy", "reconstruct"),
         ("latents", "manifest.json", "quantizer"),
     ],
 )
