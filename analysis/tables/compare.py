@@ -24,7 +24,7 @@ Estimates = dict[str, list[Estimate | None]]
 Position = tuple[str, int]
 """column key and row number"""
 SHARED = ("reconstruct", "likelihood")
-"""stages that measure the held-out images, the same in all rows; others have images of their own"""
+"""stages that measure the test images, the same in all rows; others have images of their own"""
 _EXTRAPOLATES = ("sample/images", "score/fd_digits", "score/fd_digits_floor_images", "score/fd_digits_at_floor_images")
 """N, the distance at N, the number of images of the floor, and the distance at that number"""
 

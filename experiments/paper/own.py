@@ -65,7 +65,7 @@ TABLE_HEADS = Table(
     " so that parallel and autoregressive prediction are the same. VQ, FSQ and LFQ: autoencoders of the same body and"
     " training, each with its own latent space, where bits per dimension of another say nothing. Diffusion"
     " (100 steps) and flow (25) have no exact density. Each head trains at the better of two learning rates, by its"
-    " validation loss on the first seed: diffusion and mixtures at half that of the others.",
+    " loss on images apart from training on the first seed: diffusion and mixtures at half that of the others.",
     {"head.width": 64, "train.learning_rate": 4e-3}, "B=16, autoregressive",
 )
 OWN = (

@@ -144,4 +144,4 @@ class RepeatedBatch(Draws):
         self.repeated = Batch(latents, labels, mask_from_order(order, masked), noise)
 
     def batch(self, step: int, images: range | None = None) -> Batch:
-        return self.repeated
+        return self.repeated if images is None else self.repeated.split(len(images))[0]
