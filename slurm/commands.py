@@ -14,12 +14,13 @@ import typer
 from experiments.cli.options import DEFAULT_RUNS, Runs
 from experiments.tracking.memory import FILE
 from slurm import logs as attempts
-from slurm import scheduler, screen
+from slurm import remains, scheduler, screen
+from slurm.remains import cut_off
 from slurm.screen import count
 from slurm.status import EXIT_UNDER_WAY, LIVE, SweepStatus, look, looks, seconds_left
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import Sweep, read_sweep, sweep_names, write_event
+from tokenbridge.store.runs import Sweep, is_sweep, read_sweep, sweep_names, write_event
 
 commands = typer.Typer()
 
@@ -40,11 +41,12 @@ def status(
 ) -> None:
     """Show where each cell of a sweep stands; then bring MLflow up to date.
 
-    Exit code: 0 all finished; 1 it is over and something failed, was cancelled or is lost (its job ended without a
-    word); 3 still under way.
+    Exit code: 0 all finished; 1 nothing goes on by itself and something failed, was cancelled, is lost (its job ended
+    without a word) or stuck in the queue; 3 still under way.
     """
     store = Store(runs)
     sweep = _sweep(store, name)
+    others = [intent for intent in cut_off(store) if intent.sweep != sweep.name]
     try:
         while True:
             state = look(store, sweep)
@@ -52,6 +54,7 @@ def status(
                 print(json.dumps(state.json(), indent=1))
             else:
                 _print(store, state, everything, watch)
+                print("".join(f"{intent.sweep}: {screen.cut_off_line(intent)}\n" for intent in others), end="")
             if not watch or state.exit_code != EXIT_UNDER_WAY:
                 break
             time.sleep(WATCH_SECONDS)
@@ -66,9 +69,22 @@ def status(
 def _sweep(store: Store, name: str | None) -> Sweep:
     if name is None:
         names = sweep_names(store)
-        if not names:
+        if not names and (left := cut_off(store)):
+            name = left[-1].sweep
+        elif not names:
             raise UserError(f"there is no sweep in {store.root}; submit one with `tokenbridge grid ... --on slurm`")
-        name = names[-1]
+        else:
+            name = names[-1]
+    return _read(store, name)
+
+
+def _read(store: Store, name: str) -> Sweep:
+    """The record of a sweep; UserError says so where its first submission was cut off before there was one."""
+    if not is_sweep(store, name) and (left := [intent for intent in cut_off(store) if intent.sweep == name]):
+        raise UserError(
+            f"{name} is not recorded: its submission was cut off at {screen.stamp(left[-1].time)} and may have left"
+            f" held jobs; the same command goes on: {left[-1].command}"
+        )
     return read_sweep(store, name)
 
 
@@ -111,6 +127,9 @@ def sweeps(runs: Runs = DEFAULT_RUNS) -> None:
     stored = [read_sweep(store, name) for name in sweep_names(store)]
     if not stored:
         print(f"no sweep in {store.root}")
+    for intent in cut_off(store):
+        print(f"{intent.sweep}: {screen.cut_off_line(intent)}")
+    if not stored:
         return
     states = looks(store, stored)
     print("\n".join(screen.sweeps_table(states, screen.Size.of_terminal().width)))
@@ -157,20 +176,56 @@ def retry(
     ] = False,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
-    """Submit again what failed, was cancelled or is lost, and what waits for it.
+    """Submit again what failed, was cancelled or is lost, and what waits for it; release what is held.
 
-    With the code and the file of resources as they are now. What is queued or runs is left alone.
+    With the code and the file of resources as they are now. What is queued or runs is left alone, and what the queue
+    never starts by itself is released or replaced.
     """
     store = Store(runs)
-    state = _asked(look(store, read_sweep(store, name)))
-    stages = state.broken(("failed",)) if only_failed else state.lacking()
-    if not stages:
-        print(f"{name}: nothing to retry")
-        return
-    from slurm import rounds
+    mended = _mend(store, name)
+    state = _asked(look(store, _read(store, name)))
+    released, replaced = ({}, []) if only_failed else (state.stuck("release"), _replace(store, state))
+    stages = state.broken(("failed",)) if only_failed else [*state.lacking(), *replaced]
+    if released:
+        scheduler.release([stuck.job for stuck in released.values()])
+        print(f"{name}: {count(len(released), 'held job')} released")
+    if stages:
+        from slurm import rounds
 
-    jobs = rounds.resubmit(store, state.sweep, stages)
-    print(f"{name}: {count(len(jobs), 'job')} submitted for {count(len(stages), 'stage')}; tokenbridge status {name}")
+        jobs = rounds.resubmit(store, state.sweep, stages)
+        print(f"{name}: {count(len(jobs), 'job')} submitted for {count(len(stages), 'stage')}")
+    if mended or released or stages:
+        print(f"see tokenbridge status {name}")
+    elif not state.stuck("administrator"):
+        print(f"{name}: nothing to retry")
+    if state.stuck("administrator"):
+        print(f"{name}: {screen.remedies(state)[-1]}")
+
+
+def _mend(store: Store, name: str, cancelled: bool = False) -> bool:
+    """Mend submissions that were cut off, if any of this sweep was; whether one was."""
+    left = [intent for intent in cut_off(store) if intent.sweep == name]
+    if not left:
+        return False
+    if reason := scheduler.unavailable():
+        raise UserError(reason)
+    with store.lock("submission"):
+        lines = remains.mend(store, name if cancelled else "")
+    print("\n".join(lines) or f"{name}: a submission was cut off and has left no job")
+    if not cancelled and not is_sweep(store, name):
+        raise UserError(f"{name} is not recorded; the same command goes on: {left[-1].command}")
+    return True
+
+
+def _replace(store: Store, state: SweepStatus) -> list[str]:
+    """Cancel jobs that never start as they are asked for, and those that need them; ids of their stages."""
+    gone = set(state.stuck("resubmit"))
+    for id, stage in state.stages.items():
+        if gone & {*stage.inputs} and stage.kind != "next":
+            gone.add(id)
+    ids = [id for id in gone if state.states[id].job and state.states[id].word in LIVE]
+    scheduler.cancel([state.states[id].job for id in ids])
+    return ids
 
 
 def _asked(state: SweepStatus) -> SweepStatus:
@@ -190,16 +245,20 @@ def cancel(
     Exit code: 0 cancelled, or nothing to cancel; 1 the answer was no.
     """
     store = Store(runs)
+    if not is_sweep(store, name) and _mend(store, name, cancelled=True):
+        return
     cancelled, kept = _to_cancel(store, name)
     for other, number in kept.items():
         print(f"kept: {count(number, 'job')} that {other} needs")
-    if not cancelled:
+    if not cancelled and not _mend(store, name, cancelled=True):
         print(f"{name}: nothing to cancel")
+    if not cancelled:
         return
     running = sum(word == "running" for word in cancelled.values())
     print(f"{name}: {count(running, 'job')} running, {len(cancelled) - running} waiting")
     if not yes and not typer.confirm("cancel them?"):
         raise typer.Exit(1)
+    _mend(store, name, cancelled=True)
     with store.lock("submission"):
         cancelled, _ = _to_cancel(store, name)  # more may have come, or ended, while we asked
         scheduler.cancel([job for _, job in cancelled])

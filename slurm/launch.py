@@ -9,9 +9,11 @@ from experiments.grid.request import Grid, Request
 from experiments.progress import seconds_of_work, time_text
 from experiments.trained import require_imported, require_trusted
 from slurm import resources, rounds, submit
+from slurm.status import look
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.stages import STAGES
 from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import read_sweep
 
 MOST_JOBS, MOST_HOURS = 500, 100.0  # beyond which it asks
 
@@ -74,6 +76,9 @@ def start(store: Store, request: Request, grid: Grid, cluster: str, runtime: Run
         print(f"submitted {len(jobs)} jobs, {jobs[0].job} to {jobs[-1].job}; see tokenbridge status {wanted.name}")
     else:
         print(f"nothing was submitted: all is finished or queued; see tokenbridge status {wanted.name}")
+        stuck = look(store, read_sweep(store, wanted.name)).counts["stuck"]
+        if stuck:
+            print(f"{stuck} of its stages are stuck in the queue; tokenbridge status {wanted.name} names the remedy")
 
 
 def _ask(expected: Cost) -> None:

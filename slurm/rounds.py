@@ -51,6 +51,7 @@ class RoundJob:
 
     store: Store
     sweep: str
+    round: int
 
     def checkpoint(self) -> DelayedSubmission:
         """Submitit runs the same again after a requeue, from the beginning."""
@@ -58,7 +59,7 @@ class RoundJob:
 
     def __call__(self) -> None:
         with telling(self.store, ending(self.sweep)):
-            end(self.store, self.sweep)
+            end(self.store, self.sweep, number=self.round)
 
 
 def new(store: Store, request: Request, cluster: str, runtime: Runtime, command: str) -> Sweep:
@@ -133,14 +134,13 @@ def hand_over(store: Store, wanted: Sweep, submitted: Round, only: Iterable[str]
     """
     store = Store(store.root.resolve())  # jobs may start in another folder
     cluster, runtime = resources.read(wanted.cluster), build(Runtime, wanted.runtime)
-    submission = submit.Submission(store, wanted.name, cluster, runtime)
+    submission = submit.Submission(store, wanted.name, cluster, runtime, wanted.command)
 
     def write(code: str) -> None:
         record(store, submitted.cells, EXPERIMENT, wanted.name)
         write_sweep(store, replace(wanted, cells=_joined(wanted, submitted), done=False, code=code))
 
-    stages = submitted.stages() if only is None else submit.related(only, submitted.stages())
-    under_way = submission.submit(stages, RoundJob(store, wanted.name), write)
+    under_way = submission.submit(submitted.stages(), RoundJob(store, wanted.name, wanted.round), write, only)
     return submission.jobs if under_way else None
 
 
@@ -160,18 +160,21 @@ def resubmit(store: Store, before: Sweep, stages: Iterable[str]) -> list[Job]:
     return advance(store, replace(before, round=1), list(stages))
 
 
-def end(store: Store, name: str, only: Iterable[str] | None = None) -> list[Job]:
+def end(store: Store, name: str, only: Iterable[str] | None = None, number: int | None = None) -> list[Job]:
     """After a round: submit the next with what there is, or write the plan of the tables and fill MLflow.
 
     Args:
         store: the runs folder.
         name: the sweep's.
         only: as for `advance`.
+        number: of the round that has ended, by default the last submitted: a job that was killed while it submitted
+            the next one, and runs again, ends the same as before.
 
     Returns:
         The jobs of the next round; none after the last.
     """
     ended = read_sweep(store, name)
+    ended = replace(ended, round=number or ended.round)
     if ended.round < ended.rounds:
         return advance(store, replace(ended, round=ended.round + 1), only)
     from experiments.tracking import sync as tracking

@@ -32,6 +32,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Literal
 
 from tokenbridge.config import UserError
 
@@ -114,9 +115,9 @@ def depend(waits: Mapping[str, Iterable[str]]) -> None:
 
 
 def release(jobs: Iterable[str]) -> None:
-    """Let held jobs start; of an array all tasks start, even when only one is named."""
-    if whole := dict.fromkeys(_checked(job).split("_")[0] for job in jobs):
-        _ask("scontrol", stdin="".join(f"release {job}\n" for job in whole))
+    """Let held jobs start; an array's id stands for all of its tasks."""
+    if lines := "".join(f"release {_checked(job)}\n" for job in jobs):
+        _ask("scontrol", stdin=lines)
 
 
 def array_limit() -> int:
@@ -174,6 +175,22 @@ def _wanted(tasks: dict[str, Task], jobs: Iterable[str] | None) -> dict[str, Tas
 
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 RUNNING = ("RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
+Remedy = Literal["release", "administrator", "resubmit"]
+HELD = {
+    "JobHeldUser": "held by a user, or since slurmctld forgot its release",
+    "launch failed requeued held": "Slurm could not start it on its node, and holds it",
+    "job requeued in held state": "requeued and held",
+    "JobHoldMaxRequeue": "requeued more often than this Slurm allows, and held",
+}
+"""reasons that last until somebody releases the job, which its owner may"""
+UNFIT = (
+    "BadConstraints", "PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "InvalidAccount", "InvalidQOS",
+    "AccountNotAllowed", "QOSNotAllowed", "DependencyNeverSatisfied", "ReservationDeleted", "DeadLine",
+    "MaxMemPerLimit",
+)  # fmt: skip
+"""reasons that last while the job asks for what it asks. All others, such as Resources, ReqNodeNotAvail or
+PartitionDown, and limits of all jobs together, may end by themselves."""
+_UNFIT_BY_LIMIT = re.compile(r"(QOS|Assoc)(Max\w+Per(Job|Node)(Limit)?|Min\w+)")
 RETURNING_SECONDS = 30.0
 RETURNING = {"NODE_FAIL": "its node failed", "BOOT_FAIL": "its node failed", "PREEMPTED": "preempted"}
 """what Slurm calls a job for the seconds before it is in the queue again"""
@@ -208,6 +225,24 @@ class Task:
     """path of its script, from accounting the command line that submitted it; empty where Slurm does not tell"""
     returning: bool = False
     """it has just lost its node, and will be in the queue again in a moment"""
+
+    @property
+    def submission(self) -> str:
+        """Folder of the submission that it is of, below a runs folder; empty where it is of none or nobody tells."""
+        parts = self.script.rsplit("/", 5)
+        return "/".join(parts[1:5]) if len(parts) == 6 and (parts[1], parts[3]) == ("sweeps", "jobs") else ""
+
+    @property
+    def remedy(self) -> Remedy | None:
+        """What a job needs that waits and never starts by itself; None for all others."""
+        reason = self.reason.replace("_", " ")  # as squeue writes some of them, by its version and format
+        if not self.waiting or not reason:
+            return None
+        if reason in HELD or self.state in ("REQUEUE_HOLD", "SPECIAL_EXIT"):
+            return "release"
+        if reason == "JobHeldAdmin":
+            return "administrator"
+        return "resubmit" if self.reason in UNFIT or _UNFIT_BY_LIMIT.fullmatch(self.reason) else None
 
     @property
     def waiting(self) -> bool:

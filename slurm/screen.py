@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shlex
 import shutil
@@ -13,14 +14,16 @@ from dataclasses import dataclass, field
 
 from experiments.progress import time_text
 from slurm.status import BROKEN, EXIT_BROKEN, EXIT_FINISHED, LIVE, ORDER, State, SweepStatus, Word, columns
+from slurm.sweep import Intent
 from tokenbridge.store.runs import CellStages
 
 MARKS: dict[Word, str] = {
     "finished": "ok", "running": "run", "requeued": "req", "queued": "q", "blocked": ".", "waiting": "-",
-    "failed": "FAIL", "cancelled": "canc", "lost": "LOST",
+    "stuck": "HELD", "failed": "FAIL", "cancelled": "canc", "lost": "LOST",
 }  # fmt: skip
 COLOURS: dict[Word, str] = {
-    "finished": "32", "running": "33", "requeued": "33", "failed": "31", "cancelled": "31", "lost": "31",
+    "finished": "32", "running": "33", "requeued": "33", "stuck": "31", "failed": "31",
+    "cancelled": "31", "lost": "31",
 }  # fmt: skip
 LEAST_NAME, LEAST_COLUMN = 21, 4
 
@@ -125,8 +128,8 @@ def clip(text: str, width: int) -> str:
 
 LEGEND: dict[Word, str] = {
     "finished": "finished", "running": "running, or 45% done", "requeued": "requeued", "queued": "queued",
-    "blocked": "waits for its inputs", "waiting": "not submitted", "failed": "failed", "cancelled": "cancelled",
-    "lost": "lost",
+    "blocked": "waits for its inputs", "stuck": "never starts by itself", "waiting": "not submitted",
+    "failed": "failed", "cancelled": "cancelled", "lost": "lost",
 }  # fmt: skip
 SINGLY: tuple[Word, ...] = ("failed", "lost", "running", "requeued")
 LEAST_ROWS, MOST_PROBLEMS = 6, 4
@@ -181,6 +184,7 @@ def header(status: SweepStatus, left: tuple[float, int] | None) -> list[str]:
         lines.append("queued because of " + ", ".join(f"{reason} ({number})" for reason, number in reasons.items()))
     if status.last.word in LIVE and not status.counts.keys() & {*LIVE}:
         lines.append(f"the job that ends the round is {status.last.word}: it submits the next one, or fills MLflow")
+    lines += [cut_off_line(intent) for intent in status.cut_off]
     if status.discarded:
         lines.append(f"{count(status.discarded, 'result')} came twice and the later discarded: Slurm ran the job twice")
     if status.silent:
@@ -236,9 +240,9 @@ def grouped_rows(status: SweepStatus, room: int) -> list[StateRow]:
 def problems(status: SweepStatus) -> list[str]:
     """Each cause once: which stage, how many cells miss it, the last line, how to see more."""
     causes: dict[tuple[str, ...], list[str]] = {}
-    for id in status.broken():
+    for id in status.broken((*BROKEN, "stuck")):
         state = status.states[id]
-        kind = "" if state.word == "cancelled" else status.stages[id].kind
+        kind = "" if state.word in ("cancelled", "stuck") else status.stages[id].kind
         if not state.cause:
             causes.setdefault((kind, state.word, state.detail), []).append(id)
     lines: list[str] = []
@@ -246,15 +250,37 @@ def problems(status: SweepStatus) -> list[str]:
     for (_, word, detail), ids in shown[:MOST_PROBLEMS]:
         more = f" and {count(len(ids) - 1, 'more stage')}" if ids[1:] else ""
         lines.append(f"{word}: {status.stages[ids[0]]}{more}{_missing(status, ids)}: {detail}")
-        if word != "cancelled":
+        if word not in ("cancelled", "stuck"):
             stage = status.stages[ids[0]]
             target = ids[0] if stage.kind == "next" else f"{shlex.quote(stage.cell)} --stage {stage.kind}"
             lines.append(f"    tokenbridge logs {target} --sweep {status.sweep.name}")
     if shown[MOST_PROBLEMS:]:
         lines.append(f"and {count(len(shown) - MOST_PROBLEMS, 'more cause')}; --json lists all")
-    if lines:
-        lines.append(f"tokenbridge retry {status.sweep.name} submits again what failed, was cancelled or is lost")
+    return lines + remedies(status)
+
+
+def remedies(status: SweepStatus) -> list[str]:
+    """What to do about all that goes on by no other way, a line each."""
+    name, lines = status.sweep.name, []
+    if status.stuck("release"):
+        lines.append(f"tokenbridge retry {name} releases what is held")
+    if status.stuck("resubmit"):
+        lines.append(f"change {status.sweep.cluster} and tokenbridge retry {name} submits again what cannot start")
+    if admin := status.stuck("administrator"):
+        jobs = ",".join(dict.fromkeys(state.job.partition("_")[0] for state in admin.values()))
+        lines.append(f"only an administrator of Slurm can release what one holds: scontrol release {jobs}")
+    if status.broken():
+        lines.append(f"tokenbridge retry {name} submits again what failed, was cancelled or is lost")
     return lines
+
+
+def cut_off_line(intent: Intent) -> str:
+    """That a submission was cut off, and what mends it."""
+    by = "" if intent.user == getpass.getuser() else f" by {intent.user}, who must mend it,"
+    return (
+        f"a submission{by} was cut off at {stamp(intent.time)} and may have left held jobs;"
+        f" tokenbridge retry {intent.sweep} releases or cancels them"
+    )
 
 
 def _missing(status: SweepStatus, ids: Sequence[str]) -> str:
@@ -268,7 +294,7 @@ def sweeps_table(statuses: Sequence[SweepStatus], width: int) -> list[str]:
     rows = [("sweep", "submitted", "cells", "state", "command")]
     for status in statuses:
         state = ENDINGS.get(status.exit_code, "under way")
-        if broken := sum(status.cells[word] for word in BROKEN):
+        if broken := sum(status.cells[word] for word in (*BROKEN, "stuck")):
             state += f", {broken} broken"
         cells = f"{status.cells['finished']}/{len(status.sweep.cells)}"
         rows.append((status.sweep.name, stamp(status.sweep.submitted), cells, state, status.sweep.command))

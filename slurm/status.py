@@ -9,24 +9,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from statistics import median
 from typing import Any, Literal
 
 from experiments.progress import Training, training
 from slurm import scheduler
-from slurm.scheduler import RETURNING, Task
-from slurm.sweep import Job, jobs_by_stage
+from slurm.remains import cut_off
+from slurm.scheduler import HELD, RETURNING, Remedy, Task
+from slurm.sweep import Intent, Job, jobs_by_stage, unsettled
 from tokenbridge.config import UserError
 from tokenbridge.stages import STAGES
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import CellStages, Sweep, discarded, finished_stages, read_events, stages_with_events
 
-Word = Literal["finished", "running", "requeued", "queued", "blocked", "waiting", "failed", "cancelled", "lost"]
-"""requeued: back in the queue after a checkpoint or a node's death; blocked: its inputs are under way; waiting: not
-submitted yet; lost: its job has gone and left neither a result nor a reason"""
-UNDER_WAY: tuple[Word, ...] = ("running", "requeued", "queued", "blocked", "waiting")
+Word = Literal[
+    "finished", "running", "requeued", "queued", "blocked", "stuck", "waiting", "failed", "cancelled", "lost"
+]  # fmt: skip
+"""requeued: back in the queue after a checkpoint or a node's death; blocked: its inputs are under way; stuck: in the
+queue, and never starts by itself; waiting: not submitted yet; lost: its job has gone and left neither a result nor a
+reason"""
+UNDER_WAY: tuple[Word, ...] = ("running", "requeued", "queued", "blocked", "stuck", "waiting")
 BROKEN: tuple[Word, ...] = ("failed", "cancelled", "lost")
 
 DEATHS = {
@@ -69,6 +73,8 @@ class State:
     cause: str = ""
     """id of the stage that blocks it, or whose failure cancelled it"""
     at: Training | None = None
+    remedy: Remedy | None = None
+    """what a stuck one needs"""
 
 
 def stage_states(
@@ -111,6 +117,8 @@ class _Look:
         self.spoken = stages_with_events(store)
         self.jobs = {id: self._newest(jobs[id]) for id in stages if id in jobs}
         self.past: Mapping[str, Task] = {}
+        self.cut_off = {intent.folder for intent in cut_off(store)}
+        self.under_way = {intent.folder for intent in unsettled(store)} - self.cut_off
         self.states: dict[str, State] = {}
 
     def _newest(self, jobs: Sequence[Job]) -> Job:
@@ -162,12 +170,23 @@ class _Look:
             return _last_word(said, job) if event == "failed" else self._running(id, job)
         if task.reason == "DependencyNeverSatisfied":
             return self._for_want(id, job) or State("cancelled", task.reason, job.job)
+        if task.remedy and job.folder not in self.under_way:
+            return State("stuck", self._why_stuck(job, task), job.job, remedy=task.remedy)
         if task.restarts or event in ("started", "stopped"):
             reason = task.reason if task.waiting else RETURNING[task.state]
             return State("requeued", reason, job.job, at=training(self.store, id))
         if task.reason == "Dependency" and (blocked := self._blocked(id, job)):
             return blocked
         return State("queued", task.reason, job.job)
+
+    def _why_stuck(self, job: Job, task: Task) -> str:
+        if job.folder in self.cut_off:
+            return "held, because its submission was cut off"
+        if task.remedy == "administrator":
+            return "held by an administrator (JobHeldAdmin)"
+        if task.remedy == "release":
+            return f"{HELD.get(task.reason.replace('_', ' '), 'held')} ({task.reason})"
+        return f"asks for what this Slurm does not give ({task.reason})"
 
     def _running(self, id: str, job: Job) -> State:
         return State("running", "", job.job, at=training(self.store, id))
@@ -242,10 +261,10 @@ def _last_word(said: Mapping[str, Any], job: Job) -> State:
 
 
 ORDER: tuple[Word, ...] = (
-    "failed", "lost", "cancelled", "running", "requeued", "queued", "blocked", "waiting", "finished",
+    "failed", "lost", "cancelled", "stuck", "running", "requeued", "queued", "blocked", "waiting", "finished",
 )  # fmt: skip
 """a cell has the state that comes first among those of its stages"""
-LIVE: tuple[Word, ...] = ("running", "requeued", "queued", "blocked")
+LIVE: tuple[Word, ...] = ("running", "requeued", "queued", "blocked", "stuck")
 MEASURED = 5  # finished stages of a kind that are asked how long they took
 EXIT_FINISHED, EXIT_BROKEN, EXIT_UNDER_WAY = 0, 1, 3
 """exit codes of `tokenbridge status`; 2 is bad input, as everywhere"""
@@ -261,6 +280,8 @@ class SweepStatus:
     """why Slurm could not be asked; empty where it was"""
     discarded: int
     """number of results that came twice, since Slurm ran a job twice"""
+    cut_off: Sequence[Intent] = ()
+    """submissions of it that did not come to their end"""
 
     def of(self, cell: CellStages) -> dict[str, State]:
         return {kind: self.states[id] for kind, id in cell.stages.items()}
@@ -283,12 +304,19 @@ class SweepStatus:
 
     @property
     def exit_code(self) -> int:
-        words = {state.word for state in self.states.values()}
-        if words & set(LIVE):
+        if any(state.word in LIVE and not self._stuck(state) for state in self.states.values()):
             return EXIT_UNDER_WAY
         cells = {state.word for id, state in self.states.items() if id != self.sweep.last}
         # a sweep whose stages were all there has never had a job that ends it
         return EXIT_FINISHED if cells <= {"finished"} and self.last.word in ("finished", "waiting") else EXIT_BROKEN
+
+    def _stuck(self, state: State) -> bool:
+        """Whether this, or what blocks it, never starts by itself."""
+        return self.states.get(state.cause, state).word == "stuck"
+
+    def stuck(self, remedy: Remedy) -> dict[str, State]:
+        """Stages by id that never start by themselves, and need this."""
+        return {id: state for id, state in self.states.items() if state.remedy == remedy}
 
     def broken(self, words: Iterable[Word] = BROKEN) -> list[str]:
         return [id for id, state in self.states.items() if state.word in words]
@@ -309,6 +337,7 @@ class SweepStatus:
             "cells_by_state": dict(self.cells),
             "stages_by_state": dict(self.counts),
             "discarded": self.discarded,
+            "cut_off": [asdict(intent) for intent in self.cut_off],
             "cells": {
                 id: {"name": cell.name, "state": self.word(cell), "stages": self._stages(cell)}
                 for id, cell in self.sweep.cells.items()
@@ -324,6 +353,8 @@ def _state(state: State) -> dict[str, Any]:
     values: dict[str, Any] = {"state": state.word, "detail": state.detail, "job": state.job}
     if state.cause:
         values["cause"] = state.cause
+    if state.remedy:
+        values["remedy"] = state.remedy
     if state.at:
         at = state.at
         values |= {"step": at.step, "steps": at.steps, "loss": at.loss, "seconds_left": at.seconds}
@@ -360,16 +391,16 @@ def looks(store: Store, sweeps: Sequence[Sweep]) -> list[SweepStatus]:
     jobs = {id: registered[id] for id in all_stages if id in registered}
     finished = finished_stages(store)
     over = finished | {sweep.last for sweep in sweeps if sweep.done}
-    left = [job for id, attempts in jobs.items() if id not in over for job in attempts]
-    tasks, silent = ask(left)
+    tasks, silent = ask([job for id, attempts in jobs.items() if id not in over for job in attempts])
     states = stage_states(store, all_stages, jobs, tasks, _history)
-    twice = Counter(discarded(store))
+    twice, left = Counter(discarded(store)), cut_off(store)
     statuses = []
     for sweep, stages in zip(sweeps, by_sweep, strict=True):
         of_sweep = {id: states[id] for id in stages}
         if sweep.done:  # maybe without a job, where all stages were there
             of_sweep[sweep.last] = State("finished")
-        statuses.append(SweepStatus(sweep, stages, of_sweep, silent, sum(twice[id] for id in stages)))
+        of_name = [intent for intent in left if intent.sweep == sweep.name]
+        statuses.append(SweepStatus(sweep, stages, of_sweep, silent, sum(twice[id] for id in stages), of_name))
     return statuses
 
 

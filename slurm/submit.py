@@ -1,7 +1,7 @@
 """Hand a graph of stages to Slurm: what is finished or in somebody's hands already is left out.
 
 All jobs are submitted held, get their dependencies, are written down, and only then released: a submission that
-fails, or is killed, half-way leaves nothing that runs.
+fails, or is killed, half-way leaves nothing that runs. What it leaves held, the next one finds (slurm/remains.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from submitit import AutoExecutor
 from submitit.core.utils import FailedJobError
 
 from experiments.pipeline import Stage, needing
-from slurm import scheduler, snapshot, sweep
+from slurm import remains, scheduler, snapshot, sweep
 from slurm.job import StageJob
 from slurm.resources import Cluster, Resources
 from slurm.status import ask
@@ -56,7 +56,8 @@ def live(store: Store, ids: Iterable[str]) -> dict[str, str]:
     if tasks is None:
         raise UserError(silent)
     asking = (job_here() or {}).get("id")
-    return {id: job.job for id, job in last.items() if job.job != asking and job.job in tasks and tasks[job.job].live}
+    kept = {job: task for job, task in tasks.items() if task.live and task.reason != "DependencyNeverSatisfied"}
+    return {id: job.job for id, job in last.items() if job.job != asking and job.job in kept}
 
 
 @dataclass
@@ -67,45 +68,49 @@ class Submission:
     name: str
     cluster: Cluster
     runtime: Runtime
+    command: str = ""
+    """as it was typed"""
     jobs: list[Job] = field(default_factory=list)
     code: str = ""
+    replaced: str | None = None
+    """the job that would have ended the round without the new ones"""
 
     def submit(
-        self, stages: Mapping[str, Stage], end: Callable[[], None], write: Callable[[str], None]
+        self,
+        stages: Mapping[str, Stage],
+        end: Callable[[], None],
+        write: Callable[[str], None],
+        only: Iterable[str] | None = None,
     ) -> dict[str, str]:
         """Submit the stages that are not finished, and a job that ends the round.
 
         Args:
-            stages: a whole graph by id, inputs before what needs them.
-            end: called in a job of its own when no stage is left.
+            stages: those of the whole round by id, inputs before what needs them.
+            end: called in a job of its own when no stage of the round is left.
             write: called with the folder of the code to leave the records that must be there before a job runs.
+            only: ids of stages; what they do not need and what does not need them is not submitted.
 
         Returns:
-            Jobs by stage, of all that are in Slurm's hands now.
+            Jobs by stage, of all of the round that are in Slurm's hands now.
 
         Raises:
-            UserError: what Slurm said; nothing is then submitted or written.
+            UserError: what Slurm said; nothing is then submitted or written, unless the release of the jobs failed.
         """
         if reason := scheduler.unavailable():
             raise UserError(reason)
         with writable(self.store.root), self.store.lock("submission"):
-            todo = unfinished(self.store, stages)
-            running = live(self.store, [*todo, self.last])
-            new = {id: stage for id, stage in todo.items() if id not in running}
+            for line in remains.mend(self.store):
+                print(line, flush=True)
+            running = live(self.store, [*unfinished(self.store, stages), self.last])
+            wanted = stages if only is None else related(only, stages)
+            new = {id: stage for id, stage in unfinished(self.store, wanted).items() if id not in running}
             if len(new) >= (most := scheduler.most_jobs()):  # sbatch would wait without an end
                 raise UserError(f"{len(new)} jobs must be fewer than {most} (MaxJobCount of this Slurm); submit a part")
             self.code = snapshot.take(self.store)
-            try:
-                if new or (running and self.last not in running):
-                    with _outside_of_jobs():
-                        self._arrays(new, running)
-                        self._end(end, running)
+            if new or (running and self.last not in running):
+                self._hand_over(new, running, end, write)
+            else:
                 write(self.code)
-                sweep.register(self.store, self.jobs)
-            except BaseException:
-                scheduler.cancel([job.job for job in self.jobs])
-                raise
-            scheduler.release([job.job for job in self.jobs])
         return running
 
     @property
@@ -119,6 +124,37 @@ class Submission:
     def __post_init__(self) -> None:
         self.time = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
+    def _hand_over(
+        self, new: Mapping[str, Stage], running: dict[str, str], end: Callable[[], None], write: Callable[[str], None]
+    ) -> None:
+        """Submit new stages and the end of the round, write them down and release them."""
+        sweep.begin(self.store, sweep.Intent(self.name, self.folder, self.command, time.time()))
+        try:
+            with _outside_of_jobs():
+                self._arrays(new, running)
+                self._end(end, running)
+            self._require_all()
+            write(self.code)
+            if self.replaced is not None:
+                scheduler.cancel([self.replaced])
+            sweep.register(self.store, self.jobs)
+        except BaseException:
+            remains.withdraw(self.store, self.folder)
+            raise
+        try:
+            scheduler.release(whole_arrays([job.job for job in self.jobs]))
+        except UserError as error:
+            held = f"{len(self.jobs)} jobs are submitted and held; tokenbridge retry {self.name} releases them"
+            raise UserError(f"{error}: {held}") from error
+        sweep.settle(self.store, self.folder)
+
+    def _require_all(self) -> None:
+        """A slurmctld that was killed may have lost jobs that it had taken, and give their numbers again."""
+        tasks = scheduler.queue([job.job for job in self.jobs])
+        there = sum(task.live and task.is_of(self.folder) for task in tasks.values())
+        if there != len(self.jobs):
+            raise UserError(f"Slurm has lost {len(self.jobs) - there} of {len(self.jobs)} jobs; submit again")
+
     def _arrays(self, new: Mapping[str, Stage], running: dict[str, str]) -> None:
         """Submit new stages as arrays, and add their jobs to those that run."""
         for array in arrays_of(new.values(), scheduler.array_limit()):
@@ -131,13 +167,11 @@ class Submission:
 
     def _end(self, call: Callable[[], None], running: dict[str, str]) -> None:
         """Submit the job that runs after all stages of the round, however they end; it replaces an earlier one."""
-        before = running.pop(self.last, None)
+        self.replaced = running.pop(self.last, None)
         after = {"dependency": "afterany:" + ":".join(whole_arrays(list(running.values())))}
         (id,) = self._send("next", [call], after)
         self.jobs.append(Job(self.last, id, self.name, self.folder, time.time()))
         running[self.last] = id
-        if before is not None:
-            scheduler.cancel([before])
 
     def _send(self, kind: str, calls: Sequence[Any], more: Mapping[str, Any]) -> list[str]:
         """Submit an array of calls, held, and return its job ids."""

@@ -2,6 +2,8 @@
 
 sweeps/NAME/jobs/TIME/    submitit's files of one submission: what a job shall do, its output and errors
 sweeps/jobs.jsonl         a line for each stage handed to Slurm, by whatever sweep: two sweeps share stages
+sweeps/submissions.jsonl  a line for each submission before its first job, and one when all of its jobs may start, or
+                          none is left: without the second one it was cut off
 """
 
 from __future__ import annotations
@@ -58,3 +60,41 @@ def jobs_by_stage(store: Store) -> dict[str, list[Job]]:
 def register(store: Store, new: Iterable[Job]) -> None:
     """Add jobs, under the lock `submission`, so that nobody else submits the same stages meanwhile."""
     append_lines(sweep_folder(store) / "jobs.jsonl", [asdict(job) for job in new])
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A submission that is about to hand jobs to Slurm."""
+
+    sweep: str
+    folder: str
+    """as a job's"""
+    command: str
+    """as it was typed"""
+    time: float
+    user: str = field(default_factory=getpass.getuser)
+
+
+def begin(store: Store, intent: Intent) -> None:
+    """Write down a submission before it makes its first job, under the lock `submission`."""
+    append_lines(_submissions(store), [asdict(intent)])
+
+
+def settle(store: Store, folder: str) -> None:
+    """Write down that nothing is left to do for a submission, under the lock `submission`."""
+    append_lines(_submissions(store), [{"folder": folder, "settled": True}])
+
+
+def unsettled(store: Store) -> list[Intent]:
+    """Submissions that are under way or were cut off, the oldest first."""
+    open_: dict[str, Intent] = {}
+    for line in read_lines(_submissions(store)):
+        if line.get("settled"):
+            open_.pop(line["folder"], None)
+        else:
+            open_[line["folder"]] = Intent(**line)
+    return list(open_.values())
+
+
+def _submissions(store: Store) -> Path:
+    return sweep_folder(store) / "submissions.jsonl"

@@ -3,7 +3,7 @@
 import pytest
 
 from slurm import scheduler
-from slurm.scheduler import COLUMNS, parse_history, parse_queue, said, seconds
+from slurm.scheduler import COLUMNS, Task, parse_history, parse_queue, said, seconds
 from tokenbridge.config import UserError
 
 SQUEUE = [
@@ -95,3 +95,39 @@ def test_without_slurm_each_question_says_so(monkeypatch, tmp_path):
     assert "sbatch, squeue, scontrol not found on PATH" in (scheduler.unavailable() or "")
     with pytest.raises(UserError, match="squeue not found on PATH"):
         scheduler.queue()
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "remedy"),
+    [
+        ("PENDING", "JobHeldUser", "release"),
+        ("PENDING", "launch failed requeued held", "release"),
+        ("PENDING", "launch_failed_requeued_held", "release"),
+        ("PENDING", "job requeued in held state", "release"),
+        ("REQUEUE_HOLD", "BeginTime", "release"),
+        ("PENDING", "JobHeldAdmin", "administrator"),
+        ("PENDING", "PartitionTimeLimit", "resubmit"),
+        ("PENDING", "PartitionConfig", "resubmit"),
+        ("PENDING", "QOSMaxWallDurationPerJobLimit", "resubmit"),
+        ("PENDING", "AssocMaxGRESPerNode", "resubmit"),
+        ("PENDING", "QOSMinGRES", "resubmit"),
+        # what may end by itself
+        ("PENDING", "", None),
+        ("PENDING", "Resources", None),
+        ("PENDING", "Dependency", None),
+        ("PENDING", "ReqNodeNotAvail, UnavailableNodes:127.0.0.4", None),
+        ("PENDING", "PartitionDown", None),
+        ("PENDING", "QOSMaxJobsPerUserLimit", None),
+        ("PENDING", "AssocGrpCpuLimit", None),
+        ("CANCELLED", "JobHeldUser", None),
+        ("RUNNING", "", None),
+    ],
+)
+def test_what_never_starts_by_itself(state, reason, remedy):
+    assert Task(state, reason).remedy == remedy
+
+
+def test_the_submission_of_a_job():
+    assert Task("PENDING", script="/home/ada/runs/sweeps/mine/jobs/1-2/.s.sh").submission == "sweeps/mine/jobs/1-2"
+    for other in ("", "/home/ada/run.sh", "/home/ada/jobs/sweeps/x/y/run.sh", "sbatch"):
+        assert Task("PENDING", script=other).submission == ""

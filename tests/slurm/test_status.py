@@ -204,6 +204,37 @@ def test_a_failure_cancels_what_needs_it_and_no_other(small, accounting):
     assert found[small.sweep.last].word == "queued"
 
 
+def under_way(small, tasks):
+    found = states(small, tasks)
+    return status.SweepStatus(small.sweep, status.with_last(small.sweep), found, "", 0)
+
+
+def test_what_never_starts_by_itself_is_stuck_and_not_under_way(small):
+    """And what it blocks is not under way either: only somebody's hand ends that."""
+    train = small.id("train")
+    small.finish(small.id("reconstruct"), small.id("reconstruct", 2))
+    reasons = {id: Task("PENDING", "Dependency") for id in small.jobs}
+    for word, remedy in (("JobHeldUser", "release"), ("JobHeldAdmin", "administrator"), ("BadConstraints", "resubmit")):
+        found = under_way(small, reasons | {train: Task("PENDING", word), small.id("train", 2): Task("PENDING", word)})
+        assert found.states[train].word == "stuck"
+        assert word in found.states[train].detail
+        assert found.states[small.id("score")].word == "blocked"
+        assert set(found.stuck(remedy)) == {train, small.id("train", 2)}
+        assert found.exit_code == status.EXIT_BROKEN
+    found = under_way(small, reasons | {train: Task("PENDING", "JobHeldUser"), small.id("train", 2): Task("RUNNING")})
+    assert found.exit_code == status.EXIT_UNDER_WAY
+    assert found.lacking() == []
+
+
+def test_a_submission_is_named_where_it_was_cut_off(small):
+    train = small.id("train")
+    intent = records.Intent("small", f"sweeps/small/jobs/{100}", "tokenbridge grid", 1.0)
+    records.begin(small.store, intent)
+    assert one(small, train, Task("PENDING", "JobHeldUser")) == ("stuck", "held, because its submission was cut off")
+    with small.store.lock("submission"):  # it is under way
+        assert one(small, train, Task("PENDING", "JobHeldUser")) == ("queued", "JobHeldUser")
+
+
 def test_what_was_never_submitted_waits(small):
     new = Small(small.store, 2, "more", first=10)
     found = states(small, {}, stages=status.with_last(new.sweep))

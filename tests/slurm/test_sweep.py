@@ -3,8 +3,9 @@
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+from slurm import remains
 from slurm import sweep as module
-from slurm.sweep import Job
+from slurm.sweep import Intent, Job
 from tokenbridge.store.artifacts import Store
 
 
@@ -24,3 +25,25 @@ def test_several_processes_write_at_once(tmp_path):
         "train-2": 150,
         "latents-1": 150,
     }
+
+
+def test_a_submission_is_unsettled_from_its_first_line_to_its_second(tmp_path):
+    store = Store(tmp_path)
+    assert module.unsettled(store) == []
+    one, two = (Intent(name, f"sweeps/{name}/jobs/1", "tokenbridge grid", 1.0) for name in ("one", "two"))
+    module.begin(store, one)
+    module.begin(store, two)
+    module.settle(store, one.folder)
+    assert module.unsettled(store) == [two]
+    with open(tmp_path / "sweeps" / "submissions.jsonl", "a") as file:
+        file.write('{"sweep": "three", "fol')  # cut by a kill
+    module.settle(store, two.folder)
+    assert module.unsettled(store) == []
+
+
+def test_a_submission_under_way_is_not_cut_off(tmp_path):
+    store = Store(tmp_path)
+    module.begin(store, Intent("one", "sweeps/one/jobs/1", "tokenbridge grid", 1.0))
+    with store.lock("submission"):
+        assert remains.cut_off(store) == []
+    assert [intent.sweep for intent in remains.cut_off(store)] == ["one"]

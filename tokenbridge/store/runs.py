@@ -316,7 +316,7 @@ def ending(name: str) -> str:
 NAME = re.compile(r"\w[\w.=-]*")
 LONGEST_NAME = 100
 """bytes"""
-TAKEN = ("all", "code", "events", "jobs.jsonl", "discarded.jsonl")
+TAKEN = ("all", "code", "events", "jobs.jsonl", "submissions.jsonl", "discarded.jsonl")
 """what `report` calls all reports, and what lies beside the folders of sweeps"""
 
 

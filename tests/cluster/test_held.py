@@ -1,0 +1,198 @@
+"""Jobs that never start by themselves: whatever stopped them is named, and one of the commands mends it.
+
+The faults are real: a program of Slurm is called through a script that kills its caller, or slurmctld, at that moment.
+"""
+
+import getpass
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from slurm import scheduler
+from tests.cluster.conftest import started
+from tests.cluster.grids import CLUSTER, daemon, events, grid, on_slurm, stages, tokenbridge
+
+WORDS = grid("held", "quantizer.levels=4,8", settings=("train.epochs=30",))
+JOBS = 12  # latents, 2 quantizers, trainings, likelihoods, samples and scores, the end
+KILL = "kill -9 $PPID; exit 1"
+SHIM = r"""#!/bin/bash
+me=$(basename "$0"); count=$(($(cat "$COUNTS/$me" 2>/dev/null) + 1)); echo $count >"$COUNTS/$me"
+if [ "before $me $count" = "$AT" ]; then eval "$DO"; fi
+PATH=${PATH#*:} "$me" "$@"; status=$?
+if [ "after $me $count" = "$AT" ]; then eval "$DO"; fi
+exit $status
+"""
+
+
+@pytest.fixture(scope="module")
+def plain_cluster():
+    with started(ACCOUNTING="0", KILL_WAIT="1") as folder:
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(plain_cluster):
+    yield
+    scheduler.cancel(live())
+    while live():  # tasks of submitit ignore SIGTERM
+        subprocess.run(["scancel", "--full", "--signal=KILL", f"--user={getpass.getuser()}"], check=True)
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def submit_at(tmp_path, monkeypatch):
+    """Submits, and does something to it at a moment: `after sbatch 2`."""
+
+    def submit(moment: str, do: str) -> int:
+        folder = tmp_path / "shim"
+        folder.mkdir()
+        for program in ("sbatch", "scontrol", "squeue"):
+            (folder / program).write_text(SHIM)
+            (folder / program).chmod(0o755)
+        with monkeypatch.context() as patch:
+            patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+            for name, value in {"COUNTS": folder / "counts", "AT": moment, "DO": do}.items():
+                patch.setenv(name, str(value))
+            (folder / "counts").mkdir()
+            return tokenbridge(*WORDS, *on_slurm(), cwd=tmp_path, code=None).returncode
+
+    return submit
+
+
+def live() -> dict[str, scheduler.Task]:
+    return {job: task for job, task in scheduler.queue().items() if task.live}
+
+
+def status(folder: Path, code: int, *words: str) -> str:
+    """What it says, without the breaks of lines."""
+    done = tokenbridge("status", "held", *words, cwd=folder, code=code)
+    return " ".join((done.stdout + done.stderr).split())
+
+
+def goes_on(folder: Path) -> None:
+    """All jobs are there, once, and can start; --json leaves MLflow alone."""
+    assert len(live()) == JOBS
+    assert not [job for job, task in live().items() if task.remedy]
+    assert '"cut_off": []' in status(folder, 3, "--json")
+
+
+@pytest.mark.parametrize(
+    ("moment", "left", "remedies"),
+    [
+        ("after sbatch 1", 1, [WORDS]),  # before it knows the job's number
+        ("before sbatch 4", 5, [["retry", "held"], WORDS]),
+        ("after squeue 2", JOBS, [WORDS]),  # all are there, none is written down
+        ("before scontrol 8", JOBS, [WORDS]),  # written down, not released
+        ("before scontrol 8", JOBS, [["retry", "held"]]),
+    ],
+)
+def test_a_submission_that_is_killed_is_named_and_mended(tmp_path, submit_at, moment, left, remedies):
+    assert submit_at(moment, KILL) == -9
+    assert {task.remedy for task in live().values()} == {"release"}
+    assert len(live()) == left
+    recorded = moment == "before scontrol 8"
+    said = status(tmp_path, 1 if recorded else 2)
+    assert "cut off at" in said
+    assert "may have left held jobs" in said
+    assert ("tokenbridge retry held releases what is held" in said) == recorded
+    if not recorded:
+        assert "held is not recorded" in said
+        assert "the same command goes on: tokenbridge grid --name held" in said
+    for words in remedies:
+        more = on_slurm() if words is WORDS else []
+        done = tokenbridge(*words, *more, cwd=tmp_path, code=None)
+        assert f"held jobs {'released' if recorded else 'cancelled'}: {left}" in done.stdout or words is not remedies[0]
+    assert done.returncode == 0, done.stderr
+    goes_on(tmp_path)
+
+
+def test_cancel_takes_what_a_killed_submission_left(tmp_path, submit_at):
+    submit_at("before sbatch 4", KILL)
+    assert "held jobs cancelled: 5" in tokenbridge("cancel", "held", "--yes", cwd=tmp_path).stdout
+    assert live() == {}
+    assert "held is no sweep" in status(tmp_path, 2)
+
+
+def test_a_slurmctld_that_forgets_the_release_or_the_jobs(plain_cluster, tmp_path, submit_at):
+    """It is killed when all is done, and knows the release no more, or some of the jobs, when it is back."""
+    assert submit_at("after scontrol 8", f"kill -9 $(cat {plain_cluster}/run/slurmctld.pid)") == 0
+    daemon(plain_cluster, "slurmctld")
+    while scheduler.unavailable():
+        time.sleep(0.2)
+    held = [task for task in live().values() if task.remedy == "release"]
+    lost = JOBS - len(live())
+    assert held or lost
+    said = status(tmp_path, 3 if len(held) + lost < JOBS else 1)
+    assert ("forgot its release" in said) == bool(held)
+    tokenbridge("retry", "held", cwd=tmp_path)
+    goes_on(tmp_path)
+
+
+def test_a_launch_that_fails_is_named_and_released(plain_cluster, tmp_path):
+    """slurmd cannot make the folder of a job: a file is in its place."""
+    first = 1 + max((int(job.partition("_")[0]) for job in scheduler.queue()), default=0)
+    nodes = list((plain_cluster / "spool").iterdir())
+    blocked = [node / f"job{number:05d}" for node in nodes for number in range(first, first + 3 * JOBS)]
+    for path in blocked:
+        path.touch()
+    tokenbridge(*WORDS, *on_slurm(), cwd=tmp_path)
+    until = time.monotonic() + 60
+    while not [task for task in live().values() if task.remedy]:
+        assert time.monotonic() < until, scheduler.queue()
+        time.sleep(0.3)
+    said = status(tmp_path, 1)
+    assert "Slurm could not start it on its node, and holds it (launch failed requeued held)" in said
+    assert "tokenbridge retry held releases what is held" in said
+    again = tokenbridge(*WORDS, *on_slurm(), cwd=tmp_path).stdout
+    assert "1 of its stages are stuck in the queue" in again
+    for path in blocked:
+        path.unlink()
+    assert "held: 1 held job released" in tokenbridge("retry", "held", cwd=tmp_path).stdout
+    (latents,) = stages(tmp_path, "held", "latents")
+    while events(tmp_path, latents) != ["started", "finished"]:
+        assert time.monotonic() < until, scheduler.queue()
+        time.sleep(0.5)
+
+
+def test_what_a_partition_never_runs_is_submitted_anew(plain_cluster, tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text(CLUSTER.read_text())
+    subprocess.run(["scontrol", "update", "PartitionName=main", "MaxTime=10"], check=True)
+    try:
+        tokenbridge(*WORDS, *on_slurm(own), cwd=tmp_path)
+        said = status(tmp_path, 1)
+        assert "asks for what this Slurm does not give (PartitionTimeLimit)" in said
+        assert "and tokenbridge retry held submits again what cannot start" in said
+        own.write_text(CLUSTER.read_text().replace("time = 30", "time = 5"))
+        tokenbridge("retry", "held", cwd=tmp_path)
+        goes_on(tmp_path)
+    finally:
+        subprocess.run(["scontrol", "update", "PartitionName=main", "MaxTime=INFINITE"], check=True)
+
+
+def test_an_administrators_hold_is_left_to_one(plain_cluster, tmp_path):
+    tokenbridge(*WORDS, *on_slurm(), cwd=tmp_path)
+    array = max((job for job in live() if "_" in job), key=lambda job: int(job.partition("_")[0])).partition("_")[0]
+    subprocess.run(["scontrol", "hold", f"{array}_1"], check=True)
+    line = f"only an administrator of Slurm can release what one holds: scontrol release {array}"
+    assert line in status(tmp_path, 3)
+    assert line in tokenbridge("retry", "held", cwd=tmp_path).stdout
+    assert scheduler.queue()[f"{array}_1"].reason == "JobHeldAdmin"
+
+
+def test_the_end_of_a_round_comes_back_and_waits_for_all(plain_cluster, tmp_path):
+    tokenbridge(*WORDS, *on_slurm(), cwd=tmp_path)
+    end = max(live(), key=lambda job: int(job.partition("_")[0]))
+    scheduler.cancel([end])
+    assert "1 job submitted" in tokenbridge("retry", "held", cwd=tmp_path).stdout
+    jobs = live()
+    new = max(jobs, key=lambda job: int(job.partition("_")[0]))
+    assert new != end
+    arrays = {job.partition("_")[0] for job in jobs if job != new}
+    awaits = subprocess.run(["squeue", "-h", "-j", new, "-O", "Dependency:500"], capture_output=True, text=True).stdout
+    assert set(re.findall(r"afterany:(\d+)", awaits)) == arrays
+    goes_on(tmp_path)
