@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -173,7 +174,8 @@ def _run_parallel(progress: _Progress, runtime: Runtime, failed: dict[str, BaseE
         runtime = runtime.model_copy(update={"threads": max(1, (os.cpu_count() or 1) // jobs)})
     runtime = runtime.model_copy(update={"bars": False})  # bars of several processes would overwrite each other
     ahead, running = _seconds_ahead(progress), dict[Future[float], Stage]()
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool, _stopping(pool):
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    with pool, _stopping(pool):
         while True:
             blocked = waiting.keys() | {stage.id for stage in running.values()} | failed.keys()
             ready = [stage for stage in waiting.values() if not any(id in blocked for _, id in stage.inputs)]
@@ -192,6 +194,18 @@ def _run_parallel(progress: _Progress, runtime: Runtime, failed: dict[str, BaseE
                 else:
                     progress.ends(stage, future.result())
             progress.tick(running.values())
+
+
+def _end_with_parent() -> None:
+    """In a worker: SIGTERM where the command that it works for has ended without a word, as after SIGKILL."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _work(store: Store, stage: Stage, runtime: Runtime) -> float:

@@ -122,10 +122,14 @@ app.command()(report)
 
 @app.command()
 def sync(runs: Runs = DEFAULT_RUNS) -> None:
-    """Bring MLflow up to date with what the stages left; twice sends nothing twice."""
+    """Bring MLflow up to date with what the stages left; twice sends nothing twice.
+
+    It waits up to two minutes for each answer, where other commands leave a slow server after one minute in all.
+    """
     from experiments.tracking import sync as tracking
 
-    counts = tracking.sync(Store(runs))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # and once again
+    counts = tracking.sync(Store(runs), patience=None)
     sent = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     print(f"sent {sent}" if sent else "MLflow was up to date")
 

@@ -2,7 +2,8 @@
 
 Measured (MLflow 3.17): eight processes that make the same SQLite file at once all fail and leave it broken, so it is
 made under a lock, beside its final name, and renamed. A refused connection blocks a call for 246 s unless the retries
-are lowered; a failed send loses nothing here, so there is no reason to wait.
+are lowered, and a server that takes 20 s for each call would hold a command for an hour; a failed send loses nothing
+here, so there is no reason to wait.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
-import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
-from experiments.tracking import views
+from experiments.tracking import guard, views
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store, locked, writable
 from tokenbridge.store.runs import EXPERIMENT, database, quiet_mlflow, tracking_uri, without_credentials
@@ -27,6 +30,8 @@ from tokenbridge.store.runs import EXPERIMENT, database, quiet_mlflow, tracking_
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+PATIENCE = 60.0
+"""seconds that a command waits for a server, and one more for each run that it sends"""
 SWEEPS_TOLD = 10
 """sweeps whose addresses `tokenbridge ui` prints"""
 
@@ -77,10 +82,48 @@ def reaching(uri: str) -> Iterator[None]:
         reason = " ".join(str(error).split())
         if refused := re.search(r"failed with exception .*?([^:'(]*(?:refused|timed out|resolve)[^:')]*)", reason):
             reason = refused[1].strip()
-        reason = without_credentials(reason)[:160]
+        reason = without_credentials(reason.split(". Take a backup")[0])[:160]
         raise UserError(
             f"MLflow at {without_credentials(uri)} takes no data ({reason}); nothing is lost: {_remedy(uri, reason)}"
         ) from error
+
+
+class _Late(BaseException):
+    """No Exception: nobody between a call to MLflow and us may take it for one and go on."""
+
+
+@contextmanager
+def within(uri: str, seconds: float | None) -> Iterator[None]:
+    """Leave a server that has not done what the block asks for; whatever is interrupted, sending again completes it.
+
+    A local file is never left, nor anything in another thread than the first, which takes no signals.
+
+    Args:
+        uri: where MLflow keeps its runs.
+        seconds: how long the block may take, None for ever.
+
+    Raises:
+        UserError: the time is up.
+    """
+    if seconds is None or database(uri) is not None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise _Late
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+    try:
+        yield
+    except _Late:
+        raise UserError(
+            f"MLflow at {without_credentials(uri)} answers too slowly, {seconds:.0f} s were not enough; nothing is"
+            " lost: `tokenbridge sync`, which waits longer, sends the rest"
+        ) from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _remedy(uri: str, reason: str) -> str:
@@ -139,7 +182,7 @@ def ui_command(store: Store, port: int = 5000) -> tuple[list[str], dict[str, str
     """
     uri = ensure_store(store)
     mlflow = client(uri)
-    with reaching(uri):
+    with within(uri, PATIENCE), reaching(uri):
         pages = _save_overview(mlflow, experiment_id(mlflow, store, uri))
     if uri.startswith("http"):
         return [], {name: f"{without_credentials(uri).rstrip('/')}/{page}" for name, page in pages.items()}
@@ -181,14 +224,14 @@ def _save_overview(mlflow: MlflowClient, experiment: str) -> dict[str, str]:
 
 
 def ui(store: Store, port: int = 5000) -> int:
-    """Serve MLflow's page until Ctrl+C.
+    """Serve MLflow's page until Ctrl+C. However this process ends, by SIGKILL even, the server ends with it.
 
     Args:
         store: the runs folder.
         port: the first to try.
 
     Returns:
-        The exit status: 0 after Ctrl+C, and where a server has a page already.
+        The exit status: 0 after Ctrl+C, and where a server has a page already; 128 + the number of another signal.
     """
     argv, urls = ui_command(store, port)
     print("\n".join(_addresses(urls)), flush=True)
@@ -197,12 +240,7 @@ def ui(store: Store, port: int = 5000) -> int:
     print("Ctrl+C ends it", flush=True)
     # the job runner of MLflow would start 12 more processes (2.4 GB) that nothing here uses
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    server = subprocess.Popen(argv, env=os.environ | quiet)
-    try:
-        return server.wait()
-    except KeyboardInterrupt:
-        server.wait()  # it got the same signal
-        return 0
+    return guard.run(argv, os.environ | quiet)
 
 
 def _addresses(urls: dict[str, str]) -> list[str]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from experiments.tracking import store as mlflow_store
@@ -17,7 +18,15 @@ from experiments.tracking.content import Record
 from experiments.tracking.memory import Memory
 from experiments.tracking.records import ReportRecord, find_records, find_trainings
 from experiments.tracking.sender import Sender
-from experiments.tracking.store import client, ensure_store, experiment_id, reaching, ui_command
+from experiments.tracking.store import (
+    PATIENCE,
+    client,
+    ensure_store,
+    experiment_id,
+    reaching,
+    ui_command,
+    within,
+)
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store, writable
 from tokenbridge.store.runs import RecordedCell, StageFiles, tracking_uri
@@ -27,7 +36,7 @@ __all__ = ["catch_up", "ensure_store", "log_report", "send_curves", "sync", "tra
 Counts = dict[str, int]
 
 
-def sync(store: Store, cells: Iterable[str] | None = None) -> Counts:
+def sync(store: Store, cells: Iterable[str] | None = None, patience: float | None = PATIENCE) -> Counts:
     """Send what MLflow lacks of these cells, their sweeps and trainings; return how much of what.
 
     A folder that cannot be read does not keep the others back.
@@ -35,12 +44,13 @@ def sync(store: Store, cells: Iterable[str] | None = None) -> Counts:
     Args:
         store: the runs folder.
         cells: ids of the cells; without them all.
+        patience: seconds that a server or another sender may take, and one more for each run; None: however long.
 
     Raises:
-        UserError: an unreadable folder, or MLflow away (send again later).
+        UserError: an unreadable folder, or MLflow away or too slow (send again later).
     """
-    with writable(store.root), store.lock("mlflow"):
-        return _send(store, find_records(store, cells))
+    with writable(store.root), _alone(store, patience):
+        return _send(store, find_records(store, cells), patience=patience)
 
 
 def catch_up(store: Store, cells: Iterable[str] | None = None, seconds: float | None = None) -> Counts | None:
@@ -81,8 +91,26 @@ def send_curves(
 
 def log_report(store: Store, name: str, folder: Path) -> Counts:
     """Send a report's pages, tables and figures as artifacts of a run of its own."""
-    with writable(store.root), store.lock("mlflow"):
+    with writable(store.root), _alone(store, PATIENCE):
         return _send(store, [ReportRecord(name, folder)])
+
+
+@contextmanager
+def _alone(store: Store, patience: float | None) -> Iterator[None]:
+    """While nobody else sends. UserError where another process does for longer than that."""
+    late, told = time.monotonic() + (patience or 0), False
+    with ExitStack() as stack:
+        while not stack.enter_context(store.lock("mlflow", wait=False)):
+            if patience is not None and time.monotonic() > late:
+                raise UserError(
+                    f"another process has been sending to MLflow for {patience:.0f} s; nothing is lost: it, or"
+                    " `tokenbridge sync` after it, sends the rest"
+                )
+            if not told:
+                print("waiting for another process that sends to MLflow", flush=True)
+            told = True
+            time.sleep(0.2)
+        yield
 
 
 def _unless_busy(store: Store, find: Callable[[], Sequence[Record]], seconds: float | None) -> Counts | None:
@@ -90,7 +118,13 @@ def _unless_busy(store: Store, find: Callable[[], Sequence[Record]], seconds: fl
         return _send(store, find(), trusting=True, seconds=seconds) if mine else None
 
 
-def _send(store: Store, records: Sequence[Record], trusting: bool = False, seconds: float | None = None) -> Counts:
+def _send(
+    store: Store,
+    records: Sequence[Record],
+    trusting: bool = False,
+    seconds: float | None = None,
+    patience: float | None = PATIENCE,
+) -> Counts:
     counts: Counter[str] = Counter(runs=0, params=0, metrics=0, points=0, artifacts=0)
     uri = tracking_uri(store)
     memory = Memory(store, uri)
@@ -101,8 +135,8 @@ def _send(store: Store, records: Sequence[Record], trusting: bool = False, secon
     ensure_store(store)
     unreadable: list[UserError] = []
     late = time.monotonic() + seconds if seconds is not None else float("inf")
-    with reaching(uri):
-        mlflow = client(uri)
+    mlflow = client(uri)
+    with within(uri, patience and patience + len(records)), reaching(uri):
         sender = Sender(mlflow, experiment_id(mlflow, store, uri), memory, counts)
         behind = sender.find(records, trusting)
         for record in tqdm(behind, "to MLflow", unit="run", disable=None, leave=False):

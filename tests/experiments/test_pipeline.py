@@ -145,10 +145,12 @@ def two_trainings(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_in_several_processes_stops_with_checkpoints_and_leaves_no_process(two_trainings, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_run_in_several_processes_stops_with_checkpoints_and_leaves_no_process(two_trainings, tmp_path, number):
+    """Even where the signal was only for the process that gives work to the others."""
     process = two_trainings
-    process.terminate()
-    assert process.wait() == 128 + signal.SIGTERM
+    process.send_signal(number)
+    assert process.wait() == {signal.SIGTERM: 128 + signal.SIGTERM}.get(number, -number)
     for _ in range(600):
         try:
             os.killpg(process.pid, 0)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 def serving(argv: list[str], address: str) -> Iterator[None]:
     server = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
-        while not _answers(address):
+        while not answers(address):
             assert server.poll() is None, f"the server has ended with code {server.returncode}"
             time.sleep(0.2)
         yield
@@ -25,7 +25,7 @@ def serving(argv: list[str], address: str) -> Iterator[None]:
         server.wait(30)
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
     try:
         with urllib.request.urlopen(f"{address}/health", timeout=5):
             return True
