@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.tracking import store as mlflow_store
@@ -98,18 +98,12 @@ def log_report(store: Store, name: str, folder: Path) -> Counts:
 @contextmanager
 def _alone(store: Store, patience: float | None) -> Iterator[None]:
     """While nobody else sends. UserError where another process does for longer than that."""
-    late, told = time.monotonic() + (patience or 0), False
-    with ExitStack() as stack:
-        while not stack.enter_context(store.lock("mlflow", wait=False)):
-            if patience is not None and time.monotonic() > late:
-                raise UserError(
-                    f"another process has been sending to MLflow for {patience:.0f} s; nothing is lost: it, or"
-                    " `tokenbridge sync` after it, sends the rest"
-                )
-            if not told:
-                print("waiting for another process that sends to MLflow", flush=True)
-            told = True
-            time.sleep(0.2)
+    with store.lock("mlflow", wait=True if patience is None else patience) as mine:
+        if not mine:
+            raise UserError(
+                f"another process has been sending to MLflow for {patience:.0f} s; nothing is lost: it, or"
+                " `tokenbridge sync` after it, sends the rest"
+            )
         yield
 
 

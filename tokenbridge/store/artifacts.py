@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -136,36 +137,36 @@ class Store:
             _remove(self.folder(id) / name)
 
     @contextmanager
-    def lock(self, name: str, wait: bool = True) -> Iterator[bool]:
+    def lock(self, name: str, wait: bool | float = True) -> Iterator[bool]:
         """One process at a time, as `locked` below.
 
         Args:
             name: what the process does; it names the lock's file.
-            wait: False to yield False where another process has it.
+            wait: False, or seconds, to yield False where another process has it then.
         """
         with locked(self.root / "locks" / f"{name}.lock", wait) as mine:
             yield mine
 
 
 @contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+def locked(path: Path, wait: bool | float = True) -> Iterator[bool]:
     """One process at a time has a file's lock, which ends with its process, however that ends.
 
     Who has to wait says for whom, at once and every few minutes.
 
     Args:
         path: the file, which stays and says who had it last.
-        wait: False to yield False where another process has it.
+        wait: False, or seconds, to yield False where another process has it then.
 
     Raises:
         UserError: the file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, fallback_to_soft=False)  # a file that is there or not would stay after a kill
-    seconds = 0.1
-    while not _acquire(lock, seconds) and wait:
+    seconds, late = 0.1, time.monotonic() + (math.inf if wait is True else wait)
+    while not _acquire(lock, seconds) and time.monotonic() < late:
         print(f"waiting for {path.stem}: {_holder(path)}", flush=True)
-        seconds = WAITING_TOLD
+        seconds = min(WAITING_TOLD, max(0.1, late - time.monotonic()))
     try:
         if lock.is_locked:
             here = {"pid": os.getpid(), "host": platform.node(), "job": job_here(), "since": time.time()}
