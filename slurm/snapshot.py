@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from tokenbridge.store.artifacts import Store, digest, file_hash, write_json
+from tokenbridge.store.artifacts import Store, digest, file_hash, write_atomic, write_json
 from tokenbridge.store.provenance import git_state
 from tokenbridge.store.runs import sweep_folder
 
 HERE = Path(__file__).parents[1]
 PACKAGES = ("tokenbridge", "experiments", "analysis", "slurm")
+ABOUT = "snapshot.json"
 LEFT_OUT = {".pyc", ".pyo"}
+
+
+def setup(code: Path, sweep: str) -> list[str]:
+    """Lines of shell that let a job run a snapshot, and end it with a word where that is gone.
+
+    Without it Python would take the packages from wherever else they are, such as the checkout.
+
+    Args:
+        code: the snapshot.
+        sweep: which `retry` submits again.
+    """
+    gone = f"{code}, the code that this job was submitted with, is gone; tokenbridge retry {sweep} copies it again"
+    parts = " ".join(shlex.quote(str(code / name / "__init__.py")) for name in PACKAGES)
+    return [
+        f'for part in {parts}; do [ -f "$part" ] || {{ echo {shlex.quote(gone)} >&2; exit 1; }}; done',
+        # safe: else Python looks first in the folder of the submission, which may be the checkout
+        f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(code))}",
+    ]
 
 
 def take(store: Store) -> str:
@@ -24,14 +46,16 @@ def take(store: Store) -> str:
     state = git_state()
     hash = digest([state, {str(path.relative_to(HERE)): file_hash(path) for path in files}])
     final = sweep_folder(store, "code") / hash
-    if not final.exists():
+    if final.exists():
+        _mend(final, files, state)
+    else:
         work = final.with_name(f"{hash}.{os.getpid()}.partial")
         try:
             for path in files:
                 copy = work / path.relative_to(HERE)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
-            write_json(work / "snapshot.json", state)
+            write_json(work / ABOUT, state)
             _publish(work, final)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -40,6 +64,17 @@ def take(store: Store) -> str:
 
 def _wanted(path: Path) -> bool:
     return path.is_file() and path.suffix not in LEFT_OUT and "__pycache__" not in path.parts
+
+
+def _mend(final: Path, files: Iterable[Path], state: Mapping[str, Any]) -> None:
+    """Put back what a clean-up of old files has taken."""
+    for path in files:
+        copy = final / path.relative_to(HERE)
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(copy, path.read_bytes())
+    if not (final / ABOUT).exists():
+        write_json(final / ABOUT, state)
 
 
 def _publish(work: Path, final: Path) -> None:

@@ -203,8 +203,9 @@ class _Look:
         how = task.state if task else ""
         if event is None and how in ("", "CANCELLED") and (wanting := self._for_want(id, job)):
             return wanting
+        wrote = "" if event == "started" else job.last_words(self.store)
         if task is None:
-            return State(*NO_TRACE[event], job.job)
+            return State("failed", wrote, job.job) if wrote and not event else State(*NO_TRACE[event], job.job)
         if how == "CANCELLED":
             return State("cancelled", task.canceller, job.job)
         if how == "COMPLETED" and event != "stopped":
@@ -215,7 +216,8 @@ class _Look:
             )
             return State("failed", where, job.job)
         kept = "; its checkpoint is kept" if event == "stopped" else ""
-        return State("failed", f"{DEATHS.get(how) or f'ended without a word ({task.ending})'}{kept}", job.job)
+        why = (how == "FAILED" and wrote) or f"ended without a word ({task.ending})"
+        return State("failed", f"{DEATHS.get(how, why)}{kept}", job.job)
 
     def _by_word(self, id: str, job: Job) -> State:
         """The state by what the job itself said, where no Slurm can be asked."""

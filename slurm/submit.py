@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -192,9 +191,8 @@ class Submission:
 
     def _parameters(self, kind: str, resources: Resources, more: Mapping[str, Any]) -> dict[str, Any]:
         parameters = resources.parameters()
-        # safe: else Python looks first in the folder of the submission, which may be the checkout
-        code = f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(self.store.root / self.code))}"
-        parameters["slurm_setup"] = [*parameters.get("slurm_setup", ()), code]
+        code = snapshot.setup(self.store.root / self.code, self.name)
+        parameters["slurm_setup"] = [*parameters.get("slurm_setup", ()), *code]
         parameters["slurm_additional_parameters"] = {
             **parameters.get("slurm_additional_parameters", {}),
             **HELD,

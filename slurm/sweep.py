@@ -48,6 +48,19 @@ class Job:
         """
         return store.root / self.folder / f"{self.job}_{rank}_log.{stream}"
 
+    def last_words(self, store: Store) -> str:
+        """The last line of its errors that is neither Slurm's nor submitit's; empty where there is none.
+
+        Why a job did not begin: no copy of the code, no interpreter, a line of `setup` that failed.
+        """
+        try:
+            lines = self.log(store, "err").read_text(errors="replace").splitlines()
+        except OSError:
+            return ""
+        others = ("srun: ", "slurmstepd: ", "submitit ")
+        words = (line.strip() for line in reversed(lines) if not line.startswith(others))
+        return next((line for line in words if line), "")
+
 
 def jobs_by_stage(store: Store) -> dict[str, list[Job]]:
     """Jobs by stage, the oldest first: the last is the one that counts."""

@@ -1,12 +1,15 @@
 """Sweeps where something is missing or in the way: accounting, room in arrays, a shared folder, space."""
 
+import shutil
 import subprocess
 from contextlib import contextmanager
 
 import pytest
 
+from slurm import sweep
 from tests.cluster.conftest import started
 from tests.cluster.grids import daemon, end_of, events, grid, jobs_by_stage, on_slurm, shifted, stages, tokenbridge
+from tokenbridge.store.artifacts import Store
 
 
 def test_without_accounting(plain_cluster, tmp_path):
@@ -49,6 +52,26 @@ def test_a_folder_that_nodes_do_not_share_is_named(tmp_path):
         where = f"it wrote nothing into {tmp_path / 'runs'}, which node 127.0.0.1 must share with this one"
         # the screen breaks lines, and a path at its hyphens
         assert where.replace(" ", "") in "".join(shown.stdout.split()), shown.stdout
+
+
+def test_waiting_tasks_that_are_cancelled_and_code_that_is_gone(plain_cluster, tmp_path):
+    """Both while all wait: what needs a cancelled task does not begin, and no job runs other code than its own."""
+    nodes = ["scontrol", "update", "NodeName=ALL"]
+    subprocess.run([*nodes, "State=DRAIN", "Reason=test"], check=True)
+    tokenbridge(*grid("gone", "sample.temperature=0.9"), *on_slurm(), cwd=tmp_path)
+    waiting = {id: found[-1].job for id, found in sweep.jobs_by_stage(Store(tmp_path / "runs")).items()}
+    (train,), (score,) = stages(tmp_path, "gone", "train"), stages(tmp_path, "gone", "score")
+    subprocess.run(["scancel", waiting[train], waiting[score]], check=True)
+    assert "cancelled: train of" in tokenbridge("status", "gone", cwd=tmp_path, code=3).stdout
+    shutil.rmtree(tmp_path / "runs" / "sweeps" / "code")
+    subprocess.run([*nodes, "State=RESUME"], check=True)
+    shown = end_of(tmp_path, "gone")
+    assert shown.returncode == 1
+    assert "thecodethatthisjobwassubmittedwith,isgone" in "".join(shown.stdout.split())
+    assert not list((tmp_path / "runs").glob("stages/*"))
+    tokenbridge("retry", "gone", cwd=tmp_path)
+    assert end_of(tmp_path, "gone").returncode == 0
+    assert {tuple(events(tmp_path, id)) for id in waiting} == {("started", "finished")}
 
 
 def test_any_clock_of_the_login_node_submits_each_stage_once(cluster, tmp_path):

@@ -125,6 +125,14 @@ def test_the_time_left_of_a_training_bears_a_wait_and_another_clock(small):
         assert at.seconds == pytest.approx(55)
 
 
+def test_what_a_job_wrote_that_never_began(small):
+    train = small.id("train")
+    small.log(train, err="loading cuda\nmodule: cuda/13 not found\nsrun: error: task 0: Exited with exit code 1\n")
+    for task in (Task("FAILED", exit="1:0"), None):
+        assert one(small, train, task) == ("failed", "module: cuda/13 not found")
+    assert one(small, train, Task("TIMEOUT")) == ("failed", "time limit")
+
+
 def test_a_failure_has_its_last_line(small):
     train = small.id("train")
     small.say(train, "started")

@@ -1,13 +1,16 @@
 """Arrays of stages, what each waits for, and the snapshot of the code: no Slurm is asked."""
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from experiments.axes import Axis
 from experiments.grid.request import Request
 from experiments.pipeline import graph
 from slurm import snapshot, submit
+from tests.helpers.machine import ROOT
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store
 
@@ -56,6 +59,30 @@ def test_around_a_stage_is_what_it_needs_and_what_needs_it():
     kinds = [stage.kind.name for stage in submit.related([quantizer], found).values()]
     assert sorted(kinds) == ["latents", "likelihood", "quantizer", "sample", "sample", "score", "score", "train"]
     assert submit.related(["train-0"], found) == {}
+
+
+def test_a_job_says_that_its_code_is_gone_and_the_next_submission_puts_it_back(tmp_path):
+    store = Store(tmp_path / "it's $(touch no) a folder")
+    code = store.root / snapshot.take(store)
+    lines = "\n".join([*snapshot.setup(code, "mine"), "python -c 'import slurm; print(slurm.__file__)'"])
+
+    def job() -> subprocess.CompletedProcess[str]:
+        path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+        return subprocess.run(["bash", "-c", lines], capture_output=True, text=True, cwd=ROOT, env={"PATH": path})
+
+    assert job().stdout.strip() == str(code / "slurm" / "__init__.py")
+    (code / "slurm" / "__init__.py").unlink()
+    (code / "slurm" / "job.py").unlink()
+    done = job()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"{code}, the code that this job was submitted with, is gone; tokenbridge retry mine copies it again\n"
+    )
+    assert snapshot.take(store) == str(code.relative_to(store.root))
+    assert (code / "slurm" / "job.py").read_bytes() == (ROOT / "slurm" / "job.py").read_bytes()
+    assert job().returncode == 0
+    shutil.rmtree(code)
+    assert job().returncode == 1
 
 
 def test_the_snapshot_runs_and_knows_its_commit(tmp_path):
