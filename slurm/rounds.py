@@ -1,4 +1,4 @@
-"""A sweep from its request to the plan of its tables: a round of jobs, a second for what waits, the end."""
+"""A sweep from its request to the plan of its tables: rounds of jobs, each of what the one before decides, the end."""
 
 from __future__ import annotations
 
@@ -37,10 +37,13 @@ def of(store: Store, grid: Grid, number: int) -> Round:
     Args:
         store: the runs folder.
         grid: what the sweep runs.
-        number: 1: searches, trainings and all that needs no choice; 2: rows at the points chosen from round 1.
+        number: the first is searches, trainings and all that needs no choice, the last rows at their chosen points;
+            those between widen searches, and are empty where no best point lies at an edge.
     """
     if number == 1:
         return Round(*grid.first())
+    if number < grid.rounds:
+        return Round(grid.wider(store, number - 1))
     last = run_grid.final(store, grid)
     return Round([*last.cells(), *timed(last.rows)])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,9 +48,19 @@ def chosen(source: Source) -> list[Chosen]:
         cells = source.cells(*row.split(" ", 1))
         sets.setdefault((setting, tuple(means.items()), tuple(cells)), []).append(row)
     return [
-        Chosen(tuple(rows), *setting, dict(means)[setting], edges(setting, dict(means)))
+        Chosen(tuple(rows), *setting, dict(means)[setting], _ends(setting, dict(means), plan.get("bounds", {})))
         for (setting, means, _), rows in sets.items()
     ]
+
+
+def _ends(setting: Setting, settings: Iterable[Setting], bounds: Mapping[str, float]) -> tuple[str, ...]:
+    """The ends of the grid that a point is at; one at which the search had to end says so."""
+    at = {f"lowest {key.rpartition('.')[2]}": bound for key, bound in bounds.items()}
+    values = {"lowest guidance": setting[0], "lowest temperature": setting[1]}
+    return tuple(
+        f"{end}, the search's bound" if end in at and values[end] <= at[end] else end
+        for end in edges(setting, settings)
+    )
 
 
 def points(source: Source) -> list[dict[str, Any]]:

@@ -137,17 +137,14 @@ def _end(search: Search, rungs: Sequence[Rung], last: ScoredPoint, own: ScoredPo
     from experiments.grid.tune import images_drawn, words
 
     best, second, *_ = rungs[-1].points
-    apart, edges = _gap(second, best), _edges(search, best)
+    apart, edges = _gap(second, best), _edges(rungs, best)
     verdict = "settled worse" if apart.settled else "not settled to be worse (more --images or training seeds may tell)"
     lines = [
         f"chosen: {words(best.place)}",
         f"runner-up: {words(second.place)}: {apart.mean:+.3f}{_half(apart.half())} to the chosen; {verdict}",
     ]
     if edges:
-        options = " and ".join(f"--{edge.split()[1]}" for edge in edges)
-        lines.append(
-            f"the point is at an end of the grid ({', '.join(edges)}): better ones may lie beyond; widen {options}"
-        )
+        lines.append(f"the point is at an end of what was tried ({', '.join(edges)}): better ones may lie beyond")
     lines.append(
         f"final: {search.metric} {_value(last)} with {last.images} images per training seed,"
         f" sample.seed={search.final_seed}"
@@ -159,7 +156,7 @@ def _end(search: Search, rungs: Sequence[Rung], last: ScoredPoint, own: ScoredPo
     lines.append(f"repeat: {_repeat(search, last)[0]}")
     if len(last.cells) > 1:
         lines.append(f"  and with train.seed={', '.join(str(c.train.seed) for c in search.models.configs[1:])}")
-    drawn, again, whole = images_drawn(search)
+    drawn, again, whole = images_drawn(search, [(rung.images, len(rung.points)) for rung in rungs])
     lines += [
         f"± is the half-width of a 95 % interval over {_over(search)}"
         + (" (differences: paired)" if len(last.cells) > 1 else ", which say nothing of another training"),
@@ -201,7 +198,7 @@ def _record(search: Search, rungs: Sequence[Rung], last: ScoredPoint, own: Score
             for rung in rungs
         ],
         "chosen": {"sample.guidance": best.guidance, "sample.temperature": best.temperature},
-        "ends": _edges(search, best),
+        "ends": _edges(rungs, best),
         "runner_up": _point(second, best) | {"settled": apart.settled},
         "final": _point(last),
         "before": None if own is None else _point(own, last),
@@ -233,10 +230,15 @@ def _estimate(point: ScoredPoint) -> Estimate:
     return stats.estimate(point.values, range(len(point.values)), point.errors[0], left_out=left_out)
 
 
-def _edges(search: Search, point: ScoredPoint) -> tuple[str, ...]:
+def _edges(rungs: Sequence[Rung], point: ScoredPoint) -> tuple[str, ...]:
+    """Ends of all that was tried at which a point lies; the bounds of every search are none."""
     from analysis.stats import edges
+    from experiments.grid.search import BOUNDS
 
-    return edges(point.place, search.places)
+    bounds = {
+        f"lowest {key.rpartition('.')[2]}" for key, at in zip(BOUNDS, point.place, strict=True) if at <= BOUNDS[key]
+    }
+    return tuple(end for end in edges(point.place, [p.place for p in rungs[0].points]) if end not in bounds)
 
 
 def _repeat(search: Search, last: ScoredPoint) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Mapping
 
 from experiments.grid.request import Grid, confidence, timed
+from experiments.grid.search import SEARCH, WIDENINGS, most_points
 from experiments.pipeline import graph
 from experiments.progress import seconds_of_work, time_text
 from tokenbridge.stages import STAGES
@@ -36,12 +39,28 @@ def forecast(store: Store, grid: Grid, jobs: int) -> list[str]:
             shared = asked[kind.name] - len(own)
             lines.append(f"  {kind.name:<12} {_counts(len(todo), len(own) - len(todo), shared, seconds)}")
     lines.append(f"  {'together':<12} {_counts(count, len(stages) - count, asked.total() - len(stages), total)}")
+    lines += _widening(grid, rates, jobs)
     search = "; the search may choose points that are counted twice" if grid.search else ""
     lines.append(
         f"about {time_text(total)} of work, {time_text(total / jobs)} with {jobs} stages at a time"
         f" (by the times of earlier stages here, else a guess{search})"
     )
     return lines
+
+
+def _widening(grid: Grid, rates: Mapping[str, float], jobs: int) -> list[str]:
+    """What searches cost more where their best points lie at edges."""
+    if not grid.search:
+        return []
+    more = most_points(SEARCH.values()) - math.prod(map(len, SEARCH.values()))
+    cells = [cell for search in grid.search.values() for cell in search.cells]
+    sampling = sum(rates["sample"] * search.images * len(search.cells) for search in grid.search.values())
+    seconds = more * (sampling + rates["score"] * len(cells))
+    return [
+        f"and a search goes on beyond an edge that its best point lies at: at most {WIDENINGS} times, {more} points"
+        f" more per row, {2 * more * len(cells)} stages of {time_text(seconds)} together, {time_text(seconds / jobs)}"
+        f" with {jobs} at a time"
+    ]
 
 
 def _counts(todo: int, finished: int, shared: int, seconds: float) -> str:

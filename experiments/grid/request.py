@@ -14,12 +14,13 @@ from typing import Any
 
 from experiments import paper
 from experiments.axes import GRIDS, Axis, names, parse, points
-from experiments.grid.search import OWN, SearchPoint, one_point, point_name, search_images, search_points
+from experiments.grid.search import OWN, WIDENINGS, RowSearch, one_point, point_name, search_images
 from experiments.paper import FIGURE_8
 from experiments.pipeline import RECONSTRUCTION, Cell, generated, graph
 from experiments.presets import preset as preset_of
 from tokenbridge.config import Config, RunConfig, UserError
 from tokenbridge.overrides import override, plain
+from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import require_name
 
 SEEDS = 3  # of tables
@@ -66,14 +67,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Grid:
-    """The cells of a grid. `search` has the points of each searched row by its key."""
+    """The cells of a grid. `search` has the search of each searched row by its key."""
 
     name: str
     preset: str
     base: RunConfig
     tables: tuple[str, ...]
     rows: tuple[RowCell, ...]
-    search: Mapping[str, Sequence[SearchPoint]]
+    search: Mapping[str, RowSearch]
     axes: tuple[Axis, ...] = ()
     trials: tuple[Trial, ...] = ()
     each: bool = False
@@ -83,8 +84,8 @@ class Grid:
 
     @property
     def rounds(self) -> int:
-        """2 where something waits for a choice, or for its time to be measured with nothing beside it."""
-        return 2 if self.search or FIGURE_8 in self.tables or timed(self.rows) else 1
+        """Rounds of stages at most: the first, widenings of searches, and what waits for a choice or is timed alone."""
+        return 2 + WIDENINGS if self.search else 2 if FIGURE_8 in self.tables or timed(self.rows) else 1
 
     @property
     def about(self) -> str:
@@ -104,11 +105,16 @@ class Grid:
 
     def first(self) -> tuple[list[Cell], list[Cell]]:
         """Cells to run before anything is chosen, and those that only run ahead: trainings and likelihoods."""
-        search = [cell for point in chain(*self.search.values()) for cell in point.cells]
+        search = [cell for row in self.search.values() for point in row.first() for cell in point.cells]
         waiting = [row for row in self.rows if row.key in self.search]
         others = [row.cell for row in self.rows if row.key not in self.search] + [trial.cell for trial in self.trials]
         ahead = [row.wants("train", *({"likelihood"} & {*row.cell.wanted})) for row in waiting]
         return [*others, *search], ahead
+
+    def wider(self, store: Store, number: int) -> list[Cell]:
+        """Cells that widening `number`, from 1, of all searches runs; none where all have found their points."""
+        points = chain(*(row.wider(store, number) for row in self.search.values()))
+        return [cell for point in points for cell in point.cells]
 
 
 class Request(Config):
@@ -160,13 +166,13 @@ class Request(Config):
         return grid
 
 
-def _search(rows: Sequence[RowCell], images: int) -> dict[str, list[SearchPoint]]:
-    """The points of each row that generates images, with all its training seeds."""
+def _search(rows: Sequence[RowCell], images: int) -> dict[str, RowSearch]:
+    """The search of each row that generates images, with all its training seeds."""
     by_key: dict[str, list[Cell]] = {}
     for row in rows:
         if row.sampled:
             by_key.setdefault(row.key, []).append(row.cell)
-    return {key: search_points(cells, images) for key, cells in by_key.items()}
+    return {key: RowSearch(tuple(cells), images) for key, cells in by_key.items()}
 
 
 def table_rows(id: str, base: RunConfig, seeds: int) -> list[RowCell]:

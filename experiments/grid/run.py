@@ -1,18 +1,17 @@
-"""Run a grid: search and trainings, then the rows at their chosen points, then what measures time; write the plan.
+"""Run a grid: searches and trainings, the rows at their chosen points, then what measures time; write the plan.
 
 The plan (experiments/paper/plan.py) says which cell fills which row of the report, and at which point.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from experiments import speed
 from experiments.grid.request import SPEED, Grid, RowCell, confidence, timed
-from experiments.grid.search import SEARCH, SEARCH_SEED, SearchPoint, metric_of, score_of
+from experiments.grid.search import BOUNDS, SEARCH, SEARCH_SEED, WIDENINGS, SearchPoint, best, metric_of, score_of
 from experiments.paper import FIGURE_8, plan
 from experiments.pipeline import Cell
 from experiments.presets import preset
@@ -46,8 +45,8 @@ class Final:
 def run(store: Store, grid: Grid, runtime: Runtime, jobs: int) -> list[Failure]:
     """Run what is missing and write the plan of the report, runs/plans/<name>.json.
 
-    Elsewhere, such as on a cluster: run the cells of grid.first(), then those of final(), timed() with nothing beside
-    it, and write_plan.
+    Elsewhere, such as on a cluster: run the cells of grid.first(), those of grid.wider(), then those of final(),
+    timed() with nothing beside it, and write_plan.
 
     Args:
         store: the runs folder.
@@ -61,6 +60,10 @@ def run(store: Store, grid: Grid, runtime: Runtime, jobs: int) -> list[Failure]:
     print(f"{grid.name}: {grid.about}, {jobs} stages at a time; results in {store.root}", flush=True)
     cells, ahead = grid.first()
     failures = attempt_cells(store, cells, runtime, EXPERIMENT, jobs, ahead, grid.name)
+    for number in range(1, WIDENINGS + 1):
+        if wider := grid.wider(store, number):
+            print(f"{grid.name}: searches with their best point at an edge go on beyond it ({number})", flush=True)
+            failures += attempt_cells(store, wider, runtime, EXPERIMENT, jobs, sweep=grid.name)
     last = final(store, grid)
     failures += attempt_cells(store, last.cells(), runtime, EXPERIMENT, jobs, sweep=grid.name)
     # time is measured with nothing beside it
@@ -72,26 +75,12 @@ def run(store: Store, grid: Grid, runtime: Runtime, jobs: int) -> list[Failure]:
 
 
 def final(store: Store, grid: Grid) -> Final:
-    """Choose each row's point by the finished cells of grid.first(); a row whose search is not whole is left out."""
-    chosen = {key: best(store, points) for key, points in grid.search.items() if _scored(store, points)}
+    """Choose each row's point by its finished search; a row whose search is not whole is left out."""
+    points = {key: search.points(store) for key, search in grid.search.items()}
+    whole = {key: tried for key, tried in points.items() if all(point.scored(store) for point in tried)}
+    chosen = {key: best(store, tried) for key, tried in whole.items()}
     rows = [row.at(chosen.get(row.key, {})) for row in grid.rows if row.key not in grid.search or row.key in chosen]
     return Final(tuple(rows), chosen, tuple(confidence(grid.tables, rows)))
-
-
-def best(store: Store, points: Sequence[SearchPoint]) -> dict[str, float]:
-    """Guidance and temperature of the point with the lowest Fréchet distance; the first of equals, NaN last.
-
-    Args:
-        store: the runs folder.
-        points: whose cells are all finished.
-    """
-    distances = [point.metric(store) for point in points]
-    lowest = min(range(len(points)), key=lambda number: (math.isnan(distances[number]), distances[number]))
-    return dict(points[lowest].values)
-
-
-def _scored(store: Store, points: Sequence[SearchPoint]) -> bool:
-    return all(store.finished(cell.stages()[-1].id) for point in points for cell in point.cells)
 
 
 def write_plan(store: Store, grid: Grid, last: Final) -> None:
@@ -143,12 +132,15 @@ def _search(store: Store, grid: Grid, chosen: Mapping[str, Mapping[str, Any]]) -
         "keys": list(SEARCH),
         "guidance": list(SEARCH["sample.guidance"]),
         "temperature": list(SEARCH["sample.temperature"]),
+        "bounds": dict(BOUNDS),
+        "widenings": WIDENINGS,
+        "splits": "training images are the reference, validation images its floor; no test image is read",
         "images": "per point and training seed: " + _images(grid),
         "seed": SEARCH_SEED,
         "models": "all training seeds of the row, mean over them",
         "metric": metric_of(grid.base),
         "chosen": {key: dict(values) for key, values in chosen.items()},
-        "points": [point for key in chosen for point in _points(store, key, grid.search[key])],
+        "points": [point for key in chosen for point in _points(store, key, grid.search[key].points(store))],
     }
 
 
@@ -163,5 +155,4 @@ def _points(store: Store, key: str, points: Sequence[SearchPoint]) -> list[dict[
 
 
 def _images(grid: Grid) -> str:
-    counts = {cell.config.sample.images for points in grid.search.values() for point in points for cell in point.cells}
-    return ", ".join(map(str, sorted(counts)))
+    return ", ".join(map(str, sorted({search.images for search in grid.search.values()})))

@@ -1,8 +1,9 @@
 """Guidance and temperature of a trained model by sampling alone: successive halving over a grid of points.
 
-Every point gets a few images; the best third goes on to the next rung with more, until the last. A Fréchet distance
-depends on the number of images, so points are compared within a rung only. All is ordinary cells: what is finished is
-not done again. The images have another sample.seed than final numbers: the choice is not scored on what chose it.
+Every point gets a few images, and where the best one lies at an edge, so do those beyond it (search.widened); the best
+third goes on to the next rung with more, until the last. A Fréchet distance depends on the number of images, so points
+are compared within a rung only. All is ordinary cells: what is finished is not done again. The images have another
+sample.seed than final numbers: the choice is not scored on what chose it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ from pathlib import Path
 from statistics import fmean
 
 from experiments import progress, runner
-from experiments.grid.search import GUIDANCE, SEARCH, SEARCH_SEED, TEMPERATURE, point_name, unreported
+from experiments.grid.search import (
+    GUIDANCE,
+    SEARCH,
+    SEARCH_SEED,
+    TEMPERATURE,
+    WIDENINGS,
+    most_points,
+    point_name,
+    unreported,
+    widened,
+)
 from experiments.pipeline import Cell, graph
 from experiments.trained import Models
 from tokenbridge.config import RunConfig, Runtime, UserError
@@ -121,13 +132,7 @@ class Search:
     @property
     def rungs(self) -> list[tuple[int, int]]:
         """Images and points of each rung; one that would drop no point is left out."""
-        found, points = [], len(self.places)
-        for images in self.images[:-1]:
-            kept = max(2, math.ceil(points / KEPT))
-            if kept < points:
-                found.append((images, points))
-                points = kept
-        return [*found, (self.images[-1], points)]
+        return rungs(self.images, len(self.places))
 
     def cells(self, place: Place, images: int | None = None) -> list[Cell]:
         """The cells of a point, one for each training seed.
@@ -143,18 +148,47 @@ class Search:
         return [Cell(name + _seed(config), override(config, values), ("score",)) for config in self.models.configs]
 
 
+def rungs(images: Sequence[int], points: int) -> list[tuple[int, int]]:
+    """Images and points of each rung for so many points; one that would drop no point is left out."""
+    found = []
+    for few in images[:-1]:
+        kept = max(2, math.ceil(points / KEPT))
+        if kept < points:
+            found.append((few, points))
+            points = kept
+    return [*found, (images[-1], points)]
+
+
 def climb(store: Store, search: Search, runtime: Runtime, jobs: int) -> Iterator[Rung]:
     """Run each rung on the points that the one before kept; yields the rungs with their points ranked.
+
+    The first one is widened until its best point lies inside, at a bound, or WIDENINGS lines have been added.
 
     Raises:
         Failed: stages failed; what is finished stays.
     """
-    places, rungs = search.places, search.rungs
-    for (images, _), kept in zip(rungs, [*(count for _, count in rungs[1:]), 1], strict=True):
-        _run(store, [cell for place in places for cell in search.cells(place, images)], runtime, jobs)
-        rung = _ranked(search, images, [scored(store, search, place, images) for place in places], kept)
+    places, first = search.places, search.rungs[0][0]
+    axes, points = [list(search.guidance), list(search.temperature)], list[ScoredPoint]()
+    for _ in range(1 + WIDENINGS):
+        tried = {point.place for point in points}
+        if not (new := [(g, t) for g, t in product(*axes) if (g, t) not in tried]):
+            break
+        points += _scored(store, search, new, first, runtime, jobs)
+        axes = widened(axes, _ranked(search, first, points, 1).points[0].place)
+    steps = rungs([images for images in search.images if images >= first], len(points))
+    for number, ((images, _), kept) in enumerate(zip(steps, [*(count for _, count in steps[1:]), 1], strict=True)):
+        if number:
+            points = _scored(store, search, places, images, runtime, jobs)
+        rung = _ranked(search, images, points, kept)
         places = [point.place for point in rung.points[:kept]]
         yield rung
+
+
+def _scored(
+    store: Store, search: Search, places: Sequence[Place], images: int, runtime: Runtime, jobs: int
+) -> list[ScoredPoint]:
+    _run(store, [cell for place in places for cell in search.cells(place, images)], runtime, jobs)
+    return [scored(store, search, place, images) for place in places]
 
 
 def final(store: Store, search: Search, place: Place, runtime: Runtime, jobs: int) -> ScoredPoint:
@@ -225,6 +259,12 @@ def forecast(store: Store, search: Search, jobs: int) -> list[str]:
         seconds += time
         about = f"{points} points, {images} images per point and training seed"
         lines.append(f"  rung {number + 1}: {about}, {len(todo)} stages to run, about {progress.time_text(time)}")
+        if not number:
+            more = most_points((search.guidance, search.temperature)) - points
+            lines.append(
+                f"    and where its best point lies at an edge, those beyond: at most {WIDENINGS} times, {more} points"
+                f" more, about {progress.time_text(time / points * more)}"
+            )
     lines.append(f"  then the chosen point with {search.models.configs[0].sample.images} images")
     return [*lines, f"about {progress.time_text(seconds / jobs)} with {jobs} stages at a time, less what is finished"]
 
@@ -239,12 +279,17 @@ def record_path(store: Store, name: str) -> Path:
     return store.root / "tunes" / f"{name}.json"
 
 
-def images_drawn(search: Search) -> tuple[int, int, int]:
-    """Count the images that a search draws, those of them that an earlier rung drew, and those of a full last rung."""
-    seeds, rungs = len(search.models.configs), search.rungs
+def images_drawn(search: Search, rungs: Sequence[tuple[int, int]]) -> tuple[int, int, int]:
+    """Count the images that a search draws, those of them that an earlier rung drew, and those of a full last rung.
+
+    Args:
+        search: what was run.
+        rungs: images and points of each.
+    """
+    seeds = len(search.models.configs)
     drawn = sum(images * points for images, points in rungs)
     again = sum(less * points for (less, _), (_, points) in pairwise(rungs))
-    return drawn * seeds, again * seeds, rungs[-1][0] * len(search.places) * seeds
+    return drawn * seeds, again * seeds, rungs[-1][0] * rungs[0][1] * seeds
 
 
 def typed(values: Sequence[float]) -> str:

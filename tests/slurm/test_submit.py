@@ -8,6 +8,7 @@ from pathlib import Path
 
 from experiments.axes import Axis
 from experiments.grid.request import Request
+from experiments.grid.search import WIDENINGS
 from experiments.pipeline import graph
 from slurm import snapshot, submit
 from tests.helpers.machine import ROOT
@@ -43,7 +44,11 @@ def test_a_stage_waits_for_its_own_inputs_and_for_no_other():
 
 
 def test_a_request_at_one_point_is_the_same_from_json_and_has_no_round_for_a_choice():
-    for tables, points, rounds in ((("2c",), "own", 2), (("2c",), "1.5,0.9", 1), (("2a", "figure-8"), "base", 2)):
+    for tables, points, rounds in (
+        (("2c",), "own", 2 + WIDENINGS),
+        (("2c",), "1.5,0.9", 1),
+        (("2a", "figure-8"), "base", 2),
+    ):
         asked = Request(name="x", tables=tables, points=points, seeds=1)
         again = build(Request, json.loads(json.dumps(asked.model_dump(mode="json")))).grid()
         assert again == asked.grid()

@@ -27,7 +27,7 @@ TEST_AS_REFERENCE = override(DIGITS, ["score.reference=test"])
 def searched(base):
     """Configurations that a search of a row and one of `tune` look at."""
     request = Request(name="x", tables=("2a",), assignments=(f"score.reference={base.score.reference}",))
-    cells = [cell for point in chain(*request.grid().search.values()) for cell in point.cells]
+    cells = [cell for row in request.grid().search.values() for point in row.first() for cell in point.cells]
     tuned = Search(Models("x", (base,)))
     return [cell.config for cell in [*cells, *chain(*(tuned.cells(place, 100) for place in tuned.places))]]
 
@@ -83,7 +83,8 @@ def test_other_test_images_change_no_choice(tmp_path, monkeypatch):
         grid = Request(name="mine", tables=("2a",), seeds=1, assignments=tuple(words)).grid()
         store = Store(tmp_path / f"runs-{name}")
         assert run_grid.run(store, grid, Runtime(threads=1, bars=False), jobs=1) == []
-        points = [cell.stages()[-1] for point in chain(*grid.search.values()) for cell in point.cells]
+        tried = chain(*(row.points(store) for row in grid.search.values()))
+        points = [cell.stages()[-1] for point in tried for cell in point.cells]
         plan = json.loads((store.root / "plans" / "mine.json").read_text())
         last = run_grid.final(store, grid)
         reported = [read_metrics(store.folder(s.id)) for row in last.rows for s in row.cell.stages() if s.kind.result]

@@ -143,7 +143,7 @@ def test_one_point_for_all_rows_needs_no_search_and_trains_the_same_models():
     ]
     assert trainings[0] == trainings[1] == trainings[2]
     assert len(trainings[0]) == 3 * 2
-    assert (own.rounds, base.rounds, one.rounds) == (2, 1, 1)
+    assert (own.rounds, base.rounds, one.rounds) == (2 + search.WIDENINGS, 1, 1)
     for grid, place in ((base, (1.5, 0.8)), (one, (2.0, 1.0))):
         assert grid.search == {}
         assert grid.first()[0] == [row.cell for row in grid.rows]  # all in the first round
@@ -252,4 +252,4 @@ def test_a_distance_that_is_no_number_is_never_chosen(monkeypatch, tmp_path):
     points = [search.SearchPoint({"sample.guidance": value}, ()) for value in (1.0, 1.5, 2.0)]
     distances = {1.0: math.nan, 1.5: 3.0, 2.0: 2.0}
     monkeypatch.setattr(search.SearchPoint, "metric", lambda point, store: distances[point.values["sample.guidance"]])
-    assert run_grid.best(Store(tmp_path), points) == {"sample.guidance": 2.0}
+    assert search.best(Store(tmp_path), points) == {"sample.guidance": 2.0}

@@ -55,8 +55,9 @@ def test_a_third_goes_on_and_two_at_least(points, images, rungs):
 
 def test_images_that_a_rung_draws_anew_are_counted():
     # 9·100 + 3·300 + 2·900, of which 3·100 + 2·300 were drawn before; all nine with 900 would be 8,100
-    assert images_drawn(search()) == (3600, 900, 8100)
-    assert images_drawn(search(models=Models("x", (DIGITS, DIGITS)))) == (7200, 1800, 16200)
+    sizes = search().rungs
+    assert images_drawn(search(), sizes) == (3600, 900, 8100)
+    assert images_drawn(search(models=Models("x", (DIGITS, DIGITS))), sizes) == (7200, 1800, 16200)
 
 
 def test_the_search_never_draws_the_images_of_the_final_score():
@@ -192,20 +193,22 @@ def test_a_search_from_its_models_to_its_record(call, tmp_path, with_latents, te
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "runs" / "tunes" / "mine.json").read_text())
     first, last = found["rungs"]
-    assert [(rung["images"], len(rung["points"])) for rung in found["rungs"]] == [(50, 4), (70, 2)]
+    assert [rung["images"] for rung in found["rungs"]] == [50, 70]
+    axes = [sorted({point[name] for point in first["points"]}) for name in ("guidance", "temperature")]
+    assert len(first["points"]) == len(axes[0]) * len(axes[1]) >= 6  # of two values each, all points are at an edge
+    assert len(last["points"]) == max(2, math.ceil(len(first["points"]) / 3))
     means = [point["mean"] for point in first["points"]]
     assert means == sorted(means)
-    kept = {(point["guidance"], point["temperature"]) for point in first["points"][:2]}
+    kept = {(point["guidance"], point["temperature"]) for point in first["points"][: len(last["points"])]}
     assert {(point["guidance"], point["temperature"]) for point in last["points"]} == kept
-    best, second = last["points"]
+    best, second, *_ = last["points"]
     assert found["chosen"] == {"sample.guidance": best["guidance"], "sample.temperature": best["temperature"]}
     assert best["mean"] == fmean(best["values"]) <= second["mean"]
     assert len(best["left_out"][0]) == 20
     assert len(best["values"]) == len(found["repeat"]) == 2
     assert (found["final"]["images"], found["search_seed"], found["final_seed"]) == (71, 1, 0)
     assert found["before"] is None
-    assert len(found["ends"]) == 2  # of two values each is an end
-    assert "--guidance and --temperature" in done.stdout
+    assert all(end in ("lowest temperature", "highest guidance", "highest temperature") for end in found["ends"])
     assert not math.isnan(found["runner_up"]["difference_half"])
 
     # the same search again runs nothing; what a kill left out is all that is done
