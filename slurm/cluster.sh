@@ -1,5 +1,5 @@
 #!/bin/bash
-# A private, real Slurm cluster on this one machine: no systemd, no cgroups, nothing in /etc.
+# A private, real Slurm cluster on this one machine: no systemd, no cgroups, nothing in /etc. It listens on 127.0.0.1.
 #
 #   cluster.sh up DIR [NODES] [CPUS]   prints `export SLURM_CONF=...`; 4 nodes of 2 processors unless told; takes 3 s
 #   cluster.sh down DIR                stops it with its jobs; its logs and state stay, and `up` goes on from there
@@ -13,6 +13,7 @@
 set -euo pipefail
 export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
+tell() { printf 'export SLURM_CONF=%q\n' "$SLURM_CONF"; } # for eval: a name may hold $( ) and ;
 say() { echo "cluster.sh: $*" >&2; }
 refuse() { say "$*"; exit 2; }
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0" >&2; exit 2; }
@@ -110,6 +111,10 @@ require() { # PACKAGE PROGRAM...
 }
 
 check() {
+  case $D in
+    *[[:space:][:cntrl:]\#%,=\"\'\\\*\?\[\]]*)
+      refuse "$(printf %q "$D") must hold no white space and none of # % , = \" ' \\ * ? [ ], which Slurm's files cannot hold; choose another folder" ;;
+  esac
   MISSING=() PACKAGES=""
   require slurm-wlm slurmctld slurmd sbatch srun scontrol squeue sinfo
   require munge munged mungekey munge
@@ -145,9 +150,15 @@ PY
 }
 
 configure() { # NODES CPUS
-  local host user port parameters="" nodes="${NODE_PREFIX:-127.0.0.}[1-$1]"
+  local host user port parameters="" bound="" nodes="${NODE_PREFIX:-127.0.0.}[1-$1]"
   host=$(hostname -s) user=$(id -un) port=$(free_ports $(($1 + 3)))
   if [ "${KILL_INVALID_DEPEND:-1}" != 0 ]; then parameters="DependencyParameters=kill_invalid_depend"; fi
+  # Slurm can listen on all addresses, or on the one that this machine's name leads to
+  case $(getent ahostsv4 "$(hostname)") in
+    127.*) bound="CommunicationParameters=NoInAddrAny,NoCtldInAddrAny" ;;
+    *) say "$(hostname) is not the name of 127.0.0.1 here, so Slurm listens on all addresses, where munge's key keeps" \
+      "others out; a line '127.0.0.1 $(hostname)' in front of /etc/hosts changes that" ;;
+  esac
   # two devices that exist everywhere stand for GPUs: scheduled and numbered in CUDA_VISIBLE_DEVICES as real ones
   echo "NodeName=$nodes Name=gpu File=/dev/null,/dev/zero" >"$D/gres.conf"
   # Nodes are named as addresses, because submitit takes MASTER_ADDR from the node list and other names do not resolve.
@@ -158,6 +169,7 @@ SlurmctldHost=$host(127.0.0.1)
 SlurmctldPort=$port
 SlurmUser=$user
 SlurmdUser=$user
+$bound
 AuthType=auth/munge
 AuthInfo=socket=$D/munge/munge.socket,cred_expire=${REQUEUE_DELAY:-5}
 StateSaveLocation=$D/state
@@ -212,6 +224,7 @@ AuthInfo=socket=$D/munge/munge.socket
 DbdHost=$host
 DbdAddr=127.0.0.1
 DbdPort=$((port + 1))
+$bound
 SlurmUser=$user
 DebugLevel=info
 LogFile=$D/log/slurmdbd.log
@@ -225,6 +238,7 @@ CONF
 }
 
 accounting() {
+  (umask 077 && mkdir -p "$D/mysql" && chmod 700 "$D/mysql") # whoever reaches the socket is the database's root
   [ -d "$D/mysql/data/mysql" ] || mariadb-install-db --no-defaults --user="$(id -un)" --datadir="$D/mysql/data" \
     --auth-root-authentication-method=normal --skip-test-db --skip-name-resolve >"$D/log/mysql-install.log" 2>&1
   setsid mariadbd --no-defaults --user="$(id -un)" --datadir="$D/mysql/data" --socket="$D/mysql/mysql.sock" \
@@ -243,7 +257,7 @@ up() { # NODES CPUS
   if [ -n "$(processes)" ]; then
     if timeout 5 scontrol ping 2>/dev/null | grep -q UP; then
       say "$D is up already"
-      echo "export SLURM_CONF=$D/slurm.conf"
+      tell
       return 0
     fi
     say "$D holds remains of a cluster that does not answer; stopping them"
@@ -271,7 +285,7 @@ up() { # NODES CPUS
   done
   wait_for "one of the $1 nodes" "$D/log/slurmctld.log" 20 idle "$1"
   trap - EXIT INT TERM
-  echo "export SLURM_CONF=$D/slurm.conf"
+  tell
 }
 
 number() { [[ $1 =~ ^[1-9][0-9]{0,2}$ ]] || refuse "$1 must be a number from 1 to 999"; }

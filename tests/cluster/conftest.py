@@ -25,9 +25,9 @@ def pytest_collection_modifyitems(items):
 
 
 @contextmanager
-def started(nodes: int = 3, cpus: int = 2, **environment: str) -> Iterator[Path]:
+def started(nodes: int = 3, cpus: int = 2, prefix: str = "lab", **environment: str) -> Iterator[Path]:
     """Folder of a cluster of its own, which SLURM_CONF names meanwhile. In /tmp: sockets need short paths."""
-    folder = Path(tempfile.mkdtemp(prefix="lab", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
     up = subprocess.run(
         ["bash", SCRIPT, "up", folder, str(nodes), str(cpus)],
         env=os.environ | ONCE | environment, capture_output=True, text=True,

@@ -1,0 +1,28 @@
+"""What slurm/cluster.sh refuses before it starts anything."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import slurm
+
+SCRIPT = Path(slurm.__file__).parent / "cluster.sh"
+
+
+@pytest.mark.parametrize("name", ["a b", "a#b", "a%n", "a,b", 'a"b', "a'b", "a\\b", "a[1]", "a=b", "a\nb", "a*", "a?"])
+def test_a_folder_that_slurms_files_cannot_hold_is_one_line(tmp_path, name):
+    done = subprocess.run(["bash", SCRIPT, "up", tmp_path / name], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert (
+        "must hold no white space and none of # % , = \" ' \\ * ? [ ], which Slurm's files cannot hold" in done.stderr
+    )
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / name).exists()
+
+
+def test_help_is_told_without_a_folder():
+    done = subprocess.run(["bash", SCRIPT, "up"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "cluster.sh up DIR [NODES] [CPUS]" in done.stderr
