@@ -20,7 +20,7 @@ from slurm.screen import count
 from slurm.status import EXIT_UNDER_WAY, LIVE, SweepStatus, look, looks, seconds_left
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import Sweep, is_sweep, read_sweep, sweep_names, write_event
+from tokenbridge.store.runs import Sweep, is_sweep, read_sweep, recorded_cells, sweep_names, write_event
 
 commands = typer.Typer()
 
@@ -102,7 +102,7 @@ def _track(store: Store, state: SweepStatus) -> None:
     from experiments.tracking import sync as tracking
 
     try:
-        tracking.catch_up(store, list(state.sweep.cells))
+        tracking.catch_up(store, recorded_cells(store, state.sweep))
     except (UserError, KeyboardInterrupt) as error:
         print(f"MLflow is not up to date: {error or 'stopped; `tokenbridge sync` goes on'}", file=sys.stderr)
 

@@ -17,7 +17,16 @@ from slurm.sweep import Job
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import EXPERIMENT, CellStages, Sweep, ending, is_sweep, read_sweep, write_sweep
+from tokenbridge.store.runs import (
+    EXPERIMENT,
+    CellStages,
+    Sweep,
+    ending,
+    is_sweep,
+    read_sweep,
+    recorded_cells,
+    write_sweep,
+)
 
 
 @dataclass(frozen=True)
@@ -177,7 +186,7 @@ def end(store: Store, name: str, only: Iterable[str] | None = None, number: int 
         The jobs of the next round; none after the last.
     """
     ended = read_sweep(store, name)
-    ended = replace(ended, round=number or ended.round)
+    ended = ended if number is None else replace(ended, round=number)
     if ended.round < ended.rounds:
         return advance(store, replace(ended, round=ended.round + 1), only)
     from experiments.tracking import sync as tracking
@@ -185,7 +194,7 @@ def end(store: Store, name: str, only: Iterable[str] | None = None, number: int 
     grid = request_of(ended).grid()
     run_grid.write_plan(store, grid, run_grid.final(store, grid))
     try:
-        tracking.sync(store, list(ended.cells))
+        tracking.sync(store, recorded_cells(store, ended))
     except UserError as error:  # nothing is lost, and no job fails for a server that is away
         print(error, flush=True)
     write_sweep(store, replace(ended, done=True))

@@ -6,15 +6,22 @@ The faults are real: a program of Slurm is called through a script that kills it
 import getpass
 import os
 import re
+import shutil
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from slurm import scheduler
 from tests.cluster.conftest import started
-from tests.cluster.grids import CLUSTER, daemon, events, grid, on_slurm, stages, tokenbridge
+from tests.cluster.grids import CLUSTER, daemon, environment, events, grid, on_slurm, stages, tokenbridge
+from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import read_sweep, write_sweep
 
 WORDS = grid("held", "quantizer.levels=4,8", settings=("train.epochs=30",))
 JOBS = 12  # latents, 2 quantizers, trainings, likelihoods, samples and scores, the end
@@ -37,6 +44,10 @@ def plain_cluster():
 @pytest.fixture(autouse=True)
 def nothing_left(plain_cluster):
     yield
+    wait_for_none()
+
+
+def wait_for_none() -> None:
     scheduler.cancel(live())
     while live():  # tasks of submitit ignore SIGTERM
         subprocess.run(["scancel", "--full", "--signal=KILL", f"--user={getpass.getuser()}"], check=True)
@@ -44,12 +55,14 @@ def nothing_left(plain_cluster):
 
 
 @pytest.fixture
-def submit_at(tmp_path, monkeypatch):
-    """Submits, and does something to it at a moment: `after sbatch 2`."""
+def shim(tmp_path, monkeypatch):
+    """Does something at a moment of what is called meanwhile: `after sbatch 2`."""
 
-    def submit(moment: str, do: str) -> int:
+    @contextmanager
+    def doing(moment: str, do: str) -> Iterator[None]:
         folder = tmp_path / "shim"
-        folder.mkdir()
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "counts").mkdir(parents=True)
         for program in ("sbatch", "scontrol", "squeue"):
             (folder / program).write_text(SHIM)
             (folder / program).chmod(0o755)
@@ -57,7 +70,17 @@ def submit_at(tmp_path, monkeypatch):
             patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
             for name, value in {"COUNTS": folder / "counts", "AT": moment, "DO": do}.items():
                 patch.setenv(name, str(value))
-            (folder / "counts").mkdir()
+            yield
+
+    return doing
+
+
+@pytest.fixture
+def submit_at(tmp_path, shim):
+    """Submits, and does something at a moment; the exit status."""
+
+    def submit(moment: str, do: str) -> int:
+        with shim(moment, do):
             return tokenbridge(*WORDS, *on_slurm(), cwd=tmp_path, code=None).returncode
 
     return submit
@@ -196,3 +219,26 @@ def test_the_end_of_a_round_comes_back_and_waits_for_all(plain_cluster, tmp_path
     awaits = subprocess.run(["squeue", "-h", "-j", new, "-O", "Dependency:500"], capture_output=True, text=True).stdout
     assert set(re.findall(r"afterany:(\d+)", awaits)) == arrays
     goes_on(tmp_path)
+
+
+def test_the_end_of_a_round_that_dies_half_way_submits_the_next_when_it_runs_again(tmp_path, shim):
+    """Slurm requeues it where its node dies. It may have recorded the next round, and not submitted it."""
+    tokenbridge(*WORDS, *on_slurm(), cwd=tmp_path)
+    wait_for_none()
+    store = Store(tmp_path / "runs")
+    for moment in ("before sbatch 2", "after squeue 3", "before scontrol 8"):
+        write_sweep(store, replace(read_sweep(store, "held"), round=0))
+        with shim(moment, KILL):
+            assert end_of_round(tmp_path).returncode == -9
+        assert {task.remedy for task in live().values()} == {"release"}
+        assert end_of_round(tmp_path).returncode == 0
+        assert read_sweep(store, "held").round == 1
+        goes_on(tmp_path)
+        wait_for_none()
+
+
+def end_of_round(folder: Path) -> subprocess.CompletedProcess[str]:
+    script = "import pathlib, slurm.rounds as r; from tokenbridge.store.artifacts import Store;"
+    script += " r.RoundJob(Store(pathlib.Path('runs').resolve()), 'held', 0)()"
+    words = [sys.executable, "-c", script]
+    return subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True)

@@ -375,6 +375,12 @@ def _sweep(path: Path) -> Sweep:
         raise UserError(f"{path} is no sweep ({error}); delete it and submit again") from error
 
 
+def recorded_cells(store: Store, sweep: Sweep) -> list[str]:
+    """Ids of a sweep's cells that are recorded: all but those that only ran ahead of a choice."""
+    recorded = set(cell_ids(store))
+    return [id for id in sweep.cells if id in recorded]
+
+
 def write_sweep(store: Store, sweep: Sweep) -> None:
     """Write the record of a sweep, in place of an earlier one of its name."""
     path = sweep_folder(store, sweep.name) / "sweep.json"
