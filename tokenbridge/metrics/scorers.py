@@ -24,7 +24,7 @@ DINOV2_CODE = "facebookresearch_dinov2_main"
 DINOV2_COMMIT = "b8931f7bf91576930313be2c6d6af376033b35f0"
 DINOV2_PROGRAMS = (
     # of github.com/facebookresearch/dinov2: find hubconf.py dinov2 -name '*.py' | LC_ALL=C sort | xargs sha256sum |
-    # sha256sum, at the last commit of each state that torch.hub can have fetched since its networks have registers
+    # sha256sum, at the last commit of each state since its networks have registers (October 2023)
     "eb51ff6d06c0199ba5717c05beccc16580efb749fcad9c910a8ac12753cb7ee3",  # b8931f7bf915
     "a3d9df02b4b27ff05194a32e995ee1b22e681dea7321429dc29bdb23eb52bff8",  # b48308a394a0
     "7b4b8d14b44c04302d8aa8c3add9ab3258a0540c3f097b2785091d4577a74fcc",  # 112792f16673
@@ -32,6 +32,8 @@ DINOV2_PROGRAMS = (
     "07a49b797180a6c843794b1e1cf5c7690279c9486bea688765062a398a34f06d",  # e1277af2ba94
     "80becf9a68574d2e25d7763f1fd0adc6aa40a06d96fa3ef40e62429c2b91854a",  # 2302b6bf4695
     "4e28a4fdc659f96afe66bc1afe537b09a9ff6a6375438c0edc153e80627f643e",  # da4b3825f0ed
+    "2e4b62c3f14b4b415a2dfbd7fdc967f733e9bad7a7f16593736ef1066be594ac",  # ad5a262b22a6
+    "ee0e117767dd13b0675378f0bdc9b8f0899bb0e5110fc58ca9139caf29544fd0",  # e203621e57d8
 )
 CLEAN_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 """of inception-2015-12-05.pt; as k-diffusion checks it (github.com/crowsonkb/k-diffusion, evaluation.py)"""

@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager, suppress
 
 import pytest
 
+from experiments.tracking import live
 from experiments.tracking import store as mlflow_store
 from experiments.tracking import sync as tracking
 from tests.helpers import runs as small_runs
@@ -145,6 +146,17 @@ def test_a_slow_server_is_left_and_gets_the_rest_later(store, monkeypatch, tmp_p
                 os.kill(pid, signal.SIGCONT)
             assert tracking.sync(store)["runs"] <= 1
             assert len(runs_of(store, "cell")) == 5
+
+
+@pytest.mark.parametrize("answer", [None, ANSWERS["500"]], ids=["nothing", "500"])
+def test_a_job_waits_for_its_sender_a_bounded_time(store, monkeypatch, answer):
+    """As long as it has for its last try and not more, however long the server says nothing."""
+    with saying(answer) as port:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        with live.beside(store, [small_runs.id_of("train", 8)], every=0.1, patience=2):
+            time.sleep(2)
+            ended = time.monotonic()
+        assert time.monotonic() - ended < 2 + 2
 
 
 def test_another_sender_is_not_awaited_for_ever(store):
