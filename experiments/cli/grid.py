@@ -128,12 +128,12 @@ def grid(
     )
     store, asked, jobs = Store(runs), request.grid(), 1 if on == "debug" else jobs
     show_data(asked.base.data)
-    if dry_run:
-        _forecast(store, asked, jobs, cluster if on == "slurm" else None)
-        return
     threads = threads or presets.THREADS.get(preset)
     how = {"device": device, "threads": threads, "batch": batch, "accumulate": accumulate}
     runtime = build(Runtime, how | {"trust_weights": trust_weights})
+    if dry_run:
+        _forecast(store, asked, jobs, cluster if on == "slurm" else None, runtime)
+        return
     if first:
         _try(store, asked, jobs, runtime)
         return
@@ -149,9 +149,13 @@ def grid(
     print(f"report: tokenbridge report {request.name}")
 
 
-def _forecast(store: Store, asked: Grid, jobs: int, cluster: str | None) -> None:
+def _forecast(store: Store, asked: Grid, jobs: int, cluster: str | None, runtime: Runtime) -> None:
     from experiments.grid.forecast import forecast
+    from experiments.pipeline import graph
+    from experiments.trained import require_trusted
 
+    cells, ahead = asked.first()
+    require_trusted(store, graph([*cells, *ahead]).values(), runtime)
     print("\n".join(forecast(store, asked, jobs)))
     if cluster is not None:
         from slurm import launch

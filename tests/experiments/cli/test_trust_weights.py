@@ -16,10 +16,11 @@ def test_unknown_code_runs_in_all_workers_once_it_is_trusted(call, tmp_path):
     write_dinov2(weights)
     settings = [*SHORT, "score.features=dinov2", f"score.weights={weights}"]
     words = [*CELLS, *(word for setting in settings for word in ("--set", setting))]
-    refused = call(*words, cwd=tmp_path)
-    assert refused.returncode == 2
-    assert refused.stderr.count("\n") == 1
-    assert "give --trust-weights where you trust who wrote it" in refused.stderr
+    for more in ((), ("--dry-run",), ("--try",)):
+        refused = call(*words, *more, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert refused.stderr.count("\n") == 1
+        assert "give --trust-weights where you trust who wrote it" in refused.stderr
     assert not list(tmp_path.glob("runs/stages/*"))
     done = call(*words, "--trust-weights", cwd=tmp_path)
     assert done.returncode in (0, None), done.stderr
