@@ -19,7 +19,7 @@ from slurm.remains import cut_off
 from slurm.screen import count
 from slurm.status import EXIT_UNDER_WAY, LIVE, SweepStatus, look, looks, seconds_left
 from tokenbridge.config import UserError
-from tokenbridge.store.artifacts import Store
+from tokenbridge.store.artifacts import Store, writable
 from tokenbridge.store.runs import Sweep, is_sweep, read_sweep, recorded_cells, sweep_names, write_event
 
 commands = typer.Typer()
@@ -203,18 +203,20 @@ def retry(
 
 
 def _mend(store: Store, name: str, cancelled: bool = False) -> bool:
-    """Mend submissions that were cut off, if any of this sweep was; whether one was."""
-    left = [intent for intent in cut_off(store) if intent.sweep == name]
+    """Mend what this user's submissions have left; whether there was anything of it."""
+    left = [intent for intent in cut_off(store) if intent.sweep == name and intent.user == getpass.getuser()]
     if not left:
-        return False
+        _read(store, name)  # UserError for an unknown one
     if reason := scheduler.unavailable():
         raise UserError(reason)
-    with store.lock("submission"):
+    with writable(store.root), store.lock("submission"):
         lines = remains.mend(store, name if cancelled else "")
-    print("\n".join(lines) or f"{name}: a submission was cut off and has left no job")
-    if not cancelled and not is_sweep(store, name):
+    if left and not lines:
+        lines = [f"{name}: a submission was cut off and has left no job"]
+    print("".join(f"{line}\n" for line in lines), end="")
+    if left and not cancelled and not is_sweep(store, name):
         raise UserError(f"{name} is not recorded; the same command goes on: {left[-1].command}")
-    return True
+    return bool(lines)
 
 
 def _replace(store: Store, state: SweepStatus) -> list[str]:

@@ -242,3 +242,18 @@ def end_of_round(folder: Path) -> subprocess.CompletedProcess[str]:
     script += " r.RoundJob(Store(pathlib.Path('runs').resolve()), 'held', 0)()"
     words = [sys.executable, "-c", script]
     return subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True)
+
+
+def test_an_sbatch_that_outlives_its_submission_is_found(tmp_path, shim):
+    """It comes through when all that its submission had left was mended already."""
+    tokenbridge(*WORDS, *on_slurm(), cwd=tmp_path)
+    with shim("before sbatch 1", "kill -9 $PPID; until [ -e $COUNTS/go ]; do sleep 0.2; done"):
+        tokenbridge(*grid("other", "quantizer.levels=4,9"), *on_slurm(), cwd=tmp_path, code=-9)
+    assert "a submission was cut off and has left no job" in tokenbridge("cancel", "other", cwd=tmp_path).stdout
+    (tmp_path / "shim" / "counts" / "go").touch()
+    until = time.monotonic() + 30
+    while not [task for task in live().values() if task.remedy]:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    assert "other: a submission was cut off" in tokenbridge("retry", "held", cwd=tmp_path).stdout
+    assert not [task for task in live().values() if task.remedy]
