@@ -10,7 +10,7 @@ import typer
 
 from experiments.cli.common import end_with, print_metrics, show_data
 from experiments.cli.exchange import exchange
-from experiments.cli.grid import grid
+from experiments.cli.grid import duel, grid
 from experiments.cli.options import (
     DEFAULT_BATCH,
     DEFAULT_REPORTS,
@@ -66,6 +66,7 @@ def demo(
 
 
 app.command()(grid)
+app.command()(duel)
 app.command()(tune)
 
 
