@@ -21,7 +21,7 @@ from types import FrameType
 from experiments.pipeline import Cell, Stage, graph, needing, record
 from experiments.progress import seconds_of_work, time_text, training_line
 from experiments.trained import require_imported, require_trusted
-from tokenbridge.config import Runtime, UserError
+from tokenbridge.config import Runtime, UserError, short_of_memory
 from tokenbridge.distributed import World, joined
 from tokenbridge.store.artifacts import Store, stage_id
 
@@ -121,8 +121,23 @@ def run_stage(store: Store, stage: Stage, runtime: Runtime) -> float:
         store: the runs folder, which holds the stage's inputs.
         stage: what to run.
         runtime: device, threads and batch; of several processes the first alone shows bars.
+
+    Raises:
+        UserError: input that cannot work, or no memory; whatever else the stage raises.
     """
     start = time.monotonic()
+    try:
+        _run(store, stage, runtime)
+    except Exception as error:
+        if not (said := short_of_memory(error)):
+            raise
+    else:
+        return time.monotonic() - start
+    # outside of the handler, whose error holds the stage's arrays, so that the next stage has their memory
+    raise UserError(f"out of memory ({said}); {stage.kind.remedy(runtime)}, and the same command goes on")
+
+
+def _run(store: Store, stage: Stage, runtime: Runtime) -> None:
     with joined() as world:
         if not world.main:
             runtime = runtime.model_copy(update={"bars": False})
@@ -131,7 +146,6 @@ def run_stage(store: Store, stage: Stage, runtime: Runtime) -> float:
                 inputs = {kind: store.folder(id) for kind, id in stage.inputs}
                 stage.kind.run(stage.config, inputs, out, runtime)
         world.barrier()  # it is published
-    return time.monotonic() - start
 
 
 def _finished(store: Store, id: str) -> bool:

@@ -5,6 +5,7 @@ A RunConfig holds only what changes a number. Where and how fast it runs is in R
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -15,13 +16,35 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, get_orig
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+NO_MEMORY = r"out of memory|t allocate memory|not enough memory|_ALLOC_FAILED|could not create a primitive"
+"""as torch, its allocators, cuBLAS and cuDNN word it, and oneDNN when it gets none for its code"""
+
+
+def on_one_line(text: str) -> str:
+    """A text whose control characters, such as line breaks, are shown as they are typed."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda control: repr(control[0])[1:-1], text)
+
+
+def short_of_memory(error: BaseException | None) -> str:
+    """What a library said when it got no memory of the device or the machine; empty for other errors.
+
+    A reader may have taken it for a damaged file, so the errors that led to this one are looked at too.
+    """
+    while error is not None:
+        text = " ".join(str(error).split())[:160] or type(error).__name__
+        wanting = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        if wanting or (isinstance(error, RuntimeError) and re.search(NO_MEMORY, text)):
+            return text
+        error = error.__cause__ or error.__context__
+    return ""
+
 
 class UserError(ValueError):
     """Input that cannot work. The message is one line: the value, the rule and the remedy."""
 
     def __str__(self) -> str:
         """The message; a line break in a value is shown as it is typed."""
-        return re.sub(r"[\x00-\x1f\x7f]", lambda control: repr(control[0])[1:-1], super().__str__())
+        return on_one_line(super().__str__())
 
 
 class Config(BaseModel):

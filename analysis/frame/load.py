@@ -164,8 +164,8 @@ def collect(root: Path, uri: str, plan: Mapping[str, Any], source: Path) -> None
     shutil.rmtree(work, ignore_errors=True)
     try:
         _write_source(root, uri, plan, work)
-        shutil.rmtree(old, ignore_errors=True)
         if source.exists():
+            shutil.rmtree(old, ignore_errors=True)  # else it is all that a kill between the renames left
             source.rename(old)
         work.rename(source)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -36,13 +37,13 @@ def build(folder: Path, mlflow: str = "") -> Path:
     """
     source = read(folder / "source")
     files = render(source, mlflow or source.plan.get("mlflow", ""))
-    for name, endings in PARTS.items():
+    for name in PARTS:
         (folder / name).mkdir(exist_ok=True)
+    write({folder / name: content for name, content in files.items()})
+    for name, endings in PARTS.items():
         for path in (folder / name).iterdir():
             if path.suffix in endings and f"{name}/{path.name}" not in files:
                 path.unlink()
-    for name, content in files.items():
-        write(folder / name, content)
     return folder / PAGE
 
 
@@ -86,12 +87,15 @@ def _image(figure: Figure, format: str, dark: bool) -> bytes:
     return out.getvalue()
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
+def write(files: Mapping[Path, bytes]) -> None:
+    """Write files, of which none takes its place before there was room for all."""
+    temporary = {path: path.with_name(path.name + ".tmp") for path in files}
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        for path, content in files.items():
+            temporary[path].write_bytes(content)
+        for path, written in temporary.items():
+            written.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for written in temporary.values():
+            written.unlink(missing_ok=True)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from typing import Annotated
 
@@ -32,7 +33,7 @@ from experiments.cli.report import publish, report
 from experiments.cli.tools import tools
 from experiments.cli.tune import tune
 from slurm.commands import commands
-from tokenbridge.config import Runtime, UserError
+from tokenbridge.config import Runtime, UserError, short_of_memory
 from tokenbridge.distributed import joined, require_one
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store
@@ -62,7 +63,7 @@ def demo(
     request = Request(name=name, tables=("1a", "1b", "2a"), seeds=seeds, assignments=tuple(settings or ()))
     end_with(run_grid.run(store, request.grid(), runtime, jobs))
     print(f"report: {publish(store, name, reports)}")
-    print(f"MLflow: tokenbridge ui --runs {runs}")
+    print(f"MLflow: tokenbridge ui --runs {shlex.quote(str(runs))}")
 
 
 app.command()(grid)
@@ -115,7 +116,7 @@ def run(
         return
     print_metrics(store, cell)
     tracking.sync(store, [cell.id])
-    print(f"cell {cell.id}, artifacts in {runs / 'stages'}; MLflow: tokenbridge ui --runs {runs}")
+    print(f"cell {cell.id}, artifacts in {runs / 'stages'}; MLflow: tokenbridge ui --runs {shlex.quote(str(runs))}")
 
 
 app.command()(report)
@@ -153,6 +154,10 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         app()
-    except UserError as error:
+    except Exception as error:
+        if said := short_of_memory(error):
+            error = UserError(f"out of memory ({said}); set --batch or --jobs lower, or take a machine with more of it")
+        if not isinstance(error, UserError):
+            raise
         print(f"tokenbridge: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -168,7 +168,7 @@ def _pivot(name: str, query: Query, out: Path | None, runs: Path, reports: Path)
     from analysis.report.build import write
 
     with writable(out.parent, "--out"):
-        write(out, written(filled, out.suffix).encode())
+        write({out: written(filled, out.suffix).encode()})
     print(f"table: {out}")
 
 

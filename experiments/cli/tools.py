@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -162,7 +163,7 @@ def stats(
     with writable(out.parent, "--out"):
         about = write_statistics(out, images, score, size, runtime)
     shown = f"{about['images']} images of {about['image_size']} pixels"
-    print(f"{out}: {shown} by {about['features']} {about['weights'][:12]}; score.reference={out}")
+    print(f"{out}: {shown} by {about['features']} {about['weights'][:12]}; {shlex.quote(f'score.reference={out}')}")
 
 
 @tools.command("train-autoencoder")
@@ -198,7 +199,7 @@ def train_autoencoder(
         card = train_own_autoencoder(out, data, channels, stride, epochs, seed, device_of_training)
     print(json.dumps(card["quality"]))
     print(
-        f"{out}: autoencoder.source=diffusers autoencoder.path={out} autoencoder.channels={channels}"
+        f"{out}: autoencoder.source=diffusers {shlex.quote(f'autoencoder.path={out}')} autoencoder.channels={channels}"
         f" autoencoder.stride={stride} data.image_size={size} data.image_channels={data.image_channels}"
     )
 

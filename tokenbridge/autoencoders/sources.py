@@ -116,7 +116,7 @@ class Diffusers(Source):
         return path.is_dir()
 
     def settings(self) -> dict[str, Any]:
-        path = self._folder() / "config.json"
+        path = self._folder() / CONFIG
         settings = read_json(path, "save the model again")
         if not isinstance(settings, dict):
             raise UserError(f"{path} must be a JSON object, as save_pretrained writes it; save the model again")
@@ -131,7 +131,7 @@ class Diffusers(Source):
         """SHA-256 of the config and of each weights file with its name; UserError where weights are not whole."""
         folder = self._folder()
         _variant(folder)
-        files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+        files = [folder / CONFIG, *sorted(folder.glob("*.safetensors"))]
         return hashlib.sha256("".join(f"{path.name}\0{file_hash(path)}\n" for path in files).encode()).hexdigest()
 
     def load(self) -> FrozenAutoencoder:
@@ -171,8 +171,8 @@ class Diffusers(Source):
         )
 
 
-WEIGHTS = "diffusion_pytorch_model"
-"""diffusers' name of all weights"""
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model"
+"""diffusers' names of the files"""
 VARIANTS = (None, "fp16", "bf16")
 """of the same weights; the first that is there is read"""
 

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from tokenbridge import rng
 from tokenbridge.autoencoders.frozen import FrozenAutoencoder, build, to_signed
-from tokenbridge.autoencoders.sources import Digits
+from tokenbridge.autoencoders.sources import CONFIG, WEIGHTS, Digits
 from tokenbridge.config import Data, UserError
 from tokenbridge.data.images import Images, batches, load, stack
-from tokenbridge.store.artifacts import write_json
+from tokenbridge.store.artifacts import write_atomic, write_json
 from tokenbridge.store.provenance import environment
 from tokenbridge.weights import write_shipped
 
@@ -117,6 +118,9 @@ def train_own_autoencoder(
     draws = rng.generator(seed, "autoencoder", "data")
     budget = Budget(epochs)
     minimize(lambda batch: _loss(model, batch, draws), model, load(images, "train"), budget, draws, augment=mirror)
+    state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    write_atomic(out / CONFIG, model.to_json_string().encode())  # what follows may fail, and the training is kept
+    write_atomic(out / f"{WEIGHTS}.safetensors", save(state, {"format": "pt"}))
     test = load(images, "test")
     pixels = torch.cat([part for part, _ in batches(test, MEASURED, range(min(MEASURED, len(test))))])
     card = {
@@ -129,7 +133,6 @@ def train_own_autoencoder(
         "quality": quality(FrozenAutoencoder(model.eval().requires_grad_(False)), pixels),
         "definitions": DEFINITIONS,
     }
-    model.to(memory_format=torch.contiguous_format).save_pretrained(out)
     write_json(out / CARD, card)
     return card
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tokenbridge.config import UserError
+from tokenbridge.config import UserError, on_one_line
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """torchvision's"""
@@ -85,8 +85,8 @@ def class_names(root: Path) -> tuple[list[str], Counter[str]]:
 
 
 def printable(name: str | Path) -> str:
-    """A name for a line of text: bytes that are no UTF-8 are escaped."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A name for a line of text: bytes that are no UTF-8 are escaped, as is what would break or colour the line."""
+    return on_one_line(os.fsencode(name).decode("utf-8", "backslashreplace"))
 
 
 def _read(met: Walk, seen: set[str], links: list[tuple[int, Path]], index: int, folder: Path) -> None:

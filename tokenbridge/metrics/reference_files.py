@@ -25,7 +25,7 @@ from tokenbridge.config import Score, UserError
 from tokenbridge.data.contents import digest_of
 from tokenbridge.data.folders import EXTENSIONS, walk
 from tokenbridge.metrics.scorers import SCORERS, Scorer, weights_hash
-from tokenbridge.store.artifacts import file_hash
+from tokenbridge.store.artifacts import atomic, file_hash
 
 Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 IMAGES = "arr_0"
@@ -128,10 +128,8 @@ def write_statistics(path: Path, pool: Moments, spatial: Moments | None, about: 
     arrays = {"mu": pool[0], "sigma": pool[1], ABOUT: np.array(json.dumps(about))}
     if spatial is not None:
         arrays |= {"mu_s": spatial[0], "sigma_s": spatial[1]}
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as file:
+    with atomic(path) as file:
         np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-    partial.rename(path)
 
 
 def require_kept(path: Path, scorer: Scorer, weights: str) -> None:

@@ -196,6 +196,8 @@ class Trainer:
         try:
             state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self.device)
         except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+            if isinstance(error, OSError) and error.errno:  # it may be whole
+                raise UserError(f"{path} cannot be read ({error.strerror}); mend that and run again") from error
             first = str(error).splitlines()[0]
             raise UserError(f"{path} is no whole checkpoint ({first}); delete it to train from the start") from error
         if state.get("of") != of:

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from tokenbridge.config import HEAD_KINDS, NO_VALIDATION, Autoencoder, Data, RunConfig, Score, UserError
+from tokenbridge.config import HEAD_KINDS, NO_VALIDATION, Autoencoder, Data, RunConfig, Runtime, Score, UserError
 
 Result = Literal["", "reconstruction", "generation", "speed"]
 
@@ -55,6 +55,8 @@ class Kind:
     """whether what an interrupted run left is handed to the next one"""
     shared: bool = False
     """whether several processes (tokenbridge.distributed) do it together; else rank 0 alone, and the others wait"""
+    smaller: Literal["batch", "accumulate", ""] = "batch"
+    """the option with which it needs less memory, if there is one"""
     seconds: float = 5.0
     """first guess of the time for one unit of work on the digits, until the store holds measured ones"""
     work: Callable[[RunConfig], float] = _one
@@ -77,6 +79,15 @@ class Kind:
     def __reduce__(self) -> tuple[Callable[[str], Kind], tuple[str]]:
         """Go to another process by name alone, so that `reads` and `work` may be lambdas."""
         return kind_of, (self.name,)
+
+    def remedy(self, runtime: Runtime) -> str:
+        """What to do where there is too little memory."""
+        options = {
+            "batch": f"set --batch (now {runtime.batch}) lower, or take fewer --jobs",
+            "accumulate": f"set --accumulate (now {runtime.accumulate}) higher, or take fewer --jobs",
+            "": "take fewer --jobs, or a machine with more of it",
+        }
+        return options[self.smaller]
 
     @property
     def run(self) -> Callable[..., None]:
@@ -317,6 +328,7 @@ STAGES: dict[str, Kind] = {
         Kind(
             "quantizer",
             _quantizer_reads,
+            smaller="",
             needs=("tokenizer", "latents"),
             sections=("quantizer",),
             compared=True,
@@ -340,6 +352,7 @@ STAGES: dict[str, Kind] = {
             sections=("backbone", "head", "train"),
             resumable=True,
             shared=True,
+            smaller="accumulate",
             work=_train_work,
             measured=False,  # its curves count without metrics
             curves=True,
@@ -365,7 +378,7 @@ STAGES: dict[str, Kind] = {
             pictures={"grid.png": ("images",)},
         ),
         Kind("score", _score_reads, needs=("sample",), version=2, result="generation", compared=True, scores=True),
-        Kind("speed", _speed_reads, refusal=_pair_refusal, work=_speed_work, result="speed"),
+        Kind("speed", _speed_reads, refusal=_pair_refusal, work=_speed_work, result="speed", smaller=""),
     )
 }
 """All kinds of stages by name, each after those that it needs."""

@@ -29,7 +29,7 @@ from tokenbridge.data.latents import STORED, as_tensor, labels_path, moments_pat
 from tokenbridge.devices import pick_device
 from tokenbridge.distributed import world
 from tokenbridge.model.ordering import CUTOFF, constant, low_frequency_share, radial_spectrum
-from tokenbridge.store.artifacts import NOTES, write_json
+from tokenbridge.store.artifacts import NOTES, write_array, write_json
 from tokenbridge.store.shards import Filling, publish
 
 FIT_IMAGES = 50_000
@@ -114,7 +114,7 @@ def _finish(
 ) -> None:
     """Write labels, statistics of what is stored, and checksums."""
     for split in images:
-        np.save(labels_path(out, split), images[split].labels)
+        write_array(labels_path(out, split), images[split].labels)
     train = as_tensor(np.load(moments_path(out, "train"), mmap_mode="r")[:FIT_IMAGES]).float()
     train = train[:, 0] if config.latents.flip else train
     scale, units = config.latents.scale, {}

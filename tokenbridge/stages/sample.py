@@ -19,6 +19,7 @@ from tokenbridge.devices import pick_device
 from tokenbridge.distributed import world
 from tokenbridge.model.generator import Generator
 from tokenbridge.stages.train import load_model
+from tokenbridge.store.artifacts import write_array
 from tokenbridge.store.rows import Rows
 from tokenbridge.store.runs import write_metrics
 
@@ -88,7 +89,7 @@ def _finish(config: RunConfig, out: Path) -> None:
         raise UserError(f"{out} lacks image {missing[0]} (and {len(missing) - 1} others); run again")
     assert rows.count == count, (rows.count, count)
     labels = np.arange(count) % config.data.classes
-    np.save(out / "labels.npy", labels)
+    write_array(out / "labels.npy", labels)
     np.savez_compressed(out / "examples.npz", images=rows.array("samples")[:EXAMPLES], labels=labels[:EXAMPLES])
     protocol = config.sample.model_dump() | {"head": config.head.kind, "quantizer": config.quantizer.kind}
     write_metrics(out, {"images": count}, protocol)

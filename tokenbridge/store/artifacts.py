@@ -20,13 +20,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from filelock import BaseFileLock, FileLock, Timeout
 from numpy.lib.format import open_memmap
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from tokenbridge.config import UserError
 from tokenbridge.store.provenance import environment, job_here
@@ -43,7 +44,12 @@ TRANSIENT = (CHECKPOINT, PROGRESS, NOTES)
 WAITING_TOLD = 600.0
 """seconds between two lines of a process that waits for another"""
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=list)
-_REMEDY = "free space or choose another folder with --runs"
+_FULL = {
+    errno.ENOSPC: "disk full",
+    errno.EDQUOT: "quota reached",
+    errno.EFBIG: "file larger than its file system or the shell's limit (ulimit -f) allows",
+}
+_REMEDY = "free space or choose another folder with"
 
 
 def digest(value: Any) -> str:
@@ -116,12 +122,12 @@ class Store:
                 seconds = {"wall_seconds": round(time.monotonic() - start, 2)}
                 write_json(work / MANIFEST, {"id": id, **about, **environment(), **seconds, "checksums": sums})
             except BaseException as error:
-                full = _disk_full(error, self.root)
+                full = _full(error, self.root)
                 (work / MANIFEST).unlink(missing_ok=True)
                 if not resumable or not any(work.glob("*")):
                     _remove(work)
                 if full:
-                    raise UserError(f"{self.root}: disk full while writing {id}; {_REMEDY}") from error
+                    raise UserError(f"{self.root}: {full} while writing {id}; {_REMEDY} --runs") from error
                 raise
             if self.finished(id):
                 final.rename(old := final.with_name(f"{id}.{os.getpid()}.old{PARTIAL}"))
@@ -221,8 +227,8 @@ def writable(root: Path, option: str = "--runs") -> Iterator[None]:
             raise PermissionError(errno.EACCES, "Permission denied", str(root))
         yield
     except OSError as error:
-        if _disk_full(error, root):
-            raise UserError(f"{error.filename or root}: disk full while writing; {_REMEDY}") from error
+        if full := _full(error, root):
+            raise UserError(f"{error.filename or root}: {full} while writing; {_REMEDY} {option}") from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise UserError(
                 f"{error.filename or root} cannot be written ({error.strerror}); choose another folder with {option}"
@@ -297,6 +303,8 @@ def read_array(path: Path) -> np.memmap[Any, Any]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a damaged header ends in many kinds of error
+        if isinstance(error, OSError) and error.errno:  # it may be whole
+            raise UserError(f"{path} cannot be read ({error.strerror}); mend that and run again") from error
         raise damaged(path, " ".join(str(error).split())[:160] or type(error).__name__) from error
     if not isinstance(array, np.memmap):
         raise damaged(path, "it is no .npy file")
@@ -312,14 +320,14 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
-def _disk_full(error: BaseException, root: Path) -> bool:
-    """Whether an error comes from a full disk; libraries that write wrap or lose the system's own word for it."""
-    chain = [error, error.__cause__, error.__context__]
-    if any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in chain):
-        return True
-    if not isinstance(error, Exception) or isinstance(error, UserError) or not root.is_dir():
-        return False
-    return shutil.disk_usage(root).free < 65_536
+def _full(error: BaseException, root: Path) -> str:
+    """How a disk let no more be written, empty for other errors; libraries wrap or lose the system's word for it."""
+    if not isinstance(error, Exception) or isinstance(error, UserError):
+        return ""
+    for link in (error, error.__cause__, error.__context__):
+        if isinstance(link, OSError) and link.errno in _FULL:
+            return _FULL[link.errno]
+    return _FULL[errno.ENOSPC] if root.is_dir() and shutil.disk_usage(root).free < 65_536 else ""
 
 
 def read_json(path: Path, remedy: str = "delete its folder and run again") -> Any:
@@ -353,6 +361,12 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """A small array to a .npy file, atomically; np.save to a path loses the system's word for a full disk."""
+    np.save(content := BytesIO(), array)
+    write_atomic(path, content.getvalue())
 
 
 def new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import csv
+import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -221,3 +223,13 @@ def test_the_markdown_shows_tables_and_figures_and_how_to_repeat_them(built: Pat
     assert "(#table-2a-prediction-of-the-channels-of-a-token)" in text
     assert "```sh\ntokenbridge run digits quantizer.levels=8\n```" in text
     assert r"fd\_digits" in text
+
+
+def test_a_full_disk_leaves_the_old_report_whole(disk):
+    """Files that there is room for do not take their places before those that there is none for."""
+    folder = disk("64k")
+    old = {folder / "index.html": b"old page", folder / "report.md": b"old text"}
+    report.write(old)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        report.write({folder / "index.html": b"new page", folder / "report.md": bytes(100_000)})
+    assert {path: path.read_bytes() for path in folder.iterdir()} == old

@@ -188,3 +188,9 @@ def test_many_classes_are_told_in_short(tmp_path):
 def test_an_order_needs_folders_and_no_list(root, changes):
     with pytest.raises(ValueError, match=r"class_order=numeric goes with data\.source=folder without a class_list"):
         config(root, **changes)
+
+
+def test_names_that_would_break_or_colour_a_line_are_escaped(root):
+    (root / "ant").rename(root / "a\n\x1b[31mnt\x85")
+    (line,) = files.remarks(config(root))
+    assert line.startswith(r"data.path: 30 images in 3 classes: 0 a\n\x1b[31mnt\x85, 1 bee, 2 cat")

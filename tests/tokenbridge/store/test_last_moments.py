@@ -1,10 +1,13 @@
 """What dies or fails when a stage's work is done costs none of it: nothing is deleted before the stage is published."""
 
 import os
+import re
+import resource
 import shutil
 import signal
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -97,7 +100,7 @@ def test_killed_in_its_last_moments(kind, finished, tmp_path):
         process, code = run(store, settings, kind, moment)
         assert code == -signal.SIGKILL, process.complained(0)
         if kind == "train" and number:
-            assert ", 44 steps in 2 epochs, from step 44, " in process.said(0)
+            assert ", 36 steps in 2 epochs, from step 36, " in process.said(0)
         work = store.folder(id if store.finished(id) else f"{id}{PARTIAL}")
         stamps.add((work / WORK[kind]).stat().st_mtime_ns)
     assert len(stamps) == 1, "the work was done again"
@@ -122,12 +125,49 @@ def test_a_full_disk_at_the_end_of_a_training(moment, finished, disk):
     process, code = run(store, TINY, "train", moment, partial(filled, store.root))
     assert code == 1
     if moment[1] != f"{MANIFEST}.tmp":  # which comes after the stage
-        assert "train: all 44 steps are kept; the same command goes on after them\n" in process.complained(0)
+        assert "train: all 36 steps are kept; the same command goes on after them\n" in process.complained(0)
     assert f"UserError: {store.root}: disk full while writing {id}; free space or choose" in process.complained(0)
     assert not store.finished(id)
     (store.root / "ballast").unlink()
     process, code = run(store, TINY, "train", None)
     assert code == 0, process.complained(0)
-    assert ", from step 44, " in process.said(0)
+    assert ", from step 36, " in process.said(0)
     ours, theirs = (recorded(each.folder(id))["model.safetensors"] for each in (store, finished[0]))
     assert ours == theirs
+
+
+def starved(more: int) -> None:
+    """Let the process have so many bytes more than it has: what it asks for is refused from now on."""
+    has = int(re.search(r"VmSize:\s+(\d+)", Path("/proc/self/status").read_text())[1]) << 10
+    resource.setrlimit(resource.RLIMIT_AS, (has + more, resource.RLIM_INFINITY))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "moment", "more", "remedy"),
+    [
+        ("quantizer", ("open", ".lock"), 0, "take fewer --jobs, or a machine with more of it"),
+        ("train", ("open", ".lock"), 0, "set --accumulate (now 1) higher"),
+        ("train", written("model.safetensors"), 2**20, "set --accumulate (now 1) higher"),
+        ("likelihood", ("open", ".lock"), 0, "set --batch (now 256) lower"),
+    ],
+)
+def test_out_of_memory(kind, moment, more, remedy, finished, tmp_path):
+    """One line with the remedy, which takes no file for damaged that could not be read; what was done is kept."""
+    reference, store = finished[0], Store(shutil.copytree(finished[0].root, tmp_path / "runs"))
+    id = next(stage.id for stage in finished[1].stages() if stage.kind.name == kind)
+    shutil.rmtree(store.folder(id))
+    process, code = run(store, TINY, kind, moment, partial(starved, more))
+    assert code == 1
+    last = process.complained(0).splitlines()[-1]
+    assert re.match(
+        r"tokenbridge.config.UserError: out of memory \(.*(memory|Memory|could not create a primitive)", last
+    ), process.complained(0)
+    assert f"; {remedy}" in last
+    assert "damaged" not in last
+    assert not store.finished(id)
+    process, code = run(store, TINY, kind, None)
+    assert code == 0, process.complained(0)
+    assert (kind == "train" and moment[1] != ".lock") == (", from step " in process.said(0))
+    name = {"train": "model.safetensors", "quantizer": "quantizer.safetensors"}.get(kind, "metrics.json")
+    assert recorded(store.folder(id))[name] == recorded(reference.folder(id))[name]
