@@ -6,7 +6,10 @@ import ctypes
 import platform
 import struct
 
-NUMBERS = {"x86_64": {"flock": 73, "link": 86, "linkat": 265}, "aarch64": {"flock": 32, "linkat": 37}}
+NUMBERS = {
+    "x86_64": {"flock": 73, "fallocate": 285, "link": 86, "linkat": 265},
+    "aarch64": {"flock": 32, "fallocate": 47, "linkat": 37},
+}
 NO_NEW_PRIVILEGES, SECCOMP, FILTER = 38, 22, 2  # prctl's
 LOAD, JUMP_EQUAL, RETURN = 0x20, 0x15, 0x06
 ALLOW, ERRNO = 0x7FFF0000, 0x00050000

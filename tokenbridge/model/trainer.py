@@ -21,7 +21,7 @@ from tokenbridge.model.batches import Batch, Draws
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.heads.diffusion import DiffusionHead
 from tokenbridge.rng import seed_of
-from tokenbridge.store.artifacts import atomic
+from tokenbridge.store.artifacts import atomic, require_read
 
 VECTORS = ("backbone.mask_token", "backbone.unconditional")
 """of (1, 1, D) and (1, D) in the released code, and so not vectors to its rule"""
@@ -196,8 +196,7 @@ class Trainer:
         try:
             state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self.device)
         except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-            if isinstance(error, OSError) and error.errno:  # it may be whole
-                raise UserError(f"{path} cannot be read ({error.strerror}); mend that and run again") from error
+            require_read(path, error)
             first = str(error).splitlines()[0]
             raise UserError(f"{path} is no whole checkpoint ({first}); delete it to train from the start") from error
         if state.get("of") != of:

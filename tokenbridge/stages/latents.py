@@ -48,16 +48,16 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     for split in images:
         shape = moments_shape(config, split, len(images[split]))
         fillings[split] = Filling(out, moments_path(out, split).stem, shape, STORED[config.latents.dtype], SHARD)
-    for filling in fillings.values():
-        filling.begin(here)
     try:
+        for filling in fillings.values():
+            filling.begin(here)
         for split, filling in fillings.items():
             filling.fill(here, _Encoder(config, autoencoder, images[split], split, device, runtime))
     except BaseException:
         if here.main and not any(filling.begun() for filling in fillings.values()):
-            shutil.rmtree(out / NOTES)
+            shutil.rmtree(out / NOTES, ignore_errors=True)
             for filling in fillings.values():
-                filling.path.unlink()
+                filling.path.unlink(missing_ok=True)
         raise
     here.barrier()
     if here.main:

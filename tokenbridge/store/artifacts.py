@@ -49,6 +49,7 @@ _FULL = {
     errno.EDQUOT: "quota reached",
     errno.EFBIG: "file larger than its file system or the shell's limit (ulimit -f) allows",
 }
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
 _REMEDY = "free space or choose another folder with"
 
 
@@ -241,6 +242,12 @@ def damaged(path: Path, why: str) -> UserError:
     return UserError(f"{path} is damaged ({why}); delete {path.parent} and run again")
 
 
+def require_read(path: Path, error: BaseException) -> None:
+    """Raise UserError for an error with which the system refused to read a file, which may be whole."""
+    if isinstance(error, OSError) and error.errno in _REFUSED:
+        raise UserError(f"{path} cannot be read ({error.strerror}); mend that and run again") from error
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished stage. UserError where it is damaged or another stage's."""
     path = folder / MANIFEST
@@ -303,8 +310,7 @@ def read_array(path: Path) -> np.memmap[Any, Any]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a damaged header ends in many kinds of error
-        if isinstance(error, OSError) and error.errno:  # it may be whole
-            raise UserError(f"{path} cannot be read ({error.strerror}); mend that and run again") from error
+        require_read(path, error)
         raise damaged(path, " ".join(str(error).split())[:160] or type(error).__name__) from error
     if not isinstance(array, np.memmap):
         raise damaged(path, "it is no .npy file")
@@ -371,8 +377,14 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 def new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
     """A new .npy file, memory-mapped, with its blocks reserved: a full disk is an error here and no crash later."""
-    array = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    if hasattr(os, "posix_fallocate"):  # not on macOS
-        with open(path, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    unready = path.with_name(path.name + ".tmp")
+    try:
+        array = open_memmap(unready, mode="w+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            with open(unready, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, unready.stat().st_size)
+        os.replace(unready, path)
+    except BaseException:
+        unready.unlink(missing_ok=True)  # the next try would take it for one whose blocks are reserved
+        raise
     return array

@@ -95,7 +95,7 @@ class Filling:
     def _usable(self) -> bool:
         try:
             there = np.load(self.path, mmap_mode="r")
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             return False
         return there.shape == self.shape and there.dtype == np.dtype(self.dtype)
 

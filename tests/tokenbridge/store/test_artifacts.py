@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save
 
 from tokenbridge.config import UserError
+from tokenbridge.distributed import ONE
 from tokenbridge.store.artifacts import (
     Store,
     new_array,
@@ -20,6 +21,7 @@ from tokenbridge.store.artifacts import (
     write_json,
 )
 from tokenbridge.store.runs import Journal, read_journal
+from tokenbridge.store.shards import Filling
 
 
 def test_ids_depend_on_what_is_read_and_on_nothing_else():
@@ -174,3 +176,70 @@ def test_a_really_full_disk(disk, writer):
     with pytest.raises(UserError, match=pattern), store.writing("x-1", {}) as out:
         WRITERS[writer](out)
     assert list((small_disk / "stages").iterdir()) == []
+
+
+def test_an_array_that_there_is_no_room_for_leaves_nothing(disk):
+    """A file of the right length whose blocks are not reserved would be a crash at its first page that finds none."""
+    filling = Filling(disk("64k"), "a", (100_000,), np.float32, 10)
+    for _ in range(2):
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            filling.begin(ONE)
+        assert list(filling.folder.iterdir()) == []
+    filling.path.write_bytes(b"")  # of an older version
+    assert not filling._usable()
+
+
+LIMITED = textwrap.dedent("""
+    import errno, resource, sys
+    from pathlib import Path
+    import numpy as np
+    from tests.helpers.refusal import refuse
+    from tokenbridge.config import UserError
+    from tokenbridge.store.artifacts import Store, new_array, write_array
+    if sys.argv[1] == "quota":
+        refuse(errno.EDQUOT, "fallocate")
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+    try:
+        with Store(Path(sys.argv[2])).writing("x-1", {}) as out:
+            if sys.argv[1] == "quota":
+                new_array(out / "a.npy", np.float32, (9,))
+            else:
+                write_array(out / "a.npy", np.zeros(9000))
+    except UserError as error:
+        print(error)
+""")
+
+
+@pytest.mark.parametrize(("what", "word"), [("quota", "quota reached"), ("limit", "file larger than its file system")])
+def test_a_quota_and_a_limit_on_files_are_named(what, word, tmp_path):
+    done = subprocess.run([sys.executable, "-c", LIMITED, what, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{tmp_path}: {word}"), done.stdout
+    assert list((tmp_path / "stages").iterdir()) == []
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_links_in_the_runs_folder(whole, tmp_path):
+    """A link as the stages folder, or as a stage, is as good as what it leads to; one that leads to nothing is told."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "stages").symlink_to(tmp_path / "elsewhere" if whole else tmp_path / "nowhere")
+    store = Store(tmp_path / "runs")
+    if not whole:
+        with pytest.raises(UserError, match=r"stages cannot be written \(File exists\)"), store.writing("x-1", {}):
+            pass
+        return
+    with store.writing("x-1", {}) as out:
+        (out / "result").write_text("1")
+    store.folder("x-1").rename(moved := tmp_path / "moved")
+    store.folder("x-1").symlink_to(moved)
+    assert store.finished("x-1")
+    with store.writing("x-1", {}, anew=True) as out:
+        (out / "result").write_text("2")
+    assert not store.folder("x-1").is_symlink()
+    assert (moved / "result").read_text() == "1"  # what a link leads to is not ours to delete
+    store.folder("x-2.partial").symlink_to(moved)
+    with store.writing("x-2", {}) as out:
+        (out / "other").write_text("3")
+    assert sorted(path.name for path in store.folder("x-2").iterdir()) == ["manifest.json", "other"]
+    assert sorted(path.name for path in store.root.glob("stages/*")) == ["x-1", "x-2"]
