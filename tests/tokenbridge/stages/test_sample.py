@@ -137,7 +137,7 @@ def test_a_second_process_waits_and_draws_nothing(finished, stage, inputs, tiny,
 
 def test_a_full_disk_leaves_no_files_that_look_begun(tmp_path):
     """/dev/full answers every write with ENOSPC, as a full disk does."""
-    (tmp_path / "tokens.npy").symlink_to("/dev/full")
+    (tmp_path / "tokens.npy.tmp").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"No space left|Invalid argument"):
         Rows.create(tmp_path, 7, {"samples": (np.uint8, (3, 5, 5)), "tokens": (np.uint16, (2, 3))})
     assert list(tmp_path.iterdir()) == []
