@@ -20,6 +20,8 @@ from tokenbridge.config import Config, UserError
 from tokenbridge.overrides import build
 from tokenbridge.stages import STAGES
 
+EARLY = 120
+"""seconds by which the signal before a time limit may come too early: Slurm's 60, and a minute to start the program"""
 SHIPPED = Path(__file__).parent / "clusters"
 DEFAULT = "cluster.toml"
 TABLES = ("all", *STAGES, "next")
@@ -73,6 +75,11 @@ class Resources(Config):
         limit = seconds(str(self.time))
         assert limit is not None
         return math.ceil(limit / 60)
+
+    @property
+    def limited(self) -> float:
+        """Seconds after its start from which on a signal comes from the time limit: Slurm sends it up to 60 s early."""
+        return self.minutes * 60 - self.signal_seconds - EARLY
 
     @property
     def ranks(self) -> int:
@@ -130,6 +137,14 @@ class Resources(Config):
             raise ValueError(
                 f"signal_seconds={self.signal_seconds} must be less than time={self.time!r},"
                 f" which is {self.minutes * 60} s; lower it or raise time"
+            )
+        limit = self.minutes * 60
+        # submitit/core/job_environment.py, has_timed_out
+        most = int(max(0.2 * limit, 600)) - EARLY if limit > 600 else limit
+        if self.signal_seconds > most:
+            raise ValueError(
+                f"signal_seconds={self.signal_seconds} must be at most {most} with time={self.time!r}: an earlier"
+                " signal is taken for a preemption, which requeues do not count; lower it or raise time"
             )
         return self
 

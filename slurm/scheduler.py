@@ -120,6 +120,11 @@ def release(jobs: Iterable[str]) -> None:
         _ask("scontrol", stdin=lines)
 
 
+def requeue(job: str) -> None:
+    """Let a job that runs go back to the queue. UserError where it is on its way there, has ended or is unknown."""
+    _ask("scontrol", "requeue", _checked(job))
+
+
 def array_limit() -> int:
     """Largest number of tasks of an array (MaxArraySize, which is one more than the largest index)."""
     return int(_config().get("MaxArraySize", 1001))

@@ -33,9 +33,10 @@ reason"""
 UNDER_WAY: tuple[Word, ...] = ("running", "requeued", "queued", "blocked", "stuck", "waiting")
 BROKEN: tuple[Word, ...] = ("failed", "cancelled", "lost")
 
+LIMIT = "time limit"
 DEATHS = {
-    "TIMEOUT": "time limit",
-    "DEADLINE": "time limit",
+    "TIMEOUT": LIMIT,
+    "DEADLINE": LIMIT,
     "OUT_OF_MEMORY": "out of memory",
     "NODE_FAIL": "node failure",
     "BOOT_FAIL": "node failure",
@@ -216,6 +217,8 @@ class _Look:
             )
             return State("failed", where, job.job)
         kept = "; its checkpoint is kept" if event == "stopped" else ""
+        if DEATHS.get(how) == LIMIT and not kept:
+            kept = "; raise time, or signal_seconds to have a checkpoint before it, in the file of resources"
         why = (how == "FAILED" and wrote) or f"ended without a word ({task.ending})"
         return State("failed", f"{DEATHS.get(how, why)}{kept}", job.job)
 

@@ -157,7 +157,9 @@ class Submission:
     def _arrays(self, new: Mapping[str, Stage], running: dict[str, str]) -> None:
         """Submit new stages as arrays, and add their jobs to those that run."""
         for array in arrays_of(new.values(), scheduler.array_limit()):
-            ids = self._send(array.kind, [StageJob(self.store, stage, self.runtime) for stage in array.stages], {})
+            limited = self.cluster.of(array.kind).limited
+            calls = [StageJob(self.store, stage, self.runtime, limited) for stage in array.stages]
+            ids = self._send(array.kind, calls, {})
             waits = [awaited_jobs(stage, running) for stage in array.stages]
             for stage, id in zip(array.stages, ids, strict=True):
                 self.jobs.append(Job(stage.id, id, self.name, self.folder, time.time()))

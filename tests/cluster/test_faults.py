@@ -86,7 +86,13 @@ def running_training(folder: Path, chance: random.Random) -> tuple[str, str, str
 
 
 def requeue(cluster, folder, chance):
-    slurm("scontrol", "requeue", running_training(folder, chance)[1])
+    """By hand, and again at once, while the first run is being killed, and by submitit after its signal."""
+    _, job, _ = running_training(folder, chance)
+    slurm("scontrol", "requeue", job)
+    for _ in range(2):
+        subprocess.run(["scontrol", "requeue", job], capture_output=True)  # refused, or taken if it runs again
+        time.sleep(chance.uniform(0, 3))
+    subprocess.run(["scancel", "--signal=USR2", job], capture_output=True)
 
 
 def preempt(cluster, folder, chance):

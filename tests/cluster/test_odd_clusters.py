@@ -2,13 +2,26 @@
 
 import shutil
 import subprocess
+import time
 from contextlib import contextmanager
 
 import pytest
 
 from slurm import sweep
 from tests.cluster.conftest import started
-from tests.cluster.grids import daemon, end_of, events, grid, jobs_by_stage, on_slurm, shifted, stages, tokenbridge
+from tests.cluster.grids import (
+    CLUSTER,
+    SECONDS,
+    daemon,
+    end_of,
+    events,
+    grid,
+    jobs_by_stage,
+    on_slurm,
+    shifted,
+    stages,
+    tokenbridge,
+)
 from tokenbridge.store.artifacts import Store
 
 
@@ -72,6 +85,27 @@ def test_waiting_tasks_that_are_cancelled_and_code_that_is_gone(plain_cluster, t
     tokenbridge("retry", "gone", cwd=tmp_path)
     assert end_of(tmp_path, "gone").returncode == 0
     assert {tuple(events(tmp_path, id)) for id in waiting} == {("started", "finished")}
+
+
+def test_a_time_limit_that_a_stage_never_keeps_ends_it(plain_cluster, tmp_path):
+    """With the signal that Slurm sends before the limit. After each of two runs nothing is there to go on from."""
+    own = tmp_path / "cluster.toml"
+    own.write_text(CLUSTER.read_text() + "\n[likelihood]\ntime = 1\n")
+    slow = ("backbone.encoder_depth=6", "train.epochs=1", "train.warmup_epochs=0", "train.batch=256")
+    tokenbridge(*grid("vain", "quantizer.levels=8", settings=slow), *on_slurm(own), cwd=tmp_path)
+    (stage,) = stages(tmp_path, "vain", "likelihood")
+    (job,) = sweep.jobs_by_stage(Store(tmp_path / "runs"))[stage]
+    until = time.monotonic() + SECONDS
+    for run in (1, 2):
+        while events(tmp_path, stage).count("started") < run:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        subprocess.run(["scancel", "--signal=USR2", job.job], check=True)
+    shown = end_of(tmp_path, "vain")
+    assert shown.returncode == 1
+    assert events(tmp_path, stage) == ["started", "stopped", "started", "failed"]
+    line = "time limit reached 2 times in turn with nothing to go on from: likelihood begins anew each time"
+    assert line.replace(" ", "") in "".join(shown.stdout.split())
 
 
 def test_any_clock_of_the_login_node_submits_each_stage_once(cluster, tmp_path):

@@ -86,6 +86,8 @@ def test_sbatch_gets_every_setting(monkeypatch, tmp_path):
         ('[all]\ntime = "00:00"', "time='00:00' must be minutes above 0"),
         ("[all]\ntime = 1.5", "time=1.5 must be minutes above 0"),
         ('[all]\nmemory = "8 GB"', "memory='8 GB' must be a whole number and K, M, G or T"),
+        ("[all]\ntime = 120\nsignal_seconds = 1800", "signal_seconds=1800 must be at most 1320 with time=120"),
+        ("[all]\ntime = 15\nsignal_seconds = 481", "signal_seconds=481 must be at most 480 with time=15"),
         ("[all]\ntime = 1\nsignal_seconds = 60", "signal_seconds=60 must be less than time=1, which is 60 s"),
         ("[all.extra]\ntime = 3", "extra.time must be left out: it has a setting of its own, time"),
         ("[all.extra]\ncpus_per_task = 3", "extra.cpus-per-task must be left out: it has a setting of its own, cpus"),

@@ -15,6 +15,8 @@ from tests.helpers.sweeps import Small
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import JOURNAL
 
+LIMIT = "time limit; raise time, or signal_seconds to have a checkpoint before it, in the file of resources"
+
 
 @pytest.fixture
 def small(tmp_path):
@@ -130,7 +132,7 @@ def test_what_a_job_wrote_that_never_began(small):
     small.log(train, err="loading cuda\nmodule: cuda/13 not found\nsrun: error: task 0: Exited with exit code 1\n")
     for task in (Task("FAILED", exit="1:0"), None):
         assert one(small, train, task) == ("failed", "module: cuda/13 not found")
-    assert one(small, train, Task("TIMEOUT")) == ("failed", "time limit")
+    assert one(small, train, Task("TIMEOUT")) == ("failed", LIMIT)
 
 
 def test_a_failure_has_its_last_line(small):
@@ -146,10 +148,10 @@ def test_a_failure_has_its_last_line(small):
     ("said", "past", "detail"),
     [
         (["started"], Task("OUT_OF_MEMORY"), "out of memory"),
-        (["started"], Task("TIMEOUT"), "time limit"),
+        (["started"], Task("TIMEOUT"), LIMIT),
         (["started", "stopped"], Task("TIMEOUT"), "time limit; its checkpoint is kept"),
         (["started"], Task("FAILED", exit="0:9"), "ended without a word (FAILED, signal 9)"),
-        ([], Task("TIMEOUT"), "time limit"),
+        ([], Task("TIMEOUT"), LIMIT),
         (["started"], None, "left the queue without a word"),
         (["started", "stopped"], None, "stopped with a checkpoint and did not come back to the queue"),
     ],
