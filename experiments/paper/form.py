@@ -42,6 +42,8 @@ class Table:
     """settings whose values scale with the base: key -> what the base of the rows' own values has"""
     base: str = ""
     """label of the row that the others are compared with; empty for the first"""
+    rounded: tuple[str, ...] = ()
+    """scaled settings that take the nearest whole number, 1 at least"""
 
     @property
     def own(self) -> bool:
@@ -80,6 +82,8 @@ class Table:
             if key not in values:
                 continue
             value = values[key] * own[key] / reference
+            if key in self.rounded:
+                value = max(1, round(value))
             if isinstance(own[key], int):
                 if value != int(value) or value < 1:
                     raise UserError(
