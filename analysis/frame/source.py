@@ -24,7 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from experiments.axes import Axis, names
-from experiments.paper import TABLE_2A, TABLES, Row, Table, table
+from experiments.paper import DUEL, TABLE_2A, TABLES, Row, Table, duel_of, table
 from experiments.paper import plan as plan_file
 from tokenbridge.config import UserError
 from tokenbridge.metrics.catalogue import MSE, Metric, scorers_of
@@ -102,9 +102,11 @@ class Source:
     def tables(self) -> list[Table]:
         """The tables that the plan fills: the paper's in its order, then ours; with results of the paper's tables also
         those that need no runs."""
-        used = {table(row["table"]).id for row in self.plan["rows"]}
-        used |= set(STANDING) if any(TABLES[id].published and TABLES[id].kind != "speed" for id in used) else set()
-        return [*(t for id, t in TABLES.items() if id in used), *filter(None, [self.table_of_axes])]
+        used = {row["table"] for row in self.plan["rows"]}
+        known = [TABLES[id] for id in used if id != DUEL]
+        used |= set(STANDING) if any(table.published and table.kind != "speed" for table in known) else set()
+        paired = [_duel(self.plan)] if DUEL in used else []
+        return [*(t for id, t in TABLES.items() if id in used), *paired, *filter(None, [self.table_of_axes])]
 
     @cached_property
     def scorers(self) -> tuple[str, ...]:
@@ -316,7 +318,7 @@ def read(folder: Path) -> Source:
         raise UserError(f"{folder / 'curves.csv'} has columns {list(curves.columns)}, it must have {CURVES}; {AGAIN}")
     plan = plan_file.read(folder / "plan.json", AGAIN)
     for row in plan["rows"]:
-        table(row["table"]).row(row["label"])
+        (_duel(plan) if row["table"] == DUEL else table(row["table"])).row(row["label"])
     cells = set(frame["cell"])
     for where, cell in planned(plan):
         if cell not in cells:
@@ -324,6 +326,10 @@ def read(folder: Path) -> Source:
     manifests = {path.stem: _read_object(path) for path in sorted((folder / "manifests").glob("*.json"))}
     frame, nan = _typed(frame, plan)
     return Source(folder, frame, plan, curves, manifests, nan)
+
+
+def _duel(plan: Mapping[str, Any]) -> Table:
+    return duel_of(plan.get("duel") or ())
 
 
 def renamed(column: str) -> str:

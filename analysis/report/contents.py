@@ -92,7 +92,8 @@ def contents(source: Source, filled: Sequence[FilledTable], drawings: Sequence[D
     """
     shown = {table.id for table in filled}
     kinds = [kind for kind in SECTIONS if any(table.kind == kind for table in filled)]
-    published_on = PUBLISHED_ON if any(table.published for table in filled) or not source.axes else ""
+    alone = source.plan.get("duel")
+    published_on = PUBLISHED_ON if any(table.published for table in filled) or not (source.axes or alone) else ""
     claims = verdicts.verdicts(source)
     words = terms(filled, claims, of_paper=bool(published_on))
     return Contents(
@@ -109,7 +110,7 @@ def contents(source: Source, filled: Sequence[FilledTable], drawings: Sequence[D
         table_notes=_table_notes(filled),
         glossary=_glossary(filled, {title for title, _ in words}),
         drawings=list(drawings),
-        missing=[table.id for table in PAPER if table.id not in shown],
+        missing=[] if alone else [table.id for table in PAPER if table.id not in shown],
         protocols=facts.protocols(source, filled),
         search=facts.search(source),
         metric=(source.plan.get("search") or {}).get("metric", ""),

@@ -1,4 +1,4 @@
-"""The command `tokenbridge grid`."""
+"""The commands `tokenbridge grid` and `tokenbridge duel`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import EXPERIMENT
 
 if TYPE_CHECKING:
-    from experiments.grid.request import Grid
+    from experiments.grid.request import Grid, Request
 
 PLACES = ("local", "slurm", "debug")
 
@@ -108,12 +108,10 @@ def grid(
     Example: tokenbridge grid --axis quantizer.levels=16,32 --axis sample.temperature=0.9,1.0 --on slurm --dry-run
     """
     from experiments import presets
-    from experiments.grid import run as run_grid
     from experiments.grid.request import Request
 
     require_one("grid")
-    if on not in PLACES:
-        raise UserError(f"--on={on} must be one of {', '.join(PLACES)}")
+    _require_place(on)
     words = tuple(tables or ())
     request = Request(
         name=name if name is not None else words[0] if len(words) == 1 and words[0] in GRIDS else "grid",
@@ -137,6 +135,75 @@ def grid(
     if first:
         _try(store, asked, jobs, runtime)
         return
+    _run(store, request, asked, runtime, jobs, on, cluster, yes)
+
+
+def duel(
+    rows: Annotated[
+        list[str],
+        typer.Argument(
+            help="two rows of tables, such as 'heads:B=16, autoregressive'; or heads:post-training, heads:trained,"
+            " heads:continuous: the row of these tokens that finished searches found best",
+            metavar="TABLE:ROW TABLE:ROW",
+        ),
+    ],
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="setting of the base, such as train.epochs=100; repeatable")
+    ] = None,
+    preset: Annotated[str, typer.Option("--preset", help="base configuration")] = "digits",
+    seeds: Annotated[int, typer.Option("--seeds", min=2, help="fresh training seeds of each row")] = 10,
+    search_seeds: Annotated[
+        int, typer.Option("--search-seeds", min=1, max=100, help="other training seeds, with which points are searched")
+    ] = 3,
+    on: Annotated[str, typer.Option("--on", help="where stages run: local, slurm, or debug")] = "local",
+    cluster: Annotated[str, typer.Option("--cluster", help="as for grid")] = "cluster.toml",
+    yes: Annotated[bool, typer.Option("--yes", help="as for grid")] = False,
+    jobs: Jobs = DEMO_JOBS,
+    threads: Threads = None,
+    device: Device = "auto",
+    batch: Batch = DEFAULT_BATCH,
+    trust_weights: TrustWeights = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what would run, for how long, and run nothing")
+    ] = False,
+    name: Annotated[str, typer.Option("--name", help="of the sweep and its report")] = "duel",
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Two rows against each other: points chosen by search, fresh training seeds that no search used, one paired test.
+
+    Example: tokenbridge duel heads:post-training heads:continuous --seeds 10
+    """
+    from experiments import presets
+    from experiments.grid.duel import row_key
+    from experiments.grid.request import Request
+    from tokenbridge.overrides import override
+
+    require_one("duel")
+    _require_place(on)
+    store, base = Store(runs), override(presets.preset(preset), assignments or ())
+    keys = tuple(row_key(store, base, word, search_seeds) for word in rows)
+    changes = tuple(assignments or ())
+    request = Request(name=name, preset=preset, assignments=changes, seeds=seeds, duel=keys, search_seeds=search_seeds)
+    asked, jobs = request.grid(), 1 if on == "debug" else jobs
+    print(f"{asked.about}: {seeds} training seeds of each, from {asked.rows[0].cell.config.train.seed} on", flush=True)
+    if dry_run:
+        _forecast(store, asked, jobs, cluster if on == "slurm" else None)
+        return
+    how = {"device": device, "threads": threads or presets.THREADS.get(preset), "batch": batch}
+    runtime = build(Runtime, how | {"trust_weights": trust_weights})
+    _run(store, request, asked, runtime, jobs, on, cluster, yes)
+
+
+def _require_place(on: str) -> None:
+    if on not in PLACES:
+        raise UserError(f"--on={on} must be one of {', '.join(PLACES)}")
+
+
+def _run(
+    store: Store, request: Request, asked: Grid, runtime: Runtime, jobs: int, on: str, cluster: str, yes: bool
+) -> None:
+    from experiments.grid import run as run_grid
+
     if on == "slurm":
         from slurm import launch
 

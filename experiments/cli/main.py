@@ -11,7 +11,7 @@ import typer
 
 from experiments.cli.common import end_with, print_metrics, show_data
 from experiments.cli.exchange import exchange
-from experiments.cli.grid import grid
+from experiments.cli.grid import duel, grid
 from experiments.cli.options import (
     DEFAULT_BATCH,
     DEFAULT_REPORTS,
@@ -67,6 +67,7 @@ def demo(
 
 
 app.command()(grid)
+app.command()(duel)
 app.command()(tune)
 
 

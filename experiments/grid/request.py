@@ -24,6 +24,7 @@ from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import require_name
 
 SEEDS = 3  # of tables
+DUEL_SEEDS, FRESH_SEED = 10, 100  # of a duel: how many, and the first of them, beyond those that searches use
 SPEED = paper.TABLE_5.id  # of heads at the paper's sizes, whatever the base
 STRENGTHS = (0.0, 1.0, 4.0, 16.0)  # of confidence-guided generation
 LISTED = 3  # cells that cannot run, in a message
@@ -81,6 +82,8 @@ class Grid:
     """whether axes vary one at a time around the base"""
     point: Mapping[str, Any] | None = None
     """guidance and temperature of all rows; None where each has its own search"""
+    duel: tuple[str, ...] = ()
+    """keys of the rows of a duel, where it is one"""
 
     @property
     def rounds(self) -> int:
@@ -90,6 +93,8 @@ class Grid:
     @property
     def about(self) -> str:
         """What it holds, for a reader."""
+        if self.duel:
+            return f"the duel of {' and '.join(self.duel)}"
         tables = f"tables {', '.join(self.tables)}" if self.tables else ""
         how = "one at a time" if self.each else " × ".join(str(len(axis.values)) for axis in self.axes)
         axes = f"axes {', '.join(axis.key for axis in self.axes)} ({how})" if self.axes else ""
@@ -134,6 +139,10 @@ class Request(Config):
     """None: SEEDS for tables, one for axes alone"""
     images: int | None = None
     """images per point of the search and training seed; None: search_images"""
+    duel: tuple[str, ...] = ()
+    """two rows, each by its table and label, such as "2a parallel"; then no tables and axes"""
+    search_seeds: int = SEEDS
+    """of a duel: training seeds that the searches of its rows use, as a grid with so many does"""
     points: str = OWN
     """own: each row at the best point of its search; base: all at the base's; or guidance,temperature for all"""
 
@@ -145,6 +154,8 @@ class Request(Config):
                 that cannot run.
         """
         require_name(self.name)
+        if self.duel:
+            return self._duel()
         tables = tuple(id for id in self.tables if id not in GRIDS)
         axes = [axis for id in self.tables for axis in GRIDS.get(id, ())] + [*map(parse, self.axes)]
         if not tables and not axes:
@@ -163,6 +174,23 @@ class Request(Config):
         values, trials = trials_of(axes, base, seeds, self.each)
         grid = Grid(self.name, self.preset, base, tables, tuple(rows), search, values, trials, self.each, point)
         graph(list(chain(*grid.first())))  # a row that cannot run is refused here
+        return grid
+
+    def _duel(self) -> Grid:
+        """Two rows with fresh training seeds, at the points of the searches that tables would make for them."""
+        base, table = override(preset_of(self.preset), self.assignments), paper.duel_of(self.duel)
+        rows, search = list[RowCell](), dict[str, RowSearch]()
+        for key, row in zip(self.duel, table.rows, strict=True):
+            id, _, label = key.partition(" ")
+            of_search = [each for each in table_rows(id, base, self.search_seeds) if each.label == label]
+            found = [RowCell(table.id, row.label, each.cell) for each in of_search]
+            search |= _search(found, self.images or search_images(self.search_seeds))
+            for seed in range(FRESH_SEED, FRESH_SEED + (self.seeds or DUEL_SEEDS)):
+                name, config = f"{self.name}-{of_search[0].cell.name}-s{seed}", of_search[0].cell.config
+                cell = Cell(name, override(config, {"train.seed": seed}), generated(config))
+                rows.append(RowCell(table.id, row.label, cell))
+        grid = Grid(self.name, self.preset, base, (table.id,), tuple(rows), search, duel=self.duel)
+        graph(list(chain(*grid.first())))
         return grid
 
 

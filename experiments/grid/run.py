@@ -23,7 +23,7 @@ from tokenbridge.store.runs import EXPERIMENT
 
 NOTES = {
     "digits": "Generation is at 16 levels per channel where a table does not say otherwise (the paper: 64) and trains"
-    " for one to two minutes on 1,438 images: rows are compared on equal terms, but none is near what longer training"
+    " for one to two minutes on 1,198 images: rows are compared on equal terms, but none is near what longer training"
     " reaches."
 }
 
@@ -100,6 +100,7 @@ def write_plan(store: Store, grid: Grid, last: Final) -> None:
         "preset": grid.preset,
         "base": grid.base.model_dump(mode="json"),
         "tables": [id for id in grid.tables if id != FIGURE_8],
+        **({"duel": list(grid.duel)} if grid.duel else {}),
         "rows": [{"table": row.table, "label": row.label, "cell": row.cell.id} for row in rows],
         "search": _search(store, grid, last.chosen) if grid.search else {},
         "points": {row.table: dict(grid.point) for row in grid.rows if grid.point and row.sampled},
@@ -113,7 +114,7 @@ def write_plan(store: Store, grid: Grid, last: Final) -> None:
 
 
 def _title(grid: Grid) -> str:
-    about = "TokenBridge"
+    about = f"The duel of {' and '.join(grid.duel)}" if grid.duel else "TokenBridge"
     if grid.axes and not grid.tables:
         about = f"{grid.name}: {(', ' if grid.each else ' × ').join(axis.key.rpartition('.')[2] for axis in grid.axes)}"
     return f"{about} on {'handwritten digits' if grid.preset == 'digits' else grid.preset}"

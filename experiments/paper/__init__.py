@@ -7,8 +7,9 @@ in own.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from experiments.paper.duel import DUEL, duel_table
 from experiments.paper.form import Column, Row, Table
 from experiments.paper.generation import TABLE_2A, TABLE_2B, TABLE_2C, TABLE_2D, TABLE_2E
 from experiments.paper.own import OWN, TABLE_HEADS
@@ -23,6 +24,23 @@ PAPER = (TABLE_1A, TABLE_1B, TABLE_2A, TABLE_2B, TABLE_2C, TABLE_2D, TABLE_2E, T
 TABLES: Mapping[str, Table] = {table.id: table for table in (*PAPER, *OWN)}
 
 
+def duel_of(keys: Sequence[str]) -> Table:
+    """The duel of two rows, each named by its table and label, such as "2a parallel".
+
+    Raises:
+        UserError: other than two different rows that generate images.
+    """
+    if len({*keys}) != 2:
+        raise UserError(f"a duel is of two different rows, not {' and '.join(keys) or 'none'}; name both as TABLE:ROW")
+    rows = []
+    for key in keys:
+        id, _, label = key.partition(" ")
+        rows.append((of := table(id), row := of.row(label)))
+        if of.kind != "generation" or row.overrides is None:
+            raise UserError(f"{id}:{label} generates no images here; a duel needs rows of tables that do")
+    return duel_table(*rows)
+
+
 def table(id: str) -> Table:
     """The table of this number, or UserError naming those that exist."""
     if id not in TABLES:
@@ -31,6 +49,7 @@ def table(id: str) -> Table:
 
 
 __all__ = [
-    "FIGURE_8", "PAPER", "PUBLISHED_ON", "TABLES", "TABLE_1A", "TABLE_1B", "TABLE_2A", "TABLE_2B", "TABLE_2C",
-    "TABLE_2D", "TABLE_2E", "TABLE_3", "TABLE_4", "TABLE_5", "TABLE_HEADS", "Column", "Row", "Table", "table",
+    "DUEL", "FIGURE_8", "PAPER", "PUBLISHED_ON", "TABLES", "TABLE_1A", "TABLE_1B", "TABLE_2A", "TABLE_2B", "TABLE_2C",
+    "TABLE_2D", "TABLE_2E", "TABLE_3", "TABLE_4", "TABLE_5", "TABLE_HEADS", "Column", "Row", "Table", "duel_of",
+    "table",
 ]  # fmt: skip

@@ -1,8 +1,9 @@
 """The plan of a report, runs/plans/NAME.json: which cell fills which row or point, and how that was chosen.
 
 A grid writes it; the folder that a report is built from holds a copy as plan.json. Keys: name, title, preset, base (a
-whole configuration); tables, rows (table, label, cell); search (metric, chosen, points, ...); points, those that all
-rows of a table have; confidence (strength, cell); axes (key, values), each, cells (cell, values, seed); notes.
+whole configuration); tables, rows (table, label, cell); search (metric, chosen, points, ...); duel, the keys of its two
+rows; points, those that all rows of a table have; confidence (strength, cell); axes (key, values), each, cells (cell,
+values, seed); notes.
 """
 
 from __future__ import annotations
@@ -72,10 +73,10 @@ def merged(before: Mapping[str, Any], plan: Plan) -> Plan:
     """The plan, with those tables and points of an earlier one that it does not have itself.
 
     Args:
-        before: the earlier plan; one on another base adds nothing.
+        before: the earlier plan; one on another base and a duel add nothing.
         plan: the new one.
     """
-    if before.get("base") != plan["base"]:
+    if before.get("base") != plan["base"] or "duel" in before or "duel" in plan:
         return plan
     kept = [id for id in before.get("tables", ()) if id not in plan["tables"]]
     return plan | {
