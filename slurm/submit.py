@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import os
 import re
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -31,6 +33,9 @@ from tokenbridge.store.provenance import job_here
 from tokenbridge.store.runs import ending
 
 HELD = {"hold": True, "kill-on-invalid-dep": "yes"}
+UNHURT = """sh -c 'trap "" USR2; exec "$@"' sh"""
+"""runs a command that ignores USR2 until it handles it: a job preempted while Python starts would end by itself, and
+Slurm requeues none that does"""
 SLURM_VARIABLES = re.compile("SLURM_(?!CONF$)|SBATCH_|SRUN_|SUBMITIT_")
 
 
@@ -181,7 +186,7 @@ class Submission:
             folder=self.store.root / self.folder,
             cluster="slurm",  # AutoExecutor would choose by itself whether there is a cluster
             slurm_max_num_timeout=resources.requeues,
-            **({"slurm_python": resources.python} if resources.python else {}),
+            slurm_python=f"{UNHURT} {resources.python or shlex.quote(sys.executable)}",
         )
         executor.update_parameters(**self._parameters(kind, resources, more))
         try:
