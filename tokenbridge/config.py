@@ -157,13 +157,36 @@ class Data(Config):
 
 class Autoencoder(Config):
     source: str = "digits"
-    """one of tokenbridge.autoencoders.sources.SOURCES: digits (shipped), diffusers, ldm"""
+    """one of tokenbridge.autoencoders.sources.SOURCES: digits (shipped), diffusers, ldm; trained: like the shipped one,
+    by a stage of its own"""
     path: FilePath | None = None
     """source=diffusers: folder of an AutoencoderKL; source=ldm: checkpoint of LDM or MAR (kl16.ckpt)"""
     channels: int = Field(default=8, ge=1, le=MOST)
     """latent channels C; checked against the weights"""
     stride: int = Field(default=4, ge=1, le=MOST)
     """pixels per latent position and axis; checked against the weights"""
+    free_nats: float = Field(default=1.5, ge=0, le=100, exclude_if=lambda value: value == 1.5)
+    """source=trained: nats per position below which a channel's mean information is not pushed (free bits, arXiv
+    1606.04934); the fewer, the fewer channels say the same"""
+    epochs: int = Field(default=30, ge=1, le=1_000_000, exclude_if=lambda value: value == 30)
+    """source=trained: epochs of its training"""
+    seed: int = Field(default=0, ge=0, exclude_if=lambda value: not value)
+    """source=trained: seed of that training"""
+
+    @property
+    def trained(self) -> bool:
+        """Whether a stage of the run trains it."""
+        return self.source == "trained"
+
+    @model_validator(mode="after")
+    def _training(self) -> Self:
+        for name in ("free_nats", "epochs", "seed"):
+            value = getattr(self, name)
+            if not self.trained and value != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"autoencoder.{name}={value:g} goes with autoencoder.source=trained only; leave it out"
+                )
+        return self
 
 
 class Latents(Config):

@@ -187,7 +187,7 @@ class Request(Config):
             search |= _search(found, self.images or search_images(self.search_seeds))
             for seed in range(FRESH_SEED, FRESH_SEED + (self.seeds or DUEL_SEEDS)):
                 name, config = f"{self.name}-{of_search[0].cell.name}-s{seed}", of_search[0].cell.config
-                cell = Cell(name, override(config, {"train.seed": seed}), generated(config))
+                cell = Cell(name, override(config, paper.table(id).seed(seed)), generated(config))
                 rows.append(RowCell(table.id, row.label, cell))
         grid = Grid(self.name, self.preset, base, (table.id,), tuple(rows), search, duel=self.duel)
         graph(list(chain(*grid.first())))
@@ -222,7 +222,7 @@ def table_rows(id: str, base: RunConfig, seeds: int) -> list[RowCell]:
         if row.overrides is None:
             continue
         for seed in range(seeds if table.kind == "generation" else 1):
-            seeded = {"train.seed": seed} if seed else {}
+            seeded = table.seed(seed) if seed else {}
             name = f"{id}-{_slug(row.label)}" + (f"-s{seed}" if seed else "")
             config = override(base, table.overrides(row, base) | seeded)
             wanted = RECONSTRUCTION if table.kind == "reconstruction" else generated(config)

@@ -42,6 +42,8 @@ class Table:
     """settings whose values scale with the base: key -> what the base of the rows' own values has"""
     base: str = ""
     """label of the row that the others are compared with; empty for the first"""
+    seeded: tuple[str, ...] = ()
+    """settings that have the training seed as their value: what differs between seeds beside the training"""
     rounded: tuple[str, ...] = ()
     """scaled settings that take the nearest whole number, 1 at least"""
 
@@ -93,6 +95,10 @@ class Table:
                 value = int(value)
             values[key] = value
         return values
+
+    def seed(self, seed: int) -> dict[str, int]:
+        """What a training seed changes in a row."""
+        return {key: seed for key in ("train.seed", *self.seeded)}
 
     def row(self, label: str) -> Row:
         """The row of this label; UserError naming those that exist."""

@@ -106,6 +106,35 @@ class Digits(Source):
         return FrozenAutoencoder(fill(build(self.settings()), read_half(self.weights), self.weights))
 
 
+class Trained(Digits):
+    """An autoencoder like that of the digits, which the stage `autoencoder` of the run trains."""
+
+    name = "trained"
+
+    def __str__(self) -> str:
+        return "the autoencoder that is trained"
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"latent_channels": self.config.channels}
+
+    def fingerprint(self) -> str:
+        raise NotImplementedError  # ids hold the stage that trains it
+
+    def load(self) -> FrozenAutoencoder:
+        raise UserError("autoencoder.source=trained has no weights beside a run; take another source")
+
+    def read(self, path: Path) -> FrozenAutoencoder:
+        """The autoencoder from the weights that the stage left."""
+        from tokenbridge.autoencoders.frozen import FrozenAutoencoder, build
+        from tokenbridge.weights import RUN_AGAIN, fill, read
+
+        return FrozenAutoencoder(fill(build(self.settings()), read(path), path, RUN_AGAIN))
+
+
+BODY_WEIGHTS = "autoencoder.safetensors"
+"""of the stage that trains one"""
+
+
 class Diffusers(Source):
     """A folder that diffusers' AutoencoderKL.save_pretrained wrote."""
 
@@ -342,7 +371,7 @@ class Ldm(Source):
         return Path(self.config.path)
 
 
-SOURCES: dict[str, type[Source]] = {source.name: source for source in (Digits, Diffusers, Ldm)}
+SOURCES: dict[str, type[Source]] = {source.name: source for source in (Digits, Trained, Diffusers, Ldm)}
 
 
 def source_of(config: Autoencoder) -> Source:
@@ -388,8 +417,11 @@ def load_autoencoder(config: Autoencoder, device: torch.device | str = "cpu") ->
 def autoencoder_of(config: RunConfig, inputs: Mapping[str, Path], device: torch.device | str) -> FrozenAutoencoder:
     """The autoencoder of a run's latents: the pretrained one, or the one that was trained with its quantizer.
 
-    inputs: folders of finished stages by name; `tokenizer` is read where the quantizer is trained.
+    inputs: folders of finished stages by name; `tokenizer` is read where the quantizer is trained, `autoencoder` where
+    the autoencoder alone is.
     """
+    if config.autoencoder.trained and not config.quantizer.trained:
+        return Trained(config.autoencoder).read(inputs["autoencoder"] / BODY_WEIGHTS).to(device)
     if not config.quantizer.trained:
         frozen = load_autoencoder(config.autoencoder, device)
         if config.latents.scale == "autoencoder":
@@ -408,6 +440,8 @@ def autoencoder_of(config: RunConfig, inputs: Mapping[str, Path], device: torch.
 
 def weights_of(config: RunConfig, inputs: Mapping[str, Path]) -> str:
     """SHA-256 of the weights of autoencoder_of, hex."""
+    if config.autoencoder.trained and not config.quantizer.trained:
+        return file_hash(inputs["autoencoder"] / BODY_WEIGHTS)
     if not config.quantizer.trained:
         return source_of(config.autoencoder).fingerprint()
     from tokenbridge.tokenizers.trained import TRAINED

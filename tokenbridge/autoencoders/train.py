@@ -73,7 +73,7 @@ def train_autoencoder(out: Path, epochs: int = 30, seed: int = 0) -> dict[str, A
         torch.manual_seed(rng.seed_of(seed, "autoencoder", "weights"))
         model = build(Digits().settings())
     draws = rng.generator(seed, "autoencoder", "data")
-    minimize(lambda images: _loss(model, images, draws), model, load(SHIPPED, "train"), Budget(epochs), draws)
+    minimize(lambda images: evidence_loss(model, images, draws), model, load(SHIPPED, "train"), Budget(epochs), draws)
     path, settings = out / Digits.weights.name, {"epochs": epochs, "seed": seed}
     return write_shipped(
         model, path, "train-autoencoder", settings, evaluate, trained_on=TRAINED_ON, definitions=DEFINITIONS
@@ -117,7 +117,9 @@ def train_own_autoencoder(
         }).to(device)  # fmt: skip
     draws = rng.generator(seed, "autoencoder", "data")
     budget = Budget(epochs)
-    minimize(lambda batch: _loss(model, batch, draws), model, load(images, "train"), budget, draws, augment=mirror)
+    minimize(
+        lambda batch: evidence_loss(model, batch, draws), model, load(images, "train"), budget, draws, augment=mirror
+    )
     state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     write_atomic(out / CONFIG, model.to_json_string().encode())  # what follows may fail, and the training is kept
     write_atomic(out / f"{WEIGHTS}.safetensors", save(state, {"format": "pt"}))
@@ -204,13 +206,13 @@ def reconstruction_loss(decoded: Tensor, images: Tensor) -> Tensor:
     return (decoded - images).square().sum((1, 2, 3)).mean() / (2 * NOISE**2)
 
 
-def _loss(model: Any, images: Tensor, draws: torch.Generator) -> Tensor:
+def evidence_loss(model: Any, images: Tensor, draws: torch.Generator, free_nats: float = FREE_NATS) -> Tensor:
     """Negative evidence bound per pixel (arXiv 1312.6114), normal decoder of fixed deviation, free bits."""
     posterior = model.encode(images).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=draws).to(images.device)
     error = reconstruction_loss(model.decode(posterior.mean + posterior.std * noise).sample, images)
     divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar)
-    channels = divergence.mean((0, 2, 3)).clamp(min=FREE_NATS)
+    channels = divergence.mean((0, 2, 3)).clamp(min=free_nats)
     return (error + channels.sum() * divergence[0, 0].numel()) / images[0].numel()
 
 

@@ -167,6 +167,11 @@ TOKEN_MS_256 = Metric(
     "speed/token_ms_256", "batch 256", "lower", 1, "ms",
     meaning="time to draw 256 tokens at once; median")
 
+CORRELATION = Metric(
+    "autoencoder/mean_correlation", "correlation of channels", "", 3,
+    meaning="mean absolute correlation of two latent channels, posterior means of test images: how much they repeat"
+    " each other")
+
 METRICS: tuple[Metric, ...] = (
     # the most telling first: so MLflow orders its columns
     FD, BITS, TOKEN_BITS_PER_DIM, NORMAL_BITS, IS, AGREEMENT, PRECISION, RECALL, RECONSTRUCTION_FD, PSNR, SSIM, MSE,
@@ -199,6 +204,12 @@ METRICS: tuple[Metric, ...] = (
           ("quantizer/limit_shannon", "Shannon", "any code at this index entropy"))),
     Metric("tokenizer/psnr", "PSNR", "", 2, "dB",
            meaning="peak signal-to-noise ratio of test images through the trained tokenizer against the originals"),
+    Metric("autoencoder/psnr", "PSNR", "", 2, "dB",
+           meaning="peak signal-to-noise ratio of test images through the trained autoencoder, by posterior means"),
+    CORRELATION,
+    Metric("autoencoder/informative_channels", "informative channels", "", 0,
+           meaning="latent channels whose posterior is narrower than half of their spread"),
+    Metric("autoencoder/parameters", "autoencoder parameters", "", 1, "thousand", 1e-3, "weights of the autoencoder"),
     Metric("tokenizer/parameters", "tokenizer parameters", "", 1, "thousand", 1e-3,
            "weights of the tokenizer with its autoencoder"),
     HEAD_PARAMETERS, PARAMETERS, TRAINING_FLOPS,

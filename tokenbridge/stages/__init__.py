@@ -3,7 +3,8 @@
     latents ─ quantizer ─┬─ reconstruct
                          └─ train ─┬─ likelihood
                                    └─ sample ─ score
-    Trained tokens (vq, fsq, lfq) begin with `tokenizer`, the training of their autoencoder; `speed` needs nothing.
+    Trained tokens (vq, fsq, lfq) begin with `tokenizer`, the training of their autoencoder, and latents of an
+    autoencoder that the run trains (autoencoder.source=trained) with `autoencoder`; `speed` needs nothing.
 
 A stage is declared here once, beside the file of its name, whose `run` does it. Ids, manifests, MLflow, reports and
 Slurm follow from the declaration. This file imports neither torch nor numpy, so that planning is instant.
@@ -94,10 +95,12 @@ class Kind:
         return importlib.import_module(f"tokenbridge.stages.{self.name}").run
 
     def inputs(self, config: RunConfig) -> tuple[str, ...]:
-        """The kinds that it needs with this config: imported weights need none, only trained tokens a tokenizer."""
+        """The kinds that it needs with this config: imported weights need none, only what is trained its training."""
         if self.name == "train" and config.train.released:
             return ()
-        return tuple(name for name in self.needs if name != "tokenizer" or config.quantizer.trained)
+        tokens = config.quantizer.trained
+        trained = {"tokenizer": tokens, "autoencoder": config.autoencoder.trained and not tokens}
+        return tuple(name for name in self.needs if trained.get(name, True))
 
     @property
     def all_sections(self) -> frozenset[str]:
@@ -142,6 +145,26 @@ def _architecture(autoencoder: Autoencoder) -> dict[str, Any]:
     return source_of(autoencoder).settings()
 
 
+def _autoencoder_reads(config: RunConfig) -> dict[str, Any]:
+    from tokenbridge.autoencoders.sources import require_fit
+
+    require_fit(config, settings := _architecture(config.autoencoder))  # pyright: ignore[reportArgumentType]
+    trained = {name: getattr(config.autoencoder, name) for name in ("epochs", "seed", "free_nats")}
+    return _images(config) | {"architecture": settings} | trained
+
+
+def _autoencoder_refusal(config: RunConfig) -> str:
+    if config.autoencoder.trained and not config.quantizer.trained:
+        return ""
+    if config.autoencoder.trained:
+        return f"autoencoder is not trained for quantizer.kind={config.quantizer.kind}, which trains its own"
+    return f"autoencoder trains autoencoder.source=trained, not {config.autoencoder.source}"
+
+
+def _autoencoder_work(config: RunConfig) -> float:
+    return config.autoencoder.epochs
+
+
 def _tokenizer_reads(config: RunConfig) -> dict[str, Any]:
     from tokenbridge.autoencoders.sources import architecture
 
@@ -176,6 +199,8 @@ def _latents_reads(config: RunConfig) -> dict[str, Any]:
     require_fit(config, settings)
     if config.latents.scale == "autoencoder" and settings.get("latents_mean") is not None:
         reads |= {"units": ["latents_mean", "latents_std"]}  # once they were not read
+    if config.autoencoder.trained:
+        return reads
     return reads | {"autoencoder": _weights_hash(config.autoencoder)}  # pyright: ignore[reportArgumentType]
 
 
@@ -312,13 +337,14 @@ def _speed_work(config: RunConfig) -> float:
 STAGES: dict[str, Kind] = {
     kind.name: kind
     for kind in (
+        Kind("autoencoder", _autoencoder_reads, refusal=_autoencoder_refusal, seconds=4, work=_autoencoder_work),
         Kind(
             "tokenizer", _tokenizer_reads, refusal=_tokenizer_refusal, resumable=True, seconds=8, work=_tokenizer_work
         ),
         Kind(
             "latents",
             _latents_reads,
-            needs=("tokenizer",),
+            needs=("autoencoder", "tokenizer"),
             sections=("data", "autoencoder", "latents", "quantizer"),
             resumable=True,
             shared=True,
@@ -337,7 +363,7 @@ STAGES: dict[str, Kind] = {
         Kind(
             "reconstruct",
             _reconstruct_reads,
-            needs=("tokenizer", "latents", "quantizer"),
+            needs=("autoencoder", "tokenizer", "latents", "quantizer"),
             result="reconstruction",
             compared=True,
             scores=True,
@@ -369,7 +395,7 @@ STAGES: dict[str, Kind] = {
         Kind(
             "sample",
             _sample_reads,
-            needs=("tokenizer", "latents", "quantizer", "train"),
+            needs=("autoencoder", "tokenizer", "latents", "quantizer", "train"),
             resumable=True,
             shared=True,
             seconds=0.012,
