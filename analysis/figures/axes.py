@@ -19,7 +19,7 @@ from tokenbridge.metrics.catalogue import AGREEMENT, BITS, FD
 from tokenbridge.overrides import plain
 
 HEADER = (
-    "metric", "axis", "value", "cell", "number", "effect", "half-width", "corrected half-width", "verdict",
+    "metric", "axis", "value", "cell", "number", "effect", "corrected low", "corrected high", "verdict",
     "interval over",
 )  # fmt: skip
 HEIGHT = 2.1
@@ -54,15 +54,15 @@ def effects(source: Source) -> Drawing | None:
     if not axes or not columns:
         return None
     rows = [(column, [_panel(source, axis, column) for axis in axes]) for column in columns]
-    gaps = [e.difference for _, panels in rows for panel in panels for e in panel.effects if e.difference]
-    pairs = sorted({gap.seeds for gap in gaps})
+    pairs = sorted({e.pairs for _, panels in rows for panel in panels for e in panel.effects if e.difference})
     seeds = "one training seed, so not over seeds" if source.seeds < 2 else f"{source.seeds} training seeds"
     caption = (
         f"Mean of {', '.join(column.title for column in columns)} at each value of each axis, over the cells that are"
         " balanced in all others. Bars: the paired Student t interval of the difference to the axis's first value,"
-        f" drawn around the mean, over {' or '.join(map(str, pairs))} matched pairs ({seeds}), corrected by Holm's"
-        " method for all effects on the metric. A filled marker: it leaves out zero, so a difference is shown. Faint"
-        " lines join cells that are equal in everything else."
+        f" drawn around the mean, over {' or '.join(map(str, pairs))} matched pairs ({seeds}), at the level that the"
+        " false-discovery rate of all effects asks for. A filled marker: it leaves out zero, so a difference is shown"
+        " (exploratory). Effects on a Fréchet distance are ratios, in per cent in the data. Faint lines join cells"
+        " that are equal in everything else."
     )
     alt = f"Main effects of {', '.join(axis.key for axis in axes)}"
     table = PREFIX + columns[0].key.rpartition("/")[2]
@@ -79,11 +79,11 @@ def _data(source: Source, rows: Rows) -> str:
     """One line per mean and one per cell, in printed units."""
     lines: list[Sequence[Any]] = []
     for column, panel, effect in ((c, p, e) for c, panels in rows for p in panels for e in p.effects):
-        first, gap, comparison = [column.key, panel.key, plain(effect.value)], effect.difference, effect.comparison
+        first, comparison = [column.key, panel.key, plain(effect.value)], effect.comparison
         difference: list[Any] = [""] * 5
-        if gap is not None:
-            verdict = [comparison.corrected, comparison.verdict] if comparison else ["", ""]
-            difference = [gap.mean, gap.half, *verdict, over(source, effect)]
+        if effect.difference is not None:
+            verdict = [*comparison.corrected, comparison.verdict] if comparison else ["", "", ""]
+            difference = [effect.difference.effect, *verdict, over(source, effect)]
         lines.append([*first, "mean", effect.mean, *difference])
         lines += [[*first, cell, value, *[""] * 5] for cell, value in effect.cells]
     return csv_of(HEADER, lines)
@@ -137,7 +137,17 @@ def _draw(axes: Axes, panel: Panel) -> None:
     means = [effect.mean for effect in panel.effects]
     axes.plot(range(len(means)), means, color="C0", linewidth=1.2, zorder=3)
     for x, effect in enumerate(panel.effects):
-        half = effect.comparison.corrected if effect.comparison else None
+        bar = _bar(effect)
         look: dict[str, Any] = MEAN | {"markerfacecolor": face(not effect.settled, "C0"), "linestyle": "-"}
-        axes.errorbar(x, effect.mean, yerr=half or None, capsize=3, elinewidth=1.4, zorder=4, **look)
+        axes.errorbar(x, effect.mean, yerr=bar, capsize=3, elinewidth=1.4, zorder=4, **look)
     axes.grid(axis="x", visible=False)
+
+
+def _bar(effect: Effect) -> list[list[float]] | None:
+    """How far the interval that the verdict goes by reaches below and above the mean, as errorbar takes it."""
+    comparison = effect.comparison
+    half = comparison.difference.gap.half(comparison.level) if comparison else None
+    if comparison is None or half is None:
+        return None
+    below, above = comparison.difference.scale.around(effect.mean, half)
+    return [[below], [above]]

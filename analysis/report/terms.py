@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.tables.filled import SAME_RUN, FilledTable
+from analysis.tables.filled import EXPLORATORY, OTHER_BINS, SAME_RUN, UNPAIRED, FilledTable
 from analysis.tables.notes import BOLD, IMAGES, UNREPEATED, VERDICTS
 from analysis.verdicts import Verdict
 from tokenbridge.metrics.catalogue import BITS, FD, SCORERS, by_scorers
@@ -28,18 +28,34 @@ SAID = (BOLD, VERDICTS, IMAGES, UNREPEATED)
 COLUMNS = by_scorers((FD, BITS), tuple(SCORERS))
 """columns that the summary speaks of"""
 VERDICT = (
-    "the verdict on the difference to the base, or of an axis's value to the first one, by a test at 5 %, corrected."
-    " Over seeds it is the t test of differences between equal training seeds (Welch's where none are equal). No"
-    " difference shown does not say that there is none: these runs do not settle it"
+    "the verdict on the difference to the base, or of an axis's value to the first one, at 5 %, over training seeds:"
+    " Fréchet distances and times are compared as ratios, shares by their logits; the spread of a row over its few"
+    " seeds is drawn towards that of all rows (moderated t test, Smyth 2004; paired t tests where there are fewer than"
+    " 5 rows or 3 seeds, and of axes). No difference shown does not say that there is none: these runs do not settle"
+    " it"
+)
+CLAIM = (
+    "one of the comparisons that the tables name beforehand. They are corrected together by Holm's method, so that the"
+    " chance of even one wrong verdict among them is at most 5 %. The best rows of two groups are those that the"
+    " search found best, on other images than those that are reported, but of the same trainings, so that both share"
+    " their luck"
+)
+EXPLORED = (
+    "exploratory: any other comparison. A report asks many of these, and some look settled by chance: of those that are"
+    " shown, 5 % are expected to be wrong (false-discovery rate, Benjamini and Hochberg 1995). A comparison has one"
+    " verdict, in whichever table it stands"
 )
 CORRECTED = (
-    "a table asks many questions at once, of which some would look settled by chance. Holm's method asks more of each,"
-    " so that the chance of even one wrong better or worse in a table is at most 5 %. A corrected interval is of the"
-    " level at which it decided: it leaves out zero exactly where a difference is shown"
+    "a corrected interval is of the level at which the comparison was decided among the others: it leaves out zero"
+    " exactly where a difference is shown"
+)
+NEEDED = (
+    "so many seeds would settle the comparison with a chance of 80 %, if the true difference is the one that is seen,"
+    " from the spread that is known now"
 )
 BEST = (
-    "better than every other row, each by a 95 % interval of the difference that leaves out zero, and not against its"
-    " verdict; in a table of main effects: better"
+    "better than every other row, each by a 95 % interval of the difference that leaves out zero, and by the verdict"
+    " wherever the report has one; in a table of main effects: better"
 )
 
 
@@ -77,9 +93,21 @@ def _comparisons(filled: Sequence[FilledTable]) -> Terms:
     words = []
     if any(table.compared for table in filled if table.kind != "effects"):
         words.append(("base", "the row with which the others of its table are compared"))
-    words += [("better, worse, no difference shown", VERDICT), ("corrected", CORRECTED)]
+    words.append(("better, worse, no difference shown", VERDICT))
+    families = {entry.comparison.family for entry in entries if entry.comparison}
+    words += [("claim", CLAIM)] if "claim" in families else []
+    words += [(EXPLORATORY, EXPLORED)] if "exploratory" in families else []
+    words.append(("corrected", CORRECTED))
+    if any(entry.seeds_needed for entry in entries):
+        words.append(("12 seeds, behind a verdict", NEEDED))
     if any(entry.remark == SAME_RUN for entry in entries):
         words.append((SAME_RUN, "the number comes from the base's own stage: one measurement, not two"))
+    if any(entry.remark == OTHER_BINS for entry in entries):
+        words.append(
+            (OTHER_BINS, "bits by bins of two quantizers: their difference measures the bins, so it is no test")
+        )
+    if any(entry.remark == UNPAIRED for entry in entries):
+        words.append((UNPAIRED, "on the same images, but the source does not hold the values of each"))
     if any(entry.best for entry in entries):
         words.append(("bold", BEST))
     return words

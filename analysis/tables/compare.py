@@ -1,163 +1,198 @@
-"""The estimates of a table's rows, the verdict of each against the base row, and the best row.
+"""All comparisons of a report, each with one verdict wherever it stands, and the best row of a column.
 
-An estimate is over training seeds, or over images where there is one measurement. Verdicts are corrected by Holm's
-method over the whole table.
+Two rows are known by the stages that measured them, so the same two rows in two tables, with the same seeds, are one
+comparison: one test, one p value, one verdict. Claims are corrected by Holm's method together, all others by their
+false-discovery rate (analysis.stats.multiple).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from analysis import stats
 from analysis.frame.source import Source
-from analysis.stats import Comparison, Estimate, Gap
-from experiments.paper import Column, Row, Table
+from analysis.stats import Comparison, Difference, Estimate, Gap, Spreads
+from analysis.tables import protocol
+from analysis.tables.claims import Pair, besides, claims
+from analysis.tables.estimates import RowCells, follows_training, measure, other_bins, scale_of, scaled
+from experiments.paper import Column, Table
 from tokenbridge.config import UserError
-from tokenbridge.metrics.catalogue import EXTRAPOLATED
-from tokenbridge.stages import STAGES
 
-RowCells = Sequence[tuple[Row, Sequence[str]]]
-"""each row of a table with the ids of the cells that fill it"""
-Estimates = dict[str, list[Estimate | None]]
-"""column key -> one estimate per row"""
 Position = tuple[str, int]
 """column key and row number"""
-SHARED = ("reconstruct", "likelihood")
-"""stages that measure the test images, the same in all rows; others have images of their own"""
-_EXTRAPOLATES = ("sample/images", "score/fd_digits", "score/fd_digits_floor_images", "score/fd_digits_at_floor_images")
-"""N, the distance at N, the number of images of the floor, and the distance at that number"""
+Stages = frozenset[str]
+"""ids of the stages that measured a row's number, one for each seed"""
+Side = tuple[str, Stages]
+"""column key and stages: a row in one metric"""
 
 
-def measure(column: Column, label: str, cells: Sequence[str], source: Source, images: bool = True) -> Estimate | None:
-    """Estimate a row's number in the column's printed scale; None where no cell has it, or one has no finite number.
+@dataclass(frozen=True)
+class Measured:
+    """A row in one metric."""
 
-    Args:
-        column: the metric; FD∞ is computed from four stored ones.
-        label: the row's label, for the message of an error.
-        cells: ids of the cells that fill the row.
-        source: the report's source.
-        images: whether a single measurement has an interval over images.
+    column: Column
+    value: Estimate
+    """on the metric's scale"""
+    cells: tuple[str, ...]
 
-    Raises:
-        UserError: where some seeds have the number and others lack it.
+
+@dataclass(frozen=True, eq=False)
+class Comparisons:
+    """The comparisons of a report, and what is known for any other two of its rows."""
+
+    source: Source
+    rows: Mapping[Side, Measured]
+    spreads: Mapping[str, Spreads]
+    """column key -> the spread of each row over seeds"""
+    verdicts: dict[tuple[Side, Side], Comparison] = field(default_factory=dict)
+
+    def of(self, column: Column, cells: Sequence[str], others: Sequence[str]) -> Comparison | None:
+        """The verdict of one row against another; None where there is no test.
+
+        Args:
+            column: the metric.
+            cells: ids of the cells of the row from which the other is subtracted.
+            others: ids of the other row's cells.
+        """
+        a, b = (side(column, ids, self.source) for ids in (cells, others))
+        turned = self.verdicts.get((b, a))
+        return self.verdicts.get((a, b)) or (turned and turned.turned)
+
+    def settled(self, column: Column, cells: Sequence[str], others: Sequence[str]) -> bool:
+        """Whether two rows differ: by their verdict where they have one, else compared by themselves.
+
+        Args:
+            column: the metric.
+            cells: ids of one row's cells.
+            others: ids of the other row's cells.
+        """
+        a, b = (side(column, ids, self.source) for ids in (cells, others))
+        if a not in self.rows or b not in self.rows or not self.gap(a, b).settled:
+            return False
+        verdict = self.of(column, cells, others)
+        return verdict is None or verdict.shown
+
+    def gap(self, a: Side, b: Side) -> Gap:
+        """The difference a - b on the metric's scale, by moderated variances where both are trainings of their own."""
+        first, second = self.rows[a], self.rows[b]
+        if other_bins(first.column, first.cells, second.cells, self.source):
+            return Gap(first.value.mean - second.value.mean, None, 1, (), "seeds")
+        if _same_trainings(first.cells, second.cells, self.source):
+            return stats.gap(first.value, second.value)
+        gap = stats.moderated_gap(first.value, second.value, (a, b), self.spreads[a[0]])
+        # images of one training each tell nothing of another training
+        return replace(gap, error=None) if gap.over == "images" and follows_training(first.column) else gap
+
+
+@lru_cache(maxsize=4)
+def comparisons(source: Source) -> Comparisons:
+    """All comparisons of a report: its claims, and each row of each table with the table's base.
+
+    A row of which some seeds are missing, or a column of two protocols, is left out; the table that holds it refuses.
     """
-    required = _required(column, cells, source)
-    values = {id: value * column.scale for id in required if (value := number(source, id, column)) is not None}
-    keys = _EXTRAPOLATES if column == EXTRAPOLATED else (column.key,)
-    if not values or any(source.odd(id, key) for id in required for key in keys):
-        return None  # no mean of the others: absence() says why
-    if len(values) < len(required):
-        raise UserError(
-            f"column {column.key}: row {label!r} has it for {len(values)} of {len(required)} seeds; finish the runs"
-        )
-    seeds, cell = [source.setting(id, "train.seed") for id in values], next(iter(values))
-    if not images or len(values) > 1:
-        return stats.estimate(list(values.values()), seeds)
-    error, shared = source.number(cell, f"{column.key}_se"), column.key.partition("/")[0] in SHARED
-    left_out = source.left_out(cell, column.key) * column.scale
-    scaled = None if error is None else error * column.scale
-    return stats.estimate(list(values.values()), seeds, scaled, left_out=left_out.tolist(), shared=shared)
+    rows = dict(_rows(source))
+    keys = {key for key, _ in rows}
+    of_column = {key: {at: row.value for at, row in rows.items() if at[0] == key} for key in keys}
+    found = Comparisons(source, rows, {key: stats.spreads(values) for key, values in of_column.items()})
+    claimed = _sides(claims(source), rows, source)
+    others = _sides([*_with_bases(source), *besides(source)], rows, source)
+    known = {frozenset(pair) for pair in claimed}
+    explored = list({frozenset(pair): pair for pair in others if frozenset(pair) not in known}.values())
+    families: tuple[tuple[stats.Family, list[tuple[Side, Side]]], ...] = (("claim", claimed), ("exploratory", explored))
+    for family, pairs in families:
+        differences = [_difference(found, a, b) for a, b in pairs]
+        for pair, comparison in zip(pairs, stats.compare(differences, family), strict=True):
+            if comparison is not None:
+                found.verdicts[pair] = comparison
+    return found
 
 
-def number(source: Source, cell: str, column: Column) -> float | None:
-    """A metric of a cell as it is stored, or computed from those that are; None where it cannot be."""
-    if column != EXTRAPOLATED:
-        return source.number(cell, column.key)
-    images, value, few_images, few = (source.number(cell, key) for key in _EXTRAPOLATES)
-    if images is None or value is None or few_images is None or few is None or images <= few_images:
+def _rows(source: Source) -> Iterator[tuple[Side, Measured]]:
+    """Every row of every table in every metric that has a direction."""
+    for table in source.tables:
+        table, cells = table.by(source.scorers), source.rows(table)
+        for column in (column for column in table.measured if column.better):
+            try:
+                protocol.check(table, column, cells, source)
+            except UserError:
+                continue
+            for row, ids in cells:
+                value = _measured(column, row.label, ids, source)
+                if value is not None:
+                    yield side(column, ids, source), Measured(column, value, tuple(ids))
+
+
+def _measured(column: Column, label: str, cells: Sequence[str], source: Source) -> Estimate | None:
+    try:
+        value = measure(column, label, cells, source)
+    except UserError:
         return None
-    return stats.extrapolated(value, images, few, few_images)
+    return None if value is None else scaled(column, value, cells, source)
 
 
-def _required(column: Column, cells: Sequence[str], source: Source) -> Sequence[str]:
-    """The cells that must have the number: one per stage that measured it, as no seed changes a time or a quantizer."""
-    kind = column.key.partition("/")[0]
-    stages = {source.stage(id, kind) or id: id for id in reversed(cells)}
-    if kind == "speed":  # not every seed is timed
-        stages = {stage: id for stage, id in stages.items() if source.stage(id, kind)}
-    return list(stages.values())[::-1]
+def _with_bases(source: Source) -> Iterator[Pair]:
+    for table in source.tables:
+        table = table.by(source.scorers)
+        for column in (column for column in table.measured if column.better):
+            for row in table.rows:
+                yield Pair(table, column, row.label, table.base_label)
 
 
-def observation(source: Source, cell: str, column: Column) -> str:
-    """What a cell's number is one observation of: cells that share it are one, however many they are.
+def _sides(
+    pairs: Sequence[Pair] | Iterator[Pair], rows: Mapping[Side, Measured], source: Source
+) -> list[tuple[Side, Side]]:
+    """Each pair that was measured by its stages, once."""
+    found: dict[frozenset[Side], tuple[Side, Side]] = {}
+    for pair in pairs:
+        a, b = (side(pair.column, source.cells(pair.table.id, label), source) for label in (pair.first, pair.second))
+        if a in rows and b in rows and a != b:
+            found.setdefault(frozenset((a, b)), (a, b))
+    return list(found.values())
 
-    The stage that measured the number; of a stage behind a training, the training, since two samplings of one training
-    are no two trainings.
+
+def _difference(found: Comparisons, a: Side, b: Side) -> Difference:
+    column = found.rows[a].column
+    return Difference(found.gap(a, b), column.better, scale_of(column), found.rows[b].value.mean)
+
+
+def _same_trainings(cells: Sequence[str], others: Sequence[str], source: Source) -> bool:
+    """Whether two rows are samplings of the same trainings, seed by seed."""
+    ours, theirs = (
+        {source.setting(id, "train.seed"): source.stage(id, "train") for id in ids} for ids in (cells, others)
+    )
+    common = ours.keys() & theirs.keys()
+    return bool(common) and all(ours[seed] and ours[seed] == theirs[seed] for seed in common)
+
+
+def side(column: Column, cells: Sequence[str], source: Source) -> Side:
+    """A row in one metric, by the stages that measured it.
 
     Args:
+        column: its key tells the kind of stage, as "score" in "score/fd_digits".
+        cells: ids of the row's cells.
         source: the report's source.
-        cell: the cell's id.
-        column: its key tells the stage, as "quantizer" in "quantizer/mse".
     """
-    kind = column.key.partition("/")[0]
-    measured = source.stage(cell, kind)
-    return (source.stage(cell, "train") if _follows_training(kind) else "") or measured or cell
+    return column.key, frozenset(source.stage(id, column.stage) for id in cells)
 
 
-@cache
-def _follows_training(kind: str) -> bool:
-    return kind in STAGES and any(need == "train" or _follows_training(need) for need in STAGES[kind].needs)
-
-
-def compare(
-    table: Table, columns: Sequence[Column], rows: RowCells, estimates: Estimates, source: Source
-) -> dict[Position, Comparison]:
-    """The verdict of each entry that can be tested against the base row, all corrected together.
+def compare(table: Table, columns: Sequence[Column], rows: RowCells, source: Source) -> dict[Position, Comparison]:
+    """The verdict of each entry of a table that can be tested against the base row.
 
     Args:
         table: names the base row.
-        columns: those to test, each with an entry in `estimates`.
+        columns: those to look at.
         rows: the table's rows in its order, with their cells.
-        estimates: one estimate per row for each column.
-        source: tells which stages the numbers come from: rows of the same stages are one measurement and no test.
+        source: the report that they are of.
     """
-    gaps = _gaps(table, columns, rows, estimates, source)
-    comparisons = zip(gaps, stats.compare(list(gaps.values())), strict=True)
-    return {position: comparison for position, comparison in comparisons if comparison}
-
-
-def between(table: Table, column: Column, first: str, second: str, source: Source) -> Comparison | None:
-    """Compare the row labelled first with the one labelled second; None where there is no test.
-
-    Where one of them is the table's base row this is the table's own verdict; otherwise it is one more test among
-    those of the table.
-
-    Args:
-        table: the table whose tests are corrected together.
-        column: the metric, one of the table's measured columns as the report's scorers measure it.
-        first: label of the row from which the other is subtracted.
-        second: label of the other row.
-        source: the report's source.
-
-    Raises:
-        UserError: a row of the table has a number for some of its seeds only.
-    """
-    table, rows = table.by(source.scorers), source.rows(table)
-    estimates = {c.key: [measure(c, cell.label, ids, source) for cell, ids in rows] for c in table.measured}
-    gaps = _gaps(table, table.measured, rows, estimates, source)
-    labels = [cell.label for cell, _ in rows]
-    a, b = (estimates[column.key][labels.index(label)] for label in (first, second))
-    if a is None or b is None:
-        return None
-    if table.base_label in (first, second):
-        gaps.pop((column.key, labels.index(first if second == table.base_label else second)), None)
-    return stats.compare([*gaps.values(), (stats.gap(a, b), column.better)])[-1]
-
-
-def _gaps(
-    table: Table, columns: Sequence[Column], rows: RowCells, estimates: Estimates, source: Source
-) -> dict[Position, tuple[Gap, str]]:
-    base = base_row(table)
-    gaps: dict[Position, tuple[Gap, str]] = {}
+    known, base, found = comparisons(source), rows[base_row(table)][1], dict[Position, Comparison]()
     for column in columns:
-        values = estimates[column.key]
-        reference = values[base]
-        for i, value in enumerate(values):
-            if i == base or value is None or reference is None or same_run(column, rows[i][1], rows[base][1], source):
-                continue
-            gaps[column.key, i] = (stats.gap(value, reference), column.better)
-    return gaps
+        for i, (_, cells) in enumerate(rows):
+            comparison = known.of(column, cells, base)
+            if comparison is not None:
+                found[column.key, i] = comparison
+    return found
 
 
 def base_row(table: Table) -> int:
@@ -165,40 +200,15 @@ def base_row(table: Table) -> int:
     return [cell.label for cell in table.rows].index(table.base_label)
 
 
-def same_run(column: Column, cells: Sequence[str], others: Sequence[str], source: Source) -> bool:
-    """Whether two rows have a number from the same stages: one measurement, not two.
+def best(column: Column, rows: RowCells, estimates: Sequence[Estimate | None], source: Source) -> int | None:
+    """The number of the row that beats every other one.
 
     Args:
-        column: its key tells the kind of stage, as "score" in "score/fd_digits".
-        cells: ids of one row's cells.
-        others: ids of the other row's cells.
-        source: the report's source.
-    """
-    kind = column.key.partition("/")[0]
-    return {source.stage(id, kind) for id in cells} == {source.stage(id, kind) for id in others}
-
-
-def best(
-    table: Table, column: Column, estimates: Sequence[Estimate | None], comparisons: Sequence[Comparison | None]
-) -> int | None:
-    """The number of the row that beats every other one and whose verdicts agree.
-
-    None where a training was not repeated: an interval over its images says nothing of another training.
-
-    Args:
-        table: its kind tells whether rows are trainings, and which row is the base.
         column: which way is better.
-        estimates: one for each row.
-        comparisons: each row's verdict against the base row, None where there was no test.
+        rows: the table's rows in its order, with their cells.
+        estimates: one for each row, in printed numbers.
+        source: the report that they are of.
     """
-    if table.kind != "reconstruction" and any(value and value.over == "images" for value in estimates):
-        return None
-    winner = stats.best(estimates, column.better)
-    if winner is None:
-        return None
-    if winner == base_row(table):
-        agree = all(comparison.verdict == "worse" for comparison in comparisons if comparison)
-    else:
-        verdict = comparisons[winner]
-        agree = verdict is None or verdict.verdict == "better"
-    return winner if agree else None
+    known, cells = comparisons(source), [ids for _, ids in rows]
+    means = [None if value is None else value.mean for value in estimates]
+    return stats.best(means, column.better, lambda i, k: known.settled(column, cells[i], cells[k]))

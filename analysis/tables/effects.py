@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
 from analysis import stats
 from analysis.frame.source import Source
-from analysis.stats import Comparison, Estimate, Gap, number, signed
+from analysis.stats import Comparison, Difference, Estimate
 from analysis.tables import protocol
-from analysis.tables.compare import observation
-from analysis.tables.filled import Entry, FilledRow, FilledTable, entry
+from analysis.tables.estimates import count, observation, other_bins, scale_of
+from analysis.tables.filled import OTHER_BINS, Entry, FilledRow, FilledTable, effect_text, entry, interval_text
 from experiments.axes import Axis
 from experiments.paper import Column, Row, Table
 from tokenbridge.overrides import plain
@@ -38,29 +40,27 @@ class Effect:
     cells: tuple[tuple[str, float], ...]
     """id and number of each cell that counts"""
     mean: float
-    gap: Gap | None
+    difference: Difference | None
     """to the axis's first value, over pairs of cells that are equal in all else, one value for each two observations;
     None for the first value itself, and where there is no pair"""
+    other_bins: bool = False
+    """whether pairs have likelihoods by bins of two quantizers, so that their difference measures the bins as well"""
     comparison: Comparison | None = None
-    """among all effects of the metric; None without an interval or a direction"""
+    """among all effects of the report; None without an interval or a direction"""
 
     @property
-    def difference(self) -> Estimate | None:
-        return None if self.gap is None else self.gap.estimate
+    def pairs(self) -> int:
+        return len(self.difference.gap.values) if self.difference else 0
 
     @property
     def unmoved(self) -> bool:
         """Whether every pair has the very same number: the metric does not depend on the axis."""
-        return self.difference is not None and not any(self.difference.values)
+        return self.difference is not None and not any(self.difference.gap.values)
 
     @property
     def settled(self) -> bool:
         """Whether a difference is shown."""
         return self.comparison is not None and self.comparison.shown
-
-    def better(self, column: Column) -> bool:
-        assert self.gap is not None
-        return (self.gap.mean < 0) == (column.better == "lower")
 
 
 def metrics(source: Source) -> list[Column]:
@@ -72,7 +72,10 @@ def metrics(source: Source) -> list[Column]:
 
 
 def effects(source: Source, column: Column) -> dict[str, list[Effect]]:
-    """Axis -> its effects on a metric, with verdicts by Holm's method over all of them.
+    """Axis -> its effects on a metric, with verdicts by the false-discovery rate of all effects of the report.
+
+    Nothing is claimed beforehand of an axis, so all effects are exploratory. Their spreads are not moderated: pairs of
+    models and pairs of samplings vary differently, and there are few axes.
 
     Args:
         source: a report of a grid over axes.
@@ -84,13 +87,25 @@ def effects(source: Source, column: Column) -> dict[str, list[Effect]]:
     table = source.table_of_axes
     assert table is not None
     protocol.check(table, column, source.rows(table), source)
-    by_axis = {axis.key: _effects_on(source, axis, column) for axis in source.axes}
+    return _every_effect(source)[column.key]
+
+
+@lru_cache(maxsize=4)
+def _every_effect(source: Source) -> dict[str, dict[str, list[Effect]]]:
+    """Column key -> axis -> its effects."""
+    every = {c.key: {axis.key: _effects_on(source, axis, c) for axis in source.axes} for c in metrics(source)}
     # what an axis cannot move is no test
-    tested = [(key, i) for key, row in by_axis.items() for i, e in enumerate(row) if e.gap and not e.unmoved]
-    gaps = [by_axis[key][i].gap for key, i in tested]
-    for (key, i), comparison in zip(tested, stats.compare([(gap, column.better) for gap in gaps if gap]), strict=True):
-        by_axis[key][i] = replace(by_axis[key][i], comparison=comparison)
-    return by_axis
+    tested = {
+        (column, axis, i): effect.difference
+        for column, axes in every.items()
+        for axis, row in axes.items()
+        for i, effect in enumerate(row)
+        if effect.difference and not effect.unmoved
+    }
+    found = stats.compare(list(tested.values()), "exploratory")
+    for (column, axis, i), comparison in zip(tested, found, strict=True):
+        every[column][axis][i] = replace(every[column][axis][i], comparison=comparison)
+    return every
 
 
 def effects_on(source: Source, axis: Axis, column: Column) -> list[Effect]:
@@ -112,21 +127,29 @@ def _effects_on(source: Source, axis: Axis, column: Column) -> list[Effect]:
 
 
 def _effect(source: Source, column: Column, value: Any, first: Any, sets: Sequence[Numbers]) -> Effect:
-    word, reference = plain(value), plain(first)
+    word, reference, scale = plain(value), plain(first), scale_of(column)
     cells = tuple(numbers[word] for numbers in sets if word in numbers)
-    differences: dict[tuple[str, str], list[float]] = {}
+    pairs: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    binned = False
     for numbers in sets:
         if word in numbers and reference in numbers and word != reference:
-            (a, with_value), (b, with_first) = numbers[word], numbers[reference]
-            observed = (observation(source, a, column), observation(source, b, column))
-            differences.setdefault(observed, []).append(with_value - with_first)
-    gap = stats.gap_of([fmean(pairs) for pairs in differences.values()], "pairs") if differences else None
-    return Effect(value, cells, fmean(value for _, value in cells), gap)
+            both = numbers[word], numbers[reference]
+            a, b = (observation(source, id, column) for id, _ in both)
+            x, y = (scale.to(printed, count(column, id, source)) for id, printed in both)
+            pairs.setdefault((a, b), []).append((x, y))
+            binned |= other_bins(column, [both[0][0]], [both[1][0]], source)
+    mean = fmean(value for _, value in cells)
+    if not pairs:
+        return Effect(value, cells, mean, None)
+    gap = stats.gap_of([fmean(x - y for x, y in pair) for pair in pairs.values()], "pairs")
+    gap = replace(gap, error=None) if binned else gap
+    base = fmean(fmean(y for _, y in pair) for pair in pairs.values())
+    return Effect(value, cells, mean, Difference(gap, column.better, scale, base), binned)
 
 
 def over(source: Source, effect: Effect) -> str:
     """The number of pairs and seeds that the interval is over."""
-    pairs = len(effect.gap.values) if effect.gap else 0
+    pairs = effect.pairs
     how = f"{source.seeds} seeds" if source.seeds > 1 else "one seed"
     return f"{pairs} matched pairs, {how}" if pairs > 1 else f"one matched pair, {how}, so no interval"
 
@@ -154,21 +177,30 @@ def _filled(source: Source, column: Column) -> FilledTable:
 def _entries(effect: Effect, column: Column) -> tuple[Entry, Entry, Entry]:
     """The mean, the effect and the number of pairs."""
     mean = entry(column, stats.estimate([effect.mean]))
-    if effect.gap is None:
+    if effect.difference is None:
         return mean, Entry(reason="first value"), Entry(reason="first value")
-    count = len(effect.gap.values)
-    return mean, _change(effect, effect.gap.estimate, column), entry(PAIRS, stats.estimate([count]))
+    return mean, _change(effect, effect.difference, column), entry(PAIRS, stats.estimate([effect.pairs]))
 
 
-def _change(effect: Effect, difference: Estimate, column: Column) -> Entry:
+def _change(effect: Effect, difference: Difference, column: Column) -> Entry:
     if effect.unmoved:
         return Entry(reason=UNMOVED)
-    half = "" if difference.half is None else number(difference.half, column.decimals)
-    comparison = effect.comparison
-    best = comparison is not None and comparison.verdict == "better"
-    # the effect is the difference: beside the word only its other interval
-    corrected = f"corrected ± {number(comparison.corrected, column.decimals)}" if comparison else ""
-    return Entry(signed(difference.mean, column.decimals), "", difference, half, best, comparison, corrected)
+    if not math.isfinite(difference.effect):
+        return Entry(reason="a share of unknown number")
+    comparison, interval = effect.comparison, interval_text(column, difference)
+    half = difference.gap.half() if difference.scale.kind == "plain" else None
+    told = Estimate(difference.effect, half, (difference.effect,), over="pairs" if interval else "")
+    return Entry(
+        effect_text(column, difference),
+        estimate=told,
+        half=interval.removeprefix("± ") if interval.startswith("± ") else "",
+        range="" if interval.startswith("± ") else interval,
+        best=comparison is not None and comparison.verdict == "better",
+        comparison=comparison,
+        remark=OTHER_BINS if effect.other_bins else "",
+        # the effect is the difference: beside the word only its other interval
+        change=f"corrected {interval_text(column, difference, comparison.level)}" if comparison else "",
+    )
 
 
 def _notes(source: Source) -> list[str]:
@@ -183,10 +215,12 @@ def _notes(source: Source) -> list[str]:
         " the same two trainings, which differ in sampling only, are one pair with their mean, and so are pairs whose"
         " numbers come from the same two stages.",
         f"± is the half-width of the paired 95 % Student t interval over these pairs; {seeds}. It says how far the"
-        " effect holds across the other axes. Better, worse, no difference shown: against the axis's first value, by"
-        " the t test over these pairs, corrected by Holm's method for all effects of the table, at 5 %. The"
-        " page and the CSV give the corrected interval, of the level at which Holm's method decided: it leaves out zero"
-        " exactly where a difference is shown. Bold: better.",
+        " effect holds across the other axes. Fréchet distances and times are compared as ratios (in per cent, between"
+        " the ends of the interval), shares by their logits. Better, worse, no difference shown: against the axis's"
+        " first value, by the t test over these pairs. All effects are exploratory (°): of those that are shown, 5 %"
+        " are expected to be wrong (Benjamini and Hochberg, over all effects of the report). The page and the CSV give"
+        " the corrected interval, of the level at which that was decided: it leaves out zero exactly where a"
+        " difference is shown. Bold: better.",
         f"{UNMOVED[0].upper()}{UNMOVED[1:]}: the numbers are the same with every value of the axis.",
         *_left_out(source),
     ]

@@ -9,10 +9,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from analysis.frame.source import Source
-from analysis.stats import Comparison, number, signed
+from analysis.stats import Comparison, number
 from analysis.tables import protocol
-from analysis.tables.compare import Estimates, RowCells, base_row, best, compare, measure, same_run
-from analysis.tables.filled import BASE, SAME_RUN, UNPAIRED, Entry, FilledRow, FilledTable, entry
+from analysis.tables.compare import base_row, best, compare, side
+from analysis.tables.estimates import Estimates, RowCells, follows_training, measure, other_bins
+from analysis.tables.filled import (
+    BASE,
+    OTHER_BINS,
+    SAME_RUN,
+    UNPAIRED,
+    Entry,
+    FilledRow,
+    FilledTable,
+    change_text,
+    entry,
+)
 from analysis.tables.notes import notes
 from experiments.paper import PUBLISHED_ON, Column, Row, Table
 from tokenbridge.config import CATEGORICAL, HEAD_KINDS, TRAINED_TOKENS
@@ -76,7 +87,7 @@ def _measured(
     estimates: Estimates = {
         column.key: [measure(column, cell.label, ids, source) for cell, ids in rows] for column in columns
     }
-    compared = compare(table, measured, rows, estimates, source)
+    compared = compare(table, measured, rows, source)
     entries = {
         column.key: [
             Entry(reason=absence(column, cell, ids, source)) if value is None else entry(column, value)
@@ -86,7 +97,7 @@ def _measured(
     }
     for column in filter(lambda column: column.better, measured):
         comparisons = [compared.get((column.key, i)) for i in range(len(rows))]
-        winner = best(table, column, estimates[column.key], comparisons)
+        winner = best(column, rows, estimates[column.key], source)
         entries[column.key] = _judged(table, column, rows, entries[column.key], comparisons, winner, source)
     return entries
 
@@ -105,32 +116,24 @@ def _judged(
     for i, (value, comparison) in enumerate(zip(entries, comparisons, strict=True)):
         if value.estimate is None:
             continue
-        remark = BASE if i == base and (any(comparisons) or _unpaired(value)) else ""
+        remark = BASE if i == base and (any(comparisons) or _untested(column, value)) else ""
         if i != base and comparison is None and entries[base].estimate:
-            remark = _untested(column, value, rows[i][1], rows[base][1], source)
-        judged[i] = replace(
-            value, best=i == winner, comparison=comparison, change=_change(comparison, column), remark=remark
-        )
+            remark = _untested_against(column, value, rows[i][1], rows[base][1], source)
+        change = change_text(column, comparison) if comparison else ""
+        judged[i] = replace(value, best=i == winner, comparison=comparison, change=change, remark=remark)
     return judged
 
 
-def _untested(column: Column, value: Entry, cells: Sequence[str], base: Sequence[str], source: Source) -> str:
+def _untested_against(column: Column, value: Entry, cells: Sequence[str], base: Sequence[str], source: Source) -> str:
     """Why an entry has no verdict against the base's, where that is worth a word."""
-    if same_run(column, cells, base, source):
+    if side(column, cells, source) == side(column, base, source):
         return SAME_RUN
-    return UNPAIRED if _unpaired(value) else ""
+    return OTHER_BINS if other_bins(column, cells, base, source) else _untested(column, value)
 
 
-def _unpaired(value: Entry) -> bool:
-    """Whether its only error is over images which the other rows have as well."""
-    return value.estimate is not None and value.estimate.shared and value.over == "images"
-
-
-def _change(comparison: Comparison | None, column: Column) -> str:
-    """A difference as it is printed, with the interval that the verdict goes by."""
-    if comparison is None:
-        return ""
-    return f"{signed(comparison.difference.mean, column.decimals)} ± {number(comparison.corrected, column.decimals)}"
+def _untested(column: Column, value: Entry) -> str:
+    """That an entry's interval is over images which the other rows have as well, whose differences are not known."""
+    return UNPAIRED if value.over == "images" and not follows_training(column) else ""
 
 
 def absence(column: Column, cell: Row, ids: Sequence[str], source: Source) -> str:

@@ -8,14 +8,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from analysis.stats import Comparison, Estimate, Over, number
+from analysis.stats import LEVEL, Comparison, Difference, Estimate, Over, number, signed
 from experiments.paper import Column, Table
 
 WIDE = 9
 """columns that fit on a page at their full size"""
-BASE, SAME_RUN, UNPAIRED = "base", "same run", "not paired over images"
+BASE, SAME_RUN, UNPAIRED, OTHER_BINS = "base", "same run", "not paired over images", "other bins"
 """remarks: the row that others are compared with; a number that comes from the base's own stage; one whose difference
-to the base, on the same images, has an error that the source does not tell"""
+to the base, on the same images, has an error that the source does not tell; one whose difference measures bins"""
+EXPLORATORY = "°"
+"""behind the verdict of a comparison that is no claim"""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Entry:
     best: bool = False
     comparison: Comparison | None = None
     """with the base row; None for it, without a direction, and where nothing can be tested"""
+    range: str = ""
+    """ends of an interval that is not even about the number, printed, in place of half"""
     change: str = ""
     """difference to the base with the interval that the verdict goes by, printed"""
     remark: str = ""
@@ -38,12 +42,28 @@ class Entry:
     @property
     def over(self) -> Over:
         """What the interval is over."""
-        return self.estimate.over if self.estimate and self.half else ""
+        return self.estimate.over if self.estimate and self.interval else ""
+
+    @property
+    def interval(self) -> str:
+        """The interval as it is printed behind the number; empty where there is none."""
+        return f"± {self.half}" if self.half else self.range
 
     @property
     def word(self) -> str:
         """The verdict, or the remark that stands in its place."""
         return self.comparison.verdict if self.comparison else self.remark
+
+    @property
+    def mark(self) -> str:
+        """What stands behind the verdict of a comparison that is no claim."""
+        return EXPLORATORY if self.comparison and self.comparison.family == "exploratory" else ""
+
+    @property
+    def seeds_needed(self) -> str:
+        """The seeds that would settle it, as a few words; empty where that is settled or unknown."""
+        needed = self.comparison.seeds_needed if self.comparison else None
+        return f"{needed} seeds" if needed else ""
 
 
 def entry(column: Column, value: Estimate, best: bool = False) -> Entry:
@@ -58,6 +78,42 @@ def entry(column: Column, value: Estimate, best: bool = False) -> Entry:
     silent = value.half is None or (len(set(value.values)) == 1 and value.seeds > 1 and not column.better)
     half = "" if silent else number(value.half or 0, column.decimals)
     return Entry(number(value.mean, column.decimals), "", value, half, best)
+
+
+def effect_text(column: Column, difference: Difference) -> str:
+    """A difference as it is told: in per cent of the base for a metric that varies in proportion, else in its unit."""
+    if difference.scale.told_in_percent:
+        return f"{signed(difference.effect, _percent_decimals(difference))} %"
+    return signed(difference.effect, column.decimals)
+
+
+def interval_text(column: Column, difference: Difference, level: float = LEVEL) -> str:
+    """The interval of a difference behind its effect: "± 0.12", or its ends where they are uneven; empty without one.
+
+    Args:
+        column: its decimals.
+        difference: as it is told.
+        level: probability with which the interval misses the true difference.
+    """
+    half = difference.gap.half(level)
+    if half is None:
+        return ""
+    if difference.scale.kind == "plain":
+        return f"± {number(half, column.decimals)}"
+    decimals = _percent_decimals(difference) if difference.scale.told_in_percent else column.decimals
+    low, high = difference.interval(level) or (0.0, 0.0)
+    return f"({signed(low, decimals)} to {signed(high, decimals)})"
+
+
+def change_text(column: Column, comparison: Comparison) -> str:
+    """A difference with the interval that its verdict goes by."""
+    return (
+        f"{effect_text(column, comparison.difference)} {interval_text(column, comparison.difference, comparison.level)}"
+    )
+
+
+def _percent_decimals(difference: Difference) -> int:
+    return 0 if abs(difference.effect) >= 10 else 1
 
 
 def csv_text(lines: Iterable[Iterable[Any]]) -> str:

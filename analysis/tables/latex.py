@@ -20,6 +20,8 @@ TITLE_WIDTH = 11
 """characters of a line of a column's title"""
 MARKS = {"better": "$^{+}$", "worse": "$^{-}$", "no difference shown": r"$^{\approx}$"}
 """what a verdict against the table's base row looks like behind its number"""
+EXPLORED = r"$^{\circ}$"
+"""behind the mark of an exploratory verdict"""
 TEXT_WIDTH = 24
 """characters of a line of a setting's text"""
 SPECIAL = {
@@ -30,7 +32,7 @@ SPECIAL = {
     "\N{NARROW NO-BREAK SPACE}": r"\,", "∞": r"$\infty$",
     "×": r"$\times$", "±": r"$\pm$", "·": r"$\cdot$", "−": "$-$", "↓": r"$\downarrow$", "↑": r"$\uparrow$",
     "→": r"$\rightarrow$", "≈": r"$\approx$", "≥": r"$\geq$", "≤": r"$\leq$", "≠": r"$\neq$", "√": r"$\surd$",
-    "†": r"\textdagger{}",
+    "†": r"\textdagger{}", "°": r"$^{\circ}$",
 }  # fmt: skip
 CAPITALS = {"Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega"}
 """Greek capitals that do not look like Latin ones"""
@@ -165,7 +167,7 @@ def _entry(entry: Entry, interval: bool, reasons: dict[str, str]) -> str:
     if entry.reason:
         empty = rf"--\textsuperscript{{{reasons[entry.reason]}}}"
         return rf"\multicolumn{{2}}{{c}}{{{empty}}}" if interval else empty
-    value, half = escape(entry.text), rf"$\pm$\,{escape(entry.half)}" if entry.half else ""
+    value, half = escape(entry.text), rf"$\pm$\,{escape(entry.half)}" if entry.half else escape(entry.range)
     if entry.best:
         value, half = rf"\textbf{{{value}}}", rf"\textbf{{{half}}}" if half else ""
     mark = (r"\textsuperscript{\textdagger}" if entry.over == "images" else "") + _mark(entry)
@@ -177,7 +179,9 @@ def _text(entry: Entry, reasons: dict[str, str]) -> str:
 
 
 def _mark(entry: Entry) -> str:
-    return MARKS[entry.comparison.verdict] if entry.comparison else ""
+    if entry.comparison is None:
+        return ""
+    return MARKS[entry.comparison.verdict] + (EXPLORED if entry.mark else "")
 
 
 def _legend(filled: FilledTable) -> list[str]:
@@ -186,7 +190,7 @@ def _legend(filled: FilledTable) -> list[str]:
         return []
     meanings = ", ".join(f"{mark} {verdict}" for verdict, mark in MARKS.items())
     base = "the axis's first value" if filled.kind == "effects" else f"the row {escape(filled.table.base_label)}"
-    return [f"Against {base}: {meanings}."]
+    return [f"Against {base}: {meanings}; {EXPLORED} exploratory."]
 
 
 def _reasons(filled: FilledTable) -> dict[str, str]:

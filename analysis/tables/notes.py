@@ -17,13 +17,17 @@ DISTANCES = {"generation": FD, "axes": FD, "reconstruction": RECONSTRUCTION_FD}
 """kind of table -> its Fréchet distance"""
 BOLD = (
     "± is the half-width of the 95 % Student t interval over seeds. Bold: better than every other row, with a 95 %"
-    " interval of the difference that leaves out zero, and against the base by the verdict."
+    " interval of the difference that leaves out zero, and by the verdict wherever the report has one."
 )
 VERDICTS = (
-    "Better, worse, no difference shown: against the row marked base, corrected by Holm's method for all verdicts of"
-    " the table, at 5 %. Over seeds it is the t test of differences between equal training seeds (Welch's where none"
-    " are equal). The page and the CSV give each difference to the base with the interval of the level at which Holm's"
-    " method decided: it leaves out zero exactly where a difference is shown."
+    "Better, worse, no difference shown: against the row marked base, over seeds, at 5 %. Fréchet distances and"
+    " times are compared as ratios, shares by their logits. The spread of a row over its few seeds is drawn towards"
+    " that of all rows of the report (moderated t test; paired t tests where there are fewer than 5 rows or 3"
+    " seeds). Without a mark: a claim, corrected with all claims of the report by Holm's method. °: exploratory, by"
+    " the false-discovery rate of all such comparisons of the report. A number of seeds behind a verdict: so many"
+    " would settle it in 80 % of cases, if the true difference is the one seen. The page and the CSV give each"
+    " difference to the base with the interval of the level at which it was decided: it leaves out zero exactly"
+    " where a difference is shown."
 )
 IMAGES = (
     "† ± is 1.96 standard errors over images (jackknife for a Fréchet distance). Rows that were measured on the same"
@@ -70,11 +74,19 @@ def _over_images(filled: FilledTable) -> list[str]:
 def _verdicts(filled: FilledTable) -> list[str]:
     tests = sum(entry.comparison is not None for row in filled.rows for entry in row.measured)
     if tests:
-        return [VERDICTS, f"Base: {filled.table.base_label}; {tests} verdict{'' if tests == 1 else 's'}."]
+        return [
+            VERDICTS,
+            f"Base: {filled.table.base_label}; {tests} verdict{'' if tests == 1 else 's'}{_claims(filled)}.",
+        ]
     base = next((row for row in filled.rows if row.label == filled.table.base_label), None)
     ran = sum(bool(row.cells) for row in filled.rows)
     missing = base is not None and not base.cells and ran > 1
     return [f"No verdicts: the base row, {filled.table.base_label}, has not run."] if missing else []
+
+
+def _claims(filled: FilledTable) -> str:
+    claims = sum(e.comparison is not None and not e.mark for row in filled.rows for e in row.measured)
+    return f", {claims} of them on claims" if claims else ", all exploratory"
 
 
 def _timing(table: Table, cells: Sequence[str], source: Source) -> list[str]:

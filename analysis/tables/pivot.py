@@ -17,6 +17,7 @@ from analysis import stats
 from analysis.frame.source import Source
 from analysis.stats import Estimate
 from analysis.tables import html, latex, protocol, text
+from analysis.tables.estimates import scaled
 from analysis.tables.fill import absence
 from analysis.tables.filled import Entry, FilledRow, FilledTable, csv_text, entry
 from experiments.paper import Column, Row, Table
@@ -201,13 +202,12 @@ def _filled(
     source: Source,
 ) -> FilledTable:
     estimates = {group: _estimate(column, group, source) for row in groups for group in row}
-    winner = stats.best(list(estimates.values()), column.better)
-    best = list(estimates)[winner] if winner is not None else None
+    winner = _winner(column, estimates, source)
     rows = tuple(
         FilledRow(
             cell.label,
             cells=tuple(cell for group in row for cell in group.cells),
-            measured=tuple(_entry(column, group, estimates[group], group is best, source) for group in row),
+            measured=tuple(_entry(column, group, estimates[group], group is winner, source) for group in row),
         )
         for cell, row in zip(table.rows, groups, strict=True)
     )
@@ -215,6 +215,19 @@ def _filled(
     columns = tuple(Column(f"{column.key} {title}", title, column.better) for title in titles)
     heading = f"{column.title}, {source.measured_on}" if query.columns else f"measured, {source.measured_on}"
     return FilledTable(table, columns, (), (), rows, heading, "", tuple(_notes(query, column, estimates, source)))
+
+
+def _winner(column: Column, estimates: Mapping[Group, Estimate | None], source: Source) -> Group | None:
+    """The group that is settled to beat every other one."""
+    groups = list(estimates)
+    on_scale = [e and scaled(column, e, group.cells, source) for group, e in estimates.items()]
+
+    def beats(i: int, k: int) -> bool:
+        a, b = on_scale[i], on_scale[k]
+        return a is not None and b is not None and stats.gap(a, b).settled
+
+    winner = stats.best([e and e.mean for e in estimates.values()], column.better, beats)
+    return None if winner is None else groups[winner]
 
 
 def _estimate(column: Column, group: Group, source: Source) -> Estimate | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.frame.source import Source
+from analysis.stats import Comparison
 from analysis.tables import effects
 from analysis.tables.fill import fill
 from analysis.tables.filled import Entry, FilledTable, csv_text
@@ -15,8 +16,9 @@ from tokenbridge.config import UserError
 DAGGER = " †"
 """marks an interval over images"""
 PARTS = (
-    "", " half-width", " over", " difference", " difference half-width", " difference corrected half-width", " p",
-    " adjusted p", " verdict",
+    "", " half-width", " over", " difference", " difference is", " difference low", " difference high",
+    " difference corrected low", " difference corrected high", " p", " adjusted p", " family", " verdict",
+    " seeds needed",
 )  # fmt: skip
 """endings of the CSV's columns of one measured column"""
 
@@ -116,14 +118,28 @@ def _exact(column: Column, entry: Entry) -> dict[str, str]:
         return parts
     parts |= {"": _plain(value.mean, column), " half-width": _plain(value.half, column), " over": value.over}
     if comparison := entry.comparison:
-        parts |= {
-            " difference": _plain(comparison.difference.mean, column),
-            " difference half-width": _plain(comparison.difference.half, column),
-            " difference corrected half-width": _plain(comparison.corrected, column),
-            " p": f"{comparison.p:.10g}",
-            " adjusted p": f"{comparison.adjusted:.10g}",
-        }
+        parts |= _compared(column, comparison)
     return parts | {" verdict": entry.word}
+
+
+def _compared(column: Column, comparison: Comparison) -> dict[str, str]:
+    """A difference in stored units, or in per cent of the base where it is told so."""
+    difference, needed = comparison.difference, comparison.seeds_needed
+    factor = 1.0 if difference.scale.told_in_percent else column.scale
+    ends = [*(difference.interval() or ()), *comparison.corrected]
+    effect, low, high, *corrected = (f"{value / factor:.10g}" for value in (difference.effect, *ends))
+    return {
+        " difference": effect,
+        " difference is": "per cent of the base" if difference.scale.told_in_percent else "difference",
+        " difference low": low,
+        " difference high": high,
+        " difference corrected low": corrected[0],
+        " difference corrected high": corrected[1],
+        " p": f"{comparison.p:.10g}",
+        " adjusted p": f"{comparison.adjusted:.10g}",
+        " family": comparison.family,
+        " seeds needed": str(needed or ""),
+    }
 
 
 def _plain(value: float | None, column: Column) -> str:
@@ -137,5 +153,6 @@ def _title(column: Column) -> str:
 def _markdown(entry: Entry) -> str:
     if entry.reason:
         return f"*{entry.reason}*"
-    text = f"{entry.text} ± {entry.half}{DAGGER if entry.over == 'images' else ''}" if entry.half else entry.text
-    return (f"**{text}**" if entry.best else text) + (f" ({entry.word})" if entry.word else "")
+    text = f"{entry.text} {entry.interval}{DAGGER if entry.over == 'images' else ''}" if entry.interval else entry.text
+    needed = f", {entry.seeds_needed}" if entry.seeds_needed else ""
+    return (f"**{text}**" if entry.best else text) + (f" ({entry.word}{entry.mark}{needed})" if entry.word else "")

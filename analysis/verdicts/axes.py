@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from analysis.frame.source import Source
-from analysis.stats import number, signed
 from analysis.tables.effects import PREFIX, Effect, effects_on, metrics, over
+from analysis.tables.filled import effect_text, interval_text
 from analysis.verdicts.form import NAMES, Verdict
 from experiments.axes import Axis
 from experiments.paper import Column
@@ -22,25 +22,23 @@ def effects(source: Source) -> list[Verdict | None]:
 
 def _verdict(source: Source, axis: Axis, column: Column) -> Verdict | None:
     compared = [effect for effect in effects_on(source, axis, column) if effect.difference]
-    if not compared or all(effect.unmoved for effect in compared):
+    if not compared or all(effect.unmoved or effect.other_bins for effect in compared):
         return None
     parts = "; ".join(f"{plain(effect.value)} {_effect_text(effect, column)}" for effect in compared)
     first = plain(axis.values[0])
-    intervals = [effect for effect in compared if effect.difference and effect.difference.half is not None]
-    scope = f"corrected, over {over(source, intervals[0])}" if intervals else over(source, compared[0])
+    intervals = [effect for effect in compared if effect.comparison]
+    scope = f"exploratory, over {over(source, intervals[0])}" if intervals else over(source, compared[0])
     text = f"In {WORDS.get(column, column.title)}, {axis.key} against {first}: {parts} ({scope})."
     status = "one seed" if not intervals else "measured" if any(e.settled for e in compared) else "undecided"
     return Verdict(status, text, PREFIX + column.key.rpartition("/")[2])
 
 
 def _effect_text(effect: Effect, column: Column) -> str:
-    gap = effect.difference
-    assert gap is not None
-    word = "better" if effect.better(column) else "worse"
-    if gap.half is None:
-        return f"reads {word} by {number(abs(gap.mean), column.decimals)}"
-    # the interval by which Holm's method decided; a metric of a direction always has it here
-    half = number(effect.comparison.corrected if effect.comparison else gap.half, column.decimals)
-    if effect.settled:
-        return f"is {word} by {number(abs(gap.mean), column.decimals)} ± {half}"
-    return f"shows no difference, {signed(gap.mean, column.decimals)} ± {half}"
+    difference, comparison = effect.difference, effect.comparison
+    assert difference is not None
+    told = effect_text(column, difference)
+    if comparison is None:
+        return f"reads {difference.way}, {told}"
+    needed = f", {comparison.seeds_needed} seeds would settle it" if comparison.seeds_needed else ""
+    word = f"is {difference.way}" if effect.settled else "shows no difference"
+    return f"{word}, {told} {interval_text(column, difference, comparison.level)}{needed}"

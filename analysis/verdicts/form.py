@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from analysis import stats
 from analysis.frame.source import Source
 from analysis.stats import Estimate, number
 from analysis.tables import protocol
-from analysis.tables.compare import between, measure
+from analysis.tables.compare import comparisons
+from analysis.tables.estimates import measure
+from analysis.tables.filled import change_text
 from experiments.paper import Column, Table
 from tokenbridge.metrics.catalogue import BITS
 
@@ -36,16 +38,21 @@ class Outcome:
     once: bool
     """whether one of them has a single training seed, so that nothing is settled"""
     apart: bool
-    """whether a difference is shown, with the correction for all the table's verdicts; once: beyond twice its error"""
+    """whether a difference is shown; once: beyond its error over images, where that is known"""
     change: float
+    """below 0 where the first row is lower"""
     text: str
-    """the difference with its corrected interval; once: why it has none"""
+    """the difference with the interval that its verdict goes by; once: why it has none"""
+    claimed: bool = False
+    """whether it is one of the report's claims"""
 
     def status(self, holds: bool) -> Status:
         """holds: whether the difference is the one that is claimed."""
         if not self.apart:
             return "undecided"
-        return "one seed" if self.once else "holds" if holds else "does not hold"
+        if self.once:
+            return "one seed"
+        return "measured" if not self.claimed else "holds" if holds else "does not hold"
 
 
 def estimates(source: Source, table: Table, column: Column) -> dict[str, Estimate]:
@@ -78,27 +85,40 @@ def outcome(
 ) -> Outcome:
     """The first row minus the second, and whether a difference is shown.
 
-    Where either row has one seed there is no test: a change of more than twice its standard error over images counts.
+    Where either row has one seed there is no test: a change beyond its error over images counts.
 
     Args:
         source: the report's source.
-        table: whose tests are corrected together.
+        table: whose rows they are.
         column: the metric.
         values: row label -> estimate, as `estimates` gives them.
         first: label of the row from which the other is subtracted.
         second: label of the other row.
     """
     a, b = values[first], values[second]
+    cells, others = (source.cells(table.id, label) for label in (first, second))
     if min(a.seeds, b.seeds) < 2:
-        change, cells = a.mean - b.mean, [id for label in (first, second) for id in source.cells(table.id, label)]
-        error = math.hypot(*(source.number(id, f"{column.key}_se") or 0.0 for id in cells)) * column.scale
-        images = f"; standard error over images {number(error, column.decimals)}" if error else ""
-        apart = abs(change) > 2 * error
-        return Outcome(True, apart, change, f"{ONE_SEED}, so no interval{images}" if apart else ONE_SEED)
-    comparison = between(table, column, first, second, source)
-    assert comparison is not None, (table.id, column.key, first, second)
-    gap = replace(comparison.difference, half=comparison.corrected)
-    return Outcome(False, comparison.shown, gap.mean, f"{show(gap, column)} (corrected)")
+        return _once(source, column, (first, cells), (second, others))
+    comparison = comparisons(source).of(column, cells, others)
+    if comparison is None:
+        return Outcome(False, False, a.mean - b.mean, "without a test")
+    family = "a claim" if comparison.family == "claim" else "exploratory"
+    needed = f"; {comparison.seeds_needed} seeds would settle it" if comparison.seeds_needed else ""
+    text = f"{change_text(column, comparison)} ({family}{needed})"
+    change = comparison.difference.gap.mean
+    return Outcome(False, comparison.shown, change, text, comparison.family == "claim")
+
+
+def _once(source: Source, column: Column, *rows: tuple[str, list[str]]) -> Outcome:
+    """Of rows of one seed: whether they differ by more than chance makes of their images."""
+    a, b = (measure(column, label, ids, source) for label, ids in rows)
+    assert a is not None, rows
+    assert b is not None, rows
+    gap = stats.gap(a, b)
+    if gap.error is None:
+        return Outcome(True, gap.mean != 0, gap.mean, ONE_SEED)
+    images = f"; standard error over images {number(gap.error, column.decimals)}"
+    return Outcome(True, gap.settled, gap.mean, f"{ONE_SEED}, so no interval{images}" if gap.settled else ONE_SEED)
 
 
 def claim(

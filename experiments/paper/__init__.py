@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from experiments.paper.duel import DUEL, duel_table
-from experiments.paper.form import Column, Row, Table
+from experiments.paper.form import Claim, Column, Row, Table
 from experiments.paper.generation import TABLE_2A, TABLE_2B, TABLE_2C, TABLE_2D, TABLE_2E
 from experiments.paper.own import OWN, TABLE_HEADS
 from experiments.paper.reconstruction import TABLE_1A, TABLE_1B
@@ -50,6 +50,6 @@ def table(id: str) -> Table:
 
 __all__ = [
     "DUEL", "FIGURE_8", "PAPER", "PUBLISHED_ON", "TABLES", "TABLE_1A", "TABLE_1B", "TABLE_2A", "TABLE_2B", "TABLE_2C",
-    "TABLE_2D", "TABLE_2E", "TABLE_3", "TABLE_4", "TABLE_5", "TABLE_HEADS", "Column", "Row", "Table", "duel_of",
-    "table",
+    "TABLE_2D", "TABLE_2E", "TABLE_3", "TABLE_4", "TABLE_5", "TABLE_HEADS", "Claim", "Column", "Row", "Table",
+    "duel_of", "table",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.paper.form import Column, Row, Table
+from experiments.paper.form import Claim, Column, Row, Table
 from tokenbridge.metrics.catalogue import FD
 
 DUEL = "duel"
@@ -27,4 +27,5 @@ def duel_table(first: tuple[Table, Row], second: tuple[Table, Row], metric: Colu
         "Both rows were named before these trainings began, and their guidance and temperature chosen on images and"
         " trainings apart from these. One comparison, so no correction.",
         base=labels[1],
+        claims=(Claim(labels[0], labels[1], (metric,)),),
     )  # fmt: skip

@@ -28,6 +28,20 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """That one row is better than another in some metrics: tested before all else that a table compares."""
+
+    first: str
+    """label of the row that is said to be better, or the tokens of a group of rows"""
+    second: str
+    metrics: tuple[Metric, ...]
+    """as they are declared, for any scorer"""
+    chosen: bool = False
+    """whether both are groups, post-training, trained or continuous: of each the row that the search found best, whose
+    images are apart from those of the report"""
+
+
+@dataclass(frozen=True)
 class Table:
     id: str
     title: str
@@ -46,6 +60,8 @@ class Table:
     """settings that have the training seed as their value: what differs between seeds beside the training"""
     rounded: tuple[str, ...] = ()
     """scaled settings that take the nearest whole number, 1 at least"""
+    claims: tuple[Claim, ...] = ()
+    """its primary comparisons, corrected with those of the report's other tables; all others are exploratory"""
 
     @property
     def own(self) -> bool:

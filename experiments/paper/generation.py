@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from experiments.paper.form import Column, Row, Table
+from experiments.paper.form import Claim, Column, Row, Table
 from experiments.paper.reconstruction import gaussian
 from tokenbridge.metrics.catalogue import AGREEMENT, BITS, FD, HEAD_PARAMETERS, IS, PRECISION, RECALL
 
 # fmt: off
 GFID_IS = (Column("gfid", "gFID", "lower"), Column("is", "IS", "higher", 1))
+BOTH = (FD, BITS)
+"""metrics of a claim between rows with the same bins"""
 GENERATION = (FD, BITS, IS, AGREEMENT, PRECISION, RECALL)
 
 TABLE_2A = Table(
@@ -20,6 +22,7 @@ TABLE_2A = Table(
     "Parallel: all channels at once, independent of each other. Autoregressive: one after another, each given those"
     " before it.",
     base="autoregressive",
+    claims=(Claim("autoregressive", "parallel", BOTH),),
 )
 TABLE_2B = Table(
     "2b", "Channel order", "generation", ("head.order",),
@@ -28,6 +31,7 @@ TABLE_2B = Table(
         Row("frequency", {"head.order": "frequency"}, {"gfid": 1.89, "is": 307.3}),
     ),
     GFID_IS, GENERATION,
+    claims=(Claim("frequency", "as stored", BOTH),),
 )
 TABLE_2C = Table(
     "2c", "Levels per channel, in generation", "generation", ("quantizer.levels",),
@@ -37,6 +41,7 @@ TABLE_2C = Table(
         Row("B=64", gaussian(64), {"gfid": 1.94, "is": 306.1}),
     ),
     GFID_IS, GENERATION,
+    claims=(Claim("B=64", "B=16", (FD,)),),
 )
 
 
@@ -55,6 +60,7 @@ TABLE_2D = Table(
     (Column("classes", "classes", "", 0), Column("params", "head parameters", "", 0, "M"), *GFID_IS),
     (HEAD_PARAMETERS, *GENERATION),
     "16 levels; in the paper with a backbone of 172M parameters.",
+    claims=(Claim("1 channel", "4 channels", BOTH),),
 )
 
 
@@ -80,5 +86,6 @@ TABLE_2E = Table(
     "The parameters that the paper prints are not those of the released head, which are counted beside. Here the head's"
     " width keeps its ratio to that of the base (1024 in the paper).",
     {"head.width": 1024}, "1024×4",
+    claims=(Claim("1024×6", "256×3", BOTH),),
 )
 # fmt: on

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.paper.form import Row, Table
+from experiments.paper.form import Claim, Row, Table
 from experiments.paper.reconstruction import gaussian
 from tokenbridge.metrics.catalogue import (
     AGREEMENT,
@@ -68,6 +68,10 @@ TABLE_HEADS = Table(
     " (100 steps) and flow (25) have no exact density. Each head trains at the better of two learning rates, by its"
     " loss on images apart from training on the first seed: diffusion and mixtures at half that of the others.",
     {"head.width": 64, "train.learning_rate": 4e-3}, "B=16, autoregressive",
+    claims=(
+        Claim("post-training", "continuous", (FD,), chosen=True),
+        Claim("post-training", "trained", (FD,), chosen=True),
+    ),
 )
 EQUAL_COMPUTE = {  # epochs with which a row of table heads takes as many operations as its diffusion head in 20
     "B=8, autoregressive": 13, "B=16, autoregressive": 13, "B=16, parallel": 13, "B=64, autoregressive": 13,

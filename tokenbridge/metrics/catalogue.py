@@ -40,6 +40,10 @@ class Metric:
     """those fields of its stage's protocol that it depends on and others of the stage do not; all read the rest"""
     scorer: str = field(default="", compare=False)
     """which measures it, where one does"""
+    spread: Literal["plain", "log", "logit"] = "plain"
+    """scale on which it varies evenly from seed to seed: as it is, in proportion to itself, or as a share does"""
+    count: tuple[str, ...] = ()
+    """fields of its stage's protocol with the number of images that it is a share of: the first that is there"""
 
     @property
     def stage(self) -> str:
@@ -67,7 +71,7 @@ CLASSES = (*FEATURES, "is_splits", "metric_seed")
 
 # fmt: off
 FD = Metric(
-    "score/{fd}", "{fd}", "lower", 2, fields=(*REFERENCE, "fd_se", "floor"),
+    "score/{fd}", "{fd}", "lower", 2, fields=(*REFERENCE, "fd_se", "floor"), spread="log",
     meaning="Fréchet distance between features of real and generated images, by {by}{caveat}")
 EXTRAPOLATED = Metric(
     "score/fd_digits_extrapolated", "fd_digits, extrapolated", "", 2, needs="own", fields=REFERENCE,
@@ -91,12 +95,15 @@ IS = Metric(
     " varied, at most the number of classes")
 AGREEMENT = Metric(
     "score/agreement", "agreement", "higher", 1, "%", 100, needs="own", fields=FEATURES,
+    spread="logit", count=("images",),
     meaning="share of generated images that the classifier reads as the class asked for")
 PRECISION = Metric(
     "score/precision_{suffix}", "precision", "higher", 3, fields=NEIGHBOURS,
+    spread="logit", count=("images",),
     meaning="share of generated images that lie among the real ones in feature space")
 RECALL = Metric(
     "score/recall_{suffix}", "recall", "higher", 3, fields=NEIGHBOURS,
+    spread="logit", count=("prc_reference_images", "reference_images"),
     meaning="share of real images that lie among the generated ones in feature space")
 DENSITY = Metric(
     "score/density_{suffix}", "density", "higher", 3, needs="published", fields=NEIGHBOURS,
@@ -104,6 +111,7 @@ DENSITY = Metric(
     " 2002.09797)")
 COVERAGE = Metric(
     "score/coverage_{suffix}", "coverage", "higher", 3, needs="published", fields=NEIGHBOURS,
+    spread="logit", count=("prc_reference_images", "reference_images"),
     meaning="share of real images whose neighbourhood holds a generated one (arXiv 2002.09797)")
 KID = Metric(
     "score/kid_{suffix}_x1e3", "KID ×10³", "lower", 3, fields=SUBSETS,
@@ -114,11 +122,11 @@ MEMORIZATION = Metric(
     meaning="share of generated images beyond chance whose nearest real image is a training image: 0 where training and"
     " other images are alike to the model, 100 % where it copies")
 SPATIAL_FD = Metric(
-    "score/s{fd}", "s{fd}", "lower", 2, needs="spatial", fields=REFERENCE,
+    "score/s{fd}", "s{fd}", "lower", 2, needs="spatial", fields=REFERENCE, spread="log",
     meaning="{fd} by spatial features, which see the arrangement of an image (arXiv 2103.03841)")
 
 RECONSTRUCTION_FD = Metric(
-    "reconstruct/{rfd}", "{rfd}", "lower", 3, fields=(*REFERENCE, "fd_se"),
+    "reconstruct/{rfd}", "{rfd}", "lower", 3, fields=(*REFERENCE, "fd_se"), spread="log",
     meaning="Fréchet distance between features of real and reconstructed images, by {by}{caveat}")
 PSNR = Metric(
     "reconstruct/psnr", "PSNR", "higher", 2, "dB", fields=("psnr",),
@@ -130,7 +138,7 @@ MSE = Metric(
     "quantizer/mse", "MSE ×10³", "lower", 2, scale=1e3,
     meaning="mean squared error that quantization adds to a latent value (latents have standard deviation 1)")
 ORIGINALS_FD = Metric(
-    "reconstruct/{rfd}_originals", "{rfd} to originals", "lower", 4, fields=FEATURES,
+    "reconstruct/{rfd}_originals", "{rfd} to originals", "lower", 4, fields=FEATURES, spread="log",
     meaning="{rfd} of the reconstructions against the very images that they reconstruct, where {rfd} takes the"
     " training images as its reference and cannot fall far below what other real images read")
 
@@ -150,21 +158,21 @@ TRAINING_FLOPS = Metric(
     "train/training_tflops", "training", "", 2, "TFLOP",
     meaning="floating-point operations of the matrix products of the whole training, counted as it runs")
 IMAGE_TIME = Metric(
-    "speed/image_ms", "time per image", "lower", 1, "ms",
+    "speed/image_ms", "time per image", "lower", 1, "ms", spread="log",
     meaning="time to sample the tokens of one image, eight at a time, by a model measured alone; without the"
     " autoencoder; median")
 TOKEN_MS = Metric(
-    "speed/token_ms_1", "batch 1", "lower", 2, "ms",
+    "speed/token_ms_1", "batch 1", "lower", 2, "ms", spread="log",
     meaning="time to draw one image token's channels from its feature, one token at a time; median")
 RECOMPUTING_MS = Metric(
-    "speed/recomputing_ms_1", "batch 1, no cache", "lower", 2, "ms",
+    "speed/recomputing_ms_1", "batch 1, no cache", "lower", 2, "ms", spread="log",
     meaning="the same without keys and values kept from one channel to the next, as the released sampler does it")
 STEPWISE_MS = Metric(
-    "speed/stepwise_ms_1", "batch 1, step by step", "lower", 2, "ms",
+    "speed/stepwise_ms_1", "batch 1, step by step", "lower", 2, "ms", spread="log",
     meaning="the same with the network's modulations computed anew in each step, as released samplers do it; here one"
     " product gives those of all steps")
 TOKEN_MS_256 = Metric(
-    "speed/token_ms_256", "batch 256", "lower", 1, "ms",
+    "speed/token_ms_256", "batch 256", "lower", 1, "ms", spread="log",
     meaning="time to draw 256 tokens at once; median")
 
 CORRELATION = Metric(
@@ -183,6 +191,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("reconstruct/is_{suffix}", "is_{suffix}", "higher", 2, needs="classifies", fields=CLASSES,
            meaning="Inception score's formula on reconstructed test images, with the classes of {by}"),
     Metric("reconstruct/agreement", "agreement", "higher", 1, "%", 100, needs="own", fields=FEATURES,
+           spread="logit", count=("images",),
            meaning="share of reconstructed test images that the classifier reads as their class"),
     Metric("reconstruct/effective_bits", "effective bits", "", 1, "bits/image",
            meaning="entropies of the channels' token indices, summed over the channels and positions of an image"),
@@ -222,15 +231,15 @@ METRICS: tuple[Metric, ...] = (
            meaning="share of latent values of test images beyond those that the outer bins end at"),
     Metric("sample/images", "images", "", 0, meaning="generated images"),
     IMAGE_TIME, TOKEN_MS, RECOMPUTING_MS, STEPWISE_MS, TOKEN_MS_256,
-    Metric("speed/image_compiled_ms", "time per image, compiled", "lower", 1, "ms",
+    Metric("speed/image_compiled_ms", "time per image, compiled", "lower", 1, "ms", spread="log",
            meaning="time to sample the tokens of one image with the backbone compiled in bfloat16; median"),
-    Metric("speed/graph_ms_1", "batch 1, CUDA graph", "lower", 2, "ms",
+    Metric("speed/graph_ms_1", "batch 1, CUDA graph", "lower", 2, "ms", spread="log",
            meaning="time to draw one image token's channels as one captured graph; median"),
     Metric("speed/least_ms_1", "batch 1, weights read", "", 2, "ms",
            meaning="time to read the head's weights from memory as often as one image token needs them"),
-    Metric("speed/train_images_per_second", "training speed", "higher", 0, "images/s",
+    Metric("speed/train_images_per_second", "training speed", "higher", 0, "images/s", spread="log",
            meaning="images that training takes in per second, all of a step included"),
-    Metric("speed/peak_memory_mb", "peak memory", "lower", 0, "MiB",
+    Metric("speed/peak_memory_mb", "peak memory", "lower", 0, "MiB", spread="log",
            meaning="most GPU memory that a training step held"),
 )
 
@@ -310,6 +319,12 @@ def depends(key: str, field: str) -> bool:
     if scorer and scorer != of.scorer:
         return False
     return name in of.fields or name not in _owned()
+
+
+def share_of(metric: Metric, protocol: Mapping[str, Any]) -> float | None:
+    """The number of images that a metric is a share of; None where it is no share, or the protocol does not say."""
+    conditions = scorers.conditions_in(protocol, SCORERS[metric.scorer]) if metric.scorer else protocol
+    return next((float(conditions[field]) for field in metric.count if conditions.get(field)), None)
 
 
 def unqualified(field: str) -> str:

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
@@ -20,7 +21,7 @@ from tests.helpers.report_axes import write_axes
 from tokenbridge.config import UserError
 from tokenbridge.metrics.catalogue import AGREEMENT, BITS, MSE, every
 
-FD = every()["score/fd_digits"]
+FD, IS = (every()[f"score/{name}_digits"] for name in ("fd", "is"))
 
 LEVELS, DEPTH, TEMPERATURE = (
     Axis("quantizer.levels", (8, 64)),
@@ -37,6 +38,7 @@ def by_hand(trial):
     return {
         "score/fd_digits": fd + 4 * (values.get("sample.temperature", 0.9) - 0.9),
         "likelihood/bits_per_dim": fd / 8,
+        "score/is_digits": fd / 8,
     }
 
 
@@ -53,23 +55,35 @@ def source_of(folder, *axes, **options):
 def test_effects_are_what_a_hand_computes(tmp_path):
     source = source_of(tmp_path, LEVELS, DEPTH)
     eight, many = effects.effects_on(source, source.axes[0], FD)
+    plain = effects.effects_on(source, source.axes[0], IS)[1]
     assert (eight.value, eight.mean, eight.difference) == (8, 13.0, None)
     assert (many.value, many.mean) == (64, 16.0)
     # differences 3, 2, 4: mean 3, deviation 1, t(0.975, 2) = 4.302653
-    assert many.difference.mean == pytest.approx(3)
-    assert many.difference.half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
-    assert many.comparison.p == pytest.approx(scipy_stats.ttest_1samp((3, 2, 4), 0).pvalue)
-    # of three effects on this metric: 0.035 and 0.042 go against 0.05/3 and fail
-    assert many.comparison.adjusted == pytest.approx(3 * many.comparison.p)
-    assert not many.settled
-    assert not many.better(FD)
+    assert plain.difference.gap.mean == pytest.approx(3 / 8)
+    assert plain.difference.gap.half() == pytest.approx(4.302653 / math.sqrt(3) / 8, rel=1e-6)
+    assert plain.comparison.p == pytest.approx(scipy_stats.ttest_1samp((3, 2, 4), 0).pvalue)
+    assert plain.difference.way == "better"
+    # bits by bins of 64 and of 8 levels measure the bins, so that they are no test
+    bits = effects.effects_on(source, source.axes[0], BITS)[1]
+    assert (bits.other_bins, bits.difference.effect, bits.comparison) == (True, pytest.approx(3 / 8), None)
+    # a Fréchet distance by its ratios: 13/10, 14/12, 21/17
+    ratios = np.log([13 / 10, 14 / 12, 21 / 17])
+    assert many.difference.effect == pytest.approx(100 * (np.exp(ratios.mean()) - 1))
+    expected = scipy_stats.ttest_1samp(ratios, 0)
+    assert many.comparison.p == pytest.approx(expected.pvalue)
+    low, high = (100 * (np.exp(end) - 1) for end in expected.confidence_interval(0.95))
+    assert many.difference.interval() == pytest.approx((low, high))
+    # all effects of the report are explored together
+    every = [e.comparison for c in effects.metrics(source) for by in effects.effects(source, c).values() for e in by]
+    every = [each for each in every if each]
+    assert [e.adjusted for e in every] == pytest.approx(scipy_stats.false_discovery_control([e.p for e in every]))
+    assert {e.family for e in every} == {"exploratory"}
     one, two, three = effects.effects_on(source, source.axes[1], FD)
     assert [each.mean for each in (one, two, three)] == [11.5, 13.0, 19.0]
-    # 2 and 1, 7 and 8: t(0.975, 1) = 12.7062
-    assert two.difference.half == pytest.approx(12.7062 * math.sqrt(0.5) / math.sqrt(2), rel=1e-5)
-    assert not two.settled
-    assert three.difference.mean == 7.5
-    assert not three.settled
+    two, three = effects.effects_on(source, source.axes[1], BITS)[1:]
+    # 2 and 1, 7 and 8, over 8: t(0.975, 1) = 12.7062
+    assert two.difference.gap.half() == pytest.approx(12.7062 * math.sqrt(0.5) / math.sqrt(2) / 8, rel=1e-5)
+    assert three.difference.gap.mean == 7.5 / 8
     alone = effects.effects_on(source_of(tmp_path / "alone", LEVELS, DEPTH, metrics=certain), source.axes[0], FD)[1]
     assert (alone.settled, alone.comparison.verdict) == (True, "worse")
 
@@ -79,9 +93,9 @@ def test_pairs_of_the_same_two_trainings_are_one_observation(tmp_path):
     source = source_of(tmp_path, LEVELS, DEPTH, TEMPERATURE)
     many = effects.effects_on(source, source.axes[0], FD)[1]
     assert len(many.cells) == 6
-    assert many.difference.values == pytest.approx((3, 2, 4))
+    assert many.pairs == 3
     warm = effects.effects_on(source, source.axes[2], FD)[1]
-    assert warm.difference.values == pytest.approx([0.4] * 6)
+    assert warm.difference.gap.values == pytest.approx([math.log(1 + 0.4 / fd) for fd in CASES.values()])
     assert not warm.unmoved
     assert effects.effects_on(source, source.axes[2], BITS)[1].unmoved
     rows = {row.label: row for row in effects.filled(source)[1].rows}
@@ -98,12 +112,12 @@ def test_a_quantizer_s_error_has_as_many_pairs_as_there_are_quantizers():
     low, high = expected.confidence_interval(0.95)
     found = effects.effects(read(folder), MSE)
     (_, levels), (_, wide) = found["quantizer.levels"], found["quantizer.range"]
-    assert (len(levels.gap.values), levels.gap.mean) == (2, pytest.approx((low + high) / 2))
-    assert levels.gap.mean == pytest.approx(-40.42, abs=0.005)
-    assert levels.gap.half() == pytest.approx((high - low) / 2) == pytest.approx(20.89, abs=0.005)
-    assert len(wide.gap.values) == 2
-    assert wide.gap.p == pytest.approx(scipy_stats.ttest_rel(errors[5.0], errors[3.0]).pvalue)
-    assert wide.gap.p == pytest.approx(0.275, abs=0.0005)
+    assert levels.pairs == wide.pairs == 2
+    assert levels.difference.interval() == pytest.approx((low, high))
+    assert levels.difference.effect == pytest.approx(-40.42, abs=0.005)
+    assert levels.difference.gap.half() == pytest.approx(20.89, abs=0.005)
+    assert wide.comparison.p == pytest.approx(scipy_stats.ttest_rel(errors[5.0], errors[3.0]).pvalue)
+    assert wide.comparison.p == pytest.approx(0.275, abs=0.0005)
     assert not wide.settled
 
 
@@ -111,22 +125,25 @@ def test_seeds_are_pairs_of_their_own(tmp_path):
     source = source_of(tmp_path, LEVELS, DEPTH, seeds=2)
     assert source.seeds == 2
     many = effects.effects_on(source, source.axes[0], FD)[1]
-    assert sorted(many.difference.values) == [2, 2, 3, 3, 4, 4]
+    bits = effects.effects_on(source, source.axes[0], BITS)[1]
+    assert sorted(bits.difference.gap.values) == [2 / 8, 2 / 8, 3 / 8, 3 / 8, 4 / 8, 4 / 8]
     assert effects.over(source, many) == "6 matched pairs, 2 seeds"
     assert "one training seed" not in " ".join(effects.filled(source)[0].notes)
 
 
 def test_a_seed_may_be_an_axis(tmp_path):
     source = source_of(tmp_path, LEVELS, DEPTH, Axis("train.seed", (0, 1)))
-    later = effects.effects_on(source, source.axes[2], FD)[1]
-    assert later.difference.values == (0.5,) * 6
+    later = effects.effects_on(source, source.axes[2], BITS)[1]
+    assert later.difference.gap.values == (0.5 / 8,) * 6
+    # the same in each pair: a tie says nothing
+    assert later.comparison is None
 
 
 def test_what_is_missing_is_left_out_of_every_value(tmp_path):
     """Else the mean of one value would be over easier cells than that of another."""
     source = source_of(tmp_path, LEVELS, DEPTH, without=["b64-d3"])
     eight, many = effects.effects_on(source, source.axes[0], FD)
-    assert (eight.mean, many.mean, many.difference.values) == (11, 13.5, (3, 2))
+    assert (eight.mean, many.mean, many.pairs) == (11, 13.5, 2)
     assert effects.effects_on(source, source.axes[1], FD)[2].mean == 17
     (table,) = [table for table in source.tables if table.id == "axes"]
     (row,) = [row for row in fill(table, source).rows if row.label == "b64-d3"]
@@ -142,7 +159,7 @@ def test_one_axis_at_a_time(tmp_path):
     )
     assert len(source.trials) == 3
     eight = effects.effects_on(source, source.axes[0], FD)[1]
-    assert (eight.difference.mean, eight.difference.half) == (1, None)
+    assert (eight.difference.effect, eight.difference.interval()) == (pytest.approx(100 / 11), None)
     assert [verdict.status for verdict in verdicts.verdicts(source)[:2]] == ["one seed", "one seed"]
 
 
@@ -155,13 +172,18 @@ def test_tables_say_effect_interval_and_what_it_is_over(tmp_path):
     assert [part.strip() for part in line.strip("|").split("|")] == [
         "quantizer.levels = 64",
         "16.00",
-        "+3.00 ± 2.48 (no difference shown)",
+        "+23 % (+8 to +41) (no difference shown°)",
         "3",
     ]
     assert "not over seeds" in text
     lines = list(csv.DictReader(io.StringIO(to_csv(tables["effects-fd_digits"]))))
-    assert lines[1]["measured score/fd_digits effect"] == "3"
-    assert float(lines[1]["measured score/fd_digits effect half-width"]) == pytest.approx(2.484138, rel=1e-6)
+    told = {part: lines[1][f"measured score/fd_digits effect{part}"] for part in ("", " difference is", " family")}
+    assert float(told[""]) == pytest.approx(100 * ((1.3 * 14 / 12 * 21 / 17) ** (1 / 3) - 1))
+    assert (told[" difference is"], told[" family"]) == ("per cent of the base", "exploratory")
+    plain = list(csv.DictReader(io.StringIO(to_csv(tables["effects-is_digits"]))))[1]
+    assert plain["measured score/is_digits effect"] == "0.375"
+    assert float(plain["measured score/is_digits effect half-width"]) == pytest.approx(2.484138 / 8, rel=1e-6)
+    assert "+0.375 (other bins)" in to_markdown(tables["effects-bits_per_dim"])
     points = to_csv(fill(source.table_of_axes, source))
     (row,) = [row for row in csv.DictReader(io.StringIO(points)) if row["label"] == "b64-d3"]
     assert (row["chosen quantizer.levels"], row["chosen head.depth"]) == ("64", "3")
@@ -179,7 +201,7 @@ def test_a_better_value_is_bold_and_a_sentence(tmp_path):
         verdict for verdict in verdicts.verdicts(source) if "head.depth" in verdict.text and "agreement" in verdict.text
     ]
     assert verdict.status == "measured"
-    assert "; 3 is better by 20.0 ± 0.0 (corrected, over 3 matched pairs, one seed)" in verdict.text
+    assert "; 3 is better, +20.0 (+18.8 to +21.1) (exploratory, over 3 matched pairs, one seed)" in verdict.text
 
 
 def test_the_figure_shows_every_cell_and_the_means(tmp_path):
@@ -200,15 +222,18 @@ def test_a_marker_of_the_figure_is_filled_just_where_its_bar_leaves_out_zero(tmp
     source = source_of(tmp_path, LEVELS, DEPTH)
     drawing = next(drawing for drawing in figures.draw(source) if drawing.name == "effects")
     tested = [row for row in csv.DictReader(io.StringIO(drawing.data)) if row["verdict"]]
-    filled = [abs(float(row["effect"])) > float(row["corrected half-width"]) for row in tested]
-    assert filled == [row["verdict"] != "no difference shown" for row in tested]
+    assert tested
+    settled = [float(row["corrected low"]) > 0 or float(row["corrected high"]) < 0 for row in tested]
+    assert settled == [row["verdict"] != "no difference shown" for row in tested]
     bars = [bar for axes in drawing.figure.axes for bar in axes.containers if bar.has_yerr]
-    assert len(bars) == sum(float(row["corrected half-width"]) > 0 for row in tested)
-    wanted = [float(row["corrected half-width"]) for row in tested if float(row["corrected half-width"])]
-    drawn = [(ends[1][1] - ends[0][1]) / 2 for bar in bars for ends in bar.lines[2][0].get_segments()]
-    assert sorted(drawn) == pytest.approx(sorted(wanted))
+    assert len(bars) == len(tested)
     colours = [bar.lines[0].get_markerfacecolor() == bar.lines[0].get_color() for bar in bars]
-    assert sum(colours) == sum(f for f, row in zip(filled, tested, strict=True) if float(row["corrected half-width"]))
+    assert sum(colours) == sum(settled)
+    # around a mean of 16, a ratio between the ends of its interval
+    many = effects.effects_on(source, source.axes[0], FD)[1]
+    half = many.comparison.difference.gap.half(many.comparison.level)
+    drawn = [bar.lines[2][0].get_segments()[0][:, 1] for bar in bars]
+    assert any(ends == pytest.approx([16 * math.exp(-half), 16 * math.exp(half)]) for ends in drawn)
 
 
 def test_the_report_holds_all_of_it_and_stays_the_same(tmp_path):

@@ -175,3 +175,13 @@ def test_searches_and_views_go_by_the_first_scorer():
 
 def test_the_configuration_takes_the_scorers_that_there_are():
     assert set(config.SCORERS) == set(SCORERS)
+
+
+def test_a_share_says_of_how_many_images_by_its_own_scorer() -> None:
+    protocol = {"images": 2000, "digits.prc_reference_images": 700, "dinov2.reference_images": 90}
+    metrics = catalogue.every()
+    assert catalogue.share_of(metrics["score/agreement"], protocol) == 2000
+    assert catalogue.share_of(metrics["score/recall_digits"], protocol) == 700
+    assert catalogue.share_of(metrics["score/coverage_dinov2"], protocol) == 90
+    assert catalogue.share_of(metrics["score/recall_tf"], protocol) is None
+    assert catalogue.share_of(metrics["score/fd_digits"], protocol) is None

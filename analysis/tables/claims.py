@@ -1,0 +1,97 @@
+"""What a report compares beside each row with its table's base: its tables' claims, and pairs of its sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from analysis.frame.source import Source
+from analysis.tables.search import chosen
+from experiments.paper import TABLE_HEADS, Claim, Column, Table
+from tokenbridge.config import TRAINED_TOKENS
+from tokenbridge.metrics.catalogue import FD, metric
+
+POST_TRAINING, CONTINUOUS, TRAINED = "post-training", "continuous", "trained"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows of a table in one metric; the first is said to be better."""
+
+    table: Table
+    column: Column
+    first: str
+    second: str
+
+
+def claims(source: Source) -> Iterator[Pair]:
+    """The primary comparisons of a report: those that its tables claim, in their order.
+
+    A claim about the best rows of two groups is one between the rows that the search found best, on images apart from
+    those that are reported; where there was no search there is no such claim.
+    """
+    for table in source.tables:
+        for claim in table.claims:
+            labels = rows_of(claim, table, source)
+            if labels is not None:
+                for column in claim.metrics:
+                    yield Pair(table.by(source.scorers), source.by_scorer(column), *labels)
+
+
+def rows_of(claim: Claim, table: Table, source: Source) -> tuple[str, str] | None:
+    """The labels of both rows of a claim; None where no search chose them."""
+    if not claim.chosen:
+        return claim.first, claim.second
+    first, second = (best_by_search(table, group, source) for group in (claim.first, claim.second))
+    return (first, second) if first and second else None
+
+
+def besides(source: Source) -> Iterator[Pair]:
+    """Pairs that the summary speaks of: each head of continuous tokens beside the best autoregressive row."""
+    if TABLE_HEADS.id not in {table.id for table in source.tables}:
+        return
+    best = best_by_search(TABLE_HEADS, POST_TRAINING, source, head="autoregressive")
+    for label in group(TABLE_HEADS, CONTINUOUS, source) if best else ():
+        yield Pair(TABLE_HEADS.by(source.scorers), source.by_scorer(FD), best, label)
+
+
+def group(table: Table, tokens: str, source: Source, head: str = "") -> list[str]:
+    """The labels of the rows that predict such tokens.
+
+    Args:
+        table: whose rows they are.
+        tokens: post-training, trained or continuous.
+        source: the report's source.
+        head: the kind of head that they must have; empty for any.
+    """
+    kinds = {cell.label: ids[0] for cell, ids in source.rows(table) if ids}
+    return [
+        label
+        for label, cell in kinds.items()
+        if tokens_of(source, cell) == tokens and head in ("", source.setting(cell, "head.kind"))
+    ]
+
+
+def tokens_of(source: Source, cell: str) -> str:
+    """The tokens that a cell predicts: post-training, trained or continuous."""
+    kind = source.setting(cell, "quantizer.kind")
+    return CONTINUOUS if kind == "identity" else TRAINED if kind in TRAINED_TOKENS else POST_TRAINING
+
+
+def best_by_search(table: Table, tokens: str, source: Source, head: str = "") -> str:
+    """The row of a group whose chosen point the search found best; empty where it did not search each of them.
+
+    Args:
+        table: whose rows they are.
+        tokens: of the group.
+        source: the report's source.
+        head: the kind of head that the rows must have; empty for any.
+    """
+    rows = group(table, tokens, source, head)
+    found = {row: point.value for point in chosen(source) for row in point.rows}
+    values = {label: found.get(f"{table.id} {label}") for label in rows}
+    if not rows or None in values.values():
+        return ""
+    name = str((source.plan.get("search") or {}).get("metric", ""))
+    sign = -1 if metric(f"score/{name.rpartition('/')[2]}").better == "higher" else 1
+    return min(rows, key=lambda label: sign * (values[label] or 0.0))
