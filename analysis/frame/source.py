@@ -152,6 +152,11 @@ class Source:
         search = self.plan.get("search") or {}
         return tuple(search.get("keys", TUNED)) if search else ()
 
+    @property
+    def looks(self) -> int:
+        """How often claims were looked at, at most, with ever more seeds."""
+        return max(1, len(self.plan.get("looks") or ()))
+
     def point(self, table: Table) -> dict[str, Any]:
         """Guidance and temperature that all rows of a table were asked to have; none where each was searched."""
         return (self.plan.get("points") or {}).get(table.id, {})

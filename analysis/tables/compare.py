@@ -103,7 +103,7 @@ def comparisons(source: Source) -> Comparisons:
     families: tuple[tuple[stats.Family, list[tuple[Side, Side]]], ...] = (("claim", claimed), ("exploratory", explored))
     for family, pairs in families:
         differences = [_difference(found, a, b) for a, b in pairs]
-        for pair, comparison in zip(pairs, stats.compare(differences, family), strict=True):
+        for pair, comparison in zip(pairs, stats.compare(differences, family, source.looks), strict=True):
             if comparison is not None:
                 found.verdicts[pair] = comparison
     return found

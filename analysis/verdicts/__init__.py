@@ -14,6 +14,7 @@ from analysis.verdicts import axes, generation, heads, reconstruction
 from analysis.verdicts.form import Status, Verdict
 
 MAKERS: dict[str, Callable[[Source], list[Verdict | None]]] = {
+    "duel": generation.duel,
     "2a": generation.prediction,
     "heads": heads.heads,
     "2b": generation.order,

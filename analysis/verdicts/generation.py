@@ -6,7 +6,7 @@ from analysis.frame.source import Source
 from analysis.stats import number
 from analysis.tables.protocol import timed_on
 from analysis.verdicts.form import Verdict, claim, estimates, trend
-from experiments.paper import TABLE_2A, TABLE_2B, TABLE_2C, TABLE_2D, TABLE_2E, TABLE_5, Column
+from experiments.paper import DUEL, TABLE_2A, TABLE_2B, TABLE_2C, TABLE_2D, TABLE_2E, TABLE_5, Column
 from tokenbridge.metrics.catalogue import BITS, FD, RECOMPUTING_MS, STEPWISE_MS, TOKEN_MS
 
 OURS, RIVAL = "autoregressive 1024×4", "diffusion 1280×8"
@@ -20,6 +20,12 @@ def _columns(source: Source) -> tuple[Column, Column]:
 
 def prediction(source: Source) -> Verdicts:
     return [claim(source, TABLE_2A, ("autoregressive", "parallel"), column) for column in _columns(source)]
+
+
+def duel(source: Source) -> Verdicts:
+    """The one comparison of a duel."""
+    table = next(table for table in source.tables if table.id == DUEL)
+    return [claim(source, table, (one.first, one.second), source.by_scorer(one.metrics[0])) for one in table.claims]
 
 
 def order(source: Source) -> Verdicts:

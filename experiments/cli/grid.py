@@ -93,6 +93,11 @@ def grid(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would run, for how long, and run nothing")
     ] = False,
+    until_settled: Annotated[
+        bool,
+        typer.Option("--until-settled", help="add seeds until the claims of these tables are settled, or --max-seeds"),
+    ] = False,
+    max_seeds: Annotated[int, typer.Option("--max-seeds", min=2, help="with --until-settled: seeds at most")] = 12,
     first: Annotated[
         bool, typer.Option("--try", help="run the first cell only, here, and say what the rest would take")
     ] = False,
@@ -124,6 +129,10 @@ def grid(
         images=search_images,
         points=points,
     )
+    if until_settled:
+        from experiments.grid.looks import growing
+
+        request = growing(request, max_seeds, on)
     store, asked, jobs = Store(runs), request.grid(), 1 if on == "debug" else jobs
     show_data(asked.base.data)
     threads = threads or presets.THREADS.get(preset)
@@ -135,7 +144,40 @@ def grid(
     if first:
         _try(store, asked, jobs, runtime)
         return
+    if until_settled:
+        _until_settled(store, request, runtime, jobs)
+        return
     _run(store, request, asked, runtime, jobs, on, cluster, yes)
+
+
+def _until_settled(store: Store, request: Request, runtime: Runtime, jobs: int) -> None:
+    """Run the grid with the seeds of each look, until no claim is open."""
+    from experiments.grid import run as run_grid
+
+    for number, seeds in enumerate(request.looks, 1):
+        asked = request.model_copy(update={"seeds": seeds}).grid()
+        end_with(run_grid.run(store, asked, runtime, jobs))
+        settled, count = _claims(store, request.name)
+        print(
+            f"look {number} of {len(request.looks)}, {seeds} seeds: {settled} of {count} claims settled",
+            flush=True,
+        )
+        if settled == count:
+            break
+    print(f"report: tokenbridge report {request.name}")
+
+
+def _claims(store: Store, name: str) -> tuple[int, int]:
+    """How many claims of a grid are settled by its finished stages, and how many there are."""
+    from analysis.frame.load import frame_from_stages
+    from analysis.frame.source import of_frame, planned
+    from analysis.tables.compare import comparisons
+    from experiments.paper import plan as plan_file
+
+    plan = plan_file.read(plan_file.file(store.root, name))
+    source = of_frame(frame_from_stages(store.root, list(dict.fromkeys(cell for _, cell in planned(plan)))), plan)
+    claims = [each for each in comparisons(source).verdicts.values() if each.family == "claim"]
+    return sum(each.shown for each in claims), len(claims)
 
 
 def duel(
@@ -186,11 +228,11 @@ def duel(
     request = Request(name=name, preset=preset, assignments=changes, seeds=seeds, duel=keys, search_seeds=search_seeds)
     asked, jobs = request.grid(), 1 if on == "debug" else jobs
     print(f"{asked.about}: {seeds} training seeds of each, from {asked.rows[0].cell.config.train.seed} on", flush=True)
-    if dry_run:
-        _forecast(store, asked, jobs, cluster if on == "slurm" else None)
-        return
     how = {"device": device, "threads": threads or presets.THREADS.get(preset), "batch": batch}
     runtime = build(Runtime, how | {"trust_weights": trust_weights})
+    if dry_run:
+        _forecast(store, asked, jobs, cluster if on == "slurm" else None, runtime)
+        return
     _run(store, request, asked, runtime, jobs, on, cluster, yes)
 
 

@@ -84,6 +84,8 @@ class Grid:
     """guidance and temperature of all rows; None where each has its own search"""
     duel: tuple[str, ...] = ()
     """keys of the rows of a duel, where it is one"""
+    looks: tuple[int, ...] = ()
+    """training seeds at each look, where it grows until its claims are settled"""
 
     @property
     def rounds(self) -> int:
@@ -141,8 +143,10 @@ class Request(Config):
     """images per point of the search and training seed; None: search_images"""
     duel: tuple[str, ...] = ()
     """two rows, each by its table and label, such as "2a parallel"; then no tables and axes"""
-    search_seeds: int = SEEDS
-    """of a duel: training seeds that the searches of its rows use, as a grid with so many does"""
+    search_seeds: int | None = None
+    """first training seeds that searches use; None: all seeds of a table, SEEDS of a duel"""
+    looks: tuple[int, ...] = ()
+    """training seeds at each look at the claims, where seeds are added until they are settled"""
     points: str = OWN
     """own: each row at the best point of its search; base: all at the base's; or guidance,temperature for all"""
 
@@ -170,21 +174,34 @@ class Request(Config):
                     f"--points={self.points} is for rows of tables that generate images, and none is asked for"
                 )
             rows = [row.named(point).at(point) if row.sampled else row for row in rows]
-        search = {} if point else _search(rows, self.images or search_images(seeds))
+        searched = self.search_seeds or seeds
+        search = {} if point else _search(rows, self.images or search_images(searched), searched)
         values, trials = trials_of(axes, base, seeds, self.each)
-        grid = Grid(self.name, self.preset, base, tables, tuple(rows), search, values, trials, self.each, point)
+        grid = Grid(
+            self.name,
+            self.preset,
+            base,
+            tables,
+            tuple(rows),
+            search,
+            values,
+            trials,
+            self.each,
+            point,
+            looks=self.looks,
+        )
         graph(list(chain(*grid.first())))  # a row that cannot run is refused here
         return grid
 
     def _duel(self) -> Grid:
         """Two rows with fresh training seeds, at the points of the searches that tables would make for them."""
         base, table = override(preset_of(self.preset), self.assignments), paper.duel_of(self.duel)
-        rows, search = list[RowCell](), dict[str, RowSearch]()
+        rows, search, searched = list[RowCell](), dict[str, RowSearch](), self.search_seeds or SEEDS
         for key, row in zip(self.duel, table.rows, strict=True):
             id, _, label = key.partition(" ")
-            of_search = [each for each in table_rows(id, base, self.search_seeds) if each.label == label]
+            of_search = [each for each in table_rows(id, base, searched) if each.label == label]
             found = [RowCell(table.id, row.label, each.cell) for each in of_search]
-            search |= _search(found, self.images or search_images(self.search_seeds))
+            search |= _search(found, self.images or search_images(searched), searched)
             for seed in range(FRESH_SEED, FRESH_SEED + (self.seeds or DUEL_SEEDS)):
                 name, config = f"{self.name}-{of_search[0].cell.name}-s{seed}", of_search[0].cell.config
                 cell = Cell(name, override(config, paper.table(id).seed(seed)), generated(config))
@@ -194,13 +211,13 @@ class Request(Config):
         return grid
 
 
-def _search(rows: Sequence[RowCell], images: int) -> dict[str, RowSearch]:
-    """The search of each row that generates images, with all its training seeds."""
+def _search(rows: Sequence[RowCell], images: int, seeds: int) -> dict[str, RowSearch]:
+    """The search of each row that generates images, with its first training seeds."""
     by_key: dict[str, list[Cell]] = {}
     for row in rows:
         if row.sampled:
             by_key.setdefault(row.key, []).append(row.cell)
-    return {key: RowSearch(tuple(cells), images) for key, cells in by_key.items()}
+    return {key: RowSearch(tuple(cells[:seeds]), images) for key, cells in by_key.items()}
 
 
 def table_rows(id: str, base: RunConfig, seeds: int) -> list[RowCell]:

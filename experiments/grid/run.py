@@ -101,6 +101,7 @@ def write_plan(store: Store, grid: Grid, last: Final) -> None:
         "base": grid.base.model_dump(mode="json"),
         "tables": [id for id in grid.tables if id != FIGURE_8],
         **({"duel": list(grid.duel)} if grid.duel else {}),
+        **({"looks": list(grid.looks)} if grid.looks else {}),
         "rows": [{"table": row.table, "label": row.label, "cell": row.cell.id} for row in rows],
         "search": _search(store, grid, last.chosen) if grid.search else {},
         "points": {row.table: dict(grid.point) for row in grid.rows if grid.point and row.sampled},
@@ -121,6 +122,19 @@ def _title(grid: Grid) -> str:
 
 
 def _plan_notes(grid: Grid) -> list[str]:
+    return _notes_on_settings(grid) + ([_looks(grid)] if grid.looks else [])
+
+
+def _looks(grid: Grid) -> str:
+    counts = ", ".join(map(str, grid.looks))
+    return (
+        f"Training seeds were added until the claims were settled, with looks at {counts} of them at most; each look"
+        " has an even share of the 5 %, so looking again costs what it should. Searches use the first"
+        f" {grid.looks[0]} seeds."
+    )
+
+
+def _notes_on_settings(grid: Grid) -> list[str]:
     by_table, changes = bool(grid.tables or not grid.axes), differing(grid.base, preset(grid.preset))
     if by_table and not changes and grid.preset in NOTES:
         return [NOTES[grid.preset]]

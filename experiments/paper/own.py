@@ -88,6 +88,7 @@ TABLE_COMPUTE = Table(
     " epoch: more steps for heads that cost less, fewer for those that cost more. The ratios are those of the preset"
     " digits; the column of operations has what was counted.",
     {**TABLE_HEADS.scaled, "train.epochs": 20}, TABLE_HEADS.base, rounded=("train.epochs",),
+    claims=(Claim("post-training", "continuous", (FD,), chosen=True),),
 )
 FREE_NATS = (0.0, 0.5, 1.5)  # of information per channel and position; the shipped autoencoder has 1.5
 TABLE_AUTOENCODERS = Table(
@@ -106,6 +107,7 @@ TABLE_AUTOENCODERS = Table(
     " floor, autoregressive and parallel share the autoencoders, and so their difference is one between pairs; bits of"
     " two floors are of two latent spaces.",
     base=f"{FREE_NATS[-1]:g} nats, autoregressive", seeded=("autoencoder.seed",),
+    claims=tuple(Claim(f"{free:g} nats, autoregressive", f"{free:g} nats, parallel", (FD, BITS)) for free in FREE_NATS),
 )
 OWN = (
     TABLE_HEADS, TABLE_COMPUTE, TABLE_AUTOENCODERS,

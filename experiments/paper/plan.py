@@ -2,8 +2,8 @@
 
 A grid writes it; the folder that a report is built from holds a copy as plan.json. Keys: name, title, preset, base (a
 whole configuration); tables, rows (table, label, cell); search (metric, chosen, points, ...); duel, the keys of its two
-rows; points, those that all rows of a table have; confidence (strength, cell); axes (key, values), each, cells (cell,
-values, seed); notes.
+rows; looks, the seeds at each look; points, those that all rows of a table have; confidence (strength, cell); axes
+(key, values), each, cells (cell, values, seed); notes.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ def merged(before: Mapping[str, Any], plan: Plan) -> Plan:
         "tables": [id for id in TABLES if id in kept or id in plan["tables"]],
         "rows": [row for row in before["rows"] if row["table"] in kept] + plan["rows"],
         "search": _merged_search(before.get("search") or {}, plan.get("search") or {}, kept),
+        **({"looks": looks} if (looks := plan.get("looks") or before.get("looks")) else {}),
         "points": {id: point for id, point in before.get("points", {}).items() if id in kept} | plan.get("points", {}),
         "confidence": plan.get("confidence") or before.get("confidence", []),
         **_merged_axes(before, plan),
