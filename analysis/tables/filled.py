@@ -172,7 +172,7 @@ class FilledTable:
     @property
     def intervals(self) -> list[bool]:
         """For each measured column, whether any of its numbers has an interval."""
-        return [any(row.measured[i].half for row in self.rows) for i in range(len(self.measured))]
+        return [any(row.measured[i].interval for row in self.rows) for i in range(len(self.measured))]
 
     @property
     def compared(self) -> list[int]:

@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 from analysis import figures, verdicts
 from analysis.frame.source import read
 from analysis.report.build import build, render
-from analysis.tables import effects
+from analysis.tables import effects, html, latex
 from analysis.tables.fill import fill
 from analysis.tables.text import effects_text, tables_text, to_csv, to_markdown
 from experiments.axes import Axis
@@ -176,6 +176,8 @@ def test_tables_say_effect_interval_and_what_it_is_over(tmp_path):
         "3",
     ]
     assert "not over seeds" in text
+    for written in (latex.to_latex(tables["effects-fd_digits"]), html.to_html(tables["effects-fd_digits"])):
+        assert "(+8 to +41)" in written
     lines = list(csv.DictReader(io.StringIO(to_csv(tables["effects-fd_digits"]))))
     told = {part: lines[1][f"measured score/fd_digits effect{part}"] for part in ("", " difference is", " family")}
     assert float(told[""]) == pytest.approx(100 * ((1.3 * 14 / 12 * 21 / 17) ** (1 / 3) - 1))

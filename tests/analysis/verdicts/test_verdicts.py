@@ -10,6 +10,7 @@ import pytest
 
 from analysis.frame.source import read
 from analysis.tables.claims import best_by_search
+from analysis.tables.compare import comparisons
 from analysis.tables.fill import fill
 from analysis.verdicts import verdicts
 from experiments.paper import TABLES
@@ -153,6 +154,19 @@ def test_discrete_and_continuous_tokens_by_their_best_rows(three: Path) -> None:
     assert f"against 1.10 ± 0.25 ({chosen})" in said
     assert "against diffusion 15.28 ± 0.22, flow (not settled) 11.37" in said
     assert "bits/dim" not in said  # of levels and of values they measure the bins
+
+
+def test_rows_that_no_search_chose_are_no_claim(three: Path) -> None:
+    """The lowest of what is reported was lucky, too: it is compared, and only explored."""
+    path = three / "source" / "plan.json"
+    plan = json.loads(path.read_text())
+    path.write_text(json.dumps(plan | {"search": plan["search"] | {"points": []}}))
+    said = _sentences(three, "heads")
+    assert "each is the lowest here, so this is no claim: of its rows (8 and 4)" in said
+    assert "holds:" not in said
+    source = read(three / "source")
+    claimed = {key for key, each in comparisons(source).verdicts.items() if each.family == "claim"}
+    assert len(claimed) == 9  # fd_digits of 2a to 2e, bits of all but 2c
 
 
 def test_one_seed_of_all_heads_is_never_settled(tmp_path: Path) -> None:
