@@ -126,26 +126,22 @@ def run_stage(store: Store, stage: Stage, runtime: Runtime) -> float:
         UserError: input that cannot work, or no memory; whatever else the stage raises.
     """
     start = time.monotonic()
+    said = ""
     try:
-        _run(store, stage, runtime)
+        with joined() as world:
+            if not world.main:
+                runtime = runtime.model_copy(update={"bars": False})
+            with _writing(store, stage, world) as out:
+                if out is not None and (world.main or stage.kind.shared):
+                    inputs = {kind: store.folder(id) for kind, id in stage.inputs}
+                    stage.kind.run(stage.config, inputs, out, runtime)
+            world.barrier()  # it is published
     except Exception as error:
         if not (said := short_of_memory(error)):
             raise
-    else:
-        return time.monotonic() - start
-    # outside of the handler, whose error holds the stage's arrays, so that the next stage has their memory
-    raise UserError(f"out of memory ({said}); {stage.kind.remedy(runtime)}, and the same command goes on")
-
-
-def _run(store: Store, stage: Stage, runtime: Runtime) -> None:
-    with joined() as world:
-        if not world.main:
-            runtime = runtime.model_copy(update={"bars": False})
-        with _writing(store, stage, world) as out:
-            if out is not None and (world.main or stage.kind.shared):
-                inputs = {kind: store.folder(id) for kind, id in stage.inputs}
-                stage.kind.run(stage.config, inputs, out, runtime)
-        world.barrier()  # it is published
+    if said:  # outside of the handler, whose error holds the stage's arrays, so that the next stage has their memory
+        raise UserError(f"out of memory ({said}); {stage.kind.remedy(runtime)}, and the same command goes on")
+    return time.monotonic() - start
 
 
 def _finished(store: Store, id: str) -> bool:

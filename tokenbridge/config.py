@@ -493,8 +493,8 @@ class Score(Config):
     def _weights_are_read(self) -> Self:
         if self.weights is not None and self.scorers == ("digits",):
             raise ValueError(
-                f"score.weights={self.weights} is not read by score.features=digits, whose weights ship; leave it out,"
-                " or name other scorers in score.features"
+                f"score.weights={self.weights} must be left out with score.features=digits, whose weights ship; or name"
+                " other scorers in score.features"
             )
         return self
 

@@ -79,7 +79,7 @@ def test_sbatch_gets_every_setting(monkeypatch, tmp_path):
     [
         ("[all]\ncpu = 4", "cpu is no setting; did you mean cpus?"),
         ("[trian]\ncpus = 4", "trian is no table of resources; did you mean [train]?"),
-        ("cpus = 4", "cpus is no table of resources; tables are all, tokenizer"),
+        ("cpus = 4", "cpus is no table of resources; tables are all, autoencoder"),
         ("[all]\ncpus = 0", "cpus=0 must be >= 1"),
         ("[all]\ntime = 0", "time=0 must be minutes above 0, or Slurm's hours:minutes:seconds"),
         ('[all]\ntime = "2h"', "time='2h' must be minutes above 0, or Slurm's hours:minutes:seconds"),

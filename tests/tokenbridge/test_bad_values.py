@@ -70,7 +70,13 @@ def test_both_ways_of_typing_refuse_before_anything_is_written(call, tmp_path, k
 @pytest.mark.parametrize("key", settings(Runtime))
 def test_every_setting_of_the_runtime(key):
     for value in (-1, 1e30, float("nan"), "", [], {}, True, None, "text"):
-        right = {"bars": [True], "device": ["text", ""], "threads": [None], "checkpoint_seconds": [1e30]}
+        right = {
+            "bars": [True],
+            "device": ["text", ""],
+            "threads": [None],
+            "checkpoint_seconds": [1e30],
+            "trust_weights": [True],
+        }
         if any(value is each or value == each for each in right.get(key, []) if type(value) is type(each)):
             continue  # a device is looked for where it is used
         with pytest.raises(UserError, match=key) as error:

@@ -38,7 +38,7 @@ def refused(done, tmp_path, *parts):
         (["digits", "--device", "gpu"], ["device=gpu is no device; use auto, cpu or cuda"]),
         (["digits", "data.source=folder", "data.path=nowhere"], ["nowhere"]),
         (["imagenet256-L"], ["imagenet/train"]),
-        (["digits", "--only", "train", "--only", "drain"], ["drain is no stage; stages are tokenizer, latents"]),
+        (["digits", "--only", "train", "--only", "drain"], ["drain is no stage; stages are autoencoder, tokenizer"]),
     ],
 )
 def test_bad_settings(call, tmp_path, arguments, parts):
