@@ -184,17 +184,18 @@ def retry(
     store = Store(runs)
     mended = _mend(store, name)
     state = _asked(look(store, _read(store, name)))
-    released, replaced = ({}, []) if only_failed else (state.stuck("release"), _replace(store, state))
+    held = [] if only_failed else list(dict.fromkeys(stuck.job for stuck in state.stuck("release").values()))
+    replaced = [] if only_failed else _replace(store, state)
     stages = state.broken(("failed",)) if only_failed else [*state.lacking(), *replaced]
-    if released:
-        scheduler.release([stuck.job for stuck in released.values()])
-        print(f"{name}: {count(len(released), 'held job')} released")
+    if held:
+        scheduler.release(held)
+        print(f"{name}: {count(len(held), 'held job')} released")
     if stages:
         from slurm import rounds
 
         jobs = rounds.resubmit(store, state.sweep, stages)
         print(f"{name}: {count(len(jobs), 'job')} submitted for {count(len(stages), 'stage')}")
-    if mended or released or stages:
+    if mended or held or stages:
         print(f"see tokenbridge status {name}")
     elif not state.stuck("administrator"):
         print(f"{name}: nothing to retry")

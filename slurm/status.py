@@ -176,7 +176,7 @@ class _Look:
         if task.restarts or event in ("started", "stopped"):
             reason = task.reason if task.waiting else RETURNING[task.state]
             return State("requeued", reason, job.job, at=training(self.store, id))
-        if task.reason == "Dependency" and (blocked := self._blocked(id, job)):
+        if task.reason == "Dependency" and (blocked := self._blocked(id, job) or self._behind(id)):
             return blocked
         return State("queued", task.reason, job.job)
 
@@ -188,6 +188,16 @@ class _Look:
         if task.remedy == "release":
             return f"{HELD.get(task.reason.replace('_', ' '), 'held')} ({task.reason})"
         return f"asks for what this Slurm does not give ({task.reason})"
+
+    def _behind(self, id: str) -> State | None:
+        """Stuck behind the held job of a finished stage: a slurmctld that was killed forgot its release, or its end."""
+        for needed in self.stages[id].inputs:
+            job = self.jobs.get(needed)
+            task = self._queued(job) if job and needed in self.finished else None
+            if job and task and task.remedy in ("release", "administrator"):
+                detail = f"waits for job {job.job} of a finished stage, {self._why_stuck(job, task)}"
+                return State("stuck", detail, job.job, remedy=task.remedy)
+        return None
 
     def _running(self, id: str, job: Job) -> State:
         return State("running", "", job.job, at=training(self.store, id))
@@ -396,7 +406,7 @@ def looks(store: Store, sweeps: Sequence[Sweep]) -> list[SweepStatus]:
     jobs = {id: registered[id] for id in all_stages if id in registered}
     finished = finished_stages(store)
     over = finished | {sweep.last for sweep in sweeps if sweep.done}
-    tasks, silent = ask([job for id, attempts in jobs.items() if id not in over for job in attempts])
+    tasks, silent = ask([job for attempts in jobs.values() for job in attempts] if jobs.keys() - over else [])
     states = stage_states(store, all_stages, jobs, tasks, _history)
     twice, left = Counter(discarded(store)), cut_off(store)
     statuses = []

@@ -236,6 +236,22 @@ def test_what_never_starts_by_itself_is_stuck_and_not_under_way(small):
     assert found.lacking() == []
 
 
+def test_what_waits_for_the_held_job_of_a_finished_stage_is_stuck(small):
+    """As a slurmctld leaves it that was killed between the start of a job and its next save: seen in the soak."""
+    quantizer = small.id("quantizer")
+    waiting = {id: Task("PENDING", "Dependency") for id in small.jobs}
+    found = under_way(small, waiting | {quantizer: Task("PENDING", "JobHeldUser")})
+    assert found.states[quantizer].word == "finished"
+    train = found.states[small.id("train")]
+    job = small.jobs[quantizer]
+    assert (train.word, train.job) == ("stuck", job)
+    assert train.detail == (
+        f"waits for job {job} of a finished stage, held by a user, or since slurmctld forgot its release (JobHeldUser)"
+    )
+    assert {state.job for state in found.stuck("release").values()} == {job}
+    assert found.states[small.id("train", 2)].word == "queued"
+
+
 def test_a_submission_is_named_where_it_was_cut_off(small):
     train = small.id("train")
     intent = records.Intent("small", f"sweeps/small/jobs/{100}", "tokenbridge grid", 1.0)

@@ -160,5 +160,5 @@ def test_code_that_is_downloaded_does_not_run(tmp_path, monkeypatch, ran):
 
 
 def test_weights_that_nobody_reads_are_refused():
-    with pytest.raises(UserError, match=r"is not read by score\.features=digits, whose weights ship; leave it out"):
+    with pytest.raises(UserError, match=r"must be left out with score\.features=digits, whose weights ship"):
         override(DIGITS, {"score.weights": "."})
