@@ -20,7 +20,7 @@ from tests.helpers.release import DATA, SIZES
 
 GUIDE = (ROOT / "experiments" / "README.md").read_text()
 SMALL = [*(word for word in SIZES if not word.startswith("sample.images")), "train.epochs=1", "train.warmup_epochs=0",
-         "train.batch=8", "quantizer.levels=16"]  # fmt: skip
+         "train.batch=4", "quantizer.levels=16"]  # fmt: skip
 SIZE = [word for word in SIZES if word.startswith("data.image_size")]
 SMALLER = {
     "sample.images=50000": "sample.images=14",
