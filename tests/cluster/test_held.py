@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm import scheduler
+from slurm import scheduler, sweep
 from tests.cluster.conftest import started
 from tests.cluster.grids import CLUSTER, daemon, environment, events, grid, on_slurm, stages, tokenbridge
 from tokenbridge.store.artifacts import Store
@@ -179,6 +179,30 @@ def test_a_launch_that_fails_is_named_and_released(plain_cluster, tmp_path):
     while events(tmp_path, latents) != ["started", "finished"]:
         assert time.monotonic() < until, scheduler.queue()
         time.sleep(0.5)
+
+
+def test_what_waits_for_a_held_job_whose_stage_is_finished_is_released(tmp_path):
+    """As after a slurmctld that was killed; here the job is held while no node runs it, and its stage made by hand."""
+
+    def nodes(state: str) -> None:
+        order = ["scontrol", "update", "NodeName=ALL", f"State={state}", "Reason=held"]
+        subprocess.run(order, check=True)
+
+    nodes("DRAIN")
+    try:
+        tokenbridge(*WORDS, *on_slurm(), cwd=tmp_path)
+        (latents,) = stages(tmp_path, "held", "latents")
+        job = sweep.jobs_by_stage(Store(tmp_path / "runs"))[latents][-1].job
+        subprocess.run(["scontrol", "uhold", job], check=True)
+        tokenbridge("run", "digits", "--only", "latents", cwd=tmp_path)
+    finally:
+        nodes("RESUME")
+    said = status(tmp_path, 1)
+    assert f"waits for job {job} of a finished stage, held by a user" in said
+    assert "tokenbridge retry held releases what is held" in said
+    assert "1 held job released" in tokenbridge("retry", "held", cwd=tmp_path).stdout
+    assert not [job for job, task in live().items() if task.remedy]
+    status(tmp_path, 3, "--json")
 
 
 def test_what_a_partition_never_runs_is_submitted_anew(plain_cluster, tmp_path):
