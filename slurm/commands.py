@@ -184,7 +184,11 @@ def retry(
     store = Store(runs)
     mended = _mend(store, name)
     state = _asked(look(store, _read(store, name)))
-    held = [] if only_failed else list(dict.fromkeys(stuck.job for stuck in state.stuck("release").values()))
+    held = (
+        []
+        if only_failed
+        else list(dict.fromkeys(stuck.behind or stuck.job for stuck in state.stuck("release").values()))
+    )
     replaced = [] if only_failed else _replace(store, state)
     stages = state.broken(("failed",)) if only_failed else [*state.lacking(), *replaced]
     if held:
@@ -250,7 +254,7 @@ def cancel(
     store = Store(runs)
     if not is_sweep(store, name) and _mend(store, name, cancelled=True):
         return
-    cancelled, kept = _to_cancel(store, name)
+    cancelled, kept, _ = _to_cancel(store, name)
     for other, number in kept.items():
         print(f"kept: {count(number, 'job')} that {other} needs")
     if not cancelled and not _mend(store, name, cancelled=True):
@@ -263,17 +267,18 @@ def cancel(
         raise typer.Exit(1)
     _mend(store, name, cancelled=True)
     with store.lock("submission"):
-        cancelled, _ = _to_cancel(store, name)  # more may have come, or ended, while we asked
+        cancelled, _, behind = _to_cancel(store, name)  # more may have come, or ended, while we asked
         scheduler.cancel([job for _, job in cancelled])
+        scheduler.release(behind)  # it finds its stage finished, and ends
         for stage, job in cancelled:
             write_event(store, stage, "cancelled", {"job": job, "by": getpass.getuser()})
     print(f"{name}: {count(len(cancelled), 'job')} cancelled; tokenbridge retry {name} submits them again")
 
 
-def _to_cancel(store: Store, name: str) -> tuple[dict[tuple[str, str], str], dict[str, int]]:
+def _to_cancel(store: Store, name: str) -> tuple[dict[tuple[str, str], str], dict[str, int], set[str]]:
     """Stages and jobs to cancel, each with its state, the end of the round first, which would submit the next one.
 
-    And by sweep, how many are kept for it.
+    And by sweep, how many are kept for it; and held jobs of finished stages that those to cancel wait for.
     """
     read_sweep(store, name)  # UserError for an unknown one
     states = {state.sweep.name: _asked(state) for state in looks(store, _all(store))}
@@ -287,7 +292,8 @@ def _to_cancel(store: Store, name: str) -> tuple[dict[tuple[str, str], str], dic
             kept |= {other: len(shared)} if shared else {}
             cancelled = {id: state for id, state in cancelled.items() if id not in shared}
     order = sorted(cancelled, key=lambda id: id != mine.sweep.last)
-    return {(id, cancelled[id].job): cancelled[id].word for id in order}, kept
+    behind = {state.behind for state in cancelled.values() if state.behind and state.remedy == "release"}
+    return {(id, cancelled[id].job): cancelled[id].word for id in order}, kept, behind
 
 
 def _all(store: Store) -> list[Sweep]:

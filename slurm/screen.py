@@ -267,7 +267,7 @@ def remedies(status: SweepStatus) -> list[str]:
     if status.stuck("resubmit"):
         lines.append(f"change {status.sweep.cluster} and tokenbridge retry {name} submits again what cannot start")
     if admin := status.stuck("administrator"):
-        jobs = ",".join(dict.fromkeys(state.job.partition("_")[0] for state in admin.values()))
+        jobs = ",".join(dict.fromkeys((state.behind or state.job).partition("_")[0] for state in admin.values()))
         lines.append(f"only an administrator of Slurm can release what one holds: scontrol release {jobs}")
     if status.broken():
         lines.append(f"tokenbridge retry {name} submits again what failed, was cancelled or is lost")

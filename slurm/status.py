@@ -76,6 +76,8 @@ class State:
     at: Training | None = None
     remedy: Remedy | None = None
     """what a stuck one needs"""
+    behind: str = ""
+    """the held job of a finished stage that a stuck one waits for, which needs it instead"""
 
 
 def stage_states(
@@ -176,7 +178,7 @@ class _Look:
         if task.restarts or event in ("started", "stopped"):
             reason = task.reason if task.waiting else RETURNING[task.state]
             return State("requeued", reason, job.job, at=training(self.store, id))
-        if task.reason == "Dependency" and (blocked := self._blocked(id, job) or self._behind(id)):
+        if task.reason == "Dependency" and (blocked := self._blocked(id, job) or self._behind(id, job)):
             return blocked
         return State("queued", task.reason, job.job)
 
@@ -189,14 +191,14 @@ class _Look:
             return f"{HELD.get(task.reason.replace('_', ' '), 'held')} ({task.reason})"
         return f"asks for what this Slurm does not give ({task.reason})"
 
-    def _behind(self, id: str) -> State | None:
+    def _behind(self, id: str, own: Job) -> State | None:
         """Stuck behind the held job of a finished stage: a slurmctld that was killed forgot its release, or its end."""
         for needed in self.stages[id].inputs:
             job = self.jobs.get(needed)
             task = self._queued(job) if job and needed in self.finished else None
             if job and task and task.remedy in ("release", "administrator"):
                 detail = f"waits for job {job.job} of a finished stage, {self._why_stuck(job, task)}"
-                return State("stuck", detail, job.job, remedy=task.remedy)
+                return State("stuck", detail, own.job, remedy=task.remedy, behind=job.job)
         return None
 
     def _running(self, id: str, job: Job) -> State:

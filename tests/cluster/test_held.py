@@ -181,7 +181,8 @@ def test_a_launch_that_fails_is_named_and_released(plain_cluster, tmp_path):
         time.sleep(0.5)
 
 
-def test_what_waits_for_a_held_job_whose_stage_is_finished_is_released(tmp_path):
+@pytest.mark.parametrize("remedy", ["retry", "cancel"])
+def test_what_waits_for_a_held_job_whose_stage_is_finished_is_released(tmp_path, remedy):
     """As after a slurmctld that was killed; here the job is held while no node runs it, and its stage made by hand."""
 
     def nodes(state: str) -> None:
@@ -200,9 +201,17 @@ def test_what_waits_for_a_held_job_whose_stage_is_finished_is_released(tmp_path)
     said = status(tmp_path, 1)
     assert f"waits for job {job} of a finished stage, held by a user" in said
     assert "tokenbridge retry held releases what is held" in said
-    assert "1 held job released" in tokenbridge("retry", "held", cwd=tmp_path).stdout
-    assert not [job for job, task in live().items() if task.remedy]
-    status(tmp_path, 3, "--json")
+    if remedy == "retry":
+        assert "1 held job released" in tokenbridge("retry", "held", cwd=tmp_path).stdout
+        assert not [job for job, task in live().items() if task.remedy]
+        status(tmp_path, 3, "--json")
+        return
+    tokenbridge("cancel", "held", "--yes", cwd=tmp_path)
+    for _ in range(60):
+        if not live():
+            return
+        time.sleep(0.5)
+    raise AssertionError(live())
 
 
 def test_what_a_partition_never_runs_is_submitted_anew(plain_cluster, tmp_path):

@@ -244,11 +244,11 @@ def test_what_waits_for_the_held_job_of_a_finished_stage_is_stuck(small):
     assert found.states[quantizer].word == "finished"
     train = found.states[small.id("train")]
     job = small.jobs[quantizer]
-    assert (train.word, train.job) == ("stuck", job)
+    assert (train.word, train.job, train.behind) == ("stuck", small.jobs[small.id("train")], job)
     assert train.detail == (
         f"waits for job {job} of a finished stage, held by a user, or since slurmctld forgot its release (JobHeldUser)"
     )
-    assert {state.job for state in found.stuck("release").values()} == {job}
+    assert {state.behind for state in found.stuck("release").values()} == {job}
     assert found.states[small.id("train", 2)].word == "queued"
 
 
