@@ -2,7 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what the tests start ends with its terminal, also below nohup
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"  # before numpy and torch load
@@ -34,7 +37,7 @@ TINY = [
 
 
 SHORT = [*TINY, "train.epochs=1", "train.warmup_epochs=0", "train.batch=256"]
-"""five steps: each looks at the test images, which takes longer than the step"""
+"""five steps: each looks at the validation images, which takes longer than the step"""
 
 
 @pytest.fixture(autouse=True)
