@@ -113,9 +113,8 @@ def image_counts(config: RunConfig, given: Mapping[str, int | None]) -> tuple[di
         )
     validation = round(counts["train"] * data.validation_fraction)  # up to the rounding in each class
     parts: dict[Split, int] = {"train": counts["train"] - validation, "validation": validation, "test": counts["test"]}
-    return {split: parts[split] for split in splits(data)}, "given" if any(
-        given.values()
-    ) else f"ImageNet's, for {data.path} is not here"
+    origin = "given" if any(given.values()) else f"ImageNet's, for {data.path} is not here"
+    return {split: parts[split] for split in splits(data)}, origin
 
 
 def _tera(operations: float) -> str:

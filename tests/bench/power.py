@@ -6,7 +6,7 @@ Tables of 17 rows with 3 seeds, of which half differ from the base by 4 of its s
 import numpy as np
 
 from analysis import stats
-from tests.helpers.verdicts import UNEVEN, moderated, paired, shown, table
+from tests.analysis.stats.simulated import UNEVEN, moderated, paired, shown, table
 
 TABLES, ROWS, SEEDS, SHIFT, AIM = 200, 17, 3, 4.0, 2.0
 

@@ -1,10 +1,11 @@
-"""A small generator with trained-like weights, in prime sizes, and its tokenizer; arrays of a file."""
+"""A small generator and small heads with trained-like weights, in prime sizes, and what they read; arrays of a file."""
 
 import numpy as np
 import torch
 
 from tokenbridge.config import Autoencoder, Backbone, Data, Head, Quantizer, RunConfig, Sample, Train
 from tokenbridge.model.generator import Generator
+from tokenbridge.model.heads import build_head
 from tokenbridge.tokenizers.scalar import fit
 
 CHANNELS, LEVELS, POSITIONS, CLASSES = 5, 7, 9, 3
@@ -43,3 +44,27 @@ def generator(kind="autoregressive", order=(2, 0, 4, 1, 3), **head):
     latents = torch.randn(400, CHANNELS, generator=torch.Generator().manual_seed(1))
     c = config(kind, **head)
     return shake(Generator(c, fit(c.quantizer, latents), order))
+
+
+WIDTH = 13
+"""of the features that a head of `head_of` reads"""
+HOW = Sample(head_steps=7)
+
+
+def head_of(kind, channels=CHANNELS, **settings):
+    config = Head(kind=kind, width=22, depth=2, heads=2, multiplier=3, components=3, **settings)
+    torch.manual_seed(0)
+    return shake(build_head(config, WIDTH, channels, (), tuple(range(channels))), scale=0.15)
+
+
+def normals(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def inputs(head, n, how=HOW, seed=1):
+    """Features and a draw's noise."""
+    return normals(n, WIDTH), normals(n, *head.noise_shape(how), seed=seed)
+
+
+def with_values(how=HOW, **values):
+    return how.model_copy(update=values)

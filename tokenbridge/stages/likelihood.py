@@ -101,8 +101,10 @@ def bits(
         with the normal within bins; of values token_bits_per_dim_bV and bits_per_dim_bV for each reference.
     """
     per = latents[0].numel() * math.log(2)
-    of = bits_of_levels(model, latents, labels, order, normal) if model.tokenizer.levels else None
-    nats = of or bits_of_values(model, latents, labels, order, references)
+    if model.tokenizer.levels:
+        nats = bits_of_levels(model, latents, labels, order, normal)
+    else:
+        nats = bits_of_values(model, latents, labels, order, references)
     return {name: -value / per for name, value in nats.items()}
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.helpers.verdicts import UNEVEN, moderated, shown, table
+from tests.analysis.stats.simulated import UNEVEN, moderated, shown, table
 
 TABLES = 1_000
 LIMIT = 0.05 + 3 * math.sqrt(0.05 * 0.95 / TABLES)

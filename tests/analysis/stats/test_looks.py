@@ -9,7 +9,7 @@ import pytest
 
 from analysis import stats
 from experiments.grid.looks import looks
-from tests.helpers.verdicts import UNEVEN, moderated, table
+from tests.analysis.stats.simulated import UNEVEN, moderated, table
 
 TABLES = 1_000
 

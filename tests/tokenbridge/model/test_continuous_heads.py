@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tests.helpers.heads import CHANNELS, HOW, WIDTH, head_of, inputs, normals, with_values
+from tests.helpers.generators import CHANNELS, HOW, WIDTH, head_of, inputs, normals, with_values
 from tokenbridge.config import CONTINUOUS, HEAD_KINDS, Head, Sample
 from tokenbridge.model.heads import build_head, residual
 

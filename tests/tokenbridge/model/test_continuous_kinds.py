@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from tests.helpers.heads import CHANNELS, HOW, WIDTH, head_of, inputs, normals, with_values
+from tests.helpers.generators import CHANNELS, HOW, WIDTH, head_of, inputs, normals, with_values
 from tokenbridge.config import Head, Sample
 from tokenbridge.model.heads import build_head
 from tokenbridge.model.heads.diffusion import spaced, steps_back

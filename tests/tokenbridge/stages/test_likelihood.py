@@ -7,8 +7,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from tests.helpers.generators import CHANNELS, CLASSES, POSITIONS, config, generator, shake
-from tests.helpers.heads import head_of, normals
+from tests.helpers.generators import CHANNELS, CLASSES, POSITIONS, config, generator, head_of, normals, shake
 from tokenbridge.config import CATEGORICAL, Likelihood, Quantizer
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.heads.mixture import MixtureHead, log_interval
