@@ -90,6 +90,14 @@ def live() -> dict[str, scheduler.Task]:
     return {job: task for job, task in scheduler.queue().items() if task.live}
 
 
+def wait_for_stuck(seconds: float = 60) -> None:
+    """Until Slurm has looked at a job that it cannot start, and says why."""
+    until = time.monotonic() + seconds
+    while not [task for task in live().values() if task.remedy]:
+        assert time.monotonic() < until, scheduler.queue()
+        time.sleep(0.3)
+
+
 def status(folder: Path, code: int, *words: str) -> str:
     """What it says, without the breaks of lines."""
     done = tokenbridge("status", "held", *words, cwd=folder, code=code)
@@ -163,10 +171,7 @@ def test_a_launch_that_fails_is_named_and_released(plain_cluster, tmp_path):
     for path in blocked:
         path.touch()
     tokenbridge(*WORDS, *on_slurm(), cwd=tmp_path)
-    until = time.monotonic() + 60
-    while not [task for task in live().values() if task.remedy]:
-        assert time.monotonic() < until, scheduler.queue()
-        time.sleep(0.3)
+    wait_for_stuck()
     said = status(tmp_path, 1)
     assert "Slurm could not start it on its node, and holds it (launch failed requeued held)" in said
     assert "tokenbridge retry held releases what is held" in said
@@ -176,6 +181,7 @@ def test_a_launch_that_fails_is_named_and_released(plain_cluster, tmp_path):
         path.unlink()
     assert "held: 1 held job released" in tokenbridge("retry", "held", cwd=tmp_path).stdout
     (latents,) = stages(tmp_path, "held", "latents")
+    until = time.monotonic() + 60
     while events(tmp_path, latents) != ["started", "finished"]:
         assert time.monotonic() < until, scheduler.queue()
         time.sleep(0.5)
@@ -220,6 +226,7 @@ def test_what_a_partition_never_runs_is_submitted_anew(plain_cluster, tmp_path):
     subprocess.run(["scontrol", "update", "PartitionName=main", "MaxTime=10"], check=True)
     try:
         tokenbridge(*WORDS, *on_slurm(own), cwd=tmp_path)
+        wait_for_stuck()
         said = status(tmp_path, 1)
         assert "asks for what this Slurm does not give (PartitionTimeLimit)" in said
         assert "and tokenbridge retry held submits again what cannot start" in said
@@ -284,9 +291,6 @@ def test_an_sbatch_that_outlives_its_submission_is_found(tmp_path, shim):
         tokenbridge(*grid("other", "quantizer.levels=4,9"), *on_slurm(), cwd=tmp_path, code=-9)
     assert "a submission was cut off and has left no job" in tokenbridge("cancel", "other", cwd=tmp_path).stdout
     (tmp_path / "shim" / "counts" / "go").touch()
-    until = time.monotonic() + 30
-    while not [task for task in live().values() if task.remedy]:
-        assert time.monotonic() < until
-        time.sleep(0.2)
+    wait_for_stuck()
     assert "other: a submission was cut off" in tokenbridge("retry", "held", cwd=tmp_path).stdout
     assert not [task for task in live().values() if task.remedy]
