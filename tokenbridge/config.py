@@ -126,7 +126,8 @@ MOST = 65_536
 class Data(Config):
     source: Literal["digits", "folder"] = "digits"
     path: FilePath | None = None
-    """folder with one sub-folder per class (torchvision ImageFolder), for source=folder"""
+    """folder with one sub-folder per class (torchvision ImageFolder), or of images alone, which are one class; for
+    source=folder"""
     test_path: FilePath | None = None
     """such a folder of test images; without it, they are test_fraction of each class of path"""
     class_list: FilePath | None = Field(default=None, exclude_if=lambda value: value is None)
@@ -136,7 +137,7 @@ class Data(Config):
     """order of the class folders' names, which gives their labels: as text (torchvision's), or as whole numbers"""
     image_size: int = Field(default=16, ge=4, le=MOST)
     image_channels: Literal[1, 3] = 1
-    classes: int = Field(default=10, ge=2, le=10_000_000)
+    classes: int = Field(default=10, ge=1, le=10_000_000)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     validation_fraction: float = Field(default=0.134, ge=0, lt=1)
     """share of each class of path that settings are chosen on, never trained on and never reported; 0: no such images.

@@ -10,13 +10,14 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from tokenbridge.config import Data, UserError
 from tokenbridge.data import contents
@@ -27,6 +28,8 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 DIGITS_CLASSES = 10
 KEYS: dict[Split, str] = {"train": "data.path", "test": "data.test_path"}
 SHOWN_CLASSES = 20
+FLAT = "."
+"""name of the one class of a folder that holds images and no sub-folder"""
 
 
 def fingerprint(config: Data) -> str:
@@ -153,7 +156,10 @@ def remarks(config: Data) -> Iterator[str]:
             return
         names, walked = _walked(config, split)
         count = sum(map(len, walked.images))
-        yield f"{key}: {count:,} images in {len(names)} classes: {_shortened(names)}"
+        if names == [FLAT]:
+            yield f"{key}: {count:,} images without class folders: one class"
+        else:
+            yield f"{key}: {count:,} images in {len(names)} classes: {_shortened(names)}"
         if left_out := +walked.left_out:
             left = ", ".join(f"{number:,} {what}" for what, number in sorted(left_out.items()))
             yield f"{key}: left out: {left}; images end in {' '.join(EXTENSIONS)}"
@@ -169,20 +175,53 @@ def remarks(config: Data) -> Iterator[str]:
 
 
 def class_count(folder: Path, other: str = "") -> int:
-    """Number of class folders.
+    """Number of class folders; 1 for a folder of images alone.
 
     Args:
         other: words for what else the user could have given.
 
     Raises:
-        UserError: there are less than 2.
+        UserError: there is one class folder, or neither such folders nor images.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} must be a folder with one sub-folder per class{other}; correct the path")
-    count = len(class_names(folder)[0])
-    if count < 2:
-        raise UserError(f"{folder} must hold one sub-folder per class, at least 2; sort the images into such folders")
-    return count
+    names, _ = _names_in(folder)
+    _require_classes(str(folder), folder, names)
+    return len(names)
+
+
+def _names_in(root: Path) -> tuple[list[str], Counter[str]]:
+    """Names of the class folders in a folder, FLAT alone where it holds images instead; what lies beside them."""
+    names, others = class_names(root)
+    if names or not any(path.suffix.lower() in EXTENSIONS for path in root.iterdir()):
+        return names, others
+    return [FLAT], Counter()
+
+
+def _require_classes(what: str, root: Path, names: Sequence[str]) -> None:
+    """Raise UserError for a single class folder, which is most often one level too high, and for none."""
+    if len(names) < 2 and names != [FLAT]:
+        remedy = f"give {printable(root / names[0])} itself" if names else "put images there"
+        raise UserError(
+            f"{what} must hold one sub-folder per class, at least 2, or images alone, and holds {len(names)}; {remedy},"
+            " or sort the images into such folders"
+        )
+
+
+def shorter_side(path: Path) -> int:
+    """The shorter side of an image file in pixels, by its header. Raises UserError where it cannot be read."""
+    with readable(path), Image.open(path) as image:
+        return min(image.size)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what Pillow raises for a file that is no whole image into a UserError with its path."""
+    try:
+        yield
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        line = f"{printable(path)} cannot be read as an image ({error}); replace or delete the file"
+        raise UserError(line) from error
 
 
 def _walked(config: Data, split: Split) -> tuple[list[str], Walk]:
@@ -217,8 +256,8 @@ def _classes(config: Data, split: Split) -> tuple[list[str], Counter[str]]:
     key, root = KEYS[split], roots(config)[split]
     if not root.is_dir():
         raise UserError(f"{key}={root} must be a folder with one sub-folder per class, and is none; correct the path")
-    names, others = class_names(root)
-    where = f"sub-folders of {root}"
+    names, others = _names_in(root)
+    where = f"sub-folders of {root}" if names != [FLAT] else f"classes of {root}, which holds images alone"
     if config.class_list is not None:
         listed, where = _listed(Path(config.class_list)), f"classes of data.class_list={config.class_list}"
         if lacking := sorted(set(listed) - set(names)):
@@ -235,11 +274,7 @@ def _classes(config: Data, split: Split) -> tuple[list[str], Counter[str]]:
                 f" {root} is none; take data.class_order=text or data.class_list"
             )
         names = sorted(names, key=int)
-    if len(names) < 2:
-        raise UserError(
-            f"{key}={root} must hold one sub-folder per class, at least 2, and holds {len(names)}; sort the images into"
-            " such folders"
-        )
+    _require_classes(f"{key}={root}", root, names)
     if len(names) != config.classes:
         raise UserError(f"data.classes={config.classes} must be {len(names)}, the number of {where}; correct it")
     return names, others

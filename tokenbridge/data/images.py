@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from traceback import clear_frames
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from tokenbridge.config import Data, UserError
-from tokenbridge.data.files import Split, fingerprint, split_of
-from tokenbridge.data.folders import printable
+from tokenbridge.data.files import Split, fingerprint, readable, shorter_side, split_of
 
 FEW = 500
 """files that one process reads in the time that it takes to start others"""
@@ -113,18 +111,12 @@ def adm_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def shorter_side(path: Path) -> int:
-    """The shorter side of an image file in pixels, by its header. Raises UserError where it cannot be read."""
-    with _readable(path), Image.open(path) as image:
-        return min(image.size)
-
-
 def _read(path: Path, mode: str) -> Image.Image:
     """Read an image in 8 bits per channel as ADM and torchvision's loader do: without alpha, ignoring EXIF rotation.
 
     Of 16 bits the high byte is taken: Pillow does so for colours by itself, but cuts greys off at 255.
     """
-    with _readable(path), Image.open(path) as image:
+    with readable(path), Image.open(path) as image:
         if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
             return Image.fromarray((np.array(image).astype(np.uint16) >> 8).astype(np.uint8)).convert(mode)
         if image.mode in ("I", "F"):
@@ -132,15 +124,6 @@ def _read(path: Path, mode: str) -> Image.Image:
         if "transparency" in image.info:  # bytes of it in a palette are a warning otherwise
             return image.convert("RGBA").convert(mode)
         return image.convert(mode)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        line = f"{printable(path)} cannot be read as an image ({error}); replace or delete the file"
-        raise UserError(line) from error
 
 
 __all__ = [

@@ -374,7 +374,7 @@ def test_an_own_autoencoder_of_grey_images_and_its_quality_in_parts(call, tmp_pa
         (["images", "--stride", "16", "--size", "24"], "that divides the image size, 24"),
         (["--size", "64"], "--size, --grey, --channels and --stride go with a folder of images; name it first"),
         (["nowhere"], "nowhere must be a folder with one sub-folder per class; correct the path"),
-        (["images/a"], "images/a must hold one sub-folder per class, at least 2"),
+        (["."], ". must hold one sub-folder per class, at least 2, or images alone, and holds 1; give images itself"),
         (["images"], "data holds 2 training images and must hold 64, a batch; add some"),
     ],
 )

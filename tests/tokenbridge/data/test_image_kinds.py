@@ -192,7 +192,7 @@ def test_a_class_list_chooses_and_orders(classes):
     [
         (("dog", "eel"), {}, "names eel, which is no sub-folder"),
         (("dog", "dog"), {}, "names dog twice"),
-        (("dog",), {"classes": 2}, "at least 2, and holds 1"),
+        (("dog",), {"classes": 2}, "at least 2, or images alone, and holds 1"),
         (("dog", "ant"), {"classes": 4}, r"data\.classes=4 must be 2, the number of classes of data\.class_list"),
         (("dog", "ant"), {"class_list": "absent.txt"}, r"absent\.txt must be a text file"),
     ],
