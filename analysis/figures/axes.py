@@ -108,10 +108,19 @@ def _chart(rows: Rows) -> Figure:
             _label_values(axes, panel, columns, named=lines > 1 or i == len(rows) - 1)
         for axes in places[count:]:
             axes.set_axis_off()
-    shown = Line2D([], [], label="mean, difference shown", **MEAN)
-    none = Line2D([], [], label="mean, none shown, or first value", markerfacecolor=face(True, ""), **MEAN)
-    cells = Line2D([], [], label="cells equal in all else", color=grey(), alpha=0.5, marker="o", markersize=2.5)
-    legend(figure, [shown, none, cells], 2)
+    shown = Line2D([], [], label="mean, differs from the first", **MEAN)
+    none = Line2D([], [], label="mean, first or no difference shown", markerfacecolor=face(True, ""), **MEAN)
+    cells = Line2D(
+        [],
+        [],
+        label="cells equal in all else",
+        color=grey(),
+        alpha=0.5,
+        marker="o",
+        markersize=2.5,
+    )
+    bar = Line2D([], [], label="interval of the difference", color="C0", marker="_", markersize=8, linewidth=1.4)
+    legend(figure, [shown, none, bar, cells], 2)
     return figure
 
 

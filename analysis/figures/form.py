@@ -118,19 +118,22 @@ def face(is_open: bool, colour: str) -> str:
     return str(mpl.rcParams["axes.facecolor"]) if is_open else colour
 
 
-def spread(axes: Axes, which: str, values: Sequence[float], most: int = 7) -> None:
-    """Make an axis logarithmic where its values are positive and the largest is over SPAN times the smallest.
+def spread(axes: Axes, which: str, label: str, values: Sequence[float], most: int = 7) -> None:
+    """Name an axis; make it logarithmic where its values are positive and the largest is over SPAN times the smallest.
 
     Args:
         axes: the panel.
         which: "x" or "y".
+        label: the axis's name, to which a logarithmic one adds that it is.
         values: all that the axis shows.
         most: at most so many ticks, if fewer steps per decade can reach it.
     """
     low, high = min(values), max(values)
-    if not high > SPAN * low > 0:
-        return
     axis = axes.yaxis if which == "y" else axes.xaxis
+    if not high > SPAN * low > 0:
+        axis.set_label_text(label)
+        return
+    axis.set_label_text(f"{label}, log")
     (axes.set_yscale if which == "y" else axes.set_xscale)("log")
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in STEPS:

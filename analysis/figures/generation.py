@@ -56,11 +56,12 @@ def confidence(source: Source) -> Drawing | None:
     caption = (
         f"Figure 8 of the paper, on {source.measured_on}. Generated images of one model, not chosen, the same noise in"
         " each block. At each step the positions whose tokens the model finds most likely are kept: their log"
-        " probability per channel times the strength, plus random noise, says which. High strengths draw what is"
-        f" certain first, in a random order nothing is preferred. {_models(source, {'': sampled[0][1]})}"
+        " probability per channel times the strength of confidence (1, 4, …), plus random noise, says which. High"
+        " strengths draw what is certain first, in a random order nothing is preferred. The scores above a block are of"
+        f" this one model. {_models(source, {'': sampled[0][1]})}"
     )
     alt = "Generated digits in blocks, from a random order of positions to one by the model's confidence"
-    cells = {("random order" if strength == 0 else f"strength {strength:g}"): id for strength, id in sampled}
+    cells = {("random order" if strength == 0 else f"confidence × {strength:g}"): id for strength, id in sampled}
     titles = [name + _scores(source, id, (source.by_scorer(FD), AGREEMENT)) for name, id in cells.items()]
     figure = _blocks(titles, [source.example(source.stage(id, "sample")) for id in cells.values()])
     title = "Confidence-guided generation"
@@ -135,13 +136,16 @@ def _models(source: Source, cells: Mapping[str, str]) -> str:
     """The models that made the images and how they were sampled; with their names where there are several."""
     models = []
     for name, cell in cells.items():
-        guidance, heat, steps, seed, levels = (
+        guidance, heat, steps, seed, noise, levels = (
             plain(source.setting(cell, key))
-            for key in ("sample.guidance", "sample.temperature", "sample.iterations", "train.seed", "quantizer.levels")
-        )
+            for key in (
+                "sample.guidance", "sample.temperature", "sample.iterations", "train.seed", "sample.seed",
+                "quantizer.levels",
+            )
+        )  # fmt: skip
         first = f"{name}: " if name else f"{str(source.setting(cell, 'head.kind')).capitalize()} head, "
-        model = f"B={levels}, training seed {seed}, guidance {guidance}, temperature {heat}, {steps} iterations"
-        models.append(first + model)
+        model = f"B={levels}, training seed {seed}, sampling seed {noise}, guidance {guidance}, temperature {heat}"
+        models.append(f"{first}{model}, {steps} iterations")
     return "; ".join(models) + "."
 
 

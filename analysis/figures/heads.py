@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from analysis import stats
 from analysis.figures.form import Drawing, charts, csv_of, face, grey, legend, spread
@@ -31,6 +32,8 @@ GROUP_LOOKS: dict[str, tuple[str, str, bool]] = {
 }
 """colour and marker of each group of rows, and whether it is open"""
 GROUPS = tuple(GROUP_LOOKS)
+UNQUANTIZED = "continuous"
+"""token of the table's labels that has its group's name"""
 LOOKS = {
     "autoregressive": ("C0", "o"),
     "parallel": ("C2", "^"),
@@ -51,6 +54,16 @@ STEP = 0.19
 """between the heads of one token, where tokens are 1 apart"""
 COSTS = {"tflop": "training TFLOP", "parameters": "parameters, millions", "ms": "time per image, ms"}
 """what a row costs -> how an axis names it"""
+MEANING = {
+    "tflop": (
+        "floating-point operations of the generator's training (all rows train for the same steps; training a"
+        " tokenizer is not counted)"
+    ),
+    "parameters": "weights of the generator",
+    "ms": "time to sample one image",
+}
+EQUAL = 1.1
+"""ratio of the largest to the smallest up to which rows cost the same, as they do in parameters by design"""
 MEASURED = {"tflop": (TRAINING_FLOPS, 1), "parameters": (PARAMETERS, 1e6), "ms": (IMAGE_TIME, 1)}
 """what a row costs -> its column, and by what that is divided"""
 
@@ -70,6 +83,11 @@ class Point:
     @property
     def name(self) -> str:
         return f"{self.token}, {self.head}"
+
+    @property
+    def short(self) -> str:
+        """What tells it from the others of its front."""
+        return self.head if self.continuous else self.token
 
     @property
     def continuous(self) -> bool:
@@ -151,9 +169,8 @@ def _heads_chart(points: Sequence[Point], timed: Sequence[Point], fd: str) -> Fi
     count = 2 if timed else 1
     figure, panels = charts(0.7 + 3.1 * count, count, sharey=True)
     _by_token(panels[0], points)
-    spread(panels[0], "y", [point.fd.mean for point in points])
     for axes in panels:
-        axes.set_ylabel(f"{fd} (lower is better)")
+        spread(axes, "y", f"{fd} (lower is better)", [point.fd.mean for point in points])
     if timed:
         _by_time(panels[1], timed)
     continuous = {point.head for point in points if point.continuous}
@@ -181,15 +198,16 @@ def _by_token(axes: Axes, points: Sequence[Point]) -> None:
         for k, point in enumerate(members):
             x, look = column + (k - (len(members) - 1) / 2) * STEP, _look_of(point.head, point.continuous)
             axes.errorbar(x, point.fd.mean, yerr=point.fd.half, capsize=2, elinewidth=1, **look)
-    axes.set_xticks(range(len(tokens)), labels=tokens)
+    axes.set_xticks(range(len(tokens)), labels=["latents" if token == UNQUANTIZED else token for token in tokens])
     axes.set_xlim(-0.6, len(tokens) - 0.4)
     axes.grid(axis="x", visible=False)
-    for group in GROUPS[:2]:
+    for group in GROUPS:
         columns = [i for i, token in enumerate(tokens) if any(p.token == token and p.group == group for p in ordered)]
         if columns:
             middle, end = sum(columns) / len(columns), columns[-1] + 0.5
             axes.text(middle, 1.01, group, transform=axes.get_xaxis_transform(), ha="center", va="bottom")
-            axes.axvline(end, color=grey(), linewidth=0.8)
+            if end < len(tokens) - 0.5:
+                axes.axvline(end, color=grey(), linewidth=0.8)
 
 
 def _by_time(axes: Axes, points: Sequence[Point]) -> None:
@@ -202,28 +220,28 @@ def _by_time(axes: Axes, points: Sequence[Point]) -> None:
     for k, point in enumerate(best):
         # the fastest stands at the left end, where there is room to its right only
         below: dict[str, Any] = {"xytext": (0, -7), "textcoords": "offset points", "va": "top"}
-        name = point.head if point.continuous else point.token
-        axes.annotate(name, (point.costs["ms"], point.fd.mean), ha="center" if k else "left", **below)
+        axes.annotate(point.short, (point.costs["ms"], point.fd.mean), ha="center" if k else "left", **below)
     axes.margins(y=0.16)
-    spread(axes, "x", [point.costs["ms"] for point in points])
-    axes.set_xlabel(COSTS["ms"])
+    spread(axes, "x", COSTS["ms"], [point.costs["ms"] for point in points])
 
 
 def costs(source: Source) -> Drawing | None:
     """Discrete against continuous tokens at equal cost: training, weights and time per image."""
     points, fd = _points(source), source.by_scorer(FD).title
     keys = [key for key in COSTS if len({p.continuous for p in points if key in p.costs}) == 2]
-    if not keys:
+    equal = [key for key in keys if _ratio(points, key) <= EQUAL]
+    if not (keys := [key for key in keys if key not in equal]):
         return None
     best = min((point for point in points if point.continuous), key=lambda point: point.fd.mean)
     rivals = "; ".join(_rival_text(best, points, key, fd) for key in keys)
     caption = (
-        "Discrete tokens beside continuous ones at what they cost: floating-point operations of the generator's"
-        " training (all rows train for the same steps; training a tokenizer is not counted), weights of the generator,"
-        " and time to sample one image. Each point is a row of the table, with its 95 % interval over seeds. Lines:"
-        " what no row of the same kind beats in both. At equal cost the lower line is better. Best discrete row that"
-        f" costs no more than the best continuous one ({best.name}), both picked by these numbers and so without a"
-        f" test: {rivals}; more is worse."
+        f"Discrete tokens beside continuous ones at what they cost: {' and '.join(MEANING[key] for key in keys)}. Each"
+        " point is a row of the table, with its 95 % interval over seeds. Lines: what no row of the same kind beats in"
+        " both, by name. At equal cost the lower line is better. Best discrete row that costs no more than the best"
+        f" continuous one ({best.name}), both picked by these numbers and so without a test: {rivals}; more is worse."
+    )
+    caption += "".join(
+        f" All rows have as many {COSTS[key].partition(',')[0]}, within {EQUAL - 1:.0%}." for key in equal
     )
     alt = f"Fréchet distance of discrete and continuous rows against {', '.join(COSTS[key] for key in keys)}"
     header = ["row", "group", *(COSTS[key] for key in keys), fd, "half-width"]
@@ -235,6 +253,12 @@ def costs(source: Source) -> Drawing | None:
     ]
     title, figure = "Discrete against continuous at equal cost", _costs_chart(points, keys, fd)
     return Drawing("cost", title, caption, alt, figure, TABLE_HEADS.id, csv_of(header, rows))
+
+
+def _ratio(points: Sequence[Point], key: str) -> float:
+    """Of the largest cost to the smallest."""
+    values = [point.costs[key] for point in points if key in point.costs]
+    return max(values) / min(values)
 
 
 def _against_rival(point: Point, points: Sequence[Point], key: str) -> tuple[str | None, float | None]:
@@ -250,6 +274,14 @@ def _rival_text(point: Point, points: Sequence[Point], key: str, fd: str) -> str
     return f"{COSTS[key]}: {name}, {fd} {signed(gap, FD.decimals)}"
 
 
+def _name(axes: Axes, point: Point, key: str) -> None:
+    """A point of a front by name: continuous ones to the right above, discrete ones below."""
+    place, across = ((7, 3), "left") if point.continuous else ((0, -8), "center")
+    at, ground = (point.costs[key], point.fd.mean), withStroke(linewidth=2.5, foreground=face(True, ""))
+    text = axes.annotate(point.short, at, place, textcoords="offset points", ha=across)
+    text.set(va="bottom" if point.continuous else "top", path_effects=[ground], zorder=1.5)  # markers stay in view
+
+
 def _costs_chart(points: Sequence[Point], keys: Sequence[str], fd: str) -> Figure:
     """One panel per cost: discrete rows and continuous ones, each with its front."""
     figure, panels = charts(4.2, 1, len(keys), sharey=True)
@@ -261,15 +293,15 @@ def _costs_chart(points: Sequence[Point], keys: Sequence[str], fd: str) -> Figur
             # what is reached at some cost is reached at any higher one
             x, y = [*(point.costs[key] for point in best), max(values)], [point.fd.mean for point in best]
             axes.step(x, [*y, y[-1]], where="post", linestyle=line, color=colour, linewidth=1.4, zorder=1)
+            for point in best:
+                _name(axes, point, key)
         for point in measured:
             faint = to_rgba(GROUP_LOOKS[point.group][0], 0.45)
             look = _look(*GROUP_LOOKS[point.group])
             axes.errorbar(point.costs[key], point.fd.mean, yerr=point.fd.half, ecolor=faint, elinewidth=1, **look)
-        axes.set_xlabel(COSTS[key])
         axes.locator_params(axis="x", nbins=4)
-        spread(axes, "x", values, most=4)
-    spread(panels[0], "y", [point.fd.mean for point in points])
-    panels[0].set_ylabel(f"{fd} (lower is better)")
+        spread(axes, "x", COSTS[key], values, most=4)
+    spread(panels[0], "y", f"{fd} (lower is better)", [point.fd.mean for point in points])
     present = [group for group in GROUPS if any(point.group == group for point in points)]
     handles = [Line2D([], [], label=group, **_look(*GROUP_LOOKS[group])) for group in present]
     handles += [Line2D([], [], color=c, linewidth=1.4, linestyle=line, label=name) for line, c, name in FRONTS.values()]

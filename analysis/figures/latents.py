@@ -12,10 +12,12 @@ import matplotlib as mpl
 import matplotlib.colors as mcolors
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 from scipy.stats import norm
 
 from analysis.figures.form import Drawing, charts, csv_of, grey, legend, spread, stages
@@ -24,6 +26,8 @@ from analysis.stats import number
 from experiments.paper import TABLE_1A, TABLE_2B
 
 COLUMNS = 4
+LABELS = 13
+"""names of lines that fit above each other in the lowest panel"""
 
 
 def latents(source: Source) -> Drawing | None:
@@ -210,9 +214,11 @@ def _spectra_chart(example: Mapping[str, NDArray[Any]]) -> Figure:
         marker = "o" if rank == 0 else "s" if end else "."
         lines.plot(example["frequencies"], example["power"][channel], marker=marker, label=f"channel {channel}", **look)
     lines.axvline(float(example["cutoff"]), color=grey(), linestyle="--", linewidth=0.9)
-    spread(lines, "y", example["power"].ravel().tolist())
+    spread(lines, "y", "power, unit latents", example["power"].ravel().tolist())
+    _name_lines(
+        lines, example["frequencies"][0], example["power"][:, 0], dict(zip(order.tolist(), shades, strict=True))
+    )
     lines.set_xlabel("frequency, cycles per position")
-    lines.set_ylabel("power, unit latents")
     handles, names = lines.get_legend_handles_labels()
     ends = [f"{names[0]}, first in the order", f"{names[-1]}, last"]
     figure.legend([handles[0], handles[-1]], ends, loc="outside upper center", ncols=2, columnspacing=2)
@@ -227,6 +233,17 @@ def _spectra_chart(example: Mapping[str, NDArray[Any]]) -> Figure:
     bars.set_xlabel("share up to the line, %")
     bars.grid(axis="y", visible=False)
     return figure
+
+
+def _name_lines(axes: Axes, x: float, starts: NDArray[np.float64], colours: Mapping[int, Any]) -> None:
+    """The channel of each line left of its start, moved as little as keeps one from lying on another."""
+    to, back = (np.log, np.exp) if axes.get_yscale() == "log" else (np.array, np.array)
+    order, steps = np.argsort(starts), np.ptp(to(axes.get_ylim())) / LABELS * np.arange(len(starts))
+    places = isotonic_regression(to(starts)[order] - steps).x + steps
+    for channel, place in zip(order.tolist(), places, strict=True):
+        look: dict[str, Any] = {"color": colours[channel], "ha": "right", "va": "center"}
+        axes.annotate(str(channel), (x, back(place)), (-7, 0), textcoords="offset points", **look)
+    axes.margins(x=0.09)
 
 
 def _shades(count: int) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from analysis import figures, stats
 from analysis.figures import Drawing, heads, latents, quantization, search, training
 from analysis.figures.heads import GROUPS, Point, rival
 from analysis.frame.source import Source, read
+from experiments.paper import TABLE_HEADS
 from tests.helpers.machine import REPORTS
 from tests.helpers.report_source import write_source
 
@@ -143,3 +144,12 @@ def test_cost_says_what_a_discrete_row_of_equal_cost_reaches(digits: Source) -> 
     assert float(row["difference (tflop)"]) == pytest.approx(gap)
     assert f"VQ, autoregressive, fd_digits +{gap:.2f};" in drawing.caption
     assert "without a test" in drawing.caption  # of a pair that was picked by looking at it
+
+
+def test_a_cost_that_is_equal_by_design_has_no_panel(digits: Source) -> None:
+    drawing = drawn(digits, heads.costs)
+    assert [axes.get_xlabel() for axes in drawing.figure.axes] == ["training TFLOP", "time per image, ms, log"]
+    ids = [cell for _, cells in digits.rows(TABLE_HEADS) for cell in cells]
+    weights = [w for cell in ids if (w := digits.number(cell, "train/parameters"))]
+    assert max(weights) / min(weights) < 1.1
+    assert "All rows have as many parameters, within 10%." in drawing.caption

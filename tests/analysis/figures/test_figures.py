@@ -151,7 +151,8 @@ def test_confidence_is_shown_by_strength_with_its_scores(source: Source, tmp_pat
     texts = [text.get_text() for text in _of(source, generation.confidence).figure.texts]
     titles = [text for text in texts if len(text) > 1 and text != "class"]
     assert titles == [
-        f"{name}  ·  fd_digits 11.48  ·  agreement 96.7 %" for name in ("random order", "strength 1", "strength 16")
+        f"{name}  ·  fd_digits 11.48  ·  agreement 96.7 %"
+        for name in ("random order", "confidence × 1", "confidence × 16")
     ]
     folder = write_source(tmp_path / "report", tables=("2a",), strengths=(0, 2))
     path = folder / "source" / "plan.json"
@@ -174,7 +175,7 @@ def test_the_front_is_what_nothing_beats_in_time_and_distance() -> None:
 def test_the_chart_of_all_heads_tells_tokens_heads_and_times(source: Source, tmp_path: Path) -> None:
     left, right = _of(source, heads.heads).figure.axes
     assert [label.get_text() for label in left.get_xticklabels()] == [
-        "B=8", "B=16", "B=32", "B=64", "VQ", "FSQ", "LFQ", "continuous",
+        "B=8", "B=16", "B=32", "B=64", "VQ", "FSQ", "LFQ", "latents",
     ]  # fmt: skip
     assert right.get_xscale() == "log"
     looks = {(line.get_color(), line.get_marker(), line.get_markerfacecolor()) for line in right.get_lines()[1:]}
