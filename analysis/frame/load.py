@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.frame import mlflow as tracked
-from analysis.frame.source import CURVES, IMAGES, LEFT_OUT, planned
+from analysis.frame.source import CURVES, IMAGES, LEFT_OUT, Source, of_frame, planned
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.metrics.catalogue import metric
 from tokenbridge.overrides import flatten, settings
@@ -42,7 +42,7 @@ from tokenbridge.store.runs import (
     without_credentials,
 )
 
-__all__ = ["collect", "describe", "frame", "frame_from_stages", "runs"]
+__all__ = ["collect", "describe", "frame", "frame_from_stages", "runs", "source_from_stages"]
 
 FIRST = ("cell", "name", "experiment", "run_id")
 DESCRIBED = ("title", "unit", "scale", "better", "meaning", "stage", "protocol")
@@ -135,6 +135,21 @@ def frame_from_stages(root: Path, cells: Sequence[str] | None = None) -> pd.Data
     return _by_name(rows) if cells is None else _tidy(rows)
 
 
+def source_from_stages(root: Path, plan: Mapping[str, Any]) -> Source:
+    """The numbers of a plan as its stages left them: what its report would say now, without anything to look at.
+
+    Args:
+        root: the runs folder.
+        plan: which cells fill which rows; see experiments.grid.run.
+
+    Raises:
+        UserError: a cell of the plan is not in the folder, or a file is damaged.
+    """
+    store = Store(root)
+    rows = [_values(store, read_cell(store, id)) for id in dict.fromkeys(cell for _, cell in planned(plan))]
+    return of_frame(_with_nan(_tidy(rows), rows), plan, lambda stage: _images(store, stage))
+
+
 def _values(store: Store, cell: RecordedCell) -> dict[str, Any]:
     """A cell as flat values: what it is, its settings, and the metrics and protocols of its finished stages."""
     row = {"cell": cell.id, "name": cell.name, "experiment": cell.experiment, "run_id": ""}
@@ -193,20 +208,22 @@ def _write_source(root: Path, uri: str, plan: Mapping[str, Any], out: Path) -> N
             continue
         manifest = {key: value for key, value in store.manifest(id).items() if key not in ("host", "checksums")}
         (out / "manifests" / f"{id}.json").write_text(_json(manifest))
-        _write_images(store, id, out / IMAGES / f"{id}.npz")
+        if images := _images(store, id):
+            np.savez_compressed(out / IMAGES / f"{id}.npz", **images)  # pyright: ignore[reportArgumentType]
         left, examples = kind_of(kind).examples, store.folder(id) / "examples.npz"
         if id in pictured and (left == "always" or (left == "perhaps" and examples.exists())):
             _copy_examples(examples, out / "examples" / f"{id}.npz")
 
 
-def _write_images(store: Store, stage: str, target: Path) -> None:
-    """Write what a stage measured of each image, for differences on the same images; nothing where it has no such."""
-    values = {name: _blocks(x) for name, x in read_images(store.folder(stage)).items()}
-    if has_metrics(store.folder(stage)):
-        left_out = read_metrics(store.folder(stage)).left_out
-        values |= {f"{LEFT_OUT}{name}": np.asarray(each) for name, each in left_out.items()}
-    if values:
-        np.savez_compressed(target, **values)  # pyright: ignore[reportArgumentType]
+def _images(store: Store, stage: str) -> dict[str, NDArray[Any]]:
+    """What a finished stage measured of each image, for differences on the same images; empty where it has no such."""
+    folder = store.folder(stage)
+    if not store.finished(stage):
+        return {}
+    left_out = read_metrics(folder).left_out if has_metrics(folder) else {}
+    return {name: _blocks(x) for name, x in read_images(folder).items()} | {
+        f"{LEFT_OUT}{name}": np.asarray(each) for name, each in left_out.items()
+    }
 
 
 def _blocks(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ import shlex
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -92,6 +92,8 @@ class Source:
     manifests: dict[str, dict[str, Any]]
     nan: frozenset[tuple[str, str]] = frozenset()
     """(cell, metric) where a stage measured NaN, which in the frame also stands for what was not measured"""
+    images: Callable[[str], Mapping[str, np.ndarray]] | None = None
+    """what a stage measured of each image, by its id, where that does not lie in the folder"""
 
     @cached_property
     def base(self) -> dict[str, Any]:
@@ -275,7 +277,8 @@ class Source:
     def _images(self, stage: str) -> Mapping[str, np.ndarray]:
         if stage not in self._images_read:
             path = self.folder / IMAGES / f"{stage}.npz"
-            self._images_read[stage] = _read_arrays(path) if stage and path.exists() else {}
+            read = self.images or (lambda _: _read_arrays(path) if path.exists() else {})
+            self._images_read[stage] = read(stage) if stage else {}
         return self._images_read[stage]
 
     @cached_property
@@ -322,8 +325,7 @@ def read(folder: Path) -> Source:
     if list(curves.columns) != CURVES:
         raise UserError(f"{folder / 'curves.csv'} has columns {list(curves.columns)}, it must have {CURVES}; {AGAIN}")
     plan = plan_file.read(folder / "plan.json", AGAIN)
-    for row in plan["rows"]:
-        (_duel(plan) if row["table"] == DUEL else table(row["table"])).row(row["label"])
+    _require_rows(plan)
     cells = set(frame["cell"])
     for where, cell in planned(plan):
         if cell not in cells:
@@ -342,15 +344,28 @@ def renamed(column: str) -> str:
     return next((old.sub(new, column) for old, new in RENAMED.items() if old.fullmatch(column)), column)
 
 
-def of_frame(frame: pd.DataFrame, plan: Mapping[str, Any]) -> Source:
+def _require_rows(plan: Mapping[str, Any]) -> None:
+    """Raise UserError unless each row of a plan is one of its table."""
+    for row in plan.get("rows") or ():
+        (_duel(plan) if row["table"] == DUEL else table(row["table"])).row(row["label"])
+
+
+def of_frame(
+    frame: pd.DataFrame, plan: Mapping[str, Any], images: Callable[[str], Mapping[str, np.ndarray]] | None = None
+) -> Source:
     """A source of numbers alone, for a table that is looked at.
 
     Args:
         frame: as analysis.frame.load makes it.
         plan: which cells fill which rows; see experiments.grid.run.
+        images: what a stage measured of each image, by its id.
+
+    Raises:
+        UserError: the plan names a row that no table has.
     """
+    _require_rows(plan)
     frame, nan = _typed(frame, plan)
-    return Source(Path(), frame, dict(plan), pd.DataFrame(columns=pd.Index(CURVES)), {}, nan)
+    return Source(Path(), frame, dict(plan), pd.DataFrame(columns=pd.Index(CURVES)), {}, nan, images)
 
 
 def planned(plan: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -169,14 +169,14 @@ def _until_settled(store: Store, request: Request, runtime: Runtime, jobs: int) 
 
 def _claims(store: Store, name: str) -> tuple[int, int]:
     """How many claims of a grid are settled by its finished stages, and how many there are."""
-    from analysis.frame.load import frame_from_stages
-    from analysis.frame.source import of_frame, planned
+    from analysis.frame.load import source_from_stages
     from analysis.tables.compare import comparisons
     from experiments.paper import plan as plan_file
 
     plan = plan_file.read(plan_file.file(store.root, name))
-    source = of_frame(frame_from_stages(store.root, list(dict.fromkeys(cell for _, cell in planned(plan)))), plan)
-    claims = [each for each in comparisons(source).verdicts.values() if each.family == "claim"]
+    claims = [
+        each for each in comparisons(source_from_stages(store.root, plan)).verdicts.values() if each.family == "claim"
+    ]
     return sum(each.shown for each in claims), len(claims)
 
 

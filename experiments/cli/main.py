@@ -30,6 +30,7 @@ from experiments.cli.options import (
     TrustWeights,
 )
 from experiments.cli.report import publish, report
+from experiments.cli.rows import refresh
 from experiments.cli.tools import tools
 from experiments.cli.tune import tune
 from slurm.commands import commands
@@ -131,9 +132,12 @@ def sync(runs: Runs = DEFAULT_RUNS) -> None:
     from experiments.tracking import sync as tracking
 
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # and once again
+    errors = refresh(Store(runs))
     counts = tracking.sync(Store(runs), patience=None)
     sent = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     print(f"sent {sent}" if sent else "MLflow was up to date")
+    if errors:  # which keep nothing else back
+        raise errors[0]
 
 
 @app.command()
@@ -141,6 +145,8 @@ def ui(runs: Runs = DEFAULT_RUNS, port: Annotated[int, typer.Option("--port")] =
     """Open MLflow's page on the runs."""
     from experiments.tracking import sync as tracking
 
+    for error in refresh(Store(runs)):  # what is there can be looked at all the same
+        print(f"tokenbridge: {error}", file=sys.stderr, flush=True)
     raise typer.Exit(tracking.ui(Store(runs), port))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from experiments.cli.options import DEFAULT_REPORTS, DEFAULT_RUNS, Reports, Runs
+from experiments.cli.rows import refresh
 from experiments.paper import plan as plan_file
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store, writable
@@ -142,6 +143,7 @@ def publish(store: Store, name: str, reports: Path) -> Path:
     plan = plan_file.read(plan_file.file(store.root, name))
     plan |= {"mlflow": server()} if server() else {}
     print("tracking: MLflow is brought up to date", flush=True)
+    refresh(store)  # what it cannot read the report names, if it is its own
     tracking.sync(store)
     print("report: tables and figures", flush=True)
     load.collect(store.root, tracking.tracking_uri(store), plan, reports / name / "source")
@@ -176,11 +178,9 @@ def _source(name: str, runs: Path, reports: Path) -> Source:
     """The numbers of a grid as its stages left them, or those that a report's source/ has."""
     path = plan_file.file(runs, name)
     if path.exists():
-        from analysis.frame import load
-        from analysis.frame.source import of_frame, planned
+        from analysis.frame.load import source_from_stages
 
-        plan = plan_file.read(path)
-        return of_frame(load.frame_from_stages(runs, list(dict.fromkeys(cell for _, cell in planned(plan)))), plan)
+        return source_from_stages(runs, plan_file.read(path))
     _require_report(name, runs, reports)
     from analysis.frame.source import read as read_source
 

@@ -53,6 +53,15 @@ class Memory:
         """Whether all was sent but, maybe, which run its own lies under."""
         return self.sent.get(key_of(record), [None])[0] == record.signature
 
+    def vanished(self, records: Sequence[Record]) -> bool:
+        """Whether a row was sent that is not among the records of all that the runs folder has."""
+        here = {key_of(record) for record in records}
+        return any(key.startswith("row/") and key not in here for key in self.sent)
+
+    def forget(self, key: str) -> None:
+        self.sent.pop(key, None)
+        self.runs.pop(key, None)
+
     def keep(self, record: Record) -> None:
         self.sent[key_of(record)] = [record.signature, self.runs.get(record.parent)]
         if time.monotonic() - self.saved > SAVE_SECONDS:

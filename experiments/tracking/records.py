@@ -1,4 +1,4 @@
-"""The records of cells, trainings, sweeps and reports: what MLflow shall hold of each, read from the runs folder."""
+"""The records of cells, rows, trainings, sweeps and reports: what MLflow shall hold of each, from the runs folder."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments.tracking import rows as report_rows
 from experiments.tracking.content import Content, Record, Status
-from experiments.tracking.views import MEMBER, direction, member_tag, of_sweep
+from experiments.tracking.rows import SEEDS, ReportRow
+from experiments.tracking.views import LISTED, MEMBER, direction, member_tag, of_sweep
 from tokenbridge.config import UserError
 from tokenbridge.metrics.catalogue import telling
 from tokenbridge.overrides import flatten
@@ -55,12 +58,17 @@ class CellRecord:
 
     kind = "cell"
 
-    def __init__(self, store: Store, cell: RecordedCell, stages: StageFiles):
+    def __init__(
+        self, store: Store, cell: RecordedCell, stages: StageFiles, row: str = "", alone: Collection[str] = ()
+    ):
+        """row: id of that of several seeds under which it lies; alone: reports of which it is a row by itself."""
         self.store, self.cell, self.id, self.name = store, cell, cell.id, cell.name
-        self.parent = f"sweep/{cell.sweeps[0]}" if cell.sweeps else ""
+        self.parent = f"row/{row}" if row else f"sweep/{cell.sweeps[0]}" if cell.sweeps else ""
+        self.listed = [sweep for sweep in cell.sweeps if sweep in alone]
         self.finished = {kind: id for kind, id in cell.stages.items() if stages.finished(id)}
         self.error = stages.failure(cell.stages.values())
         about = [cell.id, cell.name, cell.experiment, cell.stages, cell.sweeps]  # the id stands for the config
+        about += [self.listed] if self.listed else []
         self.signature = digest([FORMAT, about, [stages.stamps(id) for id in cell.stages.values()]])
 
     def content(self) -> Content:
@@ -69,6 +77,7 @@ class CellRecord:
         tags = {"cell": cell.id, "experiment": cell.experiment}
         if cell.sweeps:
             tags |= {"sweep": ", ".join(cell.sweeps)} | {member_tag(sweep): MEMBER for sweep in cell.sweeps}
+            tags |= {member_tag(sweep): LISTED for sweep in self.listed}
         tags |= {f"stage.{kind}": id for kind, id in cell.stages.items()} | _provenance(manifests)
         metrics: dict[str, float] = {}
         files: dict[str, bytes] = {}
@@ -128,22 +137,33 @@ class SweepRecord:
 
     kind, parent = "sweep", ""
 
-    def __init__(self, store: Store, name: str, cells: Sequence[RecordedCell], stages: StageFiles):
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        cells: Sequence[RecordedCell],
+        stages: StageFiles,
+        rows: Sequence[ReportRow] = (),
+    ):
+        """rows: those of the report of this name, which its view lists where one has several seeds."""
         self.store, self.id, self.name, self.stages = store, name, name, stages
         self.cells = sorted(cells, key=lambda cell: cell.name)
+        own = {cell.id for cell in cells}
+        rows = [row for row in rows if own.issuperset(row.cells)]
+        self.rows = rows if any(len(row.cells) > 1 for row in rows) else []
         self.submission = read_sweep(store, name) if is_sweep(store, name) else None
         self.command = self.submission.command if self.submission else ""
-        states = {id: stages.stamps(id) for cell in self.cells for id in cell.stages.values()}
-        self.signature = digest([FORMAT, self.command, [[cell.id, cell.name] for cell in self.cells], states])
+        about = [self.command, [[cell.id, cell.name] for cell in self.cells], _stamps(self.cells, stages)]
+        about += [[[row.id, row.cells[:1], sorted(row.metrics)] for row in self.rows]] if self.rows else []
+        self.signature = digest([FORMAT, *about])
 
     def content(self) -> Content:
-        settings = [flatten(cell.config) for cell in self.cells]
-        values = {key: list(dict.fromkeys(spell(cell.get(key)) for cell in settings)) for key in settings[0]}
+        values = _values(self.cells)
         varying = {key: spelled for key, spelled in values.items() if len(spelled) > 1}
-        states = Counter(self._state(cell) for cell in self.cells)
+        states = _states(self.cells, self.stages)
         compared = self._compared()
         best = {_best_name(key): min(cells, key=_rank(key)) for key, cells in compared.items()}
-        tags = {"sweep": self.id, "states": ", ".join(f"{state} {count}" for state, count in sorted(states.items()))}
+        tags = {"sweep": self.id, "states": _told(states)}
         tags |= {member_tag(self.id): MEMBER} | ({"command": self.command} if self.command else {})
         return Content(
             tags=tags | {f"best.{name}": cell for name, (_, _, cell) in best.items()},
@@ -152,16 +172,19 @@ class SweepRecord:
             | {"cells": len(self.cells), "cells_finished": states["finished"]},
             seconds=self._seconds(),
             started=self.submission.submitted if self.submission else 0.0,
-            status="RUNNING" if states["open"] else "FAILED" if states["failed"] else "FINISHED",
+            status=_status_of(states),
             error=self.stages.failure([id for cell in self.cells for id in cell.stages.values()]),
             note=self._note(varying),
-            view=of_sweep(self.id, list(varying), compared),
+            view=self._view(list(varying), compared),
         )
 
-    def _state(self, cell: RecordedCell) -> str:
-        if all(self.stages.finished(id) for id in cell.stages.values()):
-            return "finished"
-        return "failed" if self.stages.failure(cell.stages.values()) else "open"
+    def _view(self, varying: Sequence[str], compared: Collection[str]) -> dict[str, Any]:
+        if not self.rows:
+            return of_sweep(self.id, varying, compared)
+        first = {row.cells[0] for row in self.rows}
+        values = _values([cell for cell in self.cells if cell.id in first])
+        measured = {*compared, SEEDS, *(key for row in self.rows for key in row.metrics)}
+        return of_sweep(self.id, [key for key, spelled in values.items() if len(spelled) > 1], measured, LISTED)
 
     def _compared(self) -> dict[str, list[Best]]:
         """Metrics that say better or worse, with all cells that have them."""
@@ -179,9 +202,9 @@ class SweepRecord:
 
     def _seconds(self) -> float:
         """From the submission to the last result so far; where nothing was submitted, those that its stages took."""
-        stages = dict.fromkeys(id for cell in self.cells for id in cell.stages.values() if self.stages.finished(id))
         if self.submission is None:
-            return sum(self.store.manifest(id).get("wall_seconds") or 0.0 for id in stages)
+            return _seconds(self.store, self.cells, self.stages)
+        stages = _finished(self.cells, self.stages)
         ends = (self.stages.stamps(id)[0] for id in stages)
         last = max((end[0] / 1e9 for end in ends if end), default=0.0)
         return max(0.0, last - self.submission.submitted)
@@ -192,6 +215,35 @@ class SweepRecord:
             more = f", … ({len(spelled)})" if len(spelled) > VALUES_SHOWN else ""
             lines.append(f"- `{key}`: {', '.join(sorted(spelled[:VALUES_SHOWN], key=_by_size))}{more}")
         return "\n".join([*lines, *(["", f"`{self.command}`"] if self.command else [])])
+
+
+class RowRecord:
+    """A row of a report's tables, under whose run lie those of its seeds: the numbers that the tables print."""
+
+    kind = "row"
+
+    def __init__(self, store: Store, row: ReportRow, cells: Sequence[RecordedCell], stages: StageFiles):
+        self.store, self.row, self.cells, self.stages = store, row, cells, stages
+        self.id, self.name = row.id, row.name
+        self.sweep = row.report if all(row.report in cell.sweeps for cell in cells) else ""
+        self.parent = f"sweep/{self.sweep}" if self.sweep else ""
+        names = [[cell.id, cell.name] for cell in cells]
+        self.signature = digest([FORMAT, asdict(row), self.sweep, names, _stamps(cells, stages)])
+
+    def content(self) -> Content:
+        values = _values(self.cells)
+        states = _states(self.cells, self.stages)
+        tags = {"row": self.id, "cells": ", ".join(cell.id for cell in self.cells)} | self.row.tags
+        tags |= {"sweep": self.sweep, member_tag(self.sweep): LISTED} if self.sweep else {}
+        return Content(
+            tags=tags | {"states": _told(states)},
+            params={key: spelled[0] for key, spelled in values.items() if len(spelled) == 1},
+            metrics=self.row.metrics | {SEEDS: len(self.cells)},
+            seconds=_seconds(self.store, self.cells, self.stages),
+            status=_status_of(states),
+            error=self.stages.failure([id for cell in self.cells for id in cell.stages.values()]),
+            note=self.row.note,
+        )
 
 
 class ReportRecord:
@@ -211,9 +263,11 @@ class ReportRecord:
 
 
 def find_records(store: Store, ids: Iterable[str] | None) -> list[Record]:
-    """Records of these cells, of their sweeps and of their trainings.
+    """Records of these cells, of their sweeps, of the rows that they belong to and of their trainings.
 
-    Sweeps and trainings come first, as the runs of the cells lie under the ones and link to the others.
+    Sweeps, rows and trainings come first, as the runs of the cells lie under the ones and link to the others. A cell
+    lies under one run, though it may belong to several sweeps, and to a row of each: under the row of the first of its
+    sweeps that has one, else under the first sweep.
 
     Args:
         store: the runs folder.
@@ -228,12 +282,49 @@ def find_records(store: Store, ids: Iterable[str] | None) -> list[Record]:
         if id not in recorded:
             raise UserError(f"cell {id} is not in {store.root / 'cells'}; run it, or choose its folder with --runs")
     cells, stages = sorted((recorded[id] for id in ids), key=lambda cell: cell.name), StageFiles(store)
+    rows = {
+        report: [row for row in each if all(id in recorded for id in row.cells)]
+        for report, each in report_rows.read(store).items()
+    }
     trained = dict.fromkeys(id for cell in cells for id in _trainings_of(cell))
     names = dict.fromkeys(name for cell in cells for name in cell.sweeps)
-    members = {name: [cell for cell in recorded.values() if name in cell.sweeps] for name in names}
-    sweeps = [SweepRecord(store, name, members[name], stages) for name in names]
+    members: dict[str, list[RecordedCell]] = {name: [] for name in names}
+    for cell in recorded.values():
+        for name in names.keys() & set(cell.sweeps):
+            members[name].append(cell)
+    sweeps = [SweepRecord(store, name, members[name], stages, rows.get(name, ())) for name in names]
     trainings = find_trainings(store, recorded, trained, stages)
-    return [*sweeps, *trainings, *(CellRecord(store, cell, stages) for cell in cells)]
+    several = _rows_of(cells, rows, store, recorded, stages)
+    return [*sweeps, *several, *trainings, *_cells_of(cells, rows, store, stages)]
+
+
+def _rows_of(
+    cells: Sequence[RecordedCell],
+    rows: Mapping[str, Sequence[ReportRow]],
+    store: Store,
+    recorded: Mapping[str, RecordedCell],
+    stages: StageFiles,
+) -> list[RowRecord]:
+    """Records of the rows of several seeds that have one of these cells."""
+    ids = {cell.id for cell in cells}
+    several = [row for each in rows.values() for row in each if len(row.cells) > 1 and not ids.isdisjoint(row.cells)]
+    return [RowRecord(store, row, [recorded[id] for id in row.cells], stages) for row in several]
+
+
+def _cells_of(
+    cells: Sequence[RecordedCell], rows: Mapping[str, Sequence[ReportRow]], store: Store, stages: StageFiles
+) -> list[CellRecord]:
+    places, alone = report_rows.places(rows), dict[str, list[str]]()
+    for report, each in rows.items():
+        for row in each:
+            if len(row.cells) == 1 and report not in places.get(row.cells[0], ()):
+                alone.setdefault(row.cells[0], []).append(report)
+    records = []
+    for cell in cells:
+        above = places.get(cell.id, {})
+        first = next((above[name] for name in cell.sweeps if name in above), next(iter(above.values()), ""))
+        records.append(CellRecord(store, cell, stages, first, alone.get(cell.id, ())))
+    return records
 
 
 def find_trainings(
@@ -308,6 +399,45 @@ def _png(sheet: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _values(cells: Sequence[RecordedCell]) -> dict[str, list[str]]:
+    """The values of each setting among cells, each once, as MLflow has them."""
+    settings = [flatten(cell.config) for cell in cells]
+    return {key: list(dict.fromkeys(spell(cell.get(key)) for cell in settings)) for key in settings[0]}
+
+
+def _stamps(cells: Sequence[RecordedCell], stages: StageFiles) -> dict[str, Any]:
+    return {id: stages.stamps(id) for cell in cells for id in cell.stages.values()}
+
+
+def _finished(cells: Sequence[RecordedCell], stages: StageFiles) -> list[str]:
+    """Ids of the finished stages of cells, each once."""
+    return list(dict.fromkeys(id for cell in cells for id in cell.stages.values() if stages.finished(id)))
+
+
+def _seconds(store: Store, cells: Sequence[RecordedCell], stages: StageFiles) -> float:
+    """What the finished stages of cells took, those that they share once."""
+    return sum(store.manifest(id).get("wall_seconds") or 0.0 for id in _finished(cells, stages))
+
+
+def _states(cells: Sequence[RecordedCell], stages: StageFiles) -> Counter[str]:
+    """How many cells are finished, failed and open."""
+
+    def state(cell: RecordedCell) -> str:
+        if all(stages.finished(id) for id in cell.stages.values()):
+            return "finished"
+        return "failed" if stages.failure(cell.stages.values()) else "open"
+
+    return Counter(map(state, cells))
+
+
+def _told(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{state} {count}" for state, count in sorted(states.items()))
+
+
+def _status_of(states: Mapping[str, int]) -> Status:
+    return "RUNNING" if states.get("open") else "FAILED" if states.get("failed") else "FINISHED"
 
 
 def _status(done: bool, error: str) -> Status:

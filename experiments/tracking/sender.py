@@ -12,7 +12,7 @@ import math
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +21,7 @@ from experiments.tracking import views
 from experiments.tracking.content import Content, Record, key_of
 from experiments.tracking.memory import Memory
 from experiments.tracking.store import save_view
+from experiments.tracking.views import PARENT
 from tokenbridge.store.runs import STORED_INFINITY
 
 if TYPE_CHECKING:
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 
 METRICS_PER_CALL, WORDS_PER_CALL = 1000, 100
 """the most that MLflow takes at once: metrics; parameters and tags"""
-ID_TAG = {"cell": "cell", "training": "stage", "report": "report", "sweep": "sweep"}
-PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
+ID_TAG = {"cell": "cell", "row": "row", "training": "stage", "report": "report", "sweep": "sweep"}
+NOTE = "mlflow.note.content"
+PASSING = ("error", "refused", "verdict.")
+"""beginnings of tags that go when what they say is no longer so"""
 BELOW = 100_000
 """ms after a sweep's start in which its cells start, for MLflow: they share their stages, so no time is right"""
 FEW = 20
@@ -60,6 +63,23 @@ class Sender:
         self.runs = self._search()
         self.memory.remember({key: run.info.run_id for key, run in self.runs.items()})
         return records
+
+    def retire(self, records: Sequence[Record], reports: Collection[str]) -> None:
+        """Set the runs of rows aside that the reports of this runs folder no longer have; another's are left alone.
+
+        Args:
+            records: of all that the folder has.
+            reports: that have a plan there.
+        """
+        here = {key_of(record) for record in records}
+        gone = [key for key in {*self.runs, *self.memory.sent} - here if key.startswith("row/")]
+        for key in gone:
+            run = self.runs.get(key)
+            if key in self.memory.sent or (run and key.split("/")[1] in reports and _cells(run) <= here):
+                if run:
+                    self.mlflow.set_tag(run.info.run_id, "kind", "superseded")
+                    del self.runs[key]
+                self.memory.forget(key)
 
     def _recall(self, key: str) -> bool:
         """Whether the memory's id leads to a run of this record."""
@@ -143,8 +163,8 @@ class Sender:
         tags = content.tags | {"kind": record.kind, "name": record.name} | self._links(record, content)
         if content.error:
             tags["error"] = content.error
-        elif "error" in run.data.tags:
-            self.mlflow.delete_tag(run.info.run_id, "error")
+        for key in (key for key in run.data.tags if key.startswith(PASSING) and key not in tags):
+            self.mlflow.delete_tag(run.info.run_id, key)
         if run.data.tags.get("name") not in (None, record.name):  # another plan calls the same cell by another name
             self.mlflow.update_run(run.info.run_id, name=record.name)
         now, old = round(1000 * time.time()), run.data
@@ -160,17 +180,18 @@ class Sender:
     def _links(self, record: Record, content: Content) -> dict[str, str]:
         """The tags that say under which run it lies, and its note with links to others."""
         note, page = content.note, f"#/experiments/{self.experiment}/runs"
+        if record.kind == "row" and (run := self._id(key_of(record))):
+            note = f"[The runs of its seeds]({views.below(self.experiment, run)})\n\n{note}"
         if training := self._id(f"training/{(stage := content.tags.get('stage.train'))}"):
             note = f"Curves: [{stage}]({page}/{training}/model-metrics?workflowType=machine_learning)"
         if content.view:
             key = views.view_key(record.id)
             save_view(self.mlflow, self.experiment, key, record.id, content.view)
             note = f"[Its cells, from the best to the worst]({views.page(self.experiment, key)})\n\n{note}"
-        parent = self._id(record.parent)
-        if parent and not content.view:
-            sweep = record.parent.partition("/")[2]
-            link = f"Cell of [{sweep}]({views.page(self.experiment, views.view_key(sweep))})"
-            note = " · ".join(filter(None, [link, note]))
+        parent, sweep = self._id(record.parent), content.tags.get("sweep", "").partition(", ")[0]
+        if parent and sweep and not content.view:
+            link = f"{record.kind.capitalize()} of [{sweep}]({views.page(self.experiment, views.view_key(sweep))})"
+            note = ("\n\n" if record.kind == "row" else " · ").join(filter(None, [link, note]))
         return ({PARENT: parent} if parent else {}) | ({NOTE: note} if note else {})
 
     def _points(self, run: Run, id: str, points: list[list[Any]]) -> None:
@@ -228,10 +249,15 @@ def _key(run: Run) -> str:
     return f"{kind}/{run.data.tags.get(ID_TAG[kind])}" if kind in ID_TAG else ""
 
 
+def _cells(run: Run) -> set[str]:
+    """Keys of the cells of a row's run."""
+    return {f"cell/{id}" for id in run.data.tags.get("cells", "").split(", ")}
+
+
 def _outdated(run: Run, record: Record, content: Content) -> bool:
     """Whether a run holds what is no longer so: other stages of a cell, metrics that a stage made anew leaves out, a
-    setting that the cells of a sweep no longer share, a metric that is no longer compared."""
-    if record.kind == "sweep":
+    setting that the cells of a sweep or row no longer share, a metric that is no longer compared."""
+    if record.kind in ("sweep", "row"):
         shared = all(content.params.get(key) == value for key, value in run.data.params.items())
         return not shared or not set(run.data.metrics) <= set(content.metrics)
     stages = {key: id for key, id in content.tags.items() if key.startswith("stage.")}

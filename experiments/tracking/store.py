@@ -214,10 +214,11 @@ def save_view(mlflow: MlflowClient, experiment: str, key: str, title: str, view:
 def _save_overview(mlflow: MlflowClient, experiment: str) -> dict[str, str]:
     """Keep the view of all; returns the addresses of the views: of all, then of each sweep, the latest first."""
     cells = mlflow.search_runs([experiment], "tags.kind = 'cell'")  # the first thousand tell what varies
+    rows = mlflow.search_runs([experiment], "tags.kind = 'row'")
     sweeps = mlflow.search_runs([experiment], "tags.kind = 'sweep'")  # the latest first
-    measured = {key for run in [*cells, *sweeps] for key in run.data.metrics}
+    measured = {key for run in [*cells, *rows, *sweeps] for key in run.data.metrics}
     varying = views.varying(run.data.params for run in cells)
-    save_view(mlflow, experiment, views.ALL, "all", views.of_all(varying, measured, bool(sweeps)))
+    save_view(mlflow, experiment, views.ALL, "all", views.of_all(varying, measured, bool(sweeps or rows)))
     pages = {"": views.page(experiment, views.ALL)}
     names = [run.data.tags["sweep"] for run in sweeps]
     return pages | {name: views.page(experiment, views.view_key(name)) for name in names}

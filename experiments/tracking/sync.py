@@ -1,8 +1,8 @@
 """Bring MLflow up to date: all of it, without waiting, the curves of a job, or a report.
 
-There is one MLflow run per sweep and under it one per cell, one per training stage and one per report, found again by
-their tags, so sending twice gives nothing twice. One process at a time writes, under the lock `mlflow` of the runs
-folder.
+There is one MLflow run per sweep, under it one per row of several seeds and under that one per cell; one per training
+stage and one per report. They are found again by their tags, so sending twice gives nothing twice. One process at a
+time writes, under the lock `mlflow` of the runs folder.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from experiments.paper import plan as plan_file
 from experiments.tracking import store as mlflow_store
 from experiments.tracking.content import Record
 from experiments.tracking.memory import Memory
@@ -50,7 +51,7 @@ def sync(store: Store, cells: Iterable[str] | None = None, patience: float | Non
         UserError: an unreadable folder, or MLflow away or too slow (send again later).
     """
     with writable(store.root), _alone(store, patience):
-        return _send(store, find_records(store, cells), patience=patience)
+        return _send(store, find_records(store, cells), whole=cells is None, patience=patience)
 
 
 def catch_up(store: Store, cells: Iterable[str] | None = None, seconds: float | None = None) -> Counts | None:
@@ -63,7 +64,7 @@ def catch_up(store: Store, cells: Iterable[str] | None = None, seconds: float | 
         cells: ids of the cells; without them all.
         seconds: no record is begun after that many.
     """
-    return _unless_busy(store, lambda: find_records(store, cells), seconds)
+    return _unless_busy(store, lambda: find_records(store, cells), seconds, whole=cells is None)
 
 
 def ui(store: Store, port: int = 5000) -> int:
@@ -107,22 +108,27 @@ def _alone(store: Store, patience: float | None) -> Iterator[None]:
         yield
 
 
-def _unless_busy(store: Store, find: Callable[[], Sequence[Record]], seconds: float | None) -> Counts | None:
+def _unless_busy(
+    store: Store, find: Callable[[], Sequence[Record]], seconds: float | None, whole: bool = False
+) -> Counts | None:
     with writable(store.root), store.lock("mlflow", wait=False) as mine:
-        return _send(store, find(), trusting=True, seconds=seconds) if mine else None
+        return _send(store, find(), whole, trusting=True, seconds=seconds) if mine else None
 
 
 def _send(
     store: Store,
     records: Sequence[Record],
+    whole: bool = False,
     trusting: bool = False,
     seconds: float | None = None,
     patience: float | None = PATIENCE,
 ) -> Counts:
+    """whole: whether the records are of all that the folder has, so that a row that is not among them is gone."""
     counts: Counter[str] = Counter(runs=0, params=0, metrics=0, points=0, artifacts=0)
     uri = tracking_uri(store)
     memory = Memory(store, uri)
-    if not records or memory.up_to_date(records, trusting):
+    vanished = whole and memory.vanished(records)
+    if not records or (memory.up_to_date(records, trusting) and not vanished):
         return dict(counts)
     from tqdm import tqdm
 
@@ -132,7 +138,9 @@ def _send(
     mlflow = client(uri)
     with within(uri, patience and patience + len(records)), reaching(uri):
         sender = Sender(mlflow, experiment_id(mlflow, store, uri), memory, counts)
-        behind = sender.find(records, trusting)
+        behind = sender.find(records, trusting and not vanished)
+        if whole:
+            sender.retire(records, plan_file.names(store.root))
         for record in tqdm(behind, "to MLflow", unit="run", disable=None, leave=False):
             if time.monotonic() > late:
                 break

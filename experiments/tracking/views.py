@@ -12,15 +12,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from experiments.tracking.rows import HALF, SEEDS
 from tokenbridge.metrics.catalogue import metric, telling
 from tokenbridge.metrics.scorers import SCORERS
 from tokenbridge.store.artifacts import digest
 
 ALL = "tokenbridge"
 """key of the view of all sweeps and cells"""
+PARENT = "mlflow.parentRunId"
+"""MLflow's tag for the run that another lies under"""
 ASIDE = ("training", "report", "superseded")
 """kinds of runs that a list of cells leaves out"""
-MEMBER = "yes"
+MEMBER, LISTED = "yes", "row"
+"""values of a sweep's tag: a run of it; one that its report shows as a row, by itself or with its seeds below"""
 LETTER, AROUND, NARROWEST = 8, 40, 110
 """pixels of a column: a letter of its title, what stands around it, at least"""
 CHARTS = 8
@@ -49,32 +53,44 @@ def page(experiment: str, key: str) -> str:
     return f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={quote(key)}"
 
 
-def of_sweep(sweep: str, varying: Sequence[str], measured: Collection[str]) -> View:
+def below(experiment: str, run: str) -> str:
+    """The address below the server's own that lists the runs under a run.
+
+    Args:
+        experiment: the experiment's id.
+        run: id of the run above.
+    """
+    own = quote(f"tags.`{PARENT}` = '{run}'")
+    return f"#/experiments/{experiment}/runs?workflowType=machine_learning&searchFilter={own}"
+
+
+def of_sweep(sweep: str, varying: Sequence[str], measured: Collection[str], listed: str = MEMBER) -> View:
     """The view of a sweep: its runs from the best to the worst, with what varies, the main metrics and charts of these.
 
     Args:
         sweep: its name.
-        varying: settings that differ between its cells.
-        measured: metrics that its cells have; without a main one the runs are in the order of their names.
+        varying: settings that differ between the runs that it lists.
+        measured: metrics that these have; without a main one the runs are in the order of their names.
+        listed: MEMBER for all of its runs, LISTED for those that its report shows as rows.
     """
     metrics = telling(measured)
-    columns = [f"params.`{key}`" for key in varying] + [f"metrics.`{key}`" for key in metrics]
+    columns = [f"params.`{key}`" for key in varying] + _of_metrics(measured)
     order = {"orderByKey": "attributes.`run_name`", "orderByAsc": True}
     if metrics:
         order = {"orderByKey": f"metrics.`{metrics[0]}`", "orderByAsc": direction(metrics[0]) > 0}
-    own = f"tags.`{member_tag(sweep)}` = '{MEMBER}'"
+    own = f"tags.`{member_tag(sweep)}` = '{listed}' and tags.kind != 'superseded'"
     return {"searchFilter": own} | order | _columns(columns) | _charts(varying, metrics)
 
 
 def of_all(varying: Sequence[str], measured: Collection[str], sweeps: bool) -> View:
-    """The view of all cells by name; where there are sweeps, of these, with their cells below them when unfolded.
+    """The view of all cells by name; where there are sweeps, of these, with their rows and cells below when unfolded.
 
     Args:
         varying: settings that differ between cells.
-        measured: metrics that cells or sweeps have.
+        measured: metrics that cells, rows or sweeps have.
         sweeps: whether there are sweeps.
     """
-    columns = [f"params.`{key}`" for key in varying] + [f"metrics.`{key}`" for key in telling(measured)]
+    columns = [f"params.`{key}`" for key in varying] + _of_metrics(measured)
     if not sweeps:
         order = {"orderByKey": "attributes.`run_name`", "orderByAsc": True}
         return {"searchFilter": "tags.kind = 'cell'"} | order | _columns(columns)
@@ -98,6 +114,12 @@ def varying(settings: Iterable[Mapping[str, str]]) -> list[str]:
 def direction(key: str) -> int:
     """1 where lower is better, -1 where higher is, 0 where the catalogue does not say."""
     return {"lower": 1, "higher": -1, "": 0}[metric(key).better]
+
+
+def _of_metrics(measured: Collection[str]) -> list[str]:
+    """Columns of the metrics that say better or worse, each with its half-width behind it; before them the seeds."""
+    keys = [SEEDS, *(key for metric in telling(measured) for key in (metric, f"{metric}{HALF}"))]
+    return [f"metrics.`{key}`" for key in keys if key in measured]
 
 
 def _columns(columns: Sequence[str]) -> View:
