@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import seaborn as sns
@@ -17,17 +18,19 @@ from numpy.typing import NDArray
 from analysis import stats
 from analysis.figures.form import Drawing, charts, csv_of
 from analysis.frame.source import Source
-from analysis.stats import Estimate, Setting
+from analysis.stats import Comparison, Estimate, Setting
 from analysis.tables import search as points
+from analysis.tables.estimates import scale_of
 from analysis.tables.search import Chosen
-from experiments.paper import TABLE_HEADS
+from experiments.paper import TABLE_HEADS, Column
 from tokenbridge.config import TRAINED_TOKENS
+from tokenbridge.metrics.catalogue import metric as metric_of
 
 COLUMNS = 3
 MOST = 12
 """panels that one figure holds"""
 OPEN = "≈"
-"""beside a point that is not settled to be worse than the one in use"""
+"""beside a point that is not shown to be worse than the one in use"""
 
 
 @dataclass(frozen=True)
@@ -37,18 +40,24 @@ class Panel:
     name: str
     table: str
     """id of the first table that uses it"""
+    column: Column
     values: Mapping[Setting, Estimate]
     """the metric over training seeds; lower is better"""
     chosen: Setting
 
-    def settled_worse(self, setting: Setting) -> bool:
-        """Whether a point is settled to be worse than the chosen one, by pairs of training seeds."""
-        gap = stats.gap(self.values[setting], self.values[self.chosen])
-        return gap.settled and gap.mean > 0
+    @cached_property
+    def comparisons(self) -> dict[Setting, Comparison | None]:
+        """Each other point against the chosen one, by pairs of training seeds."""
+        scale = scale_of(self.column)
+        on_scale = {setting: scale.of(value) for setting, value in self.values.items()}
+        return stats.compare_with(self.chosen, on_scale, self.column.better, scale)
 
-    def is_open(self, setting: Setting) -> bool:
-        """Whether several seeds leave it open that the point is worse than the chosen one."""
-        return setting != self.chosen and self.values[setting].seeds > 1 and not self.settled_worse(setting)
+    def verdict(self, setting: Setting) -> str:
+        """Of a point against the chosen one; empty for that itself and with one seed."""
+        if setting == self.chosen or self.values[setting].seeds < 2:
+            return ""
+        comparison = self.comparisons[setting]
+        return comparison.verdict if comparison else "no difference shown"
 
 
 def search(source: Source) -> Drawing | None:
@@ -68,19 +77,26 @@ def search(source: Source) -> Drawing | None:
     if seeds > 1:
         caption += (
             f" Values are means over {seeds} training seeds; ±: the 95 % Student t interval over them. {OPEN}: not"
-            " settled to be worse than the framed point, as the paired 95 % interval of the difference over seeds holds"
-            " zero; all others are settled worse, each by itself, without a correction for the number of points. The"
-            " framed point was chosen by these numbers, so its own value is a little too good; the tables have new"
-            " images."
+            " shown to be worse than the framed point; all others are, by paired t tests over seeds of the ratio to it"
+            " and the false-discovery rate of the row's points. The framed point was chosen by these numbers, so its"
+            " own value is a little too good; the tables have new images."
         )
     else:
-        caption += " One training seed: no point is settled to be worse than another."
+        caption += " One training seed: no point is shown to be worse than another."
     if len(panels) < len(searches):
         caption += f" {len(panels)} of {len(searches)} searches are shown; tables/search.csv has every point."
     alt = f"Heat maps of {metric} by guidance and temperature, one per row, with the chosen point framed"
-    header = ["row", "guidance", "temperature", f"mean {metric}", "half-width", "seeds", "chosen", "settled worse"]
+    header = ["row", "guidance", "temperature", f"mean {metric}", "half-width", "seeds", "chosen", "verdict"]
     rows = [
-        (panel.name, *setting, value.mean, value.half, value.seeds, *_judgement(panel, setting))
+        (
+            panel.name,
+            *setting,
+            value.mean,
+            value.half,
+            value.seeds,
+            "yes" if setting == panel.chosen else "",
+            panel.verdict(setting),
+        )
         for panel in panels
         for setting, value in panel.values.items()
     ]
@@ -105,25 +121,19 @@ def _values(source: Source, chosen: Chosen) -> dict[Setting, dict[object, float]
 
 def _panels(source: Source, searches: Sequence[tuple[Chosen, Mapping[Setting, dict[object, float]]]]) -> list[Panel]:
     """The searches to show: of table heads those at the base's levels, where there are any; else the first."""
-    of_heads, panels = [], []
+    of_heads, panels = list[Panel](), list[Panel]()
     for chosen, values in searches:
+        column = metric_of(f"score/{source.plan['search']['metric']}")
         table, setting = chosen.rows[0].partition(" ")[0], (float(chosen.guidance), float(chosen.temperature))
         estimates = {other: stats.estimate([*seeds.values()], [*seeds]) for other, seeds in values.items()}
-        panels.append(Panel(chosen.rows[0], table, estimates, setting))
+        panels.append(Panel(chosen.rows[0], table, column, estimates, setting))
         labels = [label for id, _, label in (row.partition(" ") for row in chosen.rows) if id == TABLE_HEADS.id]
         if labels:
             cell = source.cells(TABLE_HEADS.id, labels[0])[0]
             kind, levels = source.setting(cell, "quantizer.kind"), source.setting(cell, "quantizer.levels")
             if kind in (*TRAINED_TOKENS, "identity") or levels == source.base["quantizer.levels"]:
-                of_heads.append(Panel(labels[0], table, estimates, setting))
+                of_heads.append(replace(panels[-1], name=labels[0]))
     return (of_heads or panels)[:MOST]
-
-
-def _judgement(panel: Panel, setting: Setting) -> tuple[str, str]:
-    """Whether a point is the chosen one, and whether it is settled worse than that."""
-    if setting == panel.chosen:
-        return "yes", ""
-    return "", "" if panel.values[setting].seeds < 2 else "no" if panel.is_open(setting) else "yes"
 
 
 def _heat_maps(panels: Sequence[Panel]) -> Figure:
@@ -173,4 +183,4 @@ def _text(panel: Panel, setting: Setting) -> str:
         return ""
     if setting == panel.chosen:
         return f"{value.mean:.2f}" + ("" if value.half is None else f"\n±{value.half:.2f}")
-    return f"{value.mean:.2f}" + (f"\n{OPEN}" if panel.is_open(setting) else "")
+    return f"{value.mean:.2f}" + (f"\n{OPEN}" if panel.verdict(setting) not in ("", "worse") else "")

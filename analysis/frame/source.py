@@ -24,10 +24,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from experiments.axes import Axis, names
-from experiments.paper import DUEL, TABLE_2A, TABLES, Row, Table, duel_of, table
+from experiments.paper import DUEL, TABLE_2A, TABLE_HEADS, TABLE_LIKELIHOOD, TABLES, Row, Table, duel_of, table
 from experiments.paper import plan as plan_file
 from tokenbridge.config import UserError
-from tokenbridge.metrics.catalogue import MSE, Metric, scorers_of
+from tokenbridge.metrics.catalogue import MSE, TOKEN_BITS_PER_DIM, Metric, scorers_of
 from tokenbridge.overrides import flatten, plain
 from tokenbridge.stages import STAGES
 from tokenbridge.store.runs import read_json
@@ -103,12 +103,13 @@ class Source:
     @property
     def tables(self) -> list[Table]:
         """The tables that the plan fills: the paper's in its order, then ours; with results of the paper's tables also
-        those that need no runs."""
+        those that need no runs; with that of all heads its likelihoods in parts, where they were measured."""
         used = {row["table"] for row in self.plan["rows"]}
         known = [TABLES[id] for id in used if id != DUEL]
         used |= set(STANDING) if any(table.published and table.kind != "speed" for table in known) else set()
         paired = [_duel(self.plan)] if DUEL in used else []
-        return [*(t for id, t in TABLES.items() if id in used), *paired, *filter(None, [self.table_of_axes])]
+        parts = [TABLE_LIKELIHOOD] if TABLE_HEADS.id in used and TOKEN_BITS_PER_DIM.key in self.metrics else []
+        return [*(t for id, t in TABLES.items() if id in used), *parts, *paired, *filter(None, [self.table_of_axes])]
 
     @cached_property
     def scorers(self) -> tuple[str, ...]:
@@ -186,6 +187,8 @@ class Source:
         cells: dict[tuple[str, str], list[str]] = {}
         for row in self.plan["rows"]:
             cells.setdefault((row["table"], row["label"]), []).append(row["cell"])
+            if row["table"] == TABLE_HEADS.id:
+                cells.setdefault((TABLE_LIKELIHOOD.id, row["label"]), []).append(row["cell"])
         for trial in self.trials:
             cells.setdefault((AXES, trial.label), []).append(trial.cell)
         return cells

@@ -10,18 +10,27 @@ formulas     laws that numbers are held against; ends of a search's grid
 numbers      how a number is printed
 """
 
-from analysis.stats.differences import Gap, gap, gap_of
+from analysis.stats.differences import TIE, Gap, gap, gap_of, pairs
 from analysis.stats.estimates import CONFIDENCE, LEVEL, Estimate, Over, best, estimate, quantile
 from analysis.stats.formulas import PANTER_DITE, Setting, edges, extrapolated
 from analysis.stats.moderated import Prior, Spreads, moderated_gap, spreads
-from analysis.stats.multiple import Comparison, Difference, Family, Verdict, benjamini_hochberg, compare, holm
+from analysis.stats.multiple import (
+    Comparison,
+    Difference,
+    Family,
+    Verdict,
+    benjamini_hochberg,
+    compare,
+    compare_with,
+    holm,
+)
 from analysis.stats.numbers import number, signed
 from analysis.stats.power import MOST_SEEDS, POWER, seeds_needed
 from analysis.stats.scales import Scale
 
 __all__ = [
-    "CONFIDENCE", "LEVEL", "MOST_SEEDS", "PANTER_DITE", "POWER", "Comparison", "Difference", "Estimate",
+    "CONFIDENCE", "LEVEL", "MOST_SEEDS", "PANTER_DITE", "POWER", "TIE", "Comparison", "Difference", "Estimate",
     "Family", "Gap", "Over", "Prior", "Scale", "Setting", "Spreads", "Verdict", "benjamini_hochberg", "best",
-    "compare", "edges", "estimate", "extrapolated", "gap", "gap_of", "holm", "moderated_gap", "number",
-    "quantile", "seeds_needed", "signed", "spreads",
+    "compare", "compare_with", "edges", "estimate", "extrapolated", "gap", "gap_of", "holm", "moderated_gap", "number",
+    "pairs", "quantile", "seeds_needed", "signed", "spreads",
 ]  # fmt: skip

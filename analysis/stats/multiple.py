@@ -6,17 +6,18 @@ others are exploratory: of those that are shown, 5 % are expected to be wrong (t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
-from analysis.stats.differences import Gap
-from analysis.stats.estimates import LEVEL
+from analysis.stats.differences import Gap, gap
+from analysis.stats.estimates import LEVEL, Estimate
 from analysis.stats.power import seeds_needed
 from analysis.stats.scales import PLAIN, Scale
 
 Verdict = Literal["better", "worse", "no difference shown"]
 Family = Literal["claim", "exploratory"]
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -164,3 +165,24 @@ def compare(differences: Sequence[Difference], family: Family, looks: int = 1) -
     for i, value, level in zip(p, adjusted, levels, strict=True):
         comparisons[i] = Comparison(differences[i], family, value, level)
     return comparisons
+
+
+def compare_with(
+    base: Key, values: Mapping[Key, Estimate], better: str, scale: Scale = PLAIN
+) -> dict[Key, Comparison | None]:
+    """The verdicts of all others against one, as exploratory comparisons of samplings of the same trainings.
+
+    They pair seed by seed, or image by image of one seed. Their spread is not moderated: points are not trainings.
+
+    Args:
+        base: the one that they are compared with.
+        values: of all, on the scale.
+        better: which way is better, "lower" or "higher".
+        scale: how differences are told.
+
+    Returns:
+        One comparison for each of the others, in their order; None where there is no test.
+    """
+    others = [key for key in values if key != base]
+    differences = [Difference(gap(values[key], values[base]), better, scale, values[base].mean) for key in others]
+    return dict(zip(others, compare(differences, "exploratory"), strict=True))

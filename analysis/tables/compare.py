@@ -1,13 +1,15 @@
 """All comparisons of a report, each with one verdict wherever it stands, and the best row of a column.
 
 Two rows are known by the stages that measured them, so the same two rows in two tables, with the same seeds, are one
-comparison: one test, one p value, one verdict. Claims are corrected by Holm's method together, all others by their
-false-discovery rate (analysis.stats.multiple).
+comparison: one test, one p value, one verdict. Bits are compared in equal bins: those of a row of levels with those of
+a row of values made constant within the same bins; those of two rows of other levels not at all. Claims are corrected
+by Holm's method together, all others by their false-discovery rate (analysis.stats.multiple).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -16,7 +18,7 @@ from analysis.frame.source import Source
 from analysis.stats import Comparison, Difference, Estimate, Gap, Spreads
 from analysis.tables import protocol
 from analysis.tables.claims import Pair, besides, claims
-from analysis.tables.estimates import RowCells, follows_training, measure, other_bins, scale_of, scaled
+from analysis.tables.estimates import RowCells, follows_training, in_bins, measure, other_bins, scale_of, scaled
 from experiments.paper import Column, Table
 from tokenbridge.config import UserError
 
@@ -33,6 +35,7 @@ class Measured:
     """A row in one metric."""
 
     column: Column
+    label: str
     value: Estimate
     """on the metric's scale"""
     cells: tuple[str, ...]
@@ -78,7 +81,7 @@ class Comparisons:
         """The difference a - b on the metric's scale, by moderated variances where both are trainings of their own."""
         first, second = self.rows[a], self.rows[b]
         if other_bins(first.column, first.cells, second.cells, self.source):
-            return Gap(first.value.mean - second.value.mean, None, 1, (), "seeds")
+            return _gap_in_equal_bins(first, second, self.source)
         if _same_trainings(first.cells, second.cells, self.source):
             return stats.gap(first.value, second.value)
         gap = stats.moderated_gap(first.value, second.value, (a, b), self.spreads[a[0]])
@@ -121,7 +124,7 @@ def _rows(source: Source) -> Iterator[tuple[Side, Measured]]:
             for row, ids in cells:
                 value = _measured(column, row.label, ids, source)
                 if value is not None:
-                    yield side(column, ids, source), Measured(column, value, tuple(ids))
+                    yield side(column, ids, source), Measured(column, row.label, value, tuple(ids))
 
 
 def _measured(column: Column, label: str, cells: Sequence[str], source: Source) -> Estimate | None:
@@ -155,6 +158,17 @@ def _sides(
 def _difference(found: Comparisons, a: Side, b: Side) -> Difference:
     column = found.rows[a].column
     return Difference(found.gap(a, b), column.better, scale_of(column), found.rows[b].value.mean)
+
+
+def _gap_in_equal_bins(a: Measured, b: Measured, source: Source) -> Gap:
+    """The difference a - b of bits of unequal bins; no test where neither was measured in the other's."""
+    values = [a.value, b.value]
+    for i, (row, other) in enumerate(((a, b), (b, a))):
+        with suppress(UserError):  # some seeds lack it
+            values[i] = in_bins(row.column, row.label, row.cells, other.cells, source) or values[i]
+    if values == [a.value, b.value]:
+        return Gap(a.value.mean - b.value.mean, None, 1, (), "seeds")
+    return stats.gap(*values)
 
 
 def _same_trainings(cells: Sequence[str], others: Sequence[str], source: Source) -> bool:

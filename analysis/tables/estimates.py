@@ -10,7 +10,7 @@ from analysis.frame.source import Source
 from analysis.stats import Estimate, Scale
 from experiments.paper import Column, Row
 from tokenbridge.config import UserError
-from tokenbridge.metrics.catalogue import EXTRAPOLATED, share_of
+from tokenbridge.metrics.catalogue import BIN_BITS, BITS, EXTRAPOLATED, TOKEN_BITS_PER_DIM, metric, share_of
 from tokenbridge.stages import STAGES
 
 RowCells = Sequence[tuple[Row, Sequence[str]]]
@@ -19,15 +19,23 @@ Estimates = dict[str, list[Estimate | None]]
 """column key -> one estimate per row"""
 SHARED = ("reconstruct", "likelihood")
 """stages that measure the test images, the same in all rows; others have images of their own"""
-_EXTRAPOLATES = ("sample/images", "score/fd_digits", "score/fd_digits_floor_images", "score/fd_digits_at_floor_images")
-"""N, the distance at N, the number of images of the floor, and the distance at that number"""
+_COMPUTED = {
+    EXTRAPOLATED.key: (
+        "sample/images", "score/fd_digits", "score/fd_digits_floor_images", "score/fd_digits_at_floor_images",
+    ),
+    BIN_BITS.key: (BITS.key, TOKEN_BITS_PER_DIM.key),
+}  # fmt: skip
+"""of a column that no stage stores, those that it is computed from. Extrapolated: N, the distance at N, the number of
+images of the floor, and the distance at that number"""
+_BINS = ("quantizer.range", "quantizer.std_range", "quantizer.edges")
+"""settings of a quantizer with the gaussian's levels, beside their number"""
 
 
 def measure(column: Column, label: str, cells: Sequence[str], source: Source, images: bool = True) -> Estimate | None:
     """Estimate a row's number in the column's printed scale; None where no cell has it, or one has no finite number.
 
     Args:
-        column: the metric; FD∞ is computed from four stored ones.
+        column: the metric, as it is stored or computed from others.
         label: the row's label, for the message of an error.
         cells: ids of the cells that fill the row.
         source: the report's source.
@@ -38,7 +46,7 @@ def measure(column: Column, label: str, cells: Sequence[str], source: Source, im
     """
     required = _required(column, cells, source)
     values = {id: value * column.scale for id in required if (value := number(source, id, column)) is not None}
-    keys = _EXTRAPOLATES if column == EXTRAPOLATED else (column.key,)
+    keys = _COMPUTED.get(column.key, (column.key,))
     if not values or any(source.odd(id, key) for id in required for key in keys):
         return None  # no mean of the others: absence() says why
     if len(values) < len(required):
@@ -78,12 +86,15 @@ def count(column: Column, cell: str, source: Source) -> float | None:
 
 def number(source: Source, cell: str, column: Column) -> float | None:
     """A metric of a cell as it is stored, or computed from those that are; None where it cannot be."""
-    if column != EXTRAPOLATED:
+    if column.key not in _COMPUTED:
         return source.number(cell, column.key)
-    images, value, few_images, few = (source.number(cell, key) for key in _EXTRAPOLATES)
-    if images is None or value is None or few_images is None or few is None or images <= few_images:
+    parts = [part for key in _COMPUTED[column.key] if (part := source.number(cell, key)) is not None]
+    if len(parts) < len(_COMPUTED[column.key]):
         return None
-    return stats.extrapolated(value, images, few, few_images)
+    if column.key == BIN_BITS.key:
+        return parts[0] - parts[1]
+    images, value, few_images, few = parts
+    return stats.extrapolated(value, images, few, few_images) if images > few_images else None
 
 
 def _required(column: Column, cells: Sequence[str], source: Source) -> Sequence[str]:
@@ -120,6 +131,33 @@ def other_bins(column: Column, cells: Sequence[str], others: Sequence[str], sour
     """
     bins, theirs = ({source.stage(id, "quantizer") for id in ids} for ids in (cells, others))
     return column.stage == "likelihood" and bins != theirs
+
+
+def in_bins(column: Column, label: str, cells: Sequence[str], others: Sequence[str], source: Source) -> Estimate | None:
+    """A row's density of values made constant within the bins of a row of levels, which a likelihood stage measured.
+
+    Args:
+        column: bits per dimension; of any other metric there is none.
+        label: the row's label, for the message of an error.
+        cells: ids of the cells of the row of values.
+        others: ids of the cells of the row of levels.
+        source: the report's source.
+
+    Returns:
+        None where one row has no values, or the other no bins in which the first was measured: those of the gaussian
+        quantizer, of the first one's own range, on the same latents.
+    """
+    if column.key != BITS.key:
+        return None
+    kinds = [{source.setting(id, "quantizer.kind") for id in ids} for ids in (cells, others)]
+    spaces = [{source.stage(id, "latents") for id in ids} for ids in (cells, others)]
+    if kinds != [{"identity"}, {"gaussian"}] or spaces[0] != spaces[1]:
+        return None
+    bins = {tuple(source.setting(id, key) for key in _BINS) for id in (*cells, *others)}
+    levels = {source.setting(id, "quantizer.levels") for id in others}
+    if len(bins) > 1 or len(levels) > 1 or source.setting(others[0], "quantizer.per") != "tensor":
+        return None
+    return measure(metric(f"{column.key}_b{levels.pop()}"), label, cells, source)
 
 
 def follows_training(column: Column) -> bool:

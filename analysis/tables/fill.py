@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from analysis import stats
 from analysis.frame.source import Source
-from analysis.stats import Comparison, number
+from analysis.stats import Comparison, Estimate, number
 from analysis.tables import protocol
 from analysis.tables.compare import base_row, best, compare, side
-from analysis.tables.estimates import Estimates, RowCells, follows_training, measure, other_bins
+from analysis.tables.estimates import Estimates, RowCells, follows_training, in_bins, measure, other_bins
 from analysis.tables.filled import (
     BASE,
     OTHER_BINS,
@@ -27,9 +28,27 @@ from analysis.tables.filled import (
 from analysis.tables.notes import notes
 from experiments.paper import PUBLISHED_ON, Column, Row, Table
 from tokenbridge.config import CATEGORICAL, HEAD_KINDS, TRAINED_TOKENS
-from tokenbridge.metrics.catalogue import EXTRAPOLATED, FD, INFINITY, RECOMPUTING_MS, STEPWISE_MS, TOKEN_BITS
+from tokenbridge.metrics.catalogue import (
+    BASE_IN_BINS,
+    BIN_BITS,
+    BIN_COST,
+    BITS,
+    EXTRAPOLATED,
+    FD,
+    INFINITY,
+    MEMORIZATION,
+    NORMAL_BITS,
+    RECOMPUTING_MS,
+    STEPWISE_MS,
+    TOKEN_BITS,
+    TOKEN_BITS_PER_DIM,
+)
 from tokenbridge.overrides import plain
 
+FURTHER = {FD: (EXTRAPOLATED, INFINITY, MEMORIZATION), BITS: (TOKEN_BITS_PER_DIM, NORMAL_BITS)}
+"""what a table with a metric tells beside its columns"""
+OF_BINS = {metric.key for metric in (TOKEN_BITS_PER_DIM, BIN_BITS, NORMAL_BITS, BASE_IN_BINS, BIN_COST)}
+NOT_REPORTED = "not reported"
 MEANINGS = {
     "sample.guidance": "how far samples are pushed towards their class (1 is off); searched for each row by itself",
     "sample.temperature": "spread of the draws (1 is what the model says); searched for each row by itself",
@@ -52,10 +71,11 @@ def fill(table: Table, source: Source) -> FilledTable:
     ran = any(ids for _, ids in rows)
     # where nothing ran, one column says why
     measured = table.measured if ran else table.measured[:1]
-    further = tuple(filter(None, (each.by(source.scorers[0]) for each in (EXTRAPOLATED, INFINITY))))
-    further = further if source.by_scorer(FD) in measured and ran else ()
+    further = _further(table, source) if ran else ()
     entries = _measured(table, measured, further, rows, source)
-    settings = {"generation": source.tuned_in(table) if ran else (), "axes": table.varies}.get(table.kind, ())
+    measured, further = (tuple(c for c in columns if _reported(entries[c.key])) for columns in (measured, further))
+    searched = source.tuned_in(table) if ran and table.sampled else ()
+    settings = {"generation": searched, "axes": table.varies}.get(table.kind, ())
     chosen = tuple(_chosen_column(key, table.kind == "generation") for key in settings)
     filled_rows = tuple(
         FilledRow(
@@ -77,6 +97,19 @@ def fill(table: Table, source: Source) -> FilledTable:
     return replace(filled, chosen_heading="axes") if table.kind == "axes" else filled
 
 
+def _further(table: Table, source: Source) -> tuple[Column, ...]:
+    """Columns for which a page has no room."""
+    keys = {column.key for column in table.measured}
+    beside = [each for of, columns in FURTHER.items() if source.by_scorer(of).key in keys for each in columns]
+    return tuple(column for each in beside if (column := each.by(source.scorers[0])) and column.key not in keys)
+
+
+def _reported(entries: Sequence[Entry]) -> bool:
+    """Whether a column stays: one that no row has is left out where stages of an older version did not report it."""
+    reasons = {entry.reason for entry in entries}
+    return "" in reasons or NOT_REPORTED not in reasons
+
+
 def _measured(
     table: Table, measured: Sequence[Column], further: Sequence[Column], rows: RowCells, source: Source
 ) -> dict[str, list[Entry]]:
@@ -84,9 +117,7 @@ def _measured(
     columns = (*measured, *further)
     for column in columns:
         protocol.check(table, column, rows, source)
-    estimates: Estimates = {
-        column.key: [measure(column, cell.label, ids, source) for cell, ids in rows] for column in columns
-    }
+    estimates: Estimates = {column.key: _estimates(table, column, rows, source) for column in columns}
     compared = compare(table, measured, rows, source)
     entries = {
         column.key: [
@@ -100,6 +131,17 @@ def _measured(
         winner = best(column, rows, estimates[column.key], source)
         entries[column.key] = _judged(table, column, rows, entries[column.key], comparisons, winner, source)
     return entries
+
+
+def _estimates(table: Table, column: Column, rows: RowCells, source: Source) -> list[Estimate | None]:
+    label, base = table.base_label, rows[base_row(table)][1]
+    if column.key not in (BASE_IN_BINS.key, BIN_COST.key):
+        return [measure(column, cell.label, ids, source) for cell, ids in rows]
+    binned = [in_bins(BITS, label, base, ids, source) for _, ids in rows]
+    density = measure(BITS, label, base, source, images=False)
+    if column.key == BASE_IN_BINS.key or density is None:
+        return binned
+    return [value and stats.estimate([x - y for x, y in stats.pairs(value, density)]) for value in binned]
 
 
 def _judged(
@@ -120,8 +162,18 @@ def _judged(
         if i != base and comparison is None and entries[base].estimate:
             remark = _untested_against(column, value, rows[i][1], rows[base][1], source)
         change = change_text(column, comparison) if comparison else ""
-        judged[i] = replace(value, best=i == winner, comparison=comparison, change=change, remark=remark)
+        binned = _binned(column, rows[i], rows[base], source) if comparison else ""
+        judged[i] = replace(value, best=i == winner, comparison=comparison, change=change, remark=remark, binned=binned)
     return judged
+
+
+def _binned(column: Column, row: tuple[Row, Sequence[str]], base: tuple[Row, Sequence[str]], source: Source) -> str:
+    """Of a comparison in equal bins: which row's density was made constant within the other's bins, and its bits."""
+    for (mine, cells), (theirs, others) in ((row, base), (base, row)):
+        if value := in_bins(column, mine.label, cells, others, source):
+            shown = entry(column, value)
+            return f"{mine.label} in the bins of {theirs.label}: {shown.text} {shown.interval}".rstrip()
+    return ""
 
 
 def _untested_against(column: Column, value: Entry, cells: Sequence[str], base: Sequence[str], source: Source) -> str:
@@ -153,13 +205,15 @@ def absence(column: Column, cell: Row, ids: Sequence[str], source: Source) -> st
     if reason := _impossible(column, source.setting(ids[0], "quantizer.kind"), source.setting(ids[0], "head.kind")):
         return reason
     if any(source.stage(id, kind) for id in ids):
-        return "not reported"
+        return NOT_REPORTED
     return "not run" if kind == "speed" else f"{kind} not run"
 
 
 def _impossible(column: Column, quantizer: str, head: str) -> str:
     """Why no run of such a row could have the number; empty where one could."""
     kind = column.key.partition("/")[0]
+    if column.key in OF_BINS and quantizer == "identity":
+        return "no bins"
     if kind == "quantizer" and quantizer == "identity":
         return "continuous" if column == TOKEN_BITS else "no levels"
     if kind == "likelihood" and quantizer in TRAINED_TOKENS:

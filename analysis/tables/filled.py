@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from analysis.stats import LEVEL, Comparison, Difference, Estimate, Over, number, signed
+from analysis.stats import LEVEL, TIE, Comparison, Difference, Estimate, Over, number, signed
 from experiments.paper import Column, Table
 
 WIDE = 9
@@ -18,6 +18,8 @@ BASE, SAME_RUN, UNPAIRED, OTHER_BINS = "base", "same run", "not paired over imag
 to the base, on the same images, has an error that the source does not tell; one whose difference measures bins"""
 EXPLORATORY = "°"
 """behind the verdict of a comparison that is no claim"""
+EQUAL_BINS = "‡"
+"""behind the verdict of a comparison of bits in equal bins, where those of the rows are not"""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Entry:
     """difference to the base with the interval that the verdict goes by, printed"""
     remark: str = ""
     """why there is no comparison, where that is worth a word"""
+    binned: str = ""
+    """of a comparison in equal bins: which row's density was made constant within the other's, and what it reads"""
 
     @property
     def over(self) -> Over:
@@ -56,8 +60,13 @@ class Entry:
 
     @property
     def mark(self) -> str:
-        """What stands behind the verdict of a comparison that is no claim."""
-        return EXPLORATORY if self.comparison and self.comparison.family == "exploratory" else ""
+        """What stands behind the verdict of a comparison that is no claim, or is one in equal bins."""
+        return (EXPLORATORY if self.explored else "") + (EQUAL_BINS if self.binned else "")
+
+    @property
+    def explored(self) -> bool:
+        """Whether its comparison is no claim."""
+        return self.comparison is not None and self.comparison.family == "exploratory"
 
     @property
     def seeds_needed(self) -> str:
@@ -75,7 +84,8 @@ def entry(column: Column, value: Estimate, best: bool = False) -> Entry:
         best: whether the entry is printed bold.
     """
     # a count without a direction, such as parameters, is the same for every seed: ± 0 would say nothing
-    silent = value.half is None or (len(set(value.values)) == 1 and value.seeds > 1 and not column.better)
+    tied = value.half is not None and value.half <= TIE * abs(value.mean)
+    silent = value.half is None or (tied and value.seeds > 1 and not column.better)
     half = "" if silent else number(value.half or 0, column.decimals)
     return Entry(number(value.mean, column.decimals), "", value, half, best)
 

@@ -20,8 +20,8 @@ TITLE_WIDTH = 11
 """characters of a line of a column's title"""
 MARKS = {"better": "$^{+}$", "worse": "$^{-}$", "no difference shown": r"$^{\approx}$"}
 """what a verdict against the table's base row looks like behind its number"""
-EXPLORED = r"$^{\circ}$"
-"""behind the mark of an exploratory verdict"""
+EXPLORED, EQUALLY_BINNED = r"$^{\circ}$", r"\textsuperscript{\textdaggerdbl}"
+"""behind the mark of an exploratory verdict, and of one in equal bins"""
 TEXT_WIDTH = 24
 """characters of a line of a setting's text"""
 SPECIAL = {
@@ -32,7 +32,7 @@ SPECIAL = {
     "\N{NARROW NO-BREAK SPACE}": r"\,", "∞": r"$\infty$",
     "×": r"$\times$", "±": r"$\pm$", "·": r"$\cdot$", "−": "$-$", "↓": r"$\downarrow$", "↑": r"$\uparrow$",
     "→": r"$\rightarrow$", "≈": r"$\approx$", "≥": r"$\geq$", "≤": r"$\leq$", "≠": r"$\neq$", "√": r"$\surd$",
-    "†": r"\textdagger{}", "°": r"$^{\circ}$",
+    "†": r"\textdagger{}", "‡": r"\textdaggerdbl{}", "°": r"$^{\circ}$",
 }  # fmt: skip
 CAPITALS = {"Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega"}
 """Greek capitals that do not look like Latin ones"""
@@ -181,7 +181,9 @@ def _text(entry: Entry, reasons: dict[str, str]) -> str:
 def _mark(entry: Entry) -> str:
     if entry.comparison is None:
         return ""
-    return MARKS[entry.comparison.verdict] + (EXPLORED if entry.mark else "")
+    needed = rf"\textsuperscript{{{entry.comparison.seeds_needed}}}" if entry.comparison.seeds_needed else ""
+    marks = (EXPLORED if entry.explored else "") + (EQUALLY_BINNED if entry.binned else "")
+    return MARKS[entry.comparison.verdict] + needed + marks
 
 
 def _legend(filled: FilledTable) -> list[str]:
@@ -190,7 +192,9 @@ def _legend(filled: FilledTable) -> list[str]:
         return []
     meanings = ", ".join(f"{mark} {verdict}" for verdict, mark in MARKS.items())
     base = "the axis's first value" if filled.kind == "effects" else f"the row {escape(filled.table.base_label)}"
-    return [f"Against {base}: {meanings}; {EXPLORED} exploratory."]
+    needed = any(entry.seeds_needed for row in filled.rows for entry in row.measured)
+    seeds = f"; a number behind {MARKS['no difference shown']}, the seeds that would settle it" if needed else ""
+    return [f"Against {base}: {meanings}{seeds}; {EXPLORED} exploratory."]
 
 
 def _reasons(filled: FilledTable) -> dict[str, str]:

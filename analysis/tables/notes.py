@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from analysis import stats
 from analysis.frame.source import Source
 from analysis.stats import Estimate, number
-from analysis.tables.filled import FilledTable
+from analysis.tables.filled import EQUAL_BINS, FilledTable
 from analysis.tables.protocol import timed_on
 from analysis.tables.search import point_text
-from experiments.paper import Table
-from tokenbridge.metrics.catalogue import FD, RECONSTRUCTION_FD, cautions
+from experiments.paper import Column, Table
+from tokenbridge.metrics.catalogue import BASE_IN_BINS, FD, MEMORIZATION, RECONSTRUCTION_FD, cautions
 
 DISTANCES = {"generation": FD, "axes": FD, "reconstruction": RECONSTRUCTION_FD}
 """kind of table -> its Fréchet distance"""
@@ -34,6 +34,10 @@ IMAGES = (
     " images are compared image by image; where their values are not kept, there is no verdict."
 )
 UNREPEATED = "An interval over images says nothing of what another training would read: such a row has one seed."
+IN_EQUAL_BINS = (
+    f"{EQUAL_BINS} In equal bins: of a row of levels and one of values, that of values has its density made constant"
+    " within the bins of the other, so that the difference measures the models and not the bins."
+)
 SEARCHED = "Guidance and temperature were searched for each row by itself, on images apart from these."
 LISTED = 4
 """most rows that a note lists one by one"""
@@ -44,15 +48,15 @@ def notes(filled: FilledTable, source: Source) -> list[str]:
     table, rows = filled.table, [(row.label, row.cells) for row in filled.rows if row.cells]
     lines = [table.note] if table.note else []
     lines += _seeds(table, {len(ids) for _, ids in rows})
-    lines += _over_images(filled) + _verdicts(filled)
+    lines += _over_images(filled) + _verdicts(filled) + _equal_bins(filled)
     if point := source.point(table):
         lines.append(f"No search: all rows at {point_text(point)}.")
-    elif table.kind == "generation" and source.tuned and rows:
+    elif table.kind == "generation" and table.sampled and source.tuned and rows:
         lines.append(SEARCHED)
     cells = [id for _, ids in rows for id in ids]
     lines += [*_timing(table, cells, source), *_image_errors(table, cells, source), *_floor(table, rows, source)]
     lines += _cautions(table, cells, source)
-    return lines + _extrapolated(filled)
+    return lines + _extrapolated(filled) + _memorized(filled, source)
 
 
 def _seeds(table: Table, seeds: set[int]) -> list[str]:
@@ -85,8 +89,17 @@ def _verdicts(filled: FilledTable) -> list[str]:
 
 
 def _claims(filled: FilledTable) -> str:
-    claims = sum(e.comparison is not None and not e.mark for row in filled.rows for e in row.measured)
+    claims = sum(e.comparison is not None and not e.explored for row in filled.rows for e in row.measured)
     return f", {claims} of them on claims" if claims else ", all exploratory"
+
+
+def _equal_bins(filled: FilledTable) -> list[str]:
+    """What a verdict in equal bins compares, with the numbers that no column has."""
+    told = dict.fromkeys(entry.binned for row in filled.rows for entry in row.measured if entry.binned)
+    if not told:
+        return []
+    shown = any(column.key == BASE_IN_BINS.key for column in filled.measured)
+    return [IN_EQUAL_BINS if shown else f"{IN_EQUAL_BINS} {'; '.join(told)}."]
 
 
 def _timing(table: Table, cells: Sequence[str], source: Source) -> list[str]:
@@ -115,9 +128,9 @@ def _image_errors(table: Table, cells: Sequence[str], source: Source) -> list[st
 
 def _floor(table: Table, rows: Sequence[tuple[str, Sequence[str]]], source: Source) -> list[str]:
     """The distance of real images to the same reference: nothing can be expected to do better."""
-    if table.kind not in DISTANCES:
+    fd = _distance(table, source)
+    if fd is None:
         return []
-    fd = source.by_scorer(DISTANCES[table.kind])
     key = fd.key
     cells = [id for _, ids in rows for id in ids]
     floor, images = _values(source, cells, f"{key}_floor"), _values(source, cells, f"{key}_floor_images")
@@ -128,13 +141,19 @@ def _floor(table: Table, rows: Sequence[tuple[str, Sequence[str]]], source: Sour
     measured = [(label, _values(source, ids, f"{key}_at_floor_images")) for label, ids in rows]
     if not any(values for _, values in measured):
         return [f"{note}."]
-    read = _listed([(label, stats.estimate(v)) for label, v in measured if v])
+    read = _listed(fd, [(label, stats.estimate(v)) for label, v in measured if v])
     return [f"{note}; as many generated ones read {read} (fewer images read higher)."]
+
+
+def _distance(table: Table, source: Source) -> Column | None:
+    """The Fréchet distance of a table by the report's first scorer; None where no column has it."""
+    of = DISTANCES.get(table.kind)
+    return next((column for column in table.measured if of and column.key == source.by_scorer(of).key), None)
 
 
 def _cautions(table: Table, cells: Sequence[str], source: Source) -> list[str]:
     """The reasons why a Fréchet distance compares with few others: too few images, other weights."""
-    if table.kind not in DISTANCES:
+    if _distance(table, source) is None:
         return []
     column = DISTANCES[table.kind]
     protocols = [source.protocol(cell, column.key.partition("/")[0]) for cell in cells]
@@ -144,26 +163,49 @@ def _cautions(table: Table, cells: Sequence[str], source: Source) -> list[str]:
 
 def _extrapolated(filled: FilledTable) -> list[str]:
     """The Fréchet distance without the bias that a finite number of images gives it."""
-    values = [(row.label, e.estimate) for row in filled.rows for e in row.further if e.estimate is not None]
+    for column in filled.further:
+        name, comma, _ = column.title.partition(", extrapolated")
+        if comma and (values := _estimates(filled, column)):
+            return [
+                f"Extrapolated to infinitely many generated images (FD∞ + a/N, arXiv 1911.07023), {name} reads"
+                f" {_listed(column, values)}."
+            ]
+    return []
+
+
+def _memorized(filled: FilledTable, source: Source) -> list[str]:
+    """Whether generated images lie nearer to training images than chance has it, in one line for all rows."""
+    column = source.by_scorer(MEMORIZATION)
+    values = _estimates(filled, column)
     if not values:
         return []
+    away = sum(value.half is not None and abs(value.mean) > value.half for _, value in values)
+    about = "" if column.key in {each.key for each in filled.measured} else f" ({column.meaning})"
     return [
-        f"Extrapolated to infinitely many generated images (FD∞ + a/N, arXiv 1911.07023),"
-        f" {filled.further[0].title.partition(',')[0]} reads {_listed(values)}."
+        f"Memorized, in %{about}: {_listed(column, values)}. The interval leaves out 0 in {away} of {len(values)} rows."
     ]
 
 
-def _listed(values: Sequence[tuple[str, Estimate]]) -> str:
+def _estimates(filled: FilledTable, column: Column) -> list[tuple[str, Estimate]]:
+    """The numbers of a column or one beside them, by the rows' labels."""
+    keys = [each.key for each in (*filled.measured, *filled.further)]
+    if column.key not in keys:
+        return []
+    entries = [(row.label, (*row.measured, *row.further)[keys.index(column.key)]) for row in filled.rows]
+    return [(label, entry.estimate) for label, entry in entries if entry.estimate is not None]
+
+
+def _listed(column: Column, values: Sequence[tuple[str, Estimate]]) -> str:
     """The number of each row, or the lowest and the highest where there are many rows."""
     if len(values) <= LISTED:
-        return ", ".join(f"{label} {_text(value)}" for label, value in values)
+        return ", ".join(f"{label} {_text(column, value)}" for label, value in values)
     low, *_, high = sorted(values, key=lambda row: row[1].mean)
-    return f"from {_text(low[1])} ({low[0]}) to {_text(high[1])} ({high[0]})"
+    return f"from {_text(column, low[1])} ({low[0]}) to {_text(column, high[1])} ({high[0]})"
 
 
-def _text(value: Estimate) -> str:
-    half = "" if value.half is None else f" ± {number(value.half, FD.decimals)}"
-    return number(value.mean, FD.decimals) + half
+def _text(column: Column, value: Estimate) -> str:
+    half = "" if value.half is None else f" ± {number(value.half, column.decimals)}"
+    return number(value.mean, column.decimals) + half
 
 
 def _values(source: Source, cells: Sequence[str], column: str) -> list[float]:

@@ -17,7 +17,7 @@ from analysis import stats
 from analysis.frame.source import Source
 from analysis.stats import Estimate
 from analysis.tables import html, latex, protocol, text
-from analysis.tables.estimates import scaled
+from analysis.tables.estimates import other_bins, scaled
 from analysis.tables.fill import absence
 from analysis.tables.filled import Entry, FilledRow, FilledTable, csv_text, entry
 from experiments.paper import Column, Row, Table
@@ -224,7 +224,9 @@ def _winner(column: Column, estimates: Mapping[Group, Estimate | None], source: 
 
     def beats(i: int, k: int) -> bool:
         a, b = on_scale[i], on_scale[k]
-        return a is not None and b is not None and stats.gap(a, b).settled
+        if a is None or b is None or other_bins(column, groups[i].cells, groups[k].cells, source):
+            return False
+        return stats.gap(a, b).settled
 
     winner = stats.best([e and e.mean for e in estimates.values()], column.better, beats)
     return None if winner is None else groups[winner]

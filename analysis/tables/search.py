@@ -28,7 +28,7 @@ class Chosen:
 
 
 def chosen(source: Source) -> list[Chosen]:
-    """The point that each row's search chose, as the plan tells it, or else its lowest one."""
+    """The point that each row's search chose, as the plan tells it."""
     plan = source.plan.get("search") or {}
     searches: dict[str, dict[Setting, list[float]]] = {}
     for point in points(source):
@@ -38,13 +38,10 @@ def chosen(source: Source) -> list[Chosen]:
     for row, values in searches.items():
         means = {setting: stats.estimate(v).mean for setting, v in values.items()}
         told = plan.get("chosen", {}).get(row, {})
-        lowest = min(means, key=lambda setting: means[setting])
-        setting = (told.get("sample.guidance", lowest[0]), told.get("sample.temperature", lowest[1]))
+        setting = (told.get("sample.guidance"), told.get("sample.temperature"))
         if setting not in means:
-            raise UserError(
-                f"plan.json: guidance {setting[0]:g} and temperature {setting[1]:g} chosen for {row} are no point of"
-                " its search; write the source again"
-            )
+            values = point_text(told).replace(", ", " and ") or "no values"
+            raise UserError(f"plan.json: {values} chosen for {row} are no point of its search; write the source again")
         cells = source.cells(*row.split(" ", 1))
         sets.setdefault((setting, tuple(means.items()), tuple(cells)), []).append(row)
     return [

@@ -18,8 +18,8 @@ from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store, write_json
 
 if TYPE_CHECKING:
-    from analysis.stats import Estimate, Gap
-    from experiments.grid.tune import Rung, ScoredPoint, Search
+    from analysis.stats import Comparison, Estimate
+    from experiments.grid.tune import Place, Rung, ScoredPoint, Search
 
 
 def tune(
@@ -117,18 +117,17 @@ def _rung(search: Search, number: int, rung: Rung) -> list[str]:
     lines = [
         f"rung {number}: {rung.images} images per point and training seed, {count} points,"
         f" {'the best is chosen' if last else f'{rung.kept} go on'}",
-        f"  guidance  temperature  {search.metric:>20}  {'minus the best':>16}  (± over {_over(search)})",
+        f"  guidance  temperature  {search.metric:>20}  {'to the best':>22}  (intervals over {_over(search)})",
     ]
+    against = comparisons(search, rung.points, first)
     for i, point in enumerate(rung.points):
         place = f"  {point.guidance:>8g}  {point.temperature:>11g}  {_value(point):>20}"
         what = "chosen" if last and i == 0 else "goes on" if i < rung.kept else "dropped"
-        apart = _gap(point, first)
-        told = "" if i == 0 else f"{apart.mean:+.3f}{_half(apart.half())}"
-        settled = "" if i == 0 else ", settled worse" if apart.settled else ", not settled"
-        lines.append(f"{place}  {told:>16}  {what}{settled}".rstrip())
+        change, verdict = ("", "") if i == 0 else _told(search, against[point.place])
+        lines.append(f"{place}  {change:>22}  {what}{verdict and f', {verdict}'}")
     if not last:
-        unsettled = sum(not _gap(point, first).settled for point in dropped)
-        lines.append(f"  dropped though not settled to be worse than the best: {unsettled} of {len(dropped)}")
+        unsettled = sum((it := against[point.place]) is None or not it.shown for point in dropped)
+        lines.append(f"  dropped though not shown to be worse than the best: {unsettled} of {len(dropped)}")
     return lines
 
 
@@ -137,11 +136,12 @@ def _end(search: Search, rungs: Sequence[Rung], last: ScoredPoint, own: ScoredPo
     from experiments.grid.tune import images_drawn, words
 
     best, second, *_ = rungs[-1].points
-    apart, edges = _gap(second, best), _edges(rungs, best)
-    verdict = "settled worse" if apart.settled else "not settled to be worse (more --images or training seeds may tell)"
+    comparison, edges = comparisons(search, rungs[-1].points, best)[second.place], _edges(rungs, best)
+    change, verdict = _told(search, comparison)
+    more = "" if comparison and comparison.shown else " (more --images or training seeds may tell)"
     lines = [
         f"chosen: {words(best.place)}",
-        f"runner-up: {words(second.place)}: {apart.mean:+.3f}{_half(apart.half())} to the chosen; {verdict}",
+        f"runner-up: {words(second.place)}: {change and f'{change} to the chosen; '}{verdict}{more}",
     ]
     if edges:
         lines.append(f"the point is at an end of what was tried ({', '.join(edges)}): better ones may lie beyond")
@@ -152,14 +152,17 @@ def _end(search: Search, rungs: Sequence[Rung], last: ScoredPoint, own: ScoredPo
     if own is not None and own.place == last.place:
         lines.append("that is the point that the cell had already")
     elif own is not None:
-        lines.append(f"the cell's own point, {words(own.place)}: {_value(own)}; {_verdict(search, last, own)}")
+        change, verdict = _told(search, comparisons(search, (last, own), own)[last.place])
+        chosen = f"the chosen one {change and f'differs by {change}: '}{verdict}"
+        lines.append(f"the cell's own point, {words(own.place)}: {_value(own)}; {chosen}")
     lines.append(f"repeat: {_repeat(search, last)[0]}")
     if len(last.cells) > 1:
         lines.append(f"  and with train.seed={', '.join(str(c.train.seed) for c in search.models.configs[1:])}")
     drawn, again, whole = images_drawn(search, [(rung.images, len(rung.points)) for rung in rungs])
     lines += [
         f"± is the half-width of a 95 % interval over {_over(search)}"
-        + (" (differences: paired)" if len(last.cells) > 1 else ", which say nothing of another training"),
+        + ("" if len(last.cells) > 1 else ", which say nothing of another training")
+        + "; verdicts are by the false-discovery rate of a rung's points, each with the interval that it goes by",
         f"fewer images read otherwise (Fréchet distances higher), so points are compared within a rung only; the search"
         f" drew {drawn:,} images ({again:,} anew that a rung before had drawn), the whole grid with the last rung's"
         f" would be {whole:,}",
@@ -167,17 +170,36 @@ def _end(search: Search, rungs: Sequence[Rung], last: ScoredPoint, own: ScoredPo
     return lines
 
 
-def _verdict(search: Search, last: ScoredPoint, own: ScoredPoint) -> str:
-    apart = _gap(last, own)
-    better = (apart.mean < 0) == (search.better == "lower")
-    word = ("better" if better else "worse") if apart.settled else "no difference shown"
-    return f"the chosen one differs by {apart.mean:+.3f}{_half(apart.half())}: {word}"
+def comparisons(search: Search, points: Sequence[ScoredPoint], base: ScoredPoint) -> dict[Place, Comparison | None]:
+    """Each other point against one, on the scale on which the metric's spread is even; None where there is no test.
+
+    Args:
+        search: by whose metric.
+        points: of the same models and numbers of images, the base among them.
+        base: with which the others are compared.
+    """
+    from analysis import stats
+
+    scale = stats.Scale(search.of_metric.spread)
+    values = {point.place: scale.of(estimate(point), point.count) for point in points}
+    return stats.compare_with(base.place, values, search.better, scale)
+
+
+def _told(search: Search, comparison: Comparison | None) -> tuple[str, str]:
+    """A difference with the interval that its verdict goes by, and the verdict."""
+    from dataclasses import replace
+
+    from analysis.tables.filled import change_text
+
+    if comparison is None:
+        return "", "not tested"
+    # in stored numbers, as the values beside it
+    return change_text(replace(search.of_metric, scale=1.0, decimals=3), comparison), comparison.verdict
 
 
 def _record(search: Search, rungs: Sequence[Rung], last: ScoredPoint, own: ScoredPoint | None) -> dict[str, Any]:
     """Everything, for runs/tunes/<name>.json."""
-    best, second, *_ = rungs[-1].points
-    apart = _gap(second, best)
+    best = rungs[-1].points[0]
     return {
         "command": shlex.join(["tokenbridge", *sys.argv[1:]]),
         "models": search.models.name,
@@ -193,36 +215,47 @@ def _record(search: Search, rungs: Sequence[Rung], last: ScoredPoint, own: Score
             {
                 "images": rung.images,
                 "kept": rung.kept,
-                "points": [_point(point, rung.points[0]) for point in rung.points],
+                "points": _points(search, rung.points, rung.points[0]),
             }
             for rung in rungs
         ],
         "chosen": {"sample.guidance": best.guidance, "sample.temperature": best.temperature},
         "ends": _edges(rungs, best),
-        "runner_up": _point(second, best) | {"settled": apart.settled},
+        "runner_up": _points(search, rungs[-1].points, best)[1],
         "final": _point(last),
-        "before": None if own is None else _point(own, last),
+        "before": None if own is None else _points(search, (last, own), last)[-1],
         "repeat": _repeat(search, last),
     }
 
 
-def _point(point: ScoredPoint, to: ScoredPoint | None = None) -> dict[str, Any]:
+def _points(search: Search, points: Sequence[ScoredPoint], base: ScoredPoint) -> list[dict[str, Any]]:
+    """Points with their values and how they compare with one of them."""
+    against = comparisons(search, points, base)
+    return [_point(point) | _compared(against.get(point.place)) for point in points]
+
+
+def _point(point: ScoredPoint) -> dict[str, Any]:
     from dataclasses import asdict
 
-    values = asdict(point) | {"mean": fmean(point.values), "half": _estimate(point).half}
-    if to is None or to == point:
-        return values
-    apart = _gap(point, to)
-    return values | {"difference": apart.mean, "difference_half": apart.half()}
+    return asdict(point) | {"mean": fmean(point.values), "half": estimate(point).half}
 
 
-def _gap(point: ScoredPoint, to: ScoredPoint) -> Gap:
-    from analysis import stats
+def _compared(comparison: Comparison | None) -> dict[str, Any]:
+    """A difference as it is told: of a metric that varies in proportion in per cent of the other point's."""
+    if comparison is None:
+        return {}
+    low, high = comparison.corrected
+    return {
+        "difference": comparison.difference.effect,
+        "difference_is": "per cent" if comparison.difference.scale.told_in_percent else "difference",
+        "difference_corrected": [low, high],
+        "p": comparison.p,
+        "adjusted_p": comparison.adjusted,
+        "verdict": comparison.verdict,
+    }
 
-    return stats.gap(_estimate(point), _estimate(to))
 
-
-def _estimate(point: ScoredPoint) -> Estimate:
+def estimate(point: ScoredPoint) -> Estimate:
     """A point's training seeds, which pair with those of other points, or its one seed with what is known of images."""
     from analysis import stats
 
@@ -253,7 +286,7 @@ def _over(search: Search) -> str:
 
 
 def _value(point: ScoredPoint) -> str:
-    return f"{fmean(point.values):.3f}{_half(_estimate(point).half)}"
+    return f"{fmean(point.values):.3f}{_half(estimate(point).half)}"
 
 
 def _half(half: float | None) -> str:

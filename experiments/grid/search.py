@@ -104,15 +104,24 @@ def most_points(axes: Iterable[Sequence[float]]) -> int:
 
 
 def best(store: Store, points: Sequence[SearchPoint]) -> dict[str, float]:
-    """Guidance and temperature of the point with the lowest Fréchet distance; the first of equals, NaN last.
+    """Guidance and temperature of the point with the lowest Fréchet distance.
 
     Args:
         store: the runs folder.
         points: whose cells are all finished.
     """
-    distances = [point.metric(store) for point in points]
-    lowest = min(range(len(points)), key=lambda number: (math.isnan(distances[number]), distances[number]))
-    return dict(points[lowest].values)
+    return dict(points[ranked([point.metric(store) for point in points], "lower")[0]].values)
+
+
+def ranked(values: Sequence[float], better: str) -> list[int]:
+    """Positions from the best value to the worst, by which every search chooses; the first of equals first, NaN last.
+
+    Args:
+        values: the metric of each point.
+        better: which way is better, "lower" or "higher".
+    """
+    sign = 1 if better == "lower" else -1
+    return sorted(range(len(values)), key=lambda i: (math.isnan(values[i]), sign * values[i]))
 
 
 def widened(axes: Sequence[Sequence[float]], place: Sequence[float]) -> list[list[float]]:

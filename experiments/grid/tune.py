@@ -25,6 +25,7 @@ from experiments.grid.search import (
     WIDENINGS,
     most_points,
     point_name,
+    ranked,
     unreported,
     widened,
 )
@@ -72,6 +73,8 @@ class ScoredPoint:
     """standard errors over images"""
     left_out: tuple[tuple[float, ...], ...] = ()
     """the metric without each group of images, where the stage left it"""
+    count: float | None = None
+    """of a share: the number of images that it is of"""
 
     @property
     def place(self) -> Place:
@@ -117,8 +120,13 @@ class Search:
         return list(product(self.guidance, self.temperature))
 
     @property
+    def of_metric(self) -> catalogue.Metric:
+        """The metric as the catalogue declares it."""
+        return catalogue.metric(f"score/{self.metric}")
+
+    @property
     def better(self) -> str:
-        return directions()[self.metric]
+        return self.of_metric.better
 
     @property
     def final_seed(self) -> int:
@@ -226,20 +234,20 @@ def scored(store: Store, search: Search, place: Place, images: int | None = None
         UserError: the scores do not have the metric.
     """
     cells, values, errors = search.cells(place, images), list[float](), list[float | None]()
-    left = list[tuple[float, ...]]()
+    left, of = list[tuple[float, ...]](), None
     for cell in cells:
         folder = store.folder(cell.stages()[-1].id)
-        metrics, _, left_out = read_metrics(folder)
+        metrics, protocol, left_out = read_metrics(folder)
         if search.metric not in metrics:
             raise UserError(f"{folder} has no {search.metric}; choose another --metric, or delete it")
-        value, count = metrics[search.metric], cell.config.sample.images
-        # of a share, that of a binomial
-        error = math.sqrt(value * (1 - value) / count) if search.metric == "agreement" else None
+        value, of = metrics[search.metric], catalogue.share_of(search.of_metric, protocol)
+        # of a share of the generated images, that of a binomial
+        error = math.sqrt(value * (1 - value) / of) if search.metric == "agreement" and of else None
         values.append(value)
         errors.append(metrics.get(f"{search.metric}_se", error))
         left.append(tuple(left_out.get(search.metric, ())))
-    count = cells[0].config.sample.images
-    return ScoredPoint(*place, count, tuple(cell.id for cell in cells), tuple(values), tuple(errors), tuple(left))
+    number, ids = cells[0].config.sample.images, tuple(cell.id for cell in cells)
+    return ScoredPoint(*place, number, ids, tuple(values), tuple(errors), tuple(left), of)
 
 
 def forecast(store: Store, search: Search, jobs: int) -> list[str]:
@@ -311,10 +319,7 @@ def _run(store: Store, cells: Sequence[Cell], runtime: Runtime, jobs: int) -> No
 
 
 def _ranked(search: Search, images: int, points: Sequence[ScoredPoint], kept: int) -> Rung:
-    sign = 1 if search.better == "lower" else -1
-    means = {point.place: sign * fmean(point.values) for point in points}
-    if all(math.isnan(mean) for mean in means.values()):
+    means = [fmean(point.values) for point in points]
+    if all(map(math.isnan, means)):
         raise UserError(f"{search.metric} is NaN at all points with {images} images; choose another --metric")
-    # NaN is worse than any number; of equals the first
-    order = sorted(points, key=lambda point: (math.isnan(means[point.place]), means[point.place]))
-    return Rung(images, tuple(order), kept)
+    return Rung(images, tuple(points[i] for i in ranked(means, search.better)), kept)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from experiments.paper.duel import DUEL, duel_table
 from experiments.paper.form import Claim, Column, Row, Table
 from experiments.paper.generation import TABLE_2A, TABLE_2B, TABLE_2C, TABLE_2D, TABLE_2E
-from experiments.paper.own import OWN, TABLE_HEADS
+from experiments.paper.own import OWN, TABLE_HEADS, TABLE_LIKELIHOOD
 from experiments.paper.reconstruction import TABLE_1A, TABLE_1B
 from experiments.paper.systems import TABLE_3, TABLE_4, TABLE_5
 from tokenbridge.config import UserError
@@ -50,6 +50,6 @@ def table(id: str) -> Table:
 
 __all__ = [
     "DUEL", "FIGURE_8", "PAPER", "PUBLISHED_ON", "TABLES", "TABLE_1A", "TABLE_1B", "TABLE_2A", "TABLE_2B", "TABLE_2C",
-    "TABLE_2D", "TABLE_2E", "TABLE_3", "TABLE_4", "TABLE_5", "TABLE_HEADS", "Claim", "Column", "Row", "Table",
-    "duel_of", "table",
+    "TABLE_2D", "TABLE_2E", "TABLE_3", "TABLE_4", "TABLE_5", "TABLE_HEADS", "TABLE_LIKELIHOOD", "Claim", "Column",
+    "Row", "Table", "duel_of", "table",
 ]  # fmt: skip

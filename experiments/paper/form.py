@@ -69,6 +69,11 @@ class Table:
         return not self.published
 
     @property
+    def sampled(self) -> bool:
+        """Whether it is about samples, which guidance and temperature change."""
+        return any(column.stage == "score" for column in self.measured)
+
+    @property
     def name(self) -> str:
         """How a text refers to it: by its number in the paper, or by its title where it has none."""
         return self.title if self.own else f"Table {self.id}"

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from experiments.paper.form import Claim, Column, Row, Table
 from experiments.paper.reconstruction import gaussian
-from tokenbridge.metrics.catalogue import AGREEMENT, BITS, FD, HEAD_PARAMETERS, IS, PRECISION, RECALL
+from tokenbridge.metrics.catalogue import (
+    AGREEMENT,
+    BITS,
+    FD,
+    HEAD_PARAMETERS,
+    IS,
+    NORMAL_BITS,
+    PRECISION,
+    RECALL,
+    TOKEN_BITS_PER_DIM,
+)
 
 # fmt: off
 GFID_IS = (Column("gfid", "gFID", "lower"), Column("is", "IS", "higher", 1))
@@ -40,7 +50,7 @@ TABLE_2C = Table(
         Row("B=32", gaussian(32), {"gfid": 1.98, "is": 298.4}),
         Row("B=64", gaussian(64), {"gfid": 1.94, "is": 306.1}),
     ),
-    GFID_IS, GENERATION,
+    GFID_IS, (FD, TOKEN_BITS_PER_DIM, BITS, NORMAL_BITS, *GENERATION[2:]),
     claims=(Claim("B=64", "B=16", (FD,)),),
 )
 

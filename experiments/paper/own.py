@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from experiments.paper.form import Claim, Row, Table
 from experiments.paper.reconstruction import gaussian
 from tokenbridge.metrics.catalogue import (
     AGREEMENT,
+    BASE_IN_BINS,
+    BIN_BITS,
+    BIN_COST,
     BITS,
     CORRELATION,
     FD,
     IMAGE_TIME,
+    MEMORIZATION,
+    NORMAL_BITS,
     PARAMETERS,
     RECALL,
     TOKEN_BITS,
+    TOKEN_BITS_PER_DIM,
     TRAINING_FLOPS,
 )
 
@@ -61,7 +68,8 @@ TABLE_HEADS = Table(
     "heads", "Every head on every token", "generation",
     ("quantizer.kind", "quantizer.levels", "autoencoder.channels", "head.kind", "head.width",
      "head.depth", "head.covariance", "sample.head_steps", "train.learning_rate"),
-    tuple(_rows()), (), (TOKEN_BITS, FD, BITS, AGREEMENT, RECALL, PARAMETERS, TRAINING_FLOPS, IMAGE_TIME),
+    tuple(_rows()), (),
+    (TOKEN_BITS, FD, BITS, AGREEMENT, RECALL, MEMORIZATION, PARAMETERS, TRAINING_FLOPS, IMAGE_TIME),
     "One backbone, one number of training steps; what changes is the token and the head. VQ has one channel per token,"
     " so that parallel and autoregressive prediction are the same. VQ, FSQ and LFQ: autoencoders of the same body and"
     " training, each with its own latent space, where bits per dimension of another say nothing. Diffusion"
@@ -73,6 +81,16 @@ TABLE_HEADS = Table(
         Claim("post-training", "trained", (FD,), chosen=True),
     ),
 )
+TABLE_LIKELIHOOD = replace(
+    TABLE_HEADS, id="likelihood", title="Likelihood in parts",
+    rows=tuple(row for row in TABLE_HEADS.rows if row.label.startswith("B=") or "mixture" in row.label),
+    measured=(TOKEN_BITS_PER_DIM, BIN_BITS, BITS, BASE_IN_BINS, BIN_COST, NORMAL_BITS),
+    note="The rows of the table of all heads that have a density. Bits/dim is the sum of the two columns before it and"
+    " measures bins as well as models, so a row of levels is compared with the base in the same bins, any other with"
+    " the base itself.",
+    base="continuous, mixture, full covariance", claims=(),
+)
+"""no grid runs it: a report with the table of all heads has it, where its runs measured the parts"""
 EQUAL_COMPUTE = {  # epochs with which a row of table heads takes as many operations as its diffusion head in 20
     "B=8, autoregressive": 13, "B=16, autoregressive": 13, "B=16, parallel": 13, "B=64, autoregressive": 13,
     "continuous, diffusion": 20, "continuous, flow": 20, "continuous, mixture, full covariance": 31,
@@ -83,7 +101,7 @@ TABLE_COMPUTE = Table(
     tuple(
         Row(label, {**(TABLE_HEADS.row(label).overrides or {}), "train.epochs": epochs}, {}, "not in the paper")
         for label, epochs in EQUAL_COMPUTE.items()
-    ), (), (TOKEN_BITS, TRAINING_FLOPS, FD, BITS, AGREEMENT, RECALL),
+    ), (), (TOKEN_BITS, TRAINING_FLOPS, FD, BITS, NORMAL_BITS, AGREEMENT, RECALL, MEMORIZATION),
     "Rows of the table of all heads, each trained for as many operations as the diffusion head there, to the nearest"
     " epoch: more steps for heads that cost less, fewer for those that cost more. The ratios are those of the preset"
     " digits; the column of operations has what was counted.",
@@ -101,7 +119,7 @@ TABLE_AUTOENCODERS = Table(
         )
         for free in FREE_NATS
         for head in _CATEGORICAL
-    ), (), (CORRELATION, FD, BITS, AGREEMENT, RECALL),
+    ), (), (CORRELATION, FD, TOKEN_BITS_PER_DIM, BITS, AGREEMENT, RECALL, MEMORIZATION),
     "Each training seed has an autoencoder of its own, trained like the shipped one with the same seed and a floor of"
     " so many nats of information per channel and position: the more, the more channels repeat each other. Within one"
     " floor, autoregressive and parallel share the autoencoders, and so their difference is one between pairs; bits of"

@@ -83,12 +83,24 @@ BITS = Metric(
     "likelihood/bits_per_dim", "bits/dim", "lower", 3,
     meaning="bits the model needs for one latent value of a test image, as a density (it can be negative); of"
     " levels an even one within each bin, so that it measures the bins too")
+# parts of a likelihood: between equal bins they differ as the density does, so its verdict is theirs
 TOKEN_BITS_PER_DIM = Metric(
-    "likelihood/token_bits_per_dim", "bits/dim of tokens", "lower", 3,
+    "likelihood/token_bits_per_dim", "bits/dim of tokens", "", 3,
     meaning="bits the model needs to name the bin of one latent value of a test image")
 NORMAL_BITS = Metric(
-    "likelihood/bits_per_dim_normal", "bits/dim, normal in bins", "lower", 3,
+    "likelihood/bits_per_dim_normal", "bits/dim, normal in bins", "", 3,
     meaning="bits per latent value as a density that within a bin is the channel's normal, fitted to training latents")
+BIN_BITS = Metric(
+    "likelihood/bin_bits_per_dim", "log₂ of bin width", "", 3,
+    meaning="mean over latent values; with the bits of tokens it adds up to bits/dim, as an even density spreads a"
+    " token's probability over its bin")
+BASE_IN_BINS = Metric(
+    "likelihood/base_bits_per_dim", "base in these bins", "", 3,
+    meaning="bits/dim of the base row, a density of values, made constant within the bins of this row: with it a row of"
+    " levels is compared")
+BIN_COST = Metric(
+    "likelihood/bin_cost_per_dim", "cost of these bins", "", 3,
+    meaning="how far the base in these bins lies above the base itself: bits/dim that bins cost whatever the model")
 IS = Metric(
     "score/is_{suffix}", "is_{suffix}", "higher", 2, needs="classifies", fields=CLASSES,
     meaning="Inception score's formula (arXiv 1606.03498) with the classes of {by}: higher where images are clear and"
@@ -182,8 +194,9 @@ CORRELATION = Metric(
 
 METRICS: tuple[Metric, ...] = (
     # the most telling first: so MLflow orders its columns
-    FD, BITS, TOKEN_BITS_PER_DIM, NORMAL_BITS, IS, AGREEMENT, PRECISION, RECALL, RECONSTRUCTION_FD, PSNR, SSIM, MSE,
-    ORIGINALS_FD, MEMORIZATION, KID, SPATIAL_FD, DENSITY, COVERAGE, INFINITY, EXTRAPOLATED,
+    FD, BITS, TOKEN_BITS_PER_DIM, BIN_BITS, NORMAL_BITS, BASE_IN_BINS, BIN_COST, IS, AGREEMENT, PRECISION, RECALL,
+    RECONSTRUCTION_FD, PSNR, SSIM, MSE, ORIGINALS_FD, MEMORIZATION, KID, SPATIAL_FD, DENSITY, COVERAGE, INFINITY,
+    EXTRAPOLATED,
     Metric("reconstruct/lpips_vgg", "LPIPS (VGG)", "lower", 4,
            meaning="distance of reconstructed test images to the originals by VGG-16 (arXiv 1801.03924)"),
     Metric("reconstruct/lpips_alex", "LPIPS (AlexNet)", "lower", 4,

@@ -8,10 +8,12 @@ from statistics import fmean
 
 import numpy as np
 import pytest
-from scipy.stats import norm, sem, ttest_rel
+from scipy.special import logit
+from scipy.stats import false_discovery_control, norm, sem, ttest_rel
+from scipy.stats import t as student
 
 from analysis.stats import edges
-from experiments.cli.tune import _estimate, _gap
+from experiments.cli.tune import comparisons, estimate
 from experiments.grid.tune import ScoredPoint, Search, images_drawn
 from experiments.pipeline import Cell, record
 from experiments.presets import DIGITS
@@ -70,28 +72,66 @@ def test_the_search_never_draws_the_images_of_the_final_score():
         assert ids[0] == ids[1]  # the same training
 
 
-def point(*values, error=None, left=()):
-    return ScoredPoint(1.0, 1.0, 100, (), values, (error,) * len(values), (left,) * len(values))
+def point(*values, error=None, left=(), temperature=1.0, count=None):
+    return ScoredPoint(1.0, temperature, 100, (), values, (error,) * len(values), (left,) * len(values), count)
+
+
+def against(first, second, **changes):
+    """The comparison of one point with another, alone."""
+    found = comparisons(search(**changes), [first, replace(second, temperature=0.5)], replace(second, temperature=0.5))
+    return found[first.place]
 
 
 def test_two_points_are_compared_within_their_models():
     first, second = (3.1, 2.4, 5.0), (3.0, 2.1, 4.8)  # models differ more than points
-    found = _gap(point(*first), point(*second))
-    interval = ttest_rel(first, second).confidence_interval(0.95)
-    assert found.half() == pytest.approx((interval.high - interval.low) / 2)
-    assert found.mean == pytest.approx(0.2)
-    assert found.settled == (interval.low > 0) == (ttest_rel(first, second).pvalue < 0.05)
-    assert not _gap(point(0.5, 0.25), point(0.25, 0.0)).settled  # two equal differences of a coarse share
+    found = against(point(*first), point(*second))
+    test = ttest_rel(np.log(first), np.log(second))
+    interval = test.confidence_interval(0.95)
+    assert found.p == found.adjusted == pytest.approx(test.pvalue)
+    assert found.corrected == pytest.approx([100 * math.expm1(interval.low), 100 * math.expm1(interval.high)])
+    assert found.difference.effect == pytest.approx(100 * math.expm1(np.log(first).mean() - np.log(second).mean()))
+    assert (found.verdict, against(point(*second), point(*first)).verdict) == ("no difference shown",) * 2
+    near = tuple(value * 1.1 + 0.01 * i for i, value in enumerate(second))
+    assert ttest_rel(np.log(near), np.log(second)).pvalue < 0.05
+    assert (against(point(*near), point(*second)).verdict) == "worse"
+    more = tuple(value + 0.3 + 0.01 * i for i, value in enumerate(second))
+    assert against(point(*more), point(*second), metric="is_digits").verdict == "better"  # higher is better
+    # two differences alike are no spread to test by
+    assert against(point(0.5, 1.0), point(0.25, 0.5)) is None
+
+
+def test_points_of_a_rung_are_judged_together_by_their_false_discovery_rate():
+    draw = np.random.default_rng(1)
+    models, ratios = draw.lognormal(1, 0.3, 5), (1.0, 1.01, 1.03, 1.06, 1.1, 1.3)
+    values = [models * ratio * draw.lognormal(0, 0.02, 5) for ratio in ratios]
+    points = [point(*each, temperature=0.5 + 0.1 * i) for i, each in enumerate(values)]
+    found = list(comparisons(search(), points, points[0]).values())
+    p = [ttest_rel(np.log(each), np.log(values[0])).pvalue for each in values[1:]]
+    assert [each.p for each in found] == pytest.approx(p)
+    adjusted = false_discovery_control(p)
+    assert [each.adjusted for each in found] == pytest.approx(list(adjusted))
+    assert [each.verdict == "worse" for each in found] == list(adjusted < 0.05)
+    assert 0 < sum(adjusted < 0.05) < 5
 
 
 def test_one_model_is_compared_by_the_errors_over_its_images():
-    first, second = point(3.0, error=0.3), point(2.0, error=0.4)
-    assert _gap(first, second).half() == pytest.approx(norm.ppf(0.975) * 0.5)
-    assert _gap(first, second).settled
-    assert not _gap(point(2.9, error=0.3), second).settled
-    assert _estimate(first).half == pytest.approx(0.588, abs=1e-3)
-    unknown = _gap(point(3.0), second)
-    assert (unknown.half(), unknown.settled, _estimate(point(3.0)).half) == (None, False, None)
+    first, second = point(3.0, error=0.3), point(2.0, error=0.2)
+    found, apart = against(first, second), math.hypot(0.3 / 3, 0.2 / 2)  # of logarithms
+    assert found.p == pytest.approx(2 * norm.sf(math.log(1.5) / apart))
+    assert found.verdict == "worse"
+    assert against(point(2.5, error=0.3), second).verdict == "no difference shown"
+    assert estimate(first).half == pytest.approx(0.588, abs=1e-3)
+    assert (against(point(3.0), second), estimate(point(3.0)).half) == (None, None)
+
+
+def test_shares_are_compared_by_their_logits():
+    first, second = (0.99, 0.98, 0.995), (0.95, 0.9, 0.97)
+    found = against(point(*first, count=300.0), point(*second, count=300.0), metric="agreement")
+    shares = [(np.array(x) * 300 + 0.5) / 301 for x in (first, second)]
+    apart = logit(shares[0]) - logit(shares[1])
+    counting = sum(np.mean(1 / (300 * x * (1 - x))) for x in shares)  # no seed can vary less
+    error = math.sqrt(max(np.var(apart, ddof=1), counting) / 3)
+    assert found.p == pytest.approx(2 * student.sf(apart.mean() / error, 2))
 
 
 def test_images_of_the_same_noise_are_compared_pair_by_pair():
@@ -100,11 +140,12 @@ def test_images_of_the_same_noise_are_compared_pair_by_pair():
     noise = draw.normal(size=400)
     sets = [noise + shift + draw.normal(scale=0.1, size=400) for shift in (0.0, 0.03)]
     left = [tuple((x.sum() - x) / 399) for x in sets]
-    found = _gap(*(point(x.mean(), error=sem(x), left=without) for x, without in zip(sets, left, strict=True)))
-    low, high = ttest_rel(*sets).confidence_interval(0.95)
-    assert found.half() == pytest.approx((high - low) / 2)
-    assert found.settled
-    assert not _gap(*(point(x.mean(), error=sem(x)) for x in sets)).settled
+    points = [point(x.mean(), error=sem(x), left=without) for x, without in zip(sets, left, strict=True)]
+    found = against(*points, metric="is_digits")  # whose spread is even as it is
+    assert found.p == pytest.approx(ttest_rel(*sets).pvalue)
+    assert found.corrected == pytest.approx(list(ttest_rel(*sets).confidence_interval(0.95)))
+    assert found.shown
+    assert not against(*(point(x.mean(), error=sem(x)) for x in sets), metric="is_digits").shown
 
 
 def test_ends_of_the_grid():
@@ -209,7 +250,10 @@ def test_a_search_from_its_models_to_its_record(call, tmp_path, with_latents, te
     assert (found["final"]["images"], found["search_seed"], found["final_seed"]) == (71, 1, 0)
     assert found["before"] is None
     assert all(end in ("lowest temperature", "highest guidance", "highest temperature") for end in found["ends"])
-    assert not math.isnan(found["runner_up"]["difference_half"])
+    ratio = [math.log(b / a) for a, b in zip(best["values"], second["values"], strict=True)]
+    assert found["runner_up"]["difference"] == pytest.approx(100 * math.expm1(fmean(ratio)))
+    assert found["runner_up"] == second
+    assert second["verdict"] == ("worse" if second["adjusted_p"] < 0.05 else "no difference shown")
 
     # the same search again runs nothing; what a kill left out is all that is done
     stages = tmp_path / "runs" / "stages"
