@@ -143,7 +143,7 @@ def publish(store: Store, name: str, reports: Path) -> Path:
     plan = plan_file.read(plan_file.file(store.root, name))
     plan |= {"mlflow": server()} if server() else {}
     print("tracking: MLflow is brought up to date", flush=True)
-    refresh(store)  # what it cannot read the report names, if it is its own
+    refresh(store, name)  # what keeps its rows back keeps the report back too, in one line; others' `sync` names
     tracking.sync(store)
     print("report: tables and figures", flush=True)
     load.collect(store.root, tracking.tracking_uri(store), plan, reports / name / "source")

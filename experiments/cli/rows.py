@@ -32,11 +32,12 @@ Place = tuple[Table, str]
 """a table that has a row, and the row's label there"""
 
 
-def refresh(store: Store) -> list[UserError]:
+def refresh(store: Store, again: str = "") -> list[UserError]:
     """Compute the rows of each report again whose plan or stages have changed since.
 
     Args:
         store: the runs folder.
+        again: name of a report whose rows are computed whether or not anything has: it is being written.
 
     Returns:
         What kept some reports' rows as they were, one error for each.
@@ -48,12 +49,12 @@ def refresh(store: Store) -> list[UserError]:
             cells = {entry["cell"]: read_cell(store, entry["cell"]) for entry in _entries(plan)}
             stamps = {id: stages.stamps(id) for cell in cells.values() for id in cell.stages.values()}
             state = digest([FORMAT, plan, stamps])
-            if state != tracked.state(store, name):
+            if name == again or state != tracked.state(store, name):
                 rows = _rows(name, plan, cells, store) if _has_seeds(plan) else []
                 with writable(store.root):
                     tracked.write(store, name, state, rows)
         except UserError as error:
-            errors.append(error)
+            errors.append(UserError(f"rows of report {name}: {error}"))
     return errors
 
 
@@ -92,7 +93,7 @@ def _row(report: str, cells: Sequence[RecordedCell], places: Sequence[Place], so
     if len(ids) == 1:
         return ReportRow(report, id, name, ids)
     columns = _columns(ids, places, source)
-    entries, refused = _entries_of(label, ids, columns, source)
+    entries, refused = _entries_of(table, label, ids, columns, source)
     metrics: dict[str, float] = {}
     for key, shown in entries.items():
         assert shown.estimate is not None, "an entry that is none is left out"
@@ -102,23 +103,27 @@ def _row(report: str, cells: Sequence[RecordedCell], places: Sequence[Place], so
     tags = {"report": report, "rows": "; ".join(f"{table.id} {label}" for table, label in places)}
     tags |= {"seeds": ", ".join(str(source.setting(id, "train.seed")) for id in ids)}
     tags |= {"refused": refused} if refused else {}
-    verdicts = _verdicts(ids, places, source)
-    return ReportRow(report, id, name, ids, metrics, tags | verdicts, _note(report, ids, places, entries, source))
+    verdicts = {(t.id, column.key): _verdict(column, ids, t, source) for t, _ in places for column in t.measured}
+    bases = {table.id: table.base_label for table, _ in places}
+    # reversed: of several tables the first that tests it has the last word
+    told = {f"verdict.{key}": f"{text}, against {bases[of]}" for (of, key), text in reversed(verdicts.items()) if text}
+    return ReportRow(report, id, name, ids, metrics, tags | told, _note(report, len(ids), places, entries, verdicts))
 
 
 def _columns(ids: Sequence[str], places: Sequence[Place], source: Source) -> dict[str, Column]:
-    """All that the cells of a row measured, by key; as its tables show it, where they do."""
+    """By key, what the tables of a row show, then all else that its cells measured."""
     from tokenbridge.metrics.catalogue import metric
 
-    measured = [key for key in source.metrics if any(source.number(id, key) is not None for id in ids)]
-    known = {key: metric(key) for key in measured if not key.endswith(ERROR)}
-    return known | {column.key: column for table, _ in places for column in table.measured}
+    columns = {column.key: column for table, _ in places for column in table.measured}
+    measured = (key for key in source.metrics if any(source.number(id, key) is not None for id in ids))
+    return columns | {key: metric(key) for key in measured if key not in columns and not key.endswith(ERROR)}
 
 
 def _entries_of(
-    label: str, ids: Sequence[str], columns: Mapping[str, Column], source: Source
+    table: Table, label: str, ids: Sequence[str], columns: Mapping[str, Column], source: Source
 ) -> tuple[dict[str, Entry], str]:
-    """The entries of a row that are numbers, by key; and why the first of those is missing that a table refuses."""
+    """The entries of a row that are numbers, by key; and why the first is missing of those that a table refuses."""
+    from analysis.tables import protocol
     from analysis.tables.estimates import measure
     from analysis.tables.filled import entry
 
@@ -126,21 +131,12 @@ def _entries_of(
     refused = ""
     for key, column in columns.items():
         try:
+            protocol.check(table, column, [(table.row(label), ids)], source)
             if (value := measure(column, label, ids, source)) is not None:
                 entries[key] = entry(column, value)
         except UserError as error:
             refused = refused or str(error)
     return entries, refused
-
-
-def _verdicts(ids: Sequence[str], places: Sequence[Place], source: Source) -> dict[str, str]:
-    """The tags that tell how a row compares with the base of its table; of several tables, the first that tests it."""
-    tags: dict[str, str] = {}
-    for table, _ in places:
-        for column in table.measured:
-            if verdict := _verdict(column, ids, table, source):
-                tags.setdefault(f"verdict.{column.key}", f"{verdict}, against {table.base_label}")
-    return tags
 
 
 def _verdict(column: Column, ids: Sequence[str], table: Table, source: Source) -> str:
@@ -156,17 +152,21 @@ def _verdict(column: Column, ids: Sequence[str], table: Table, source: Source) -
 
 
 def _note(
-    report: str, ids: Sequence[str], places: Sequence[Place], entries: Mapping[str, Entry], source: Source
+    report: str,
+    seeds: int,
+    places: Sequence[Place],
+    entries: Mapping[str, Entry],
+    verdicts: Mapping[tuple[str, str], str],
 ) -> str:
     """Markdown: the row as each of its tables prints it."""
     lines: list[str] = []
     for table, label in places:
         against = f"against {table.base_label}" if label != table.base_label else "base"
         lines += [f"{table.heading}, in report {report}: **{label}**", ""]
-        lines += [f"| | {len(ids)} seeds | {against} |", "|---|---:|---|"]
+        lines += [f"| | {seeds} seeds | {against} |", "|---|---:|---|"]
         for column in (column for column in table.measured if column.key in entries):
             title = f"{column.title}, {column.unit}" if column.unit else column.title
-            shown, verdict = entries[column.key], _verdict(column, ids, table, source)
-            lines.append(f"| {title} | {shown.text} {shown.interval} | {verdict} |")
+            shown = entries[column.key]
+            lines.append(f"| {title} | {shown.text} {shown.interval} | {verdicts[table.id, column.key]} |")
         lines.append("")
     return "\n".join([*lines, MEANING])

@@ -179,11 +179,13 @@ class SweepRecord:
         )
 
     def _view(self, varying: Sequence[str], compared: Collection[str]) -> dict[str, Any]:
-        if not self.rows:
-            return of_sweep(self.id, varying, compared)
+        """Of its rows, unless there are none or cells that no row has yet are under way."""
+        measured = {*compared, *(key for row in self.rows for key in (SEEDS, *row.metrics))}
+        known = {id for row in self.rows for id in row.cells}
+        if not self.rows or _states([cell for cell in self.cells if cell.id not in known], self.stages)["open"]:
+            return of_sweep(self.id, varying, measured)
         first = {row.cells[0] for row in self.rows}
         values = _values([cell for cell in self.cells if cell.id in first])
-        measured = {*compared, SEEDS, *(key for row in self.rows for key in row.metrics)}
         return of_sweep(self.id, [key for key, spelled in values.items() if len(spelled) > 1], measured, LISTED)
 
     def _compared(self) -> dict[str, list[Best]]:

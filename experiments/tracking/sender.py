@@ -21,7 +21,6 @@ from experiments.tracking import views
 from experiments.tracking.content import Content, Record, key_of
 from experiments.tracking.memory import Memory
 from experiments.tracking.store import save_view
-from experiments.tracking.views import PARENT
 from tokenbridge.store.runs import STORED_INFINITY
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 METRICS_PER_CALL, WORDS_PER_CALL = 1000, 100
 """the most that MLflow takes at once: metrics; parameters and tags"""
 ID_TAG = {"cell": "cell", "row": "row", "training": "stage", "report": "report", "sweep": "sweep"}
-NOTE = "mlflow.note.content"
+PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 PASSING = ("error", "refused", "verdict.")
 """beginnings of tags that go when what they say is no longer so"""
 BELOW = 100_000
@@ -180,18 +179,16 @@ class Sender:
     def _links(self, record: Record, content: Content) -> dict[str, str]:
         """The tags that say under which run it lies, and its note with links to others."""
         note, page = content.note, f"#/experiments/{self.experiment}/runs"
-        if record.kind == "row" and (run := self._id(key_of(record))):
-            note = f"[The runs of its seeds]({views.below(self.experiment, run)})\n\n{note}"
         if training := self._id(f"training/{(stage := content.tags.get('stage.train'))}"):
             note = f"Curves: [{stage}]({page}/{training}/model-metrics?workflowType=machine_learning)"
         if content.view:
             key = views.view_key(record.id)
             save_view(self.mlflow, self.experiment, key, record.id, content.view)
-            note = f"[Its cells, from the best to the worst]({views.page(self.experiment, key)})\n\n{note}"
+            note = f"[Its runs, from the best to the worst]({views.page(self.experiment, key)})\n\n{note}"
         parent, sweep = self._id(record.parent), content.tags.get("sweep", "").partition(", ")[0]
         if parent and sweep and not content.view:
             link = f"{record.kind.capitalize()} of [{sweep}]({views.page(self.experiment, views.view_key(sweep))})"
-            note = ("\n\n" if record.kind == "row" else " · ").join(filter(None, [link, note]))
+            note = " · ".join(filter(None, [link, note]))
         return ({PARENT: parent} if parent else {}) | ({NOTE: note} if note else {})
 
     def _points(self, run: Run, id: str, points: list[list[Any]]) -> None:

@@ -19,8 +19,6 @@ from tokenbridge.store.artifacts import digest
 
 ALL = "tokenbridge"
 """key of the view of all sweeps and cells"""
-PARENT = "mlflow.parentRunId"
-"""MLflow's tag for the run that another lies under"""
 ASIDE = ("training", "report", "superseded")
 """kinds of runs that a list of cells leaves out"""
 MEMBER, LISTED = "yes", "row"
@@ -53,32 +51,23 @@ def page(experiment: str, key: str) -> str:
     return f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={quote(key)}"
 
 
-def below(experiment: str, run: str) -> str:
-    """The address below the server's own that lists the runs under a run.
-
-    Args:
-        experiment: the experiment's id.
-        run: id of the run above.
-    """
-    own = quote(f"tags.`{PARENT}` = '{run}'")
-    return f"#/experiments/{experiment}/runs?workflowType=machine_learning&searchFilter={own}"
-
-
-def of_sweep(sweep: str, varying: Sequence[str], measured: Collection[str], listed: str = MEMBER) -> View:
+def of_sweep(sweep: str, varying: Sequence[str], measured: Collection[str], listed: str = "") -> View:
     """The view of a sweep: its runs from the best to the worst, with what varies, the main metrics and charts of these.
 
     Args:
         sweep: its name.
         varying: settings that differ between the runs that it lists.
         measured: metrics that these have; without a main one the runs are in the order of their names.
-        listed: MEMBER for all of its runs, LISTED for those that its report shows as rows.
+        listed: LISTED for those alone that its report shows as rows; empty for all of its runs.
     """
     metrics = telling(measured)
     columns = [f"params.`{key}`" for key in varying] + _of_metrics(measured)
     order = {"orderByKey": "attributes.`run_name`", "orderByAsc": True}
     if metrics:
         order = {"orderByKey": f"metrics.`{metrics[0]}`", "orderByAsc": direction(metrics[0]) > 0}
-    own = f"tags.`{member_tag(sweep)}` = '{listed}' and tags.kind != 'superseded'"
+    own = (
+        f"tags.`{member_tag(sweep)}` " + (f"= '{listed}'" if listed else "LIKE '%'") + " and tags.kind != 'superseded'"
+    )
     return {"searchFilter": own} | order | _columns(columns) | _charts(varying, metrics)
 
 

@@ -135,7 +135,7 @@ def test_its_numbers_and_verdicts_are_those_of_the_reports_table(store, tmp_path
     rows = runs_of(store, "row")
     assert sorted(rows) == sorted(table.index)
     for label, line in table.iterrows():
-        data = rows[label].data
+        data = rows[str(label)].data
         for key in ("score/fd_digits", "score/agreement"):
             printed = [line[f"measured {key}"], line[f"measured {key} half-width"]]
             assert [data.metrics[key], data.metrics[f"{key}{HALF}"]] == pytest.approx(printed, rel=1e-9)
@@ -297,26 +297,38 @@ def test_frames_do_not_count_rows_as_cells(store):
     pd.testing.assert_frame_equal(frame.drop(columns="run_id"), before.drop(columns="run_id"), check_exact=True)
 
 
-def test_the_sweeps_page_lists_its_rows_best_first(store):
-    bring(store)
-    uri = tracking.tracking_uri(store)
-    mlflow = mlflow_store.client(uri)
-    experiment = mlflow.get_experiment_by_name("tokenbridge")
+def seen_first(store: Store, sweep: str) -> tuple[dict[str, Any], list[str]]:
+    """The view that a sweep's page opens with, of all where it is empty, and the names that it lists."""
+    mlflow = mlflow_store.client(uri := tracking.tracking_uri(store))
     _, urls = tracking.ui_command(store)
-    views = {}
-    for name, url in urls.items():
-        experiment = mlflow.get_experiment(experiment.experiment_id)
-        views[name] = json.loads(
-            json.loads(experiment.tags[f"mlflow.sharedViewState.{url.rpartition('=')[2]}"])["state"]
-        )
-    view = views[GRID]
+    experiment = mlflow.get_experiment(mlflow_store.experiment_id(mlflow, store, uri))
+    entry = json.loads(experiment.tags[f"mlflow.sharedViewState.{urls[sweep].rpartition('=')[2]}"])
+    view = json.loads(entry["state"])
     order = f"{view['orderByKey']} {'ASC' if view['orderByAsc'] else 'DESC'}"
     found = mlflow.search_runs([experiment.experiment_id], view["searchFilter"], order_by=[order])
+    return view, [str(run.info.run_name) for run in found]
+
+
+def test_the_sweeps_page_lists_its_rows_best_first(store):
+    bring(store)
+    view, names = seen_first(store, GRID)
     ranked = sorted(LEVELS, key=lambda n: interval(n, "fd_digits")[0])
-    assert [run.info.run_name for run in found] == [f"b{n:02d}" for n in ranked]
+    assert names == [f"b{n:02d}" for n in ranked]
     start = ["params.`quantizer.levels`", "metrics.`seeds`", "metrics.`score/fd_digits`"]
     assert view["selectedColumns"][:4] == [*start, f"metrics.`score/fd_digits{HALF}`"]
-    assert f"metrics.`score/fd_digits{HALF}`" in views[""]["selectedColumns"]
+    assert f"metrics.`score/fd_digits{HALF}`" in seen_first(store, "")[0]["selectedColumns"]
+
+
+def test_the_sweeps_page_lists_cells_too_while_some_that_no_row_has_are_under_way(store):
+    bring(store)
+    add_seed(store, 64, 0)
+    shutil.move(store.folder(id_of("score", [64, 0])), store.root / "aside")
+    bring(store)
+    names = seen_first(store, GRID)[1]
+    assert ({*NAMES, "b64-s0", "b02-s1"} <= {*names}, len(names)) == (True, 5 + 16 + 1)
+    shutil.move(store.root / "aside", store.folder(id_of("score", [64, 0])))
+    bring(store)
+    assert sorted(seen_first(store, GRID)[1]) == NAMES
 
 
 @pytest.mark.parametrize("damage", ["{ half", '{"rows": 3}', '{"state": "x", "rows": [{"cells": ["a"]}]}'])
@@ -350,3 +362,17 @@ def test_the_command_sends_rows(store, call):
     done = call("sync", cwd=store.root.parent)
     assert (done.returncode, done.stdout) == (2, "MLflow was up to date\n")
     assert "old.json must have title" in done.stderr
+
+
+def test_a_report_that_is_written_computes_its_rows_whatever_was_computed_before(store):
+    """Another version of the program may print other numbers of the same stages."""
+    assert refresh(store) == []
+    path = store.root / "rows" / f"{GRID}.json"
+    computed = read_json(path)
+    other = json.loads(json.dumps(computed))
+    other["rows"][0]["metrics"]["score/fd_digits"] = -1.0
+    write_json(path, other)
+    assert refresh(store) == []
+    assert read_json(path) == other
+    assert refresh(store, GRID) == []
+    assert read_json(path) == computed
