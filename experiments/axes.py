@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from tokenbridge.config import RunConfig, UserError
-from tokenbridge.overrides import plain, require_key, setting_of, settings, value_of
+from tokenbridge.overrides import plain, require_key, setting_of, settings, typed
 
 Point = dict[str, Any]
 """setting -> value; settings that are not in it are those of the base"""
@@ -151,5 +151,4 @@ def _number(value: Any) -> bool:
 
 def _word(value: Any) -> str:
     """A value as parse reads it again: text that would be read as something else, or split, stands in quotes."""
-    word = plain(value)
-    return json.dumps(value) if isinstance(value, str) and ("," in word or value_of(word) != value) else word
+    return json.dumps(value) if isinstance(value, str) and "," in value else typed(value)

@@ -1,5 +1,6 @@
-"""Base configurations. Expected results stand beside each.
+"""Base configurations, and files of settings on top of one. Expected results stand beside each.
 
+small: for a folder of small images of one's own and a small autoencoder of them; what `tokenbridge init` builds on.
 digits: about two minutes of training on one CPU core; measured results in reports/digits.
 imagenet256-*: the paper's (table 4 and text); published FID 1.76 (L), 1.55 (H). Not run here: no ImageNet, no GPU.
 imagenet256-*-released: the same models by the released commands (table 4): half the learning rate, 400 epochs (H: 800).
@@ -8,8 +9,12 @@ imagenet256-mar-*: MAR with its released heads, in the same training; published 
 
 from __future__ import annotations
 
-import difflib
+import re
+import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from tokenbridge.config import (
     Autoencoder,
@@ -22,8 +27,10 @@ from tokenbridge.config import (
     Sample,
     Train,
     UserError,
+    holds_path,
 )
-from tokenbridge.overrides import override
+from tokenbridge.overrides import flatten, near, override, typed
+from tokenbridge.store.runs import require_name
 
 DIGITS = RunConfig(
     # 16 levels: with 1,198 training images, finer ones are each seen too seldom; of 16 positions, half masked or more
@@ -40,6 +47,18 @@ DIGITS = RunConfig(
         mask_ratio_min=0.5,
     ),
     sample=Sample(images=2000, iterations=8, guidance=1.5, temperature=0.8),
+)
+
+
+SMALL = RunConfig(
+    # the model of the digits, whose sizes fit a thousand images
+    data=Data(source="folder", path="images", image_size=32, image_channels=3, classes=2),
+    autoencoder=Autoencoder(source="diffusers", path="autoencoder", channels=8, stride=4),
+    quantizer=DIGITS.quantizer,
+    backbone=DIGITS.backbone,
+    head=DIGITS.head,
+    train=DIGITS.train,
+    sample=Sample(images=1000, iterations=16, guidance=1.5, temperature=0.8),
 )
 
 
@@ -96,6 +115,7 @@ _COMMANDS = {"B": _COMMAND, "L": _COMMAND | {"sample.temperature": 0.96}, "H": _
 
 PRESETS: dict[str, RunConfig] = {
     "digits": DIGITS,
+    "small": SMALL,
     **_PAPER,
     **{f"imagenet256-{size}-released": override(_PAPER[f"imagenet256-{size}"], _COMMANDS[size]) for size in "BLH"},
     "imagenet256-mar-B": _imagenet("B", Head(kind="diffusion", width=1024, depth=6), 1.0, 2.9),
@@ -115,8 +135,56 @@ RELEASED: dict[str, RunConfig] = {
 """Configurations of the released weights by name: sampled as their release samples them"""
 
 
+ENDING = ".toml"
+"""of a file of settings, which stands wherever a preset's name does"""
+NAMES = ("preset", "name")
+"""what such a file holds beside the sections of settings"""
+NONE = "none"
+"""as text in a file: no value, which TOML has no word for"""
+SPLITS = ("train", "validation", "test")
+"""what score.reference may be that is no path"""
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a command starts from: a preset, or a file of settings on top of one."""
+
+    name: str
+    """what runs from here are called"""
+    preset: str
+    settings: tuple[str, ...] = ()
+    """those of the file, as they would be typed; its paths are absolute, so that they hold in any folder"""
+
+    @property
+    def config(self) -> RunConfig:
+        return override(preset(self.preset), self.settings)
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads of a stage, where the preset fixes them."""
+        return THREADS.get(self.preset)
+
+
+def base(name: str) -> Base:
+    """A preset by its name, or the settings of a file whose name ends in .toml.
+
+    Raises:
+        UserError: names the closest preset where there is none, and what of a file cannot be.
+    """
+    if name.endswith(ENDING):
+        return _read(Path(name))
+    preset(name)
+    return Base(name, name)
+
+
 def preset(name: str) -> RunConfig:
     """A base configuration by name; UserError names the closest where there is none."""
+    if name in PRESETS:
+        return PRESETS[name]
+    if Path(f"{name}{ENDING}").is_file():
+        raise UserError(f"{name} is no preset; did you mean {name}{ENDING}, a file of settings?")
+    if Path(name).is_dir():
+        raise UserError(f"{name} is no preset, but a folder; tokenbridge init {name} makes a file of settings for it")
     return _named(name, PRESETS, "preset")
 
 
@@ -127,7 +195,75 @@ def released(name: str) -> RunConfig:
 
 def _named(name: str, known: Mapping[str, RunConfig], what: str) -> RunConfig:
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1, 0.3)
-        hint = f"did you mean {near[0]}?" if near else f"{what}s are {', '.join(known)}"
+        close = near(name, known)
+        hint = f"did you mean {close[0]}?" if close else f"{what}s are {', '.join(known)}"
         raise UserError(f"{name} is no {what}; {hint}")
     return known[name]
+
+
+def _read(path: Path) -> Base:
+    """The preset, name and settings of a file."""
+    if not path.is_file():  # also what is none, and would be waited for
+        raise UserError(f"{path} must be a file of settings, and is none; tokenbridge init IMAGES writes one")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} must be a TOML file in UTF-8, and cannot be read as one ({error})") from None
+    return from_text(text, path)
+
+
+def from_text(text: str, path: Path) -> Base:
+    """The preset, name and settings of a file's text.
+
+    Args:
+        text: TOML: preset, name (else the file's), and sections of settings as `tokenbridge settings` lists them.
+        path: the file's; relative paths in it are relative to its folder.
+
+    Raises:
+        UserError: names the file, the key or value that cannot be, and what may be.
+    """
+    try:
+        content = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UserError(f"{path} must be a TOML file: {error}") from None
+    try:
+        return _base(content, path)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _base(content: Mapping[str, Any], path: Path) -> Base:
+    names = {key: content.get(key) for key in NAMES}
+    sections = {key: value for key, value in content.items() if key not in NAMES}
+    for key, value in sections.items():
+        if key not in RunConfig.model_fields:
+            close = near(key, [*NAMES, *RunConfig.model_fields])
+            hint = f"did you mean {close[0]}?" if close else f"sections are {', '.join(RunConfig.model_fields)}"
+            raise UserError(f"{key} is neither a section of settings nor {' or '.join(NAMES)}; {hint}")
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key}={typed(value)} must be a section, as in [{key}]; see tokenbridge settings {key}")
+    for key, value in names.items():
+        if value is not None and not isinstance(value, str):
+            raise UserError(f"{key}={typed(value)} must be text in quotes")
+    if names["preset"] is None:
+        raise UserError('it must name what it changes, as in preset = "small"; add that line at its top')
+    preset(names["preset"])
+    name = re.sub(r"[^\w.=-]+", "-", path.stem).lstrip(".=-") or "own" if names["name"] is None else names["name"]
+    require_name(name, "name=")
+    settings = {key: _value(key, value, path) for key, value in flatten(sections).items()}
+    words = [f"{key}={NONE if value == NONE else typed(value)}" for key, value in settings.items()]
+    override(preset(names["preset"]), words)  # an unknown key or a wrong value is refused here
+    return Base(name, names["preset"], tuple(words))
+
+
+def _value(key: str, value: Any, path: Path) -> Any:
+    """A value of a file: a relative path as an absolute one, from the file's folder."""
+    for each in value if isinstance(value, list) else (value,):
+        if not isinstance(each, str | int | float | list):
+            raise UserError(f"{key}={each} must be a number, text in quotes, true, false or a list of them")
+    section, _, name = key.partition(".")
+    if not isinstance(value, str) or value in ("", NONE) or not holds_path(section, name):
+        return value
+    if key == "score.reference" and value in SPLITS:
+        return value
+    return str(Path(path.parent.resolve(), Path(value).expanduser()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,10 +10,11 @@ from typing import Any, cast
 
 from experiments.axes import run_name
 from experiments.pipeline import Cell, Stage
-from experiments.presets import PRESETS
+from experiments.presets import ENDING, PRESETS
+from experiments.presets import base as base_of
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.metrics.programs import require_known
-from tokenbridge.overrides import build, differing, override, plain
+from tokenbridge.overrides import build, differing, near, override, plain
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import RecordedCell, read_cells
 
@@ -37,17 +37,22 @@ def models(store: Store, what: str, assignments: Sequence[str] = ()) -> Models:
 
     Args:
         store: the runs folder.
-        what: a cell (id or name) or a preset.
+        what: a cell (id or name), a preset or a file of settings.
         assignments: settings to change, as section.key=value.
 
     Raises:
         UserError: an unknown name, or a model that is not trained.
     """
     cells = read_cells(store)
-    name, base = (what, PRESETS[what]) if what in PRESETS else _named(what, cells, store)
+    if what in PRESETS or what.endswith(ENDING):
+        start = base_of(what)
+        name, base, run = start.name, start.config, shlex.join(["tokenbridge", "run", what, *assignments])
+    else:
+        name, base = _named(what, cells, store)
+        run = command(override(base, assignments))
     config = override(base, assignments)
     if not store.finished(training(config)):
-        raise UserError(f"{what} is not trained in {store.root}; run first: {command(config)} --only train")
+        raise UserError(f"{what} is not trained in {store.root}; run first: {run} --only train")
     stages = {id for cell in cells.values() if (id := cell.stages.get("train"))}
     seeds = {config.train.seed, *(cell.config.get("train", {}).get("seed", 0) for cell in cells.values())}
     seeds = {0} if config.train.released else seeds
@@ -119,8 +124,8 @@ def _named(what: str, cells: Mapping[str, RecordedCell], store: Store) -> tuple[
     matching = [cell for cell in cells.values() if cell.called(what)]
     if not matching:
         names = [*{name: None for cell in cells.values() for name in cell.names}, *cells, *PRESETS]
-        near = difflib.get_close_matches(what, names, SHOWN, 0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"presets are {', '.join(PRESETS)}"
+        close = near(what, names, SHOWN)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"presets are {', '.join(PRESETS)}"
         raise UserError(f"{what} is no cell of {store.root / 'cells'} and no preset; {hint}")
     configs = [build(RunConfig, cell.config) for cell in matching]
     first, *others = configs

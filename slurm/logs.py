@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from slurm import status
 from slurm.status import Word
 from slurm.sweep import Job, jobs_by_stage
 from tokenbridge.config import UserError
+from tokenbridge.overrides import near
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import CellStages, Sweep, read_events, read_sweep, sweep_names
 
@@ -60,9 +60,9 @@ def find(store: Store, target: str, name: str | None = None, kind: str | None = 
         if cells := _cells(sweep, target):
             return _of_cell(store, sweep, _only(cells, target), kind, registered)
     names = [cell.name for sweep in sweeps for cell in sweep.cells.values()]
-    close = difflib.get_close_matches(target, names, CLOSEST, 0.4)
+    close = near(target, names, CLOSEST)
     where = f"sweep {name}" if name else f"any sweep in {store.root}"
-    remedy = f"did you mean {', '.join(dict.fromkeys(close))}?" if close else "see `tokenbridge status --all`"
+    remedy = f"did you mean {', '.join(close)}?" if close else "see `tokenbridge status --all`"
     raise UserError(f"{target} is no cell, stage or job of {where}; {remedy}")
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import tomllib
@@ -17,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from slurm.scheduler import seconds
 from tokenbridge.config import Config, UserError
-from tokenbridge.overrides import build
+from tokenbridge.overrides import build, near
 from tokenbridge.stages import STAGES
 
 EARLY = 120
@@ -203,8 +202,8 @@ def read(name_or_path: str | Path = DEFAULT) -> Cluster:
         raise UserError(f"{path} must be a TOML file: {error}") from None
     for name, table in tables.items():
         if name not in TABLES or not isinstance(table, dict):
-            near = difflib.get_close_matches(name, TABLES, 1)
-            what = f"did you mean [{near[0]}]?" if near else f"tables are {', '.join(TABLES)}"
+            close = near(name, TABLES)
+            what = f"did you mean [{close[0]}]?" if close else f"tables are {', '.join(TABLES)}"
             raise UserError(f"{path}: {name} is no table of resources; {what}")
     common = tables.pop("all", {})
     try:

@@ -84,6 +84,17 @@ def _kinds(annotation: Any) -> set[type]:
     return inner | {annotation if not inner else get_origin(annotation)} & {bool, int, float, str, tuple}
 
 
+def holds_path(section: str, name: str) -> bool:
+    """Whether a setting of a section of RunConfig names a file or folder."""
+    model = RunConfig.model_fields[section].annotation if section in RunConfig.model_fields else None
+    field = getattr(model, "model_fields", {}).get(name)
+    return field is not None and any(
+        isinstance(each, AfterValidator) and each.func is _path
+        for kind in (field, *get_args(field.annotation))
+        for each in getattr(kind, "metadata", None) or getattr(kind, "__metadata__", ())
+    )
+
+
 def words_of(model: type[Config], name: str) -> str:
     """What a setting may be, in words: `'auto', 'autoencoder' or a number`."""
     *first, last = dict.fromkeys(_words(model.model_fields[name].annotation))
@@ -125,6 +136,9 @@ MOST = 65_536
 
 class Data(Config):
     source: Literal["digits", "folder"] = "digits"
+    """digits: the shipped handwritten ones; folder: images in path"""
+    name: str | None = Field(default=None, min_length=1, max_length=100, exclude_if=lambda value: value is None)
+    """what reports call the images; unset: the folder's name. It enters no id of a stage"""
     path: FilePath | None = None
     """folder with one sub-folder per class (torchvision ImageFolder), or of images alone, which are one class; for
     source=folder"""

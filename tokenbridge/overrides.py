@@ -148,6 +148,21 @@ def _place(key: str, model: type[Config]) -> tuple[type[Config], str] | None:
     return (model, name) if name in model.model_fields else None
 
 
+def typed(value: Any) -> str:
+    """A value as one types it, for value_of to read again: text that would be read as another value in quotes."""
+    word = plain(value)
+    return json.dumps(value) if isinstance(value, str) and value_of(word) != value else word
+
+
+NEAR = 0.6
+"""share of two words' letters that are alike in order, from which on one may be meant for the other (difflib's)"""
+
+
+def near(word: str, names: Iterable[str], most: int = 1) -> list[str]:
+    """Names that a word may be meant for, the nearest first; none where none is near."""
+    return difflib.get_close_matches(word, list(dict.fromkeys(names)), most, NEAR)
+
+
 def plain(value: Any) -> str:
     """A value as one types it on the command line."""
     if value is None:
@@ -158,13 +173,13 @@ def plain(value: Any) -> str:
 def _closest(key: str, model: type[Config]) -> str:
     if key in RENAMED:
         return f"it is {RENAMED[key]} now"
-    keys = list(_keys(model))
-    by_last = [k for k in keys if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-    near = by_last or difflib.get_close_matches(key, keys, 1, 0.4)
-    if not near:  # a key without its section: compare the last words
-        last = {k.rsplit(".", 1)[-1]: k for k in keys}
-        near = [last[m] for m in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(last), 1, 0.4)]
-    return f"did you mean {near[0]}?" if near else f"sections are {', '.join(model.model_fields)}"
+    keys, last = list(_keys(model)), key.rsplit(".", 1)[-1]
+    same = [k for k in keys if k.rsplit(".", 1)[-1] == last]
+    close = near(key, same) or same or near(key, keys)
+    if not close:  # a key without its section: compare the last words
+        by_last = {k.rsplit(".", 1)[-1]: k for k in keys}
+        close = [by_last[word] for word in near(last, by_last)]
+    return f"did you mean {close[0]}?" if close else f"sections are {', '.join(model.model_fields)}"
 
 
 _BOUNDS = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}

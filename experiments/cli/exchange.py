@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from experiments.cli.options import DEFAULT_RUNS, Runs, Settings
 from experiments.trained import SHOWN, command
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.distributed import require_one
-from tokenbridge.overrides import build
+from tokenbridge.overrides import build, near
 from tokenbridge.store.artifacts import PARTIAL, Store, digest, writable
 from tokenbridge.store.rows import progress
 from tokenbridge.store.runs import EXPERIMENT, RecordedCell, read_cells
@@ -104,8 +103,8 @@ def sample_stage(store: Store, what: str) -> str:
     matching = [cell for cell in cells.values() if cell.called(what)]
     if not matching:
         names = [*{name: None for cell in cells.values() for name in cell.names}, *cells]
-        near = difflib.get_close_matches(what, names, SHOWN, 0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else "tokenbridge run makes one"
+        close = near(what, names, SHOWN)
+        hint = f"did you mean {' or '.join(close)}?" if close else "tokenbridge run makes one"
         raise UserError(f"{what} is no cell of {store.root / 'cells'}; {hint}")
     matching = [
         cell for cell in matching if "sample" in cell.stages

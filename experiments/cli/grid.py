@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,11 +20,13 @@ from experiments.cli.options import (
     CheckData,
     Device,
     Jobs,
+    PresetOption,
     Runs,
     Threads,
     TrustWeights,
 )
 from experiments.paper import FIGURE_8, TABLES
+from experiments.presets import ENDING
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
@@ -33,13 +36,18 @@ from tokenbridge.store.runs import EXPERIMENT
 if TYPE_CHECKING:
     from experiments.grid.request import Grid, Request
 
+PRESET = "digits"
+"""base of grids and duels, unless another is asked for"""
 PLACES = ("local", "slurm", "debug")
 
 
 def choices() -> str:
     """What the command can run, for its help."""
     tables = [id for id, table in TABLES.items() if table.kind in ("reconstruction", "generation", "speed")]
-    return f"tables ({', '.join(tables)}, {FIGURE_8}), or a named grid ({', '.join(GRIDS)})"
+    return (
+        f"tables ({', '.join(tables)}, {FIGURE_8}), or a named grid ({', '.join(GRIDS)}); and the file of settings"
+        " (.toml) that is their base"
+    )
 
 
 def grid(
@@ -47,7 +55,7 @@ def grid(
         list[str] | None,
         typer.Argument(
             help=choices(),
-            metavar="[TABLE|GRID]...",
+            metavar="[FILE] [TABLE|GRID]...",
         ),
     ] = None,
     axes: Annotated[
@@ -60,7 +68,7 @@ def grid(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="setting of the base, such as train.epochs=100; repeatable")
     ] = None,
-    preset: Annotated[str, typer.Option("--preset", help="base configuration")] = "digits",
+    preset: PresetOption = PRESET,
     seeds: Annotated[
         int | None,
         typer.Option("--seeds", min=1, help="training seeds of each row or cell (default: 3; 1 for axes alone)"),
@@ -102,7 +110,10 @@ def grid(
         bool, typer.Option("--try", help="run the first cell only, here, and say what the rest would take")
     ] = False,
     name: Annotated[
-        str | None, typer.Option("--name", help="of the sweep and its report (default: the named grid's, else grid)")
+        str | None,
+        typer.Option(
+            "--name", help="of the sweep and its report (default: that of the named grid or of the file, else grid)"
+        ),
     ] = None,
     trust_weights: TrustWeights = False,
     check_data: CheckData = False,
@@ -117,14 +128,16 @@ def grid(
 
     require_one("grid")
     _require_place(on)
-    words = tuple(tables or ())
+    words, preset = _tables(tables or (), preset)
+    base = presets.base(preset)
+    titled = words[0] if len(words) == 1 and words[0] in GRIDS else base.name if base.name != base.preset else "grid"
     request = Request(
-        name=name if name is not None else words[0] if len(words) == 1 and words[0] in GRIDS else "grid",
-        preset=preset,
+        name=titled if name is None else name,
+        preset=base.preset,
         tables=words,
         axes=tuple(axes or ()),
         each=each,
-        assignments=tuple(assignments or ()),
+        assignments=(*base.settings, *(assignments or ())),
         seeds=seeds,
         images=search_images,
         points=points,
@@ -135,8 +148,7 @@ def grid(
         request = growing(request, max_seeds, on)
     store, asked, jobs = Store(runs), request.grid(), 1 if on == "debug" else jobs
     show_data(asked.base.data)
-    threads = threads or presets.THREADS.get(preset)
-    how = {"device": device, "threads": threads, "batch": batch, "accumulate": accumulate}
+    how = {"device": device, "threads": threads or base.threads, "batch": batch, "accumulate": accumulate}
     runtime = build(Runtime, how | {"trust_weights": trust_weights})
     if dry_run:
         _forecast(store, asked, jobs, cluster if on == "slurm" else None, runtime)
@@ -148,6 +160,15 @@ def grid(
         _until_settled(store, request, runtime, jobs)
         return
     _run(store, request, asked, runtime, jobs, on, cluster, yes)
+
+
+def _tables(words: Sequence[str], preset: str) -> tuple[tuple[str, ...], str]:
+    """The words without a file of settings, and the base: that file, where one is among them."""
+    files = [word for word in words if word.endswith(ENDING)]
+    bases = files + [preset] * (preset != PRESET)
+    if len(bases) > 1:
+        raise UserError(f"{' and '.join(bases)} are {len(bases)} bases, and a grid has one; leave the others out")
+    return tuple(word for word in words if word not in files), (*bases, PRESET)[0]
 
 
 def _until_settled(store: Store, request: Request, runtime: Runtime, jobs: int) -> None:
@@ -186,13 +207,13 @@ def duel(
         typer.Argument(
             help="two rows of tables, such as 'heads:B=16, autoregressive'; or heads:post-training, heads:trained,"
             " heads:continuous: the row of these tokens that finished searches found best",
-            metavar="TABLE:ROW TABLE:ROW",
+            metavar="[FILE] TABLE:ROW TABLE:ROW",
         ),
     ],
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="setting of the base, such as train.epochs=100; repeatable")
     ] = None,
-    preset: Annotated[str, typer.Option("--preset", help="base configuration")] = "digits",
+    preset: PresetOption = PRESET,
     seeds: Annotated[int, typer.Option("--seeds", min=2, help="fresh training seeds of each row")] = 10,
     search_seeds: Annotated[
         int, typer.Option("--search-seeds", min=1, max=100, help="other training seeds, with which points are searched")
@@ -222,13 +243,16 @@ def duel(
 
     require_one("duel")
     _require_place(on)
-    store, base = Store(runs), override(presets.preset(preset), assignments or ())
-    keys = tuple(row_key(store, base, word, search_seeds) for word in rows)
-    changes = tuple(assignments or ())
-    request = Request(name=name, preset=preset, assignments=changes, seeds=seeds, duel=keys, search_seeds=search_seeds)
+    rows, preset = _tables(rows, preset)
+    store, base = Store(runs), presets.base(preset)
+    changes = (*base.settings, *(assignments or ()))
+    keys = tuple(row_key(store, override(base.config, assignments or ()), word, search_seeds) for word in rows)
+    request = Request(
+        name=name, preset=base.preset, assignments=changes, seeds=seeds, duel=keys, search_seeds=search_seeds
+    )
     asked, jobs = request.grid(), 1 if on == "debug" else jobs
     print(f"{asked.about}: {seeds} training seeds of each, from {asked.rows[0].cell.config.train.seed} on", flush=True)
-    how = {"device": device, "threads": threads or presets.THREADS.get(preset), "batch": batch}
+    how = {"device": device, "threads": threads or base.threads, "batch": batch}
     runtime = build(Runtime, how | {"trust_weights": trust_weights})
     if dry_run:
         _forecast(store, asked, jobs, cluster if on == "slurm" else None, runtime)

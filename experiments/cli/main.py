@@ -22,6 +22,7 @@ from experiments.cli.options import (
     CheckData,
     Device,
     Jobs,
+    Preset,
     Reports,
     Runs,
     Seeds,
@@ -74,9 +75,7 @@ app.command()(tune)
 
 @app.command()
 def run(
-    preset: Annotated[
-        str, typer.Argument(help="digits, imagenet256-B, -L or -H, each also -released, or imagenet256-mar-B, -L or -H")
-    ],
+    preset: Preset,
     settings: Settings = None,
     only: Annotated[
         list[str] | None,
@@ -102,13 +101,12 @@ def run(
 
     if name is not None:
         require_name(name)
-    base = presets.preset(preset)
-    config = override(base, settings or ())
+    base = presets.base(preset)
+    config = override(base.config, settings or ())
     wanted = tuple(only) if only else pipeline.wanted_of(config)
-    cell = pipeline.Cell(name or axes.run_name(preset, differing(config, base)), config, wanted)
+    cell = pipeline.Cell(name or axes.run_name(base.name, differing(config, base.config)), config, wanted)
     store = Store(runs)
-    threads = threads or presets.THREADS.get(preset)
-    how = {"device": device, "threads": threads, "batch": batch, "accumulate": accumulate}
+    how = {"device": device, "threads": threads or base.threads, "batch": batch, "accumulate": accumulate}
     runtime = build(Runtime, how | {"trust_weights": trust_weights})
     with joined() as world:
         show_data(config.data)

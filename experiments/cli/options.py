@@ -25,6 +25,12 @@ TrustWeights = Annotated[
     typer.Option("--trust-weights", help="run code in score.weights that is not known: clean's TorchScript, DINOv2's"),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
+PRESETS_HELP = (
+    "a file of settings (.toml, see init); or digits, small, imagenet256-B, -L or -H, each also -released,"
+    " imagenet256-mar-B, -L or -H"
+)
+Preset = Annotated[str, typer.Argument(help=PRESETS_HELP, metavar="FILE|PRESET")]
+PresetOption = Annotated[str, typer.Option("--preset", help="base: a preset, or a file of settings (.toml, see init)")]
 Settings = Annotated[
     list[str] | None, typer.Argument(help="settings such as quantizer.levels=32", metavar="[KEY=VALUE]...")
 ]

@@ -20,6 +20,7 @@ from experiments.cli.options import (
     CheckData,
     Device,
     Jobs,
+    Preset,
     Runs,
     Settings,
     Threads,
@@ -71,7 +72,7 @@ def speed(
 
 @tools.command()
 def plan(
-    preset: Annotated[str, typer.Argument(help="as for run")],
+    preset: Preset,
     settings: Settings = None,
     devices: Annotated[int, typer.Option("--devices", min=1, help="that train together")] = 8,
     accumulate: Accumulate = 1,
@@ -86,7 +87,7 @@ def plan(
     from experiments.budget import Machine, lines
     from tokenbridge.overrides import override
 
-    config = override(presets.preset(preset), settings or ())
+    config = override(presets.base(preset).config, settings or ())
     machine = Machine(devices, tflops, tflops_float32, utilization, accumulate)
     images = {"train": train_images, "test": test_images}
     print("\n".join(lines(config, machine, images)))

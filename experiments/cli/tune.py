@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 def tune(
     cell: Annotated[
-        str, typer.Argument(help="a trained cell, by id or name (all its training seeds are used), or a preset")
+        str,
+        typer.Argument(
+            help="a trained cell, by id or name (all its training seeds are used), a file of settings or a preset"
+        ),
     ],
     settings: Settings = None,
     guidance: Annotated[str, typer.Option("--guidance", help="values to try")] = "1,1.5,2",

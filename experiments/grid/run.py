@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from experiments import speed
@@ -118,7 +119,17 @@ def _title(grid: Grid) -> str:
     about = f"The duel of {' and '.join(grid.duel)}" if grid.duel else "TokenBridge"
     if grid.axes and not grid.tables:
         about = f"{grid.name}: {(', ' if grid.each else ' × ').join(axis.key.rpartition('.')[2] for axis in grid.axes)}"
-    return f"{about} on {'handwritten digits' if grid.preset == 'digits' else grid.preset}"
+    return f"{about} on {_images_of(grid)}"
+
+
+def _images_of(grid: Grid) -> str:
+    """What the images are called: by the user, else as the preset whose own they are, else by their folder."""
+    data = grid.base.data
+    if data.name is not None:
+        return data.name
+    if data.source == "digits":
+        return "handwritten digits"
+    return grid.preset if grid.preset not in ("digits", "small") else Path(data.path or "").name
 
 
 def _plan_notes(grid: Grid) -> list[str]:

@@ -8,7 +8,6 @@ sample.seed than final numbers: the choice is not scored on what chose it.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +33,7 @@ from experiments.trained import Models
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.metrics import catalogue
 from tokenbridge.metrics.scorers import OWN, SCORERS
-from tokenbridge.overrides import override
+from tokenbridge.overrides import near, override
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import EXPERIMENT, read_cells, read_metrics, require_name
 
@@ -102,8 +101,8 @@ class Search:
 
     def __post_init__(self) -> None:
         if self.metric not in (names := directions()):
-            near = difflib.get_close_matches(self.metric, names, 1, 0.4)
-            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}"
+            close = near(self.metric, names)
+            hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(names)}"
             raise UserError(f"--metric={self.metric} is no metric of samples with a direction; {hint}")
         for name, values in (("guidance", self.guidance), ("temperature", self.temperature), ("images", self.images)):
             if len({*values}) < len(values):

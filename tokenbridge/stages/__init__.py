@@ -119,7 +119,7 @@ def _pair_refusal(config: RunConfig) -> str:
 
 def _images(config: RunConfig) -> dict[str, Any]:
     return {
-        "data": config.data.model_dump(exclude={"path", "test_path", "class_list", "class_order"}),
+        "data": config.data.model_dump(exclude={"name", "path", "test_path", "class_list", "class_order"}),
         "images": _image_hash(config.data),  # pyright: ignore[reportArgumentType] (frozen models hash)
     }
 
