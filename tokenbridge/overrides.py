@@ -41,11 +41,10 @@ def override(config: _AnyConfig, assignments: Iterable[str] | Mapping[str, Any])
     Raises:
         UserError: an unknown key, or a value that is refused.
     """
-    typed = not isinstance(assignments, Mapping)
-    pairs = [_split(text, type(config)) for text in assignments] if typed else assignments.items()
+    pairs = assignments if isinstance(assignments, Mapping) else typed_settings(assignments, type(config))
     # what is not touched stays the same object, so that a grid of thousands of configs validates only what varies
     values = {name: getattr(config, name) for name in type(config).model_fields}
-    for key, value in pairs:
+    for key, value in pairs.items():
         require_key(key, type(config))
         *sections, last = key.split(".")
         place = values
@@ -55,6 +54,14 @@ def override(config: _AnyConfig, assignments: Iterable[str] | Mapping[str, Any])
             place = place[section]
         place[last] = value
     return build(type(config), values)
+
+
+def typed_settings(words: Iterable[str], model: type[Config]) -> dict[str, Any]:
+    """Values by dotted key of `section.key=value` words, the last of a key. UserError for no setting of the model."""
+    pairs = [_split(word, model) for word in words]
+    for key, _ in pairs:
+        require_key(key, model)
+    return dict(pairs)
 
 
 def require_key(key: str, model: type[Config]) -> None:

@@ -12,6 +12,7 @@ import typer
 from experiments.cli.common import end_with, print_metrics, show_data
 from experiments.cli.exchange import exchange
 from experiments.cli.grid import duel, grid
+from experiments.cli.init import init
 from experiments.cli.options import (
     DEFAULT_BATCH,
     DEFAULT_REPORTS,
@@ -68,6 +69,7 @@ def demo(
     print(f"MLflow: tokenbridge ui --runs {shlex.quote(str(runs))}")
 
 
+app.command()(init)
 app.command()(grid)
 app.command()(duel)
 app.command()(tune)

@@ -120,7 +120,7 @@ def test_a_trained_cell_is_found_by_its_file(call, own, template):
         ('preset = "small"\n[dta]\nclasses = 3', "did you mean data?"),
         ('preset = "small"\n[data]\nclases = 3', "data.clases is no setting; did you mean data.classes?"),
         ('preset = "small"\n[data.more]\nclasses = 3', "data.more.classes is no setting; did you mean data.classes?"),
-        ('preset = "small"\n[data]\nclasses = 1', "data.classes=1 must be >= 2"),
+        ('preset = "small"\n[data]\nclasses = 0', "data.classes=0 must be >= 1"),
         ('preset = "small"\n[data]\nclasses = "3"', "data.classes='3' must be a whole number"),
         ('preset = "small"\n[data]\nclasses = true', "data.classes=True must be a whole number"),
         ('preset = "small"\n[data]\nname = ""', "data.name="),

@@ -165,7 +165,7 @@ def remarks(config: Data) -> Iterator[str]:
             yield f"{key}: left out: {left}; images end in {' '.join(EXTENSIONS)}"
         for link in walked.loops:
             yield f"{key}: {printable(link)} leads to a folder that is read already or holds it; it is not followed"
-        numeric = sorted(names, key=int) if all(_is_number(name) for name in names) else names
+        numeric = sorted(names, key=int) if all(is_number(name) for name in names) else names
         if numeric != names and config.class_list is None:
             label = next(label for label, name in enumerate(names) if numeric[label] != name)
             yield (
@@ -188,6 +188,11 @@ def class_count(folder: Path, other: str = "") -> int:
     names, _ = _names_in(folder)
     _require_classes(str(folder), folder, names)
     return len(names)
+
+
+def class_names_of(folder: Path) -> list[str]:
+    """Names of a folder's classes, sorted as text; FLAT alone where it holds images instead."""
+    return _names_in(folder)[0]
 
 
 def _names_in(root: Path) -> tuple[list[str], Counter[str]]:
@@ -222,6 +227,21 @@ def readable(path: Path) -> Iterator[None]:
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         line = f"{printable(path)} cannot be read as an image ({error}); replace or delete the file"
         raise UserError(line) from error
+
+
+def read_image(path: Path, mode: str) -> Image.Image:
+    """Read an image in 8 bits per channel as ADM and torchvision's loader do: without alpha, ignoring EXIF rotation.
+
+    Of 16 bits the high byte is taken: Pillow does so for colours by itself, but cuts greys off at 255.
+    """
+    with readable(path), Image.open(path) as image:
+        if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+            return Image.fromarray((np.array(image).astype(np.uint16) >> 8).astype(np.uint8)).convert(mode)
+        if image.mode in ("I", "F"):
+            raise ValueError("its pixels have 32 bits, and must have 8 or 16")
+        if "transparency" in image.info:  # bytes of it in a palette are a warning otherwise
+            return image.convert("RGBA").convert(mode)
+        return image.convert(mode)
 
 
 def _walked(config: Data, split: Split) -> tuple[list[str], Walk]:
@@ -268,7 +288,7 @@ def _classes(config: Data, split: Split) -> tuple[list[str], Counter[str]]:
         others["class folders that data.class_list leaves out"] += len(names) - len(listed)
         names = listed
     elif config.class_order == "numeric":
-        if texts := [name for name in names if not _is_number(name)]:
+        if texts := [name for name in names if not is_number(name)]:
             raise UserError(
                 f"data.class_order=numeric needs class folders that are whole numbers, and {printable(texts[0])} of"
                 f" {root} is none; take data.class_order=text or data.class_list"
@@ -296,7 +316,8 @@ def _listed(path: Path) -> list[str]:
     return names
 
 
-def _is_number(name: str) -> bool:
+def is_number(name: str) -> bool:
+    """Whether the name of a class folder is a whole number."""
     return name.isascii() and name.isdigit()
 
 

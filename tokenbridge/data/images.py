@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from tokenbridge.config import Data, UserError
-from tokenbridge.data.files import Split, fingerprint, readable, shorter_side, split_of
+from tokenbridge.data.files import Split, fingerprint, read_image, shorter_side, split_of
 
 FEW = 500
 """files that one process reads in the time that it takes to start others"""
@@ -54,7 +54,7 @@ class FileImages(Images):
         self.paths, self.labels, self.size, self.channels = paths, labels, size, channels
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = adm_crop(_read(self.paths[index], "L" if self.channels == 1 else "RGB"), self.size)
+        image = adm_crop(read_image(self.paths[index], "L" if self.channels == 1 else "RGB"), self.size)
         pixels = np.array(image, np.uint8).reshape(self.size, self.size, self.channels)
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), int(self.labels[index])
 
@@ -109,21 +109,6 @@ def adm_crop(image: Image.Image, size: int) -> Image.Image:
     image = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))
-
-
-def _read(path: Path, mode: str) -> Image.Image:
-    """Read an image in 8 bits per channel as ADM and torchvision's loader do: without alpha, ignoring EXIF rotation.
-
-    Of 16 bits the high byte is taken: Pillow does so for colours by itself, but cuts greys off at 255.
-    """
-    with readable(path), Image.open(path) as image:
-        if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-            return Image.fromarray((np.array(image).astype(np.uint16) >> 8).astype(np.uint8)).convert(mode)
-        if image.mode in ("I", "F"):
-            raise ValueError("its pixels have 32 bits, and must have 8 or 16")
-        if "transparency" in image.info:  # bytes of it in a palette are a warning otherwise
-            return image.convert("RGBA").convert(mode)
-        return image.convert(mode)
 
 
 __all__ = [

@@ -1,40 +1,62 @@
-"""What the images of a folder are, without torch: how large, grey or coloured. Commands choose a size by it."""
+"""What the images of a folder are, without torch: classes, how large, grey or coloured, which cannot be read."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
-from tokenbridge.config import UserError
-from tokenbridge.data.files import class_count, readable, shorter_side
-from tokenbridge.data.folders import EXTENSIONS, walk
+from tokenbridge.config import Data, UserError
+from tokenbridge.data.files import class_count, class_names_of, files, is_number, read_image, readable, remarks
+from tokenbridge.data.folders import printable
+from tokenbridge.overrides import build
 
 MOST = 256
 """pixels per side that are chosen by themselves, at most"""
-LOOKED_AT = 200
-"""images of which colours are looked at, spread evenly"""
+READ = 300_000_000
+"""pixels that are read, at most, spread evenly over the images: some seconds. Of the others the head alone is"""
 ROUNDING = 4
 """difference of an image's red, green and blue that is no colour"""
 STRIDES = (8, 4, 2)
 POSITIONS = 4
 """per side, at least, that a stride leaves which is chosen by itself"""
+NAMED, SHOWN = 3, 20
+"""unreadable files that a message names; classes whose images are counted for a reader"""
 
 
 @dataclass(frozen=True)
 class Survey:
     """The images of a folder and below."""
 
-    images: int
-    classes: int
-    smallest: int
-    """the shortest side of all images, pixels"""
-    largest: int
-    """the longest of the shorter sides"""
+    data: Data
+    """its folder, the number of its classes and their order: of numbers, as numbers"""
+    counts: dict[str, int]
+    """images by class, in the order of the labels"""
+    shapes: Counter[tuple[int, int]]
+    """images by width and height in pixels"""
     grey: bool
-    """whether no image that was looked at has colours"""
+    """whether no image that was read has colours"""
+
+    @property
+    def images(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def classes(self) -> int:
+        return len(self.counts)
+
+    @property
+    def smallest(self) -> int:
+        """The shortest side of all images, pixels."""
+        return min(map(min, self.shapes))
+
+    @property
+    def largest(self) -> int:
+        """The longest of the shorter sides, pixels."""
+        return max(map(min, self.shapes))
 
     def size(self, multiple: int) -> int:
         """Pixels per side that fit all images: a multiple of a number, at most MOST. UserError where none fits."""
@@ -50,20 +72,57 @@ class Survey:
         """The sizes in words."""
         return str(self.smallest) if self.smallest == self.largest else f"{self.smallest} to {self.largest}"
 
+    def lines(self) -> list[str]:
+        """What they are, the classes' labels, images of each, and what was left out."""
+        classes = "one class" if self.classes == 1 else f"{self.classes} classes"
+        shape = "{} × {} pixels".format(*next(iter(self.shapes))) if len(self.shapes) == 1 else f"{self.sizes()} pixels"
+        side = "" if len(self.shapes) == 1 else ", the shorter side"
+        first, *others = (line.partition(": ")[2] for line in remarks(self.data))
+        lines = [f"{self.images:,} images in {classes}, {'grey' if self.grey else 'colour'}, {shape}{side}"]
+        if self.classes > 1:
+            each = [f"{printable(name)} {count:,}" for name, count in self.counts.items()]
+            counts = ", ".join(each[:SHOWN] + (["…"] if each[SHOWN:] else []))
+            lines += [f"labels: {first.partition('classes: ')[2]}", f"images of each class: {counts}"]
+        return lines + others
+
 
 def survey(folder: Path) -> Survey:
-    """Look at all images of a folder, their heads alone but for colours.
+    """Look at all images of a folder: the heads of all, and some seconds of reading.
 
     Raises:
-        UserError: no folder of images, or one that cannot be read.
+        UserError: no folder of images, or some that cannot be read: how many, and the first of them.
     """
-    classes = class_count(folder)
-    (paths,) = walk(folder, [folder]).images
-    if not paths:
-        raise UserError(f"{folder} holds no image; it needs files ending in {' '.join(EXTENSIONS)}")
-    sides = [shorter_side(path) for path in paths]
-    looked_at = paths[:: -(-len(paths) // LOOKED_AT)]
-    return Survey(len(paths), classes, min(sides), max(sides), not any(map(_coloured, looked_at)))
+    count, names = class_count(folder), class_names_of(folder)
+    if numeric := all(map(is_number, names)) and names != sorted(names, key=int):
+        names = sorted(names, key=int)
+    data = {"source": "folder", "path": str(folder), "classes": count}
+    config = build(Data, data | ({"class_order": "numeric"} if numeric else {}))
+    paths, labels = files(config, "train")
+    counts = Counter(labels.tolist())
+    shapes, grey = _look(paths)
+    return Survey(config, {name: counts[label] for label, name in enumerate(names)}, shapes, grey)
+
+
+def _look(paths: Sequence[Path]) -> tuple[Counter[tuple[int, int]], bool]:
+    """Images by width and height, and whether those that were read are grey."""
+    shapes, coloured, read, unreadable = Counter[tuple[int, int]](), False, 0, list[str]()
+    for number, path in enumerate(paths):
+        try:
+            with readable(path), Image.open(path) as image:
+                shape = image.size
+            if read <= READ * number / len(paths):
+                coloured |= _coloured(path)
+                read += shape[0] * shape[1]
+        except UserError as error:
+            unreadable.append(str(error).partition("; ")[0])
+            continue
+        shapes[shape] += 1
+    if unreadable:
+        listed = "; ".join(unreadable[:NAMED])
+        more = f"; and {len(unreadable) - NAMED} more" if len(unreadable) > NAMED else ""
+        which = "the image" if len(unreadable) == 1 else f"these {len(unreadable)} of {len(paths)} images"
+        raise UserError(f"{listed}{more}; replace or delete {which}")
+    return shapes, not coloured
 
 
 def stride_of(size: int) -> int:
@@ -73,9 +132,6 @@ def stride_of(size: int) -> int:
 
 def _coloured(path: Path) -> bool:
     """Whether the three colours of an image differ anywhere by more than what JPEG's rounding does to greys."""
-    with readable(path), Image.open(path) as image:
-        if image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16"):
-            return False
-        image = image.convert("RGBA").convert("RGB") if "transparency" in image.info else image.convert("RGB")
-        colours = np.asarray(image, np.int16)
-    return bool((colours.max(-1) - colours.min(-1)).max() > ROUNDING)
+    red, green, blue = read_image(path, "RGB").split()
+    pairs = ((red, green), (green, blue), (red, blue))
+    return max(ImageChops.difference(*pair).getextrema()[1] for pair in pairs) > ROUNDING

@@ -1,0 +1,67 @@
+"""The command `tokenbridge init`: from a folder of images to a file of settings."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.cli.options import Settings
+from tokenbridge.config import RunConfig, UserError
+from tokenbridge.distributed import require_one
+
+
+def init(
+    images: Annotated[Path, typer.Argument(help="folder with one sub-folder per class, or of images alone")],
+    settings: Settings = None,
+    autoencoder: Annotated[
+        str | None,
+        typer.Option(
+            "--autoencoder",
+            help="a diffusers folder, an LDM checkpoint (kl16.ckpt) or digits; without it, one to train",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="the file, ending in .toml (default: NAME.toml here)")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="of runs and reports (default: the folder's)")] = None,
+    force: Annotated[bool, typer.Option("--force", help="write over a file that is there")] = False,
+) -> None:
+    """Look at a folder of images, and write the settings that fit it into a file that every command takes.
+
+    Example: tokenbridge init my-images; tokenbridge train-autoencoder my-images.toml; tokenbridge run my-images.toml
+    """
+    from experiments.fitting import fitting, place_of, text_of
+    from experiments.presets import ENDING
+    from tokenbridge.data.survey import survey
+    from tokenbridge.overrides import typed_settings
+    from tokenbridge.store.artifacts import writable, write_atomic
+    from tokenbridge.store.runs import require_name
+
+    require_one("init")
+    given = typed_settings(settings or (), RunConfig)
+    if name is None:
+        name = re.sub(r"[^\w.=-]+", "-", images.resolve().name).lstrip(".=-") or "own"
+    require_name(name)
+    path = out or Path(f"{name}{ENDING}")
+    if path.suffix != ENDING:
+        raise UserError(f"--out {path} must end in {ENDING}, by which commands tell it from a preset")
+    if path.exists() and not (force and path.is_file()):
+        raise UserError(f"{path} is there already; give --force to write over it, or --out another name")
+    place = place_of(autoencoder, path.parent / f"{name}-autoencoder")
+    seen = survey(images)
+    fit = fitting(seen, place, given)
+    file = shlex.quote(str(path))
+    train = f"tokenbridge train-autoencoder {file}"
+    note = (
+        f"not there yet: {train} trains one of these images and puts it there; a published one: init with --autoencoder"
+    )
+    text = text_of(seen, name, fit, path, {} if place.there else {"autoencoder": [note]})
+    with writable(path.parent, "--out"):
+        write_atomic(path, text.encode())
+    print("\n".join(seen.lines()))
+    print(f"{path} has the settings that fit, with reasons; next:")
+    print("\n".join(f"  {line}" for line in [*([] if place.there else [train]), f"tokenbridge run {file}"]))
