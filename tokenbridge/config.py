@@ -101,6 +101,30 @@ def words_of(model: type[Config], name: str) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
+def bounds_of(model: type[Config], name: str) -> str:
+    """The range of a setting's numbers in words, such as `1 to 100` and `above 0, below 1`; empty where it has none."""
+    field = model.model_fields[name]
+    limits: dict[str, Any] = {}
+    for bound in (*field.metadata, *_metadata(field.annotation)):
+        limits |= {word: value for word in _BOUNDS if (value := getattr(bound, word, None)) is not None}
+    told = {word: f"{value:,.0f}" if value == int(value) else f"{value:g}" for word, value in limits.items()}
+    if told.keys() == {"ge"}:
+        return f"{told['ge']} or more"
+    if told.keys() == {"ge", "le"}:
+        return f"{told['ge']} to {told['le']}"
+    return ", ".join(f"{words} {told[word]}" for word, words in _BOUNDS.items() if word in told)
+
+
+_BOUNDS = {"ge": "from", "gt": "above", "le": "at most", "lt": "below"}
+
+
+def _metadata(annotation: Any) -> list[Any]:
+    """What is said of the values of an annotation, of its alternatives and of the items of its lists."""
+    inner = [each for part in get_args(annotation) for each in _metadata(part)] if get_origin(annotation) else []
+    own = getattr(annotation, "metadata", None) or getattr(annotation, "__metadata__", ())
+    return [*inner, *(part for each in own for part in getattr(each, "metadata", [each]))]
+
+
 def _words(annotation: Any) -> list[str]:
     arguments = [each for each in get_args(annotation) if each is not Ellipsis]
     if get_origin(annotation) is Literal:
@@ -150,13 +174,18 @@ class Data(Config):
     class_order: Literal["text", "numeric"] = Field(default="text", exclude_if=lambda value: value == "text")
     """order of the class folders' names, which gives their labels: as text (torchvision's), or as whole numbers"""
     image_size: int = Field(default=16, ge=4, le=MOST)
+    """pixels per side; larger images are scaled and cut to their middle (ADM's crop)"""
     image_channels: Literal[1, 3] = 1
+    """1: grey, 3: colours"""
     classes: int = Field(default=10, ge=1, le=10_000_000)
+    """number of class folders; checked against them"""
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """share of each class of path that results are reported on, where there is no test_path"""
     validation_fraction: float = Field(default=0.134, ge=0, lt=1)
     """share of each class of path that settings are chosen on, never trained on and never reported; 0: no such images.
     Of the digits, 1,198 train, 240 validate and 359 test"""
     split_seed: int = Field(default=0, ge=0)
+    """draws which images of path are for the test and for validation"""
 
     @model_validator(mode="after")
     def _path(self) -> Self:
@@ -172,8 +201,8 @@ class Data(Config):
 
 class Autoencoder(Config):
     source: str = "digits"
-    """one of tokenbridge.autoencoders.sources.SOURCES: digits (shipped), diffusers, ldm; trained: like the shipped one,
-    by a stage of its own"""
+    """digits: the shipped one; diffusers, ldm: pretrained ones at path; trained: like the shipped one, by a stage of
+    its own"""
     path: FilePath | None = None
     """source=diffusers: folder of an AutoencoderKL; source=ldm: checkpoint of LDM or MAR (kl16.ckpt)"""
     channels: int = Field(default=8, ge=1, le=MOST)
@@ -280,10 +309,15 @@ class Transformer(Config):
     """Settings that the blocks of backbone and head share."""
 
     width: int = Field(default=1024, ge=1, le=MOST)
+    """D, features of each token; a multiple of heads"""
     heads: int = Field(default=16, ge=1, le=MOST)
+    """attention heads of each block"""
     mlp_ratio: float = Field(default=4.0, gt=0, le=1000)
+    """hidden units of a block's network, per feature"""
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    """share of features that training drops behind attention and network"""
     attention_dropout: float = Field(default=0.1, ge=0, lt=1)
+    """share of attention weights that training drops"""
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -298,7 +332,9 @@ class Transformer(Config):
 
 class Backbone(Transformer):
     encoder_depth: int = Field(default=16, ge=1, le=MOST)
+    """blocks that see the known positions alone"""
     decoder_depth: int = Field(default=16, ge=1, le=MOST)
+    """blocks that see all positions"""
     class_tokens: int = Field(default=64, ge=1, le=MOST)
     """copies of the class embedding in front of the sequence (the buffer of MAR)"""
     decoder_heads: int | None = Field(default=None, ge=1, exclude_if=lambda value: value is None)
@@ -364,9 +400,11 @@ def _known_head(kind: str) -> str:
 
 class Head(Transformer):
     kind: Annotated[str, AfterValidator(_known_head)] = "autoregressive"
-    """one of HEAD_KINDS: autoregressive and parallel predict levels (categorical), the others continuous values"""
+    """autoregressive and parallel predict levels (categorical), diffusion, flow and mixture continuous values"""
     depth: int = Field(default=4, ge=1, le=MOST)
+    """blocks between a token's feature and what is predicted"""
     heads: int = Field(default=8, ge=1, le=MOST)
+    """attention heads of each block of a transformer head"""
     order: Literal["stored", "frequency", "reverse", "random"] | tuple[int, ...] = "stored"
     """order in which channels are predicted; frequency: highest share of low-frequency energy first"""
     group: int = Field(default=1, ge=1, le=MOST)
@@ -396,28 +434,38 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 class Train(Config):
     epochs: int = Field(default=800, ge=1, le=1_000_000)
+    """passes over the training images"""
     warmup_epochs: float = Field(default=200, ge=0)
+    """epochs in which the learning rate rises to its value; fewer than epochs"""
     batch: int = Field(default=2048, ge=1, le=10_000_000)
     """images per step, over all processes"""
     learning_rate: float = Field(default=8e-4, gt=0, le=1000)
+    """of AdamW, after the warm-up"""
     weight_decay: float = Field(default=0.02, ge=0, le=1000)
+    """of AdamW"""
     decay: Literal["matrices", "released"] = Field(default="matrices", exclude_if=lambda value: value == "matrices")
     """which weights decay: those of two or more dimensions; or as in the code of MAR and TokenBridge: no bias, but the
     mask token and the unconditional embedding, and nothing of a diffusion head"""
     betas: tuple[Share, Share] = (0.9, 0.95)
+    """of AdamW: rates of the averages of gradients and of their squares"""
     ema: float = Field(default=0.9999, ge=0, lt=1)
     """largest rate of the moving average; at update t it is min(ema, (1+t)/(10+t))"""
     clip: float = Field(default=1.0, gt=0)
     """largest gradient norm"""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """of the products in training; weights are float32 in both"""
     gradient_checkpointing: bool = False
+    """compute activations anew in the backward pass: less memory, more time"""
     compile: bool = Field(default=False, exclude_if=lambda value: not value)
     """torch.compile of the loss: changes the draws of dropout and the rounding. Unset, it enters no id"""
     label_drop: float = Field(default=0.1, ge=0, lt=1)
+    """share of images that are trained without their class, for guidance"""
     mask_ratio_min: float = Field(default=0.7, gt=0, lt=1)
     """the share of masked positions is drawn from a normal around 1, truncated to [mask_ratio_min, 1]"""
     mask_ratio_deviation: float = Field(default=0.25, gt=0, le=1e6)
+    """standard deviation of that normal"""
     seed: int = Field(default=0, ge=0)
+    """of weights, order of images, masks and dropout"""
     released: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{12}$", exclude_if=lambda value: value is None)
     """weights that are imported, not trained: their file, as `tokenbridge import` names it. Unset, it enters no id"""
 
@@ -441,6 +489,7 @@ Temperature = Annotated[float, Field(ge=0, le=1e6)]
 
 class Sample(Config):
     images: int = Field(default=50_000, ge=1, le=1_000_000_000)
+    """images to draw, their classes in turn"""
     iterations: int = Field(default=256, ge=1, le=MOST**2)
     """unmasking steps, 1 to L"""
     temperature: Temperature | tuple[Temperature, ...] = 1.0
@@ -452,6 +501,7 @@ class Sample(Config):
     guidance: float = Field(default=1.0, ge=0, le=1e6)
     """classifier-free guidance weight; 1 is off"""
     guidance_schedule: Literal["linear", "constant", "cosine"] = "linear"
+    """how guidance rises over the iterations to its value"""
     guidance_on: Literal["auto", "features", "logits", "estimate"] = "auto"
     """what is guided: the features, a categorical head's logits, or the estimate (noise, velocity) of a diffusion or
     flow head; auto: the estimate where there is one, else the features"""
@@ -463,7 +513,9 @@ class Sample(Config):
     solver: Literal["euler", "midpoint"] = "euler"
     """flow: of the integration"""
     weights: Literal["ema", "raw"] = "ema"
+    """ema: the moving average of the weights; raw: the last ones"""
     seed: int = Field(default=0, ge=0)
+    """of the images: number i has a generator of its own from it"""
 
 
 class Likelihood(Config):
@@ -683,10 +735,13 @@ class Runtime(Config):
     """Where and how fast; changes no number beyond float tolerance and enters no id."""
 
     device: str = "auto"
+    """auto, cpu or cuda"""
     threads: int | None = Field(default=None, ge=1, le=MOST)
+    """CPU threads of a stage; unset: its share of the processors"""
     batch: int = Field(default=256, ge=1, le=10_000_000)
     """images at once when encoding, sampling and scoring"""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
+    """seconds of training between two checkpoints"""
     accumulate: int = Field(default=1, ge=1, le=10_000_000)
     """micro-batches of a training step in each process: less memory, more time"""
     bars: bool = True

@@ -33,6 +33,7 @@ from experiments.cli.options import (
 )
 from experiments.cli.report import publish, report
 from experiments.cli.rows import refresh
+from experiments.cli.settings import settings
 from experiments.cli.tools import tools
 from experiments.cli.tune import tune
 from slurm.commands import commands
@@ -70,6 +71,7 @@ def demo(
 
 
 app.command()(init)
+app.command()(settings)
 app.command()(grid)
 app.command()(duel)
 app.command()(tune)
