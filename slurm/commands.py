@@ -13,8 +13,8 @@ import typer
 
 from experiments.cli.options import DEFAULT_RUNS, Runs
 from experiments.tracking.memory import FILE
+from slurm import local, remains, scheduler, screen
 from slurm import logs as attempts
-from slurm import remains, scheduler, screen
 from slurm.remains import cut_off
 from slurm.screen import count
 from slurm.status import EXIT_UNDER_WAY, LIVE, SweepStatus, look, looks, seconds_left
@@ -33,7 +33,9 @@ SweepName = Annotated[str, typer.Argument(help="name of the sweep, see `tokenbri
 
 @commands.command()
 def status(
-    name: Annotated[str | None, typer.Argument(help="name of the sweep (default: the latest)", metavar="SWEEP")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="name of the sweep or grid (default: the latest)", metavar="SWEEP")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="look again every 5 s until it is over")] = False,
     everything: Annotated[bool, typer.Option("--all", help="a line for each cell, however many")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="all that is known, for programs")] = False,
@@ -58,7 +60,7 @@ def status(
             if not watch or state.exit_code != EXIT_UNDER_WAY:
                 break
             time.sleep(WATCH_SECONDS)
-            sweep = read_sweep(store, sweep.name)  # the next round may have come
+            sweep = _sweep(store, sweep.name)  # the next round may have come
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     if not as_json:
@@ -71,19 +73,31 @@ def _sweep(store: Store, name: str | None) -> Sweep:
         names = sweep_names(store)
         if not names and (left := cut_off(store)):
             name = left[-1].sweep
+        elif not names and (here := local.sweeps(store)):
+            return here[-1]
         elif not names:
-            raise UserError(f"there is no sweep in {store.root}; submit one with `tokenbridge grid ... --on slurm`")
+            raise UserError(f"there is no grid in {store.root}; tokenbridge grid runs one, here or with --on slurm")
         else:
             name = names[-1]
+    if not is_sweep(store, name) and (grid := local.find(store, name)):
+        return grid
     return _read(store, name)
 
 
 def _read(store: Store, name: str) -> Sweep:
-    """The record of a sweep; UserError says so where its first submission was cut off before there was one."""
+    """The record of a sweep of Slurm.
+
+    UserError says so where its first submission was cut off before there was one, and where it runs on this machine.
+    """
     if not is_sweep(store, name) and (left := [intent for intent in cut_off(store) if intent.sweep == name]):
         raise UserError(
             f"{name} is not recorded: its submission was cut off at {screen.stamp(left[-1].time)} and may have left"
             f" held jobs; the same command goes on: {left[-1].command}"
+        )
+    if not is_sweep(store, name) and local.find(store, name):
+        raise UserError(
+            f"{name} runs on this machine and not on Slurm: its `tokenbridge grid` command goes on with what is"
+            " missing, and Ctrl-C ends it"
         )
     return read_sweep(store, name)
 
@@ -122,9 +136,9 @@ def _news(store: Store) -> bool:
 
 @commands.command()
 def sweeps(runs: Runs = DEFAULT_RUNS) -> None:
-    """List the sweeps, the oldest first: how many cells are finished, and the command."""
+    """List the sweeps of Slurm and the grids of this machine, the oldest first: finished cells, and the command."""
     store = Store(runs)
-    stored = [read_sweep(store, name) for name in sweep_names(store)]
+    stored = sorted([*_all(store), *local.sweeps(store)], key=lambda sweep: sweep.submitted)
     if not stored:
         print(f"no sweep in {store.root}")
     for intent in cut_off(store):

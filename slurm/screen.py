@@ -133,6 +133,7 @@ LEGEND: dict[Word, str] = {
 }  # fmt: skip
 SINGLY: tuple[Word, ...] = ("failed", "lost", "running", "requeued")
 LEAST_ROWS, MOST_PROBLEMS = 6, 4
+HERE = "nothing of it runs now; the same `tokenbridge grid` command goes on with what is missing"
 ENDINGS = {EXIT_FINISHED: "finished", EXIT_BROKEN: "broken"}
 
 
@@ -166,11 +167,12 @@ def header(status: SweepStatus, left: tuple[float, int] | None) -> list[str]:
         left: seconds and jobs at a time, as status.seconds_left gives them.
     """
     sweep = status.sweep
-    about = [f"submitted {stamp(sweep.submitted)}"]
+    about = [f"{'on this machine, begun' if sweep.local else 'submitted'} {stamp(sweep.submitted)}"]
     if sweep.rounds > 1:
         about.append(f"round {sweep.round} of {sweep.rounds}")
     if left:
-        about.append(f"about {time_text(left[0])} left with {count(left[1], 'job')} at a time")
+        what = "stage" if sweep.local else "job"
+        about.append(f"about {time_text(left[0])} left with {count(left[1], what)} at a time")
     lines = [
         f"{sweep.name}: {count(len(sweep.cells), 'cell')}: {_counts(status.cells)}",
         f"{count(sum(status.counts.values()), 'stage')}: {_counts(status.counts)}",
@@ -198,7 +200,8 @@ def _counts(counts: Mapping[Word, int]) -> str:
 
 def legend(status: SweepStatus) -> str:
     used = {state.word for id, state in status.states.items() if id != status.sweep.last}
-    return "  ".join(f"{MARKS[word]} {text}" for word, text in LEGEND.items() if word in used)
+    words = LEGEND | ({"waiting": "not run"} if status.sweep.local else {})
+    return "  ".join(f"{MARKS[word]} {text}" for word, text in words.items() if word in used)
 
 
 def single_rows(status: SweepStatus) -> list[StateRow]:
@@ -261,7 +264,9 @@ def problems(status: SweepStatus) -> list[str]:
 
 def remedies(status: SweepStatus) -> list[str]:
     """What to do about all that goes on by no other way, a line each."""
-    name, lines = status.sweep.name, []
+    name, lines = status.sweep.name, list[str]()
+    if status.sweep.local:
+        return [HERE] if status.exit_code == EXIT_BROKEN else []
     if status.stuck("release"):
         lines.append(f"tokenbridge retry {name} releases what is held")
     if status.stuck("resubmit"):
@@ -297,7 +302,9 @@ def sweeps_table(statuses: Sequence[SweepStatus], width: int) -> list[str]:
         if broken := sum(status.cells[word] for word in (*BROKEN, "stuck")):
             state += f", {broken} broken"
         cells = f"{status.cells['finished']}/{len(status.sweep.cells)}"
-        rows.append((status.sweep.name, stamp(status.sweep.submitted), cells, state, status.sweep.command))
+        state = "not finished" if status.sweep.local and status.exit_code == EXIT_BROKEN else state
+        command = "on this machine" if status.sweep.local else status.sweep.command
+        rows.append((status.sweep.name, stamp(status.sweep.submitted), cells, state, command))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     return [clip("  ".join((*map(str.ljust, row[:4], widths), row[4])).rstrip(), width) for row in rows]
 

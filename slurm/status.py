@@ -22,7 +22,15 @@ from slurm.sweep import Intent, Job, jobs_by_stage, unsettled
 from tokenbridge.config import UserError
 from tokenbridge.stages import STAGES
 from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import CellStages, Sweep, discarded, finished_stages, read_events, stages_with_events
+from tokenbridge.store.runs import (
+    CellStages,
+    Sweep,
+    begun_stages,
+    discarded,
+    finished_stages,
+    read_events,
+    stages_with_events,
+)
 
 Word = Literal[
     "finished", "running", "requeued", "queued", "blocked", "stuck", "waiting", "failed", "cancelled", "lost"
@@ -122,6 +130,7 @@ class _Look:
         self.past: Mapping[str, Task] = {}
         self.cut_off = {intent.folder for intent in cut_off(store)}
         self.under_way = {intent.folder for intent in unsettled(store)} - self.cut_off
+        self.here = {id for id in begun_stages(store) & stages.keys() if id not in jobs and store.running(id)}
         self.states: dict[str, State] = {}
 
     def _newest(self, jobs: Sequence[Job]) -> Job:
@@ -156,6 +165,8 @@ class _Look:
     def state(self, id: str) -> State:
         if id in self.finished:
             return State("finished")
+        if id in self.here:
+            return State("running", at=training(self.store, id))
         if id not in self.jobs:
             return self._blocked(id) or State("waiting")
         job = self.jobs[id]
@@ -350,7 +361,7 @@ class SweepStatus:
             "round": self.sweep.round,
             "rounds": self.sweep.rounds,
             "exit_code": self.exit_code,
-            "slurm": self.silent or "asked",
+            "slurm": "no sweep of Slurm" if self.sweep.local else self.silent or "asked",
             "cells_by_state": dict(self.cells),
             "stages_by_state": dict(self.counts),
             "discarded": self.discarded,
@@ -445,7 +456,8 @@ def seconds_left(store: Store, status: SweepStatus) -> tuple[float, int] | None:
 
     The estimate takes the median of some finished stages per kind, and for a training also of those under way.
     """
-    left = {id: state for id, state in status.states.items() if state.word in LIVE and id != status.sweep.last}
+    counted = (*LIVE, "waiting") if status.sweep.local and status.exit_code == EXIT_UNDER_WAY else LIVE
+    left = {id: state for id, state in status.states.items() if state.word in counted and id != status.sweep.last}
     kinds = {status.stages[id].kind for id in left}
     rates = {kind: rate for kind in kinds if (rate := _rate(store, status, kind)) is not None}
     if not left or kinds - set(rates):

@@ -1,4 +1,4 @@
-"""How commands that run cells end: what failed, or what was measured."""
+"""How commands that run cells begin and end: what the images are read as, and what failed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import has_metrics, read_metrics
-
 if TYPE_CHECKING:
-    from experiments.pipeline import Cell
     from experiments.runner import Failure
     from tokenbridge.config import Data
 
@@ -32,11 +28,3 @@ def end_with(failures: Sequence[Failure]) -> None:
     if failures:
         print("the same command tries these again and nothing else", file=sys.stderr)
         raise typer.Exit(1)
-
-
-def print_metrics(store: Store, cell: Cell) -> None:
-    """Every metric of a cell, one a line."""
-    for stage in cell.stages():
-        if has_metrics(folder := store.folder(stage.id)):
-            for key, value in read_metrics(folder).metrics.items():
-                print(f"{f'{stage.kind.name}/{key}':<44} {value:.6g}")

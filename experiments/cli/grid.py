@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from experiments.axes import GRIDS
-from experiments.cli.common import end_with, print_metrics, show_data
+from experiments.cli.common import end_with, show_data
+from experiments.cli.headline import headline, sheets
 from experiments.cli.options import (
     DEFAULT_BATCH,
     DEFAULT_RUNS,
@@ -301,5 +302,5 @@ def _try(store: Store, asked: Grid, jobs: int, runtime: Runtime) -> None:
     from experiments.runner import attempt_cells
 
     end_with(attempt_cells(store, [asked.sample], runtime, EXPERIMENT, jobs))
-    print_metrics(store, asked.sample)
+    print("\n".join([*headline(store, asked.sample), *sheets(store, asked.sample)]))
     print("the whole grid, of which this cell is finished:", *forecast(store, asked, jobs), sep="\n")

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.common import end_with, print_metrics, show_data
+from experiments.cli.common import end_with, show_data
 from experiments.cli.exchange import exchange
 from experiments.cli.grid import duel, grid
+from experiments.cli.headline import every_number, headline, sheets
 from experiments.cli.init import init
 from experiments.cli.options import (
     DEFAULT_BATCH,
@@ -94,6 +95,7 @@ def run(
     device: Device = "auto",
     trust_weights: TrustWeights = False,
     check_data: CheckData = False,
+    everything: Annotated[bool, typer.Option("--all", help="print every number at the end, not the headline")] = False,
 ) -> None:
     """Run one configuration through its stages, skipping what is finished, and log it to MLflow.
 
@@ -117,7 +119,7 @@ def run(
         runner.raise_first(runner.attempt_cells(store, [cell], runtime, EXPERIMENT, jobs))
     if not world.main:
         return
-    print_metrics(store, cell)
+    print("\n".join([*(every_number if everything else headline)(store, cell), *sheets(store, cell)]))
     tracking.sync(store, [cell.id])
     print(f"cell {cell.id}, artifacts in {runs / 'stages'}; MLflow: tokenbridge ui --runs {shlex.quote(str(runs))}")
 

@@ -9,6 +9,7 @@ are filled in shards, checksums.json has one a shard), and whoever reads a file 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -153,6 +154,15 @@ class Store:
         """
         with locked(self.root / "locks" / f"{name}.lock", wait) as mine:
             yield mine
+
+    def running(self, id: str) -> bool:
+        """Whether a process writes this stage now. Looking takes the lock from nobody."""
+        try:
+            with open(self.root / "locks" / f"{id}.lock", "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno == errno.EAGAIN
+        return False
 
 
 @contextmanager

@@ -81,13 +81,18 @@ def cell_ids(store: Store) -> list[str]:
     return sorted(path.stem for path in (store.root / "cells").glob("*.json"))
 
 
+def cell_file(store: Store, id: str) -> Path:
+    """The record of a cell."""
+    return store.root / "cells" / f"{id}.json"
+
+
 def read_cell(store: Store, id: str) -> RecordedCell:
     """One recorded cell.
 
     Raises:
         UserError: there is none of this id, or its file is damaged.
     """
-    path = store.root / "cells" / f"{id}.json"
+    path = cell_file(store, id)
     if not path.exists():
         raise UserError(f"cell {id} is not in {path.parent}; run it, or choose its folder with --runs")
     values = read_json(path, "delete it and run again")
@@ -284,7 +289,7 @@ class Sweep:
     cells: dict[str, CellStages]
     """by cell id, of the rounds submitted so far"""
     cluster: str
-    """file with the resources"""
+    """file with the resources; empty for a grid of this machine, which is no sweep of Slurm (slurm/local.py)"""
     code: str
     """folder of the snapshot that the jobs run, below the runs folder"""
     command: str
@@ -302,6 +307,10 @@ class Sweep:
     def stages(self) -> dict[str, str]:
         """Kind by stage id, each once, in an order in which they can run."""
         return {id: kind for cell in self.cells.values() for kind, id in cell.stages.items()}
+
+    @property
+    def local(self) -> bool:
+        return not self.cluster
 
     @property
     def last(self) -> str:
@@ -454,6 +463,11 @@ Stamp = list[int] | None
 def finished_stages(store: Store) -> set[str]:
     """Ids of all finished stages: one look at the folder instead of one for each stage, which appears whole."""
     return {name for name in _names(store.root / "stages") if not name.endswith(PARTIAL)}
+
+
+def begun_stages(store: Store) -> set[str]:
+    """Ids of the stages that somebody has begun and not finished; whether they run is another matter."""
+    return {name.removesuffix(PARTIAL) for name in _names(store.root / "stages") if name.endswith(PARTIAL)}
 
 
 class StageFiles:
