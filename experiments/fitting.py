@@ -168,11 +168,13 @@ def _autoencoder(sizes: Sizes, place: Place) -> Iterator[Setting]:
 def _training(config: RunConfig, given: Mapping[str, Any]) -> Iterator[Setting]:
     counts = {split: len(split_of(config.data, split)[1]) for split in splits(config.data)}
     count = counts["train"]
+    if (asked := given.get("train.batch", 1)) > count:
+        raise UserError(f"train.batch={asked} must be at most {count}, the images to train")
     batch = min(given.get("train.batch", BATCH), 1 << (count.bit_length() - 1))
     epochs = given.get("train.epochs", min(max(-(-STEPS // (count // batch)), EPOCHS[0]), EPOCHS[1]))
     told = ", ".join(f"{number:,} {split}" for split, number in counts.items())
     yield Setting("train.batch", batch, f"images per step, at most those to train; images: {told}")
-    steps = f"{epochs * (count // batch):,} steps: minutes on a processor; longer is better, and so are larger models"
+    steps = f"{epochs * (count // batch):,} steps; longer is better, and `tokenbridge plan` says what it takes"
     yield Setting("train.epochs", epochs, steps)
     yield Setting("train.warmup_epochs", epochs / 10 if epochs % 10 else epochs // 10, "a tenth of them")
 

@@ -113,6 +113,7 @@ def cut(path):
         (("good", "train.epoch=3"), "train.epoch is no setting; did you mean train.epochs?"),
         (("good", "train.epochs=3", "train.warmup_epochs=3"), "warmup_epochs=3 must be < epochs=3"),
         (("good", "sample.iterations=50"), "sample.iterations=50 must be at most 49"),
+        (("good", "train.batch=7"), "train.batch=7 must be at most 6, the images to train"),
         (("good", "head.kind=flow"), "quantizer.kind=gaussian cannot go with head.kind=flow"),
         (("good", "data.path=other"), "data.path is what IMAGES and --autoencoder say"),
         (("good", "data.classes=4"), "data.classes=4 must be 3"),
