@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from analysis.figures import axes, generation, heads, latents, quantization, reconstruction, search, training
+from analysis.figures import axes, claims, generation, heads, latents, quantization, reconstruction, search, training
 from analysis.figures.form import Drawing, style
 from analysis.frame.source import Source
 
 MAKERS: tuple[tuple[str, Callable[[Source], Drawing | None]], ...] = (
+    ("", claims.claims),
     ("1a", latents.latents),
     ("1a", latents.levels_used),
     ("", quantization.distortion),

@@ -12,10 +12,9 @@ from matplotlib.lines import Line2D
 
 from analysis.figures.form import Drawing, charts, csv_of, face, grey, legend
 from analysis.frame.source import Source
-from analysis.tables.effects import PREFIX, Effect, effects_on, metrics, over
+from analysis.tables.effects import PREFIX, Effect, effects_on, main_metrics, over
 from experiments.axes import Axis
 from experiments.paper import Column
-from tokenbridge.metrics.catalogue import AGREEMENT, BITS, FD
 from tokenbridge.overrides import plain
 
 HEADER = (
@@ -50,7 +49,7 @@ Rows = Sequence[tuple[Column, Sequence[Panel]]]
 
 def effects(source: Source) -> Drawing | None:
     axes = [axis for axis in source.axes if len(axis.values) > 1]
-    columns = [column for column in (source.by_scorer(FD), BITS, AGREEMENT) if column in metrics(source)]
+    columns = main_metrics(source)
     if not axes or not columns:
         return None
     rows = [(column, [_panel(source, axis, column) for axis in axes]) for column in columns]

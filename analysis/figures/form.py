@@ -97,10 +97,14 @@ def charts(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tu
     Returns:
         The figure, and its panels row by row.
     """
-    # a hundredth of a pixel more: 4.1 inches · 200 is just under 820, and whoever counts pixels rounds down
-    size = WIDTH, (round(height * PIXELS) + 0.01) / PIXELS
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(WIDTH, whole(height)), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False, **options).ravel())
+
+
+def whole(height: float) -> float:
+    """A height in inches as one of whole pixels."""
+    # a hundredth of a pixel more: 4.1 inches · 200 is just under 820, and whoever counts pixels rounds down
+    return (round(height * PIXELS) + 0.01) / PIXELS
 
 
 def legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:

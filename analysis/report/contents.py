@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis import verdicts
 from analysis.figures import Drawing
+from analysis.figures.claims import NAME, Glance, glance
 from analysis.frame.source import Source
-from analysis.report import facts
-from analysis.report.terms import COLUMNS, SAID, Terms, terms
+from analysis.report import facts, terms
+from analysis.report.terms import Terms
 from analysis.tables import search
 from analysis.tables.filled import FilledTable
 from analysis.tables.notes import SEARCHED
 from analysis.verdicts import Verdict
-from experiments.paper import PAPER, PUBLISHED_ON, Column
+from experiments.paper import PAPER, PUBLISHED_ON
 
 SECTIONS = {
     "reconstruction": "What quantization costs",
@@ -42,12 +43,14 @@ class Contents:
     """data set of the published numbers; empty where none is shown"""
     verdicts: list[Verdict]
     terms: Terms
-    """the meaning of words and marks"""
+    """the meaning of the summary's words"""
+    glance: Glance | None
+    """the picture before all words; None where nothing is compared"""
     sections: list[tuple[str, list[FilledTable]]]
     table_notes: dict[str, list[str]]
     """table id -> its notes, without those that stand before all tables or under an earlier one"""
-    glossary: dict[str, list[Column]]
-    """table id -> those of its columns that no table before it explains"""
+    glossary: dict[str, Terms]
+    """table id -> those of its columns and marks that are not explained before it"""
     drawings: list[Drawing]
     missing: list[str]
     """tables of the paper that the report does not hold"""
@@ -77,6 +80,11 @@ class Contents:
         )
         return f"Measured on {self.measured_on}." + (published if self.published_on else "")
 
+    @property
+    def picture(self) -> Drawing | None:
+        """The figure of the claims, where there is one."""
+        return next((drawing for drawing in self.drawings if drawing.name == NAME), None)
+
     def illustrating(self, table: str) -> list[Drawing]:
         return [drawing for drawing in self.drawings if drawing.table == table]
 
@@ -92,10 +100,12 @@ def contents(source: Source, filled: Sequence[FilledTable], drawings: Sequence[D
     """
     shown = {table.id for table in filled}
     kinds = [kind for kind in SECTIONS if any(table.kind == kind for table in filled)]
+    filled = sorted(filled, key=lambda table: kinds.index(table.kind))
     alone = source.plan.get("duel")
     published_on = PUBLISHED_ON if any(table.published for table in filled) or not (source.axes or alone) else ""
     claims = verdicts.verdicts(source)
-    words = terms(filled, claims, of_paper=bool(published_on))
+    measured = [column for table in filled for column in table.measured]
+    words = terms.of_summary(claims, measured, of_paper=bool(published_on))
     return Contents(
         title=source.plan["title"],
         notes=[
@@ -106,9 +116,10 @@ def contents(source: Source, filled: Sequence[FilledTable], drawings: Sequence[D
         published_on=published_on,
         verdicts=claims,
         terms=words,
+        glance=glance(source),
         sections=[(SECTIONS[kind], [table for table in filled if table.kind == kind]) for kind in kinds],
         table_notes=_table_notes(filled),
-        glossary=_glossary(filled, {title for title, _ in words}),
+        glossary=terms.of_tables(filled, words),
         drawings=list(drawings),
         missing=[] if alone else [table.id for table in PAPER if table.id not in shown],
         protocols=facts.protocols(source, filled),
@@ -128,23 +139,9 @@ def _runs(source: Source, mlflow: str) -> dict[str, str]:
     return {cell: f"{mlflow.rstrip('/')}/#/runs/{id}" for cell, id in ids.items() if id}
 
 
-def _in_page_order(filled: Iterable[FilledTable]) -> list[FilledTable]:
-    return sorted(filled, key=lambda table: list(SECTIONS).index(table.kind))
-
-
 def _table_notes(filled: Sequence[FilledTable]) -> dict[str, list[str]]:
-    said, notes = set(SAID), {}
-    for table in _in_page_order(filled):
+    said, notes = set(terms.SAID), {}
+    for table in filled:
         notes[table.id] = [note for note in table.notes if note not in said]
         said |= set(table.notes) if table.kind == "effects" else {SEARCHED}
     return notes
-
-
-def _glossary(filled: Sequence[FilledTable], told: Container[str]) -> dict[str, list[Column]]:
-    """Table id -> the columns to explain under it; told: titles of those that are explained before all tables."""
-    explained, glossary = {column.key for column in COLUMNS if column.title in told}, {}
-    for table in _in_page_order(filled):
-        columns = [*table.measured, *table.chosen]
-        glossary[table.id] = [column for column in columns if column.meaning and column.key not in explained]
-        explained |= {column.key for column in columns}
-    return glossary

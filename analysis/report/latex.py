@@ -32,16 +32,14 @@ HEIGHT = 0.8
 
 def paper(contents: Contents) -> str:
     lines = [PREAMBLE.lstrip() + rf"\title{{{escape(contents.title)}}}", r"\begin{document}", r"\maketitle", ""]
+    lines += _figure(contents.picture, "!htp") if contents.picture else []
     lines += [escape(contents.lead), "", r"\section*{Summary}", *_summary(contents), ""]
-    lines += [f"{escape(note)}\n" for note in contents.notes]
-    if contents.terms:
-        lines += [r"\section*{How to read it}", *_meanings(contents.terms)]
+    lines += [*_meanings(contents.terms), *(f"{escape(note)}\n" for note in contents.notes)]
     for heading, tables in contents.sections:
         lines += [rf"\section*{{{escape(heading)}}}", ""]
         for filled in tables:
             lines += _table(filled, contents)
         lines += [r"\clearpage", ""]
-    lines += [r"\section*{Columns}", *_columns(contents)]
     lines += [r"\section*{Protocol}", *_facts(contents.protocols)]
     if contents.search:
         lines += _facts([("Search for guidance and temperature", contents.search)])
@@ -56,23 +54,19 @@ def _summary(contents: Contents) -> list[str]:
 
 def _table(filled: FilledTable, contents: Contents) -> list[str]:
     figures = [line for drawing in contents.illustrating(filled.id) for line in _figure(drawing)]
-    return [to_latex(filled, contents.table_notes[filled.id]), *figures, ""]
+    return [to_latex(filled, contents.table_notes[filled.id]), *_meanings(contents.glossary[filled.id]), *figures, ""]
 
 
-def _columns(contents: Contents) -> list[str]:
-    """What the columns of all tables mean, as in their order no column is explained twice."""
-    columns = [column for filled in contents.tables for column in contents.glossary[filled.id]]
-    return _meanings([(column.title, column.meaning) for column in columns])
+def _meanings(terms: Sequence[tuple[str, str]]) -> list[str]:
+    """A paragraph in small type; none without terms."""
+    words = " ".join(rf"\textbf{{{escape(term)}}}: {escape(meaning)}." for term, meaning in terms)
+    return [rf"{{\footnotesize {words}\par}}", ""] if words else []
 
 
-def _meanings(terms: Iterable[tuple[str, str]]) -> list[str]:
-    return [rf"\textbf{{{escape(term)}}} {escape(meaning)}." + "\n" for term, meaning in terms]
-
-
-def _figure(drawing: Drawing) -> list[str]:
+def _figure(drawing: Drawing, place: str = "htbp") -> list[str]:
     size = rf"width=\linewidth,height={HEIGHT}\textheight,keepaspectratio"
     return [
-        r"\begin{figure}[htbp]",
+        rf"\begin{{figure}}[{place}]",
         r"\centering",
         rf"\includegraphics[{_natural(drawing, size)}]{{figures/{drawing.name}.pdf}}",
         rf"\caption{{{escape(drawing.title)}. {escape(drawing.caption)}}}",

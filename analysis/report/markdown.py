@@ -13,10 +13,9 @@ from analysis.tables.text import pipe_table
 
 
 def report(contents: Contents) -> str:
-    parts = [f"# {escape(contents.title)}", escape(contents.lead), *map(escape, contents.notes)]
-    parts += ["## Summary", _verdicts(contents)]
-    if contents.terms:
-        parts += ["## How to read it", _meanings(contents.terms)]
+    parts = [f"# {escape(contents.title)}", _figure(contents.picture) if contents.picture else ""]
+    parts += [escape(contents.lead), *map(escape, contents.notes)]
+    parts += ["## Summary", _verdicts(contents), _in_one_line(contents.terms)]
     for heading, tables in contents.sections:
         parts.append(f"## {heading}")
         for filled in tables:
@@ -58,7 +57,7 @@ def _anchor(name: str, contents: Contents) -> str:
 def _table(filled: FilledTable, contents: Contents) -> list[str]:
     """A table with its notes and figures, without what a table before it has said or explained."""
     id = filled.id
-    meanings = _meanings([(column.title, column.meaning) for column in contents.glossary[id]])
+    meanings = _meanings(contents.glossary[id])
     notes = [escape(note) for note in contents.table_notes[id]]
     files = ", ".join(f"[{end}](tables/table-{id}.{end})" for end in ("csv", "tex"))
     figures = [_figure(drawing) for drawing in contents.illustrating(id)]
@@ -68,6 +67,10 @@ def _table(filled: FilledTable, contents: Contents) -> list[str]:
 
 def _meanings(terms: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"- **{escape(term)}**: {escape(meaning)}." for term, meaning in terms)
+
+
+def _in_one_line(terms: Sequence[tuple[str, str]]) -> str:
+    return " ".join(f"*{escape(term)}*: {escape(meaning)}." for term, meaning in terms)
 
 
 def _figure(drawing: Drawing) -> str:

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 from analysis.frame.source import Source
 from analysis.tables.search import chosen
-from experiments.paper import TABLE_HEADS, Claim, Column, Table
+from experiments.paper import TABLE_1A, TABLE_5, TABLE_HEADS, Claim, Column, Table
 from tokenbridge.config import TRAINED_TOKENS
-from tokenbridge.metrics.catalogue import FD, metric
+from tokenbridge.metrics.catalogue import FD, ORIGINALS_FD, PSNR, TOKEN_MS, metric
 
 POST_TRAINING, CONTINUOUS, TRAINED = "post-training", "continuous", "trained"
+TIMED = ("autoregressive 1024×4", "diffusion 1280×8")
+"""rows of table 5 that the paper compares"""
+QUANTIZED, COSTS = ("B=64", "continuous"), (PSNR, ORIGINALS_FD)
+"""rows of table 1a, and what quantization costs in"""
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,20 @@ def rows_of(claim: Claim, table: Table, source: Source) -> tuple[str, str] | Non
 
 
 def besides(source: Source) -> Iterator[Pair]:
-    """Pairs that the summary speaks of: each head of continuous tokens beside the best autoregressive row."""
-    if TABLE_HEADS.id not in {table.id for table in source.tables}:
-        return
-    best = best_by_search(TABLE_HEADS, POST_TRAINING, source, head="autoregressive")
-    for label in group(TABLE_HEADS, CONTINUOUS, source) if best else ():
-        yield Pair(TABLE_HEADS.by(source.scorers), source.by_scorer(FD), best, label)
+    """Pairs that the summary speaks of and no table claims.
+
+    Each head of continuous tokens beside the best autoregressive row, the time of a token, what 64 levels cost.
+    """
+    tables = {table.id for table in source.tables}
+    if TABLE_HEADS.id in tables:
+        best = best_by_search(TABLE_HEADS, POST_TRAINING, source, head="autoregressive")
+        for label in group(TABLE_HEADS, CONTINUOUS, source) if best else ():
+            yield Pair(TABLE_HEADS.by(source.scorers), source.by_scorer(FD), best, label)
+    if TABLE_5.id in tables:
+        yield Pair(TABLE_5, TOKEN_MS, *TIMED)
+    if TABLE_1A.id in tables:
+        for column in COSTS:
+            yield Pair(TABLE_1A.by(source.scorers), source.by_scorer(column), *QUANTIZED)
 
 
 def group(table: Table, tokens: str, source: Source, head: str = "") -> list[str]:

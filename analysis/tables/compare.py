@@ -77,6 +77,11 @@ class Comparisons:
         verdict = self.of(column, cells, others)
         return verdict is None or verdict.shown
 
+    def difference(self, a: Side, b: Side) -> Difference:
+        """The difference a - b with how it is told, tested or not."""
+        column = self.rows[a].column
+        return Difference(self.gap(a, b), column.better, scale_of(column), self.rows[b].value.mean)
+
     def gap(self, a: Side, b: Side) -> Gap:
         """The difference a - b on the metric's scale, by moderated variances where both are trainings of their own."""
         first, second = self.rows[a], self.rows[b]
@@ -105,7 +110,7 @@ def comparisons(source: Source) -> Comparisons:
     explored = list({frozenset(pair): pair for pair in others if frozenset(pair) not in known}.values())
     families: tuple[tuple[stats.Family, list[tuple[Side, Side]]], ...] = (("claim", claimed), ("exploratory", explored))
     for family, pairs in families:
-        differences = [_difference(found, a, b) for a, b in pairs]
+        differences = [found.difference(a, b) for a, b in pairs]
         for pair, comparison in zip(pairs, stats.compare(differences, family, source.looks), strict=True):
             if comparison is not None:
                 found.verdicts[pair] = comparison
@@ -153,11 +158,6 @@ def _sides(
         if a in rows and b in rows and a != b:
             found.setdefault(frozenset((a, b)), (a, b))
     return list(found.values())
-
-
-def _difference(found: Comparisons, a: Side, b: Side) -> Difference:
-    column = found.rows[a].column
-    return Difference(found.gap(a, b), column.better, scale_of(column), found.rows[b].value.mean)
 
 
 def _gap_in_equal_bins(a: Measured, b: Measured, source: Source) -> Gap:

@@ -17,6 +17,7 @@ from analysis.tables.estimates import count, observation, other_bins, scale_of
 from analysis.tables.filled import OTHER_BINS, Entry, FilledRow, FilledTable, effect_text, entry, interval_text
 from experiments.axes import Axis
 from experiments.paper import Column, Row, Table
+from tokenbridge.metrics.catalogue import AGREEMENT, BITS, FD
 from tokenbridge.overrides import plain
 
 PREFIX = "effects-"
@@ -69,6 +70,11 @@ def metrics(source: Source) -> list[Column]:
     cells = [trial.cell for trial in source.trials]
     columns = table.measured if table else ()
     return [column for column in columns if any(source.number(cell, column.key) is not None for cell in cells)]
+
+
+def main_metrics(source: Source) -> list[Column]:
+    """The metrics of the axes that a reader asks for first."""
+    return [column for column in (source.by_scorer(FD), BITS, AGREEMENT) if column in metrics(source)]
 
 
 def effects(source: Source, column: Column) -> dict[str, list[Effect]]:

@@ -7,13 +7,13 @@ gets its sentences by a line in `MAKERS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from analysis.frame.source import Source
 from analysis.verdicts import axes, generation, heads, reconstruction
 from analysis.verdicts.form import Status, Verdict
 
-MAKERS: dict[str, Callable[[Source], list[Verdict | None]]] = {
+MAKERS: dict[str, Callable[[Source], Sequence[Verdict | None]]] = {
     "duel": generation.duel,
     "2a": generation.prediction,
     "heads": heads.heads,
@@ -29,7 +29,7 @@ MAKERS: dict[str, Callable[[Source], list[Verdict | None]]] = {
 
 
 def verdicts(source: Source) -> list[Verdict]:
-    """About two sentences per table of the report; claims whose numbers are missing are left out."""
+    """A sentence or two per table of the report; claims whose numbers are missing are left out."""
     tables = {table.id for table in source.tables}
     made = [verdict for id, make in MAKERS.items() if id in tables for verdict in make(source)]
     return [verdict for verdict in made if verdict is not None]

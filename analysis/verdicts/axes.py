@@ -1,44 +1,39 @@
-"""A grid over axes: which value of each axis is better than its first, and what the interval is over."""
+"""A grid over axes: which value of each axis is better than its first."""
 
 from __future__ import annotations
 
 from analysis.frame.source import Source
-from analysis.tables.effects import PREFIX, Effect, effects_on, metrics, over
-from analysis.tables.filled import effect_text, interval_text
-from analysis.verdicts.form import NAMES, Verdict
+from analysis.tables.effects import PREFIX, Effect, effects_on, main_metrics
+from analysis.tables.filled import effect_text
+from analysis.verdicts.form import Verdict
 from experiments.axes import Axis
 from experiments.paper import Column
-from tokenbridge.metrics.catalogue import AGREEMENT, BITS, FD
 from tokenbridge.overrides import plain
-
-WORDS = NAMES | {AGREEMENT: "agreement with the class asked for"}
 
 
 def effects(source: Source) -> list[Verdict | None]:
-    """A sentence for each axis and metric; none where the metric does not depend on the axis."""
-    columns = [column for column in (source.by_scorer(FD), BITS, AGREEMENT) if column in metrics(source)]
-    return [_verdict(source, axis, column) for column in columns for axis in source.axes]
+    """A sentence for each axis, with the metrics that depend on it."""
+    return [_verdict(source, axis) for axis in source.axes]
 
 
-def _verdict(source: Source, axis: Axis, column: Column) -> Verdict | None:
-    compared = [effect for effect in effects_on(source, axis, column) if effect.difference]
-    if not compared or all(effect.unmoved or effect.other_bins for effect in compared):
+def _verdict(source: Source, axis: Axis) -> Verdict | None:
+    every = [(column, effect) for column in main_metrics(source) for effect in effects_on(source, axis, column)]
+    found = [(column, e) for column, e in every if e.difference and not (e.unmoved or e.other_bins)]
+    if not found:
         return None
-    parts = "; ".join(f"{plain(effect.value)} {_effect_text(effect, column)}" for effect in compared)
-    first = plain(axis.values[0])
-    intervals = [effect for effect in compared if effect.comparison]
-    scope = f"exploratory, over {over(source, intervals[0])}" if intervals else over(source, compared[0])
-    text = f"In {WORDS.get(column, column.title)}, {axis.key} against {first}: {parts} ({scope})."
-    status = "one seed" if not intervals else "measured" if any(e.settled for e in compared) else "undecided"
-    return Verdict(status, text, PREFIX + column.key.rpartition("/")[2])
+    told: dict[str, list[str]] = {}
+    for column, effect in found:
+        told.setdefault(plain(effect.value), []).append(_effect_text(effect, column))
+    parts = "; ".join(f"{value} {', '.join(texts)}" for value, texts in told.items())
+    tested = any(effect.comparison for _, effect in found)
+    status = "one seed" if not tested else "measured" if any(effect.settled for _, effect in found) else "undecided"
+    text = f"{axis.key} against {plain(axis.values[0])}: {parts}."
+    return Verdict(status, text, PREFIX + found[0][0].key.rpartition("/")[2])
 
 
 def _effect_text(effect: Effect, column: Column) -> str:
-    difference, comparison = effect.difference, effect.comparison
+    difference = effect.difference
     assert difference is not None
-    told = effect_text(column, difference)
-    if comparison is None:
-        return f"reads {difference.way}, {told}"
-    needed = f", {comparison.seeds_needed} seeds would settle it" if comparison.seeds_needed else ""
-    word = f"is {difference.way}" if effect.settled else "shows no difference"
-    return f"{word}, {told} {interval_text(column, difference, comparison.level)}{needed}"
+    verb = f"is {difference.way}" if effect.settled else "shows no difference"
+    verb = verb if effect.comparison else f"reads {difference.way}"
+    return f"{verb} in {column.title} ({effect_text(column, difference)})"

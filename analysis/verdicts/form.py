@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -13,13 +13,9 @@ from analysis.stats import Estimate, number
 from analysis.tables import protocol
 from analysis.tables.compare import comparisons
 from analysis.tables.estimates import measure
-from analysis.tables.filled import change_text
 from experiments.paper import Column, Table
-from tokenbridge.metrics.catalogue import BITS
 
 Status = Literal["holds", "does not hold", "undecided", "one seed", "measured"]
-NAMES = {BITS: "bits per dimension"}
-"""in words; others are called by their titles"""
 ONE_SEED = "one seed each"
 
 
@@ -32,6 +28,26 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """What a verdict says of one metric."""
+
+    status: Status
+    says: str
+    """the same for each metric of one sentence: a beats b"""
+    metric: str
+    numbers: str
+    table: str
+
+
+def joined(findings: Iterable[Finding | None]) -> list[Verdict]:
+    """A sentence for each thing that is said, with all metrics that it is said of."""
+    alike: dict[tuple[Status, str, str], list[str]] = {}
+    for each in filter(None, findings):
+        alike.setdefault((each.status, each.says, each.table), []).append(f"in {each.metric}: {each.numbers}")
+    return [Verdict(status, f"{says} {'; '.join(told)}.", table) for (status, says, table), told in alike.items()]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """One row of a table minus another, and how far the difference is settled."""
 
@@ -41,10 +57,20 @@ class Outcome:
     """whether a difference is shown; once: beyond its error over images, where that is known"""
     change: float
     """below 0 where the first row is lower"""
-    text: str
-    """the difference with the interval that its verdict goes by; once: why it has none"""
+    note: str
+    """why it has no test; empty where it has one: the picture of claims or a table has the interval"""
     claimed: bool = False
     """whether it is one of the report's claims"""
+
+    @property
+    def verb(self) -> str:
+        """What two rows do of which no difference is shown."""
+        return "differ within the error over images" if self.once else "cannot be told apart"
+
+    @property
+    def remark(self) -> str:
+        """The note behind a number."""
+        return f" ({self.note})" if self.note else ""
 
     def status(self, holds: bool) -> Status:
         """holds: whether the difference is the one that is claimed."""
@@ -75,9 +101,8 @@ def estimates(source: Source, table: Table, column: Column) -> dict[str, Estimat
 
 
 def show(value: Estimate, column: Column) -> str:
-    """A value as a verdict prints it, with ± where it has an interval."""
-    text = number(value.mean, column.decimals)
-    return text if value.half is None else f"{text} ± {number(value.half, column.decimals)}"
+    """A value as a verdict prints it; its interval stands in its table."""
+    return number(value.mean, column.decimals)
 
 
 def outcome(
@@ -102,11 +127,7 @@ def outcome(
     comparison = comparisons(source).of(column, cells, others)
     if comparison is None:
         return Outcome(False, False, a.mean - b.mean, "without a test")
-    family = "a claim" if comparison.family == "claim" else "exploratory"
-    needed = f"; {comparison.seeds_needed} seeds would settle it" if comparison.seeds_needed else ""
-    text = f"{change_text(column, comparison)} ({family}{needed})"
-    change = comparison.difference.gap.mean
-    return Outcome(False, comparison.shown, change, text, comparison.family == "claim")
+    return Outcome(False, comparison.shown, comparison.difference.gap.mean, "", comparison.family == "claim")
 
 
 def _once(source: Source, column: Column, *rows: tuple[str, list[str]]) -> Outcome:
@@ -123,11 +144,11 @@ def _once(source: Source, column: Column, *rows: tuple[str, list[str]]) -> Outco
 
 def claim(
     source: Source, table: Table, rows: tuple[str, str], column: Column, names: tuple[str, str] | None = None
-) -> Verdict | None:
+) -> Finding | None:
     """Whether the first row is better (lower) than the second, as the paper says.
 
     Args:
-        rows: labels of both; no verdict where one lacks the metric.
+        rows: labels of both; no finding where one lacks the metric.
         names: what the sentence calls them, where that is not their labels.
     """
     values = estimates(source, table, column)
@@ -135,21 +156,21 @@ def claim(
         return None
     result, (first, second) = outcome(source, table, column, values, *rows), names or rows
     subject, (ours, rival) = first[0].upper() + first[1:], (show(values[row], column) for row in rows)
-    numbers = f"{NAMES.get(column, column.title)}: {ours} against {rival}"
-    numbers += f" ({result.text})" if result.once else f"; the difference is {result.text}"
     if not result.apart:
-        verb = "differ within the error over images" if result.once else "cannot be told apart"
-        return Verdict("undecided", f"{subject} and {second} {verb} in {numbers}.", table.id)
-    verb = "beats" if result.change < 0 else "does not beat" if result.once else "loses to"
-    return Verdict(result.status(result.change < 0), f"{subject} {verb} {second} in {numbers}.", table.id)
+        says = f"{subject} and {second} {result.verb}"
+    else:
+        verb = "beats" if result.change < 0 else "does not beat" if result.once else "loses to"
+        says = f"{subject} {verb} {second}"
+    numbers = f"{ours} against {rival}{result.remark}"
+    return Finding(result.status(result.change < 0), says, column.title, numbers, table.id)
 
 
 def trend(
     source: Source, table: Table, column: Column, cause: str, expected: Literal["better", "worse"]
-) -> Verdict | None:
+) -> Finding | None:
     """Whether a column gets better (lower) or worse from the first row to the last, as the paper says.
 
-    Settled where the two ends are; the rows between are listed.
+    Settled where the two ends are, which are told.
 
     Args:
         cause: what grows along the rows, such as "more levels".
@@ -158,15 +179,15 @@ def trend(
     values = estimates(source, table, column)
     if len(values) < 2:
         return None
-    name, (first, *_, last) = NAMES.get(column, column.title), values
+    first, *_, last = values
     result = outcome(source, table, column, values, last, first)
-    chain = ", ".join(f"{label} {show(value, column)}" for label, value in values.items())
-    chain += f" ({result.text})" if result.once else f"; from first to last {result.text}"
+    ends = [show(values[label], column) for label in (first, last)]
     if not result.apart:
-        verb = "differ within the error over images" if result.once else "cannot be told apart"
-        return Verdict("undecided", f"{first} and {last} {verb} in {name}: {chain}.", table.id)
+        numbers = f"{' and '.join(ends)}{result.remark}"
+        return Finding("undecided", f"{first} and {last} {result.verb}", column.title, numbers, table.id)
     way = "better" if result.change < 0 else "worse"
     steps = {b.mean < a.mean for a, b in pairwise(values.values())}
     also = "" if len(steps) == 1 else ", though not at every step"
-    text = f"With {cause} the model gets {way} in {name}{also}: {chain}."
-    return Verdict(result.status(way == expected), text, table.id)
+    says = f"With {cause} ({first} to {last}) the model gets {way}"
+    numbers = f"{' to '.join(ends)}{result.remark}"
+    return Finding(result.status(way == expected), says, column.title + also, numbers, table.id)

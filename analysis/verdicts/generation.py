@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from analysis.frame.source import Source
 from analysis.stats import number
-from analysis.tables.protocol import timed_on
-from analysis.verdicts.form import Verdict, claim, estimates, trend
+from analysis.tables.claims import TIMED
+from analysis.verdicts.form import Verdict, claim, estimates, joined, trend
 from experiments.paper import DUEL, TABLE_2A, TABLE_2B, TABLE_2C, TABLE_2D, TABLE_2E, TABLE_5, Column
 from tokenbridge.metrics.catalogue import BITS, FD, RECOMPUTING_MS, STEPWISE_MS, TOKEN_MS
 
-OURS, RIVAL = "autoregressive 1024×4", "diffusion 1280×8"
-"""rows of table 5"""
-Verdicts = list[Verdict | None]
+OURS, RIVAL = TIMED
+Verdicts = Sequence[Verdict | None]
 
 
 def _columns(source: Source) -> tuple[Column, Column]:
@@ -19,31 +20,34 @@ def _columns(source: Source) -> tuple[Column, Column]:
 
 
 def prediction(source: Source) -> Verdicts:
-    return [claim(source, TABLE_2A, ("autoregressive", "parallel"), column) for column in _columns(source)]
+    return joined(claim(source, TABLE_2A, ("autoregressive", "parallel"), column) for column in _columns(source))
 
 
 def duel(source: Source) -> Verdicts:
     """The one comparison of a duel."""
     table = next(table for table in source.tables if table.id == DUEL)
-    return [claim(source, table, (one.first, one.second), source.by_scorer(one.metrics[0])) for one in table.claims]
+    return joined(
+        claim(source, table, (one.first, one.second), source.by_scorer(one.metrics[0])) for one in table.claims
+    )
 
 
 def order(source: Source) -> Verdicts:
     names = ("the frequency order of channels", "the stored one")
-    return [claim(source, TABLE_2B, ("frequency", "as stored"), column, names) for column in _columns(source)]
+    return joined(claim(source, TABLE_2B, ("frequency", "as stored"), column, names) for column in _columns(source))
 
 
 def levels(source: Source) -> Verdicts:
     # bits by bins of different widths measure the bins
-    return [trend(source, TABLE_2C, source.by_scorer(FD), "more levels", "better")]
+    return joined([trend(source, TABLE_2C, source.by_scorer(FD), "more levels", "better")])
 
 
 def groups(source: Source) -> Verdicts:
-    return [trend(source, TABLE_2D, column, "more channels predicted together", "worse") for column in _columns(source)]
+    cause = "more channels predicted together"
+    return joined(trend(source, TABLE_2D, column, cause, "worse") for column in _columns(source))
 
 
 def size(source: Source) -> Verdicts:
-    return [trend(source, TABLE_2E, column, "a larger head", "better") for column in _columns(source)]
+    return joined(trend(source, TABLE_2E, column, "a larger head", "better") for column in _columns(source))
 
 
 def speed(source: Source) -> Verdicts:
@@ -57,14 +61,12 @@ def _against_diffusion(source: Source) -> Verdict | None:
     ours, theirs = times[OURS].mean, times[RIVAL].mean
     printed = {label: float(TABLE_5.row(label).published["ms"]) for label in (OURS, RIVAL)}
     published = number(printed[RIVAL] / printed[OURS], 2)
-    device = next((f" ({text})" for id in source.cells(TABLE_5.id, OURS) if (text := timed_on(source, id))), "")
     text = (
-        f"One token at a time, {OURS} takes {number(ours, TOKEN_MS.decimals)} ms and {RIVAL}"
-        f" {number(theirs, TOKEN_MS.decimals)} ms{device}: {number(theirs / ours, 2)} times as fast (published:"
-        f" {published}, A100)"
+        f"For one token {OURS} takes {number(ours, TOKEN_MS.decimals)} ms, {RIVAL} {number(theirs, TOKEN_MS.decimals)}:"
+        f" {number(theirs / ours, 2)} times as fast (published: {published}, A100)"
     )
     if stepwise := estimates(source, TABLE_5, STEPWISE_MS).get(RIVAL):  # what the published ratio is about
-        text += f"; against diffusion step by step, as released, {number(stepwise.mean / ours, 2)} times"
+        text += f", {number(stepwise.mean / ours, 2)} times against diffusion step by step, as released"
     return Verdict("holds" if theirs > ours else "does not hold", f"{text}.", TABLE_5.id)
 
 
@@ -73,5 +75,5 @@ def _cache(source: Source) -> Verdict | None:
     if with_cache is None or without is None:
         return None
     ratio = number(without.mean / with_cache.mean, 1)
-    text = f"Keeping keys and values from channel to channel makes it {ratio} times as fast as recomputing them."
+    text = f"Keeping keys and values makes it {ratio} times as fast as recomputing them."
     return Verdict("measured", text, TABLE_5.id)

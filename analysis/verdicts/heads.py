@@ -10,14 +10,15 @@ from experiments.paper import TABLE_HEADS
 from tokenbridge.metrics.catalogue import FD
 
 NOT_SETTLED = "(not settled) "
+NO_CLAIM = "Without a search, so no claim: the lowest"
 Group = dict[str, Estimate]
 """row label -> estimate"""
 
 
 def heads(source: Source) -> list[Verdict | None]:
     return [
-        _best_of(source, CONTINUOUS, "continuous tokens"),
-        _best_of(source, TRAINED, "trained tokenizers"),
+        _best_of(source, CONTINUOUS),
+        _best_of(source, TRAINED),
         _against_continuous_heads(source),
     ]
 
@@ -28,7 +29,7 @@ def _among(source: Source, values: Group, tokens: str, head: str = "") -> Group:
     return {label: value for label, value in values.items() if label in labels}
 
 
-def _best_of(source: Source, tokens: str, name: str) -> Verdict | None:
+def _best_of(source: Source, tokens: str) -> Verdict | None:
     """The best post-training row against the best of other rows, both as the search found them.
 
     Without a search they are the lowest of what is reported, which is no claim: each was chosen by its own luck, too.
@@ -43,15 +44,13 @@ def _best_of(source: Source, tokens: str, name: str) -> Verdict | None:
     a, b = searched if by_search else [min(each, key=lambda label, g=each: g[label].mean) for each in groups]
     result = outcome(source, TABLE_HEADS, fd, values, a, b)
     if not result.apart:
-        verb = "differ within the error over images from" if result.once else "cannot be told apart from"
+        verb = f"{result.verb} from"
     else:
         verb = "beat" if result.change < 0 else "do not beat" if result.once else "lose to"
-    which = "is the one that the search found best" if by_search else "is the lowest here, so this is no claim:"
-    chosen = f"each {which} of its rows ({len(groups[0])} and {len(groups[1])})"
+    which, other = ("The search's best", "its best") if by_search else (NO_CLAIM, "the lowest")
     text = (
-        f"The best post-training quantized tokens {verb} the best {name} in {fd.title}: {show(values[a], fd)} ({a})"
-        f" against {show(values[b], fd)} ({b});"
-        + (f" {chosen}, {ONE_SEED}." if result.once else f" the difference is {result.text}; {chosen}.")
+        f"{which} {POST_TRAINING} tokens {verb} {other} {tokens} ones in {fd.title}: {show(values[a], fd)} ({a})"
+        f" against {show(values[b], fd)} ({b}){result.remark}."
     )
     return Verdict(result.status(result.change < 0), text, TABLE_HEADS.id)
 
@@ -73,10 +72,8 @@ def _against_continuous_heads(source: Source) -> Verdict | None:
     ]
     once = any(result.once for result in results.values())
     note = f" ({ONE_SEED})" if once else ""
-    if not once and any(NOT_SETTLED in part for part in listed):
-        note = "; where it says not settled, no difference is shown (exploratory)"
     text = (
-        "Autoregressive prediction of quantized latents beside heads of continuous ones: in"
-        f" {fd.title} {show(values[best], fd)} ({best}) against {', '.join(listed)}{note}."
+        f"{best} beside heads of continuous tokens: {fd.title} {show(values[best], fd)} against"
+        f" {', '.join(listed)}{note}."
     )
     return Verdict("one seed" if once else "measured", text, TABLE_HEADS.id)

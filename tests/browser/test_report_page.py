@@ -41,3 +41,26 @@ def test_dark_is_dark(visit, fresh: Path) -> None:
         return sum(float(part) for part in colour.strip("rgba()").split(",")[:3]) / 3
 
     assert brightness(True) < 64 < 192 < brightness(False)
+
+
+@pytest.mark.parametrize("which", COMMITTED, ids=[path.parent.name for path in COMMITTED])
+def test_the_first_screen_is_the_picture_of_the_claims_on_wide_and_narrow_pages(which: Path, visit) -> None:
+    seen = visit(which.resolve().as_uri())
+    for width in (1300, 600, 360):
+        seen.page.set_viewport_size({"width": width, "height": 1000})
+        picture, paragraph = seen.page.locator("#claims"), seen.page.locator("p").first
+        box, below = picture.bounding_box(), paragraph.bounding_box()
+        assert box["y"] < 250
+        assert box["y"] + box["height"] <= below["y"]
+        assert not seen.page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+        # every bar and point lies in view, every line of words within the picture
+        strips = picture.locator(".strip")
+        assert strips.count() >= 9
+        outside = picture.locator(".strip .bar, .strip .point, .says, .effect, th").evaluate_all(
+            """(parts, [left, right]) => parts.map(part => part.getBoundingClientRect())
+               .filter(box => box.width && (box.left < left - 7 || box.right > right + 7)).length""",
+            [box["x"], box["x"] + box["width"]],
+        )
+        assert outside == 0
+        widths = strips.evaluate_all("strips => strips.map(strip => strip.getBoundingClientRect().width)")
+        assert min(widths) > (0.9 if width < 800 else 0.25) * box["width"]

@@ -20,8 +20,9 @@ from tests.helpers.report_source import write_source
 from tokenbridge.config import UserError
 
 NAMES = [
-    "figure-3-latents", "levels-used", "distortion", "quality-bits", "figure-6-reconstructions", "figure-5-patches",
-    "figure-7-prediction", "samples", "figure-8-confidence", "training", "spectra", "heads", "cost", "search",
+    "claims", "figure-3-latents", "levels-used", "distortion", "quality-bits", "figure-6-reconstructions",
+    "figure-5-patches", "figure-7-prediction", "samples", "figure-8-confidence", "training", "spectra", "heads",
+    "cost", "search",
 ]  # fmt: skip
 MOSAICS = ["figure-6-reconstructions", "figure-5-patches", "figure-7-prediction", "samples", "figure-8-confidence"]
 
@@ -119,7 +120,7 @@ def test_the_titles_of_figure_7_quote_numbers_of_one_seed_only(tmp_path: Path) -
     assert f"parallel  ·  fd_digits {single.number('cell-b016-r5-parallel-s0', 'score/fd_digits'):.2f}" in " ".join(
         titles
     )
-    assert set(drawn) == {"figure-7-prediction", "samples", "training", "search"}
+    assert set(drawn) == {"claims", "figure-7-prediction", "samples", "training", "search"}
 
 
 def _of(source: Source, make: Callable[[Source], Drawing | None]) -> Drawing:
