@@ -302,5 +302,6 @@ def _try(store: Store, asked: Grid, jobs: int, runtime: Runtime) -> None:
     from experiments.runner import attempt_cells
 
     end_with(attempt_cells(store, [asked.sample], runtime, EXPERIMENT, jobs))
-    print("\n".join([*headline(store, asked.sample), *sheets(store, asked.sample)]))
+    for line in (*headline(store, asked.sample), *sheets(store, asked.sample)):
+        print(line)
     print("the whole grid, of which this cell is finished:", *forecast(store, asked, jobs), sep="\n")

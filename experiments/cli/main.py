@@ -119,7 +119,8 @@ def run(
         runner.raise_first(runner.attempt_cells(store, [cell], runtime, EXPERIMENT, jobs))
     if not world.main:
         return
-    print("\n".join([*(every_number if everything else headline)(store, cell), *sheets(store, cell)]))
+    for line in (*(every_number if everything else headline)(store, cell), *sheets(store, cell)):
+        print(line)
     tracking.sync(store, [cell.id])
     print(f"cell {cell.id}, artifacts in {runs / 'stages'}; MLflow: tokenbridge ui --runs {shlex.quote(str(runs))}")
 
