@@ -16,8 +16,8 @@ from tokenbridge.overrides import build
 
 MOST = 256
 """pixels per side that are chosen by themselves, at most"""
-SIZED, READ = 20_000, 300_000_000
-"""images whose heads are read, at most, and pixels: both spread evenly over the images, so that it takes seconds"""
+READ = 300_000_000
+"""pixels that are read, at most, spread evenly over the images: some seconds. Of the others the head alone is"""
 ROUNDING = 4
 """difference of an image's red, green and blue that is no colour"""
 STRIDES = (8, 4, 2)
@@ -36,7 +36,7 @@ class Survey:
     counts: dict[str, int]
     """images by class, in the order of the labels"""
     shapes: Counter[tuple[int, int]]
-    """those that were looked at by width and height in pixels"""
+    """images by width and height in pixels"""
     grey: bool
     """whether no image that was read has colours"""
 
@@ -54,31 +54,23 @@ class Survey:
         return min(map(min, self.shapes))
 
     @property
-    def median(self) -> int:
-        """The median of the shorter sides, pixels: of two, the lower."""
-        sides = sorted(min(shape) for shape in self.shapes.elements())
-        return sides[(len(sides) - 1) // 2]
-
-    @property
     def largest(self) -> int:
         """The longest of the shorter sides, pixels."""
         return max(map(min, self.shapes))
 
     def size(self, multiple: int) -> int:
-        """Pixels per side that half of the images have: a multiple of a number, at most MOST. UserError for none."""
-        size = min(self.median, MOST) // multiple * multiple
+        """Pixels per side that fit all images: a multiple of a number, at most MOST. UserError where none fits."""
+        size = min(self.smallest, MOST) // multiple * multiple
         if size < 4:
             raise UserError(
-                f"images of {self.median} pixels must have {max(4, multiple)} at least; give the size, and they are"
+                f"images of {self.smallest} pixels must have {max(4, multiple)} at least; give --size, and they are"
                 " enlarged"
             )
         return size
 
     def sizes(self) -> str:
         """The sizes in words."""
-        if self.smallest == self.largest:
-            return str(self.smallest)
-        return f"{self.smallest} to {self.largest} (median {self.median})"
+        return str(self.smallest) if self.smallest == self.largest else f"{self.smallest} to {self.largest}"
 
     def lines(self) -> list[str]:
         """What they are, the classes' labels, images of each, and what was left out."""
@@ -95,7 +87,7 @@ class Survey:
 
 
 def survey(folder: Path) -> Survey:
-    """Look at the images of a folder, of many at some: their heads, and some seconds of reading.
+    """Look at all images of a folder: the heads of all, and some seconds of reading.
 
     Raises:
         UserError: no folder of images, or some that cannot be read: how many, and the first of them.
@@ -107,7 +99,7 @@ def survey(folder: Path) -> Survey:
     config = build(Data, data | ({"class_order": "numeric"} if numeric else {}))
     paths, labels = files(config, "train")
     counts = Counter(labels.tolist())
-    shapes, grey = _look(paths[:: -(-len(paths) // SIZED)])
+    shapes, grey = _look(paths)
     return Survey(config, {name: counts[label] for label, name in enumerate(names)}, shapes, grey)
 
 
