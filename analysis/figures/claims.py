@@ -56,6 +56,12 @@ RATIOS = (1.1, 1.25, 1.5, 2, 4, 10, 100)
 """one of them is a tick to the right of zero, its inverse one to the left"""
 LONGEST = 700.0
 """on a logarithmic axis, for what is nothing beside the second: beyond every axis's end"""
+LEFT, EDGE = 4.25, 0.03
+"""inches of the figure's column of words, and before it"""
+TEXT, APART, HEADING, AXIS, BELOW = 0.168, 0.045, 0.34, 0.3, 0.12
+"""inches of a line of text, between a line's text and its ends, of a group's heading, over and below a panel's lines"""
+CHARACTERS = 56
+"""of a name on one line"""
 TIMES = 3
 """an axis reaches at most so many times as far as its largest effect or its middle interval; a longer one has arrows"""
 
@@ -183,8 +189,8 @@ class Glance:
     @property
     def groups(self) -> list[tuple[Kind, str, list[Panel]]]:
         """Kind, heading and panels: claims before what is explored, what is not tested last."""
-        groups = [(kind, text, [p for p in self.panels if p.lines[0].kind == kind]) for kind, text in HEADINGS.items()]
-        return [group for group in groups if group[2]]
+        by_kind = {kind: [panel for panel in self.panels if panel.lines[0].kind == kind] for kind in HEADINGS}
+        return [(kind, HEADINGS[kind], panels) for kind, panels in by_kind.items() if panels]
 
     @property
     def lines(self) -> list[Line]:
@@ -283,19 +289,13 @@ def _data(found: Glance) -> str:
     return csv_of(HEADER, rows)
 
 
-TEXT, LEFT, EDGE = 0.168, 4.25, 0.03
-"""inches of a line of text, of the column of names, and before it"""
-CHARACTERS = 56
-"""of a name on one line"""
-
-
 def _chart(found: Glance) -> Figure:
     """Names and verdicts on the left, one panel below the other on the right."""
-    height = sum(0.34 + sum(map(_panel_height, panels)) for _, _, panels in found.groups)
+    height = sum(HEADING + sum(map(_panel_height, panels)) for _, _, panels in found.groups)
     figure = Figure(figsize=(WIDTH, whole(height)))
     y = height
     for _, heading, panels in found.groups:
-        y -= 0.34
+        y -= HEADING
         figure.text(EDGE / WIDTH, (y + 0.08) / height, heading, weight="bold", va="baseline")
         for panel in panels:
             _draw(figure, panel, y, height)
@@ -304,11 +304,11 @@ def _chart(found: Glance) -> Figure:
 
 
 def _panel_height(panel: Panel) -> float:
-    return 0.42 + sum(map(_line_height, panel.lines))
+    return AXIS + sum(map(_line_height, panel.lines)) + BELOW
 
 
 def _line_height(line: Line) -> float:
-    return TEXT * (len(_wrapped(line)) + 1) + 0.09
+    return TEXT * (len(_wrapped(line)) + 1) + 2 * APART
 
 
 def _wrapped(line: Line) -> list[str]:
@@ -321,7 +321,7 @@ def _draw(figure: Figure, panel: Panel, top: float, height: float) -> None:
     tall = sum(map(_line_height, panel.lines))
     title = ", ".join(filter(None, [panel.title, panel.unit]))
     figure.text(EDGE / WIDTH, (top - 0.2) / height, f"{title} ({panel.way})", va="baseline", style="italic")
-    box = (LEFT / WIDTH, (top - 0.3 - tall) / height, 1 - (LEFT + 0.06) / WIDTH, tall / height)
+    box = (LEFT / WIDTH, (top - AXIS - tall) / height, 1 - (LEFT + 0.06) / WIDTH, tall / height)
     axes = figure.add_axes(box, xlim=(0, 1), ylim=(tall, 0))
     axes.set_xticks([at for at, _ in panel.ticks], labels=[label for _, label in panel.ticks])
     axes.tick_params(top=False, bottom=False, labeltop=True, labelbottom=False, pad=1)
@@ -335,7 +335,7 @@ def _draw(figure: Figure, panel: Panel, top: float, height: float) -> None:
         _mark(axes, panel, line, y + tall_line / 2)
         text = [*_wrapped(line), f"{line.entry.change}   {line.says}"]
         for i, words in enumerate(text):
-            at = (top - 0.3 - y - 0.045 - TEXT * (i + 0.8)) / height
+            at = (top - AXIS - y - APART - TEXT * (i + 0.8)) / height
             bold = line.shown and i == len(text) - 1
             figure.text(EDGE / WIDTH, at, words, va="baseline", weight="bold" if bold else "normal")
         y += tall_line
