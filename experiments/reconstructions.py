@@ -6,22 +6,25 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from experiments.paper import RECONSTRUCT, plan
 from experiments.pipeline import RECONSTRUCTION, Cell
 from tokenbridge.autoencoders.autoencoder_kl import sizes_of
-from tokenbridge.autoencoders.sources import SOURCES, source_of
+from tokenbridge.autoencoders.sources import CARD, SOURCES, source_of
 from tokenbridge.config import Autoencoder, RunConfig, Sample, UserError
 from tokenbridge.data.files import class_count
+from tokenbridge.data.survey import Survey, survey
+from tokenbridge.metrics.reference_files import FEWEST
+from tokenbridge.metrics.scorers import ENCODER
 from tokenbridge.overrides import build, override, plain
-from tokenbridge.store.artifacts import Store, writable, write_atomic
+from tokenbridge.store.artifacts import Store, read_json, writable, write_atomic
 from tokenbridge.store.runs import read_metrics
 
 DIGITS = "digits"
-SIZE = 256
-"""pixels per side of an image, unless data.image_size says otherwise"""
-HIDDEN = ("_floor", "agreement")
+HIDDEN = ("_floor", "agreement", "agreement_own")
 """endings of metrics that only the CSV file has"""
 
 
@@ -31,7 +34,7 @@ def cells(
     """Continuous latents, then each pair of range and levels.
 
     Args:
-        images: a folder with one sub-folder per class, or "digits": each image is reconstructed.
+        images: a folder of images, with class folders or without, or "digits": each image is reconstructed.
         train: what scale, fitted levels and the reference of rFID are of, in the same form; without it, of `images`.
         autoencoder: "digits", a diffusers folder or an LDM checkpoint.
         grid: values of "levels" and of "range".
@@ -52,11 +55,11 @@ def cells(
 
 def _base(images: str, train: str | None, autoencoder: str, assignments: Sequence[str]) -> RunConfig:
     source = {"source": DIGITS} if autoencoder == DIGITS else _source(Path(autoencoder))
-    sizes = sizes_of(source_of(build(Autoencoder, source)).settings())
+    settings = source_of(build(Autoencoder, source)).settings()
+    sizes = sizes_of(settings)
     pretrained = {**source, "channels": sizes.channels, "stride": sizes.stride}
-    data: dict[str, Any] = {"image_channels": sizes.image_channels, "image_size": SIZE}
-    if autoencoder == DIGITS:
-        data["image_size"] = 16
+    data: dict[str, Any] = {"image_channels": sizes.image_channels, "image_size": 16}
+    score: dict[str, Any] = {}
     if images == DIGITS:
         if train is not None:
             raise UserError(f"--train {train} goes with a folder of images; the shipped digits have a training split")
@@ -64,9 +67,41 @@ def _base(images: str, train: str | None, autoencoder: str, assignments: Sequenc
         classes = class_count(Path(images), f", or {DIGITS}")
         data |= {"source": "folder", "path": train or images, "test_path": images, "classes": classes}
         data["validation_fraction"] = 0.0  # nothing is chosen
+        if autoencoder != DIGITS:
+            given = dict(word.partition("=")[::2] for word in assignments)
+            data["image_size"] = (
+                4 * sizes.stride if "data.image_size" in given else _size(autoencoder, images, settings)
+            )
+            few = _survey(images).images < FEWEST  # too few for distances with errors
+            score = {} if few or "score.features" in given else {"features": ENCODER, "weights": autoencoder}
     # nothing is generated, and 1 iteration fits every number of positions
-    whole = {"data": data, "autoencoder": pretrained, "sample": Sample(iterations=1).model_dump()}
+    whole = {"data": data, "autoencoder": pretrained, "sample": Sample(iterations=1).model_dump(), "score": score}
     return override(build(RunConfig, whole), assignments)
+
+
+@cache
+def _survey(images: str) -> Survey:
+    return survey(Path(images))
+
+
+def _size(autoencoder: str, images: str, settings: Mapping[str, Any]) -> int:
+    """Pixels per side: those on the card of an own autoencoder; else what most images have, at most its config's."""
+    folder = Path(autoencoder)
+    card = read_json(folder / CARD) if (folder / CARD).is_file() else {}
+    if isinstance(card, dict) and type(card.get("image_size")) is int:
+        return card["image_size"]
+    stride, of_config = sizes_of(settings).stride, settings.get("sample_size")
+    fitting = _survey(images).size(stride)
+    return min(of_config // stride * stride or fitting, fitting) if type(of_config) is int else fitting
+
+
+def crop(config: RunConfig, images: str) -> str:
+    """A line on how images are cropped; empty for the digits."""
+    size = config.data.image_size
+    if images == DIGITS or (of := _survey(images)).smallest == of.largest == size:
+        return ""
+    sizes = of.sizes()
+    return f"images of {sizes} pixels on the shorter side are scaled and cropped to {size}×{size} (data.image_size)"
 
 
 def _source(path: Path) -> dict[str, str]:
@@ -74,6 +109,39 @@ def _source(path: Path) -> dict[str, str]:
         if source.recognizes(path):
             return {"source": name, "path": str(path)}
     raise UserError(f"--autoencoder {path} must be {DIGITS}, a diffusers folder or an LDM checkpoint; correct it")
+
+
+def label(cell: Cell, cells: Sequence[Cell]) -> str:
+    """The row's label in the report: continuous, B=8, or B=8, ±3 where ranges vary."""
+    how = cell.config.quantizer
+    if how.kind == "identity":
+        return "continuous"
+    several = len({each.config.quantizer.range for each in cells if each.config.quantizer.kind != "identity"}) > 1
+    return f"B={plain(how.levels)}" + (f", ±{how.range:g}" if several else "")
+
+
+def write_plan(store: Store, name: str, cells: Sequence[Cell], command: str) -> None:
+    """Write the plan of the report.
+
+    Args:
+        store: the runs folder, in which the cells are recorded.
+        name: of the report.
+        cells: as `cells` gives them.
+        command: what was typed.
+    """
+    base = cells[-1].config
+    data, autoencoder = base.data.test_path or base.data.path, base.autoencoder
+    images = Path(data).absolute().name if data else "handwritten digits"
+    by = Path(autoencoder.path).name if autoencoder.path else f"the {autoencoder.source} autoencoder"
+    plan.write(store.root, {
+        "name": name,
+        "title": f"What quantizing costs: {images}, through {by}",
+        "preset": DIGITS,
+        "base": base.model_dump(mode="json"),
+        "tables": [RECONSTRUCT],
+        "rows": [{"table": RECONSTRUCT, "label": label(cell, cells), "cell": cell.id} for cell in cells],
+        "command": command,
+    })  # fmt: skip
 
 
 def rows(store: Store, cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -106,6 +174,8 @@ def remarks(store: Store, cells: Sequence[Cell]) -> Iterator[str]:
             ("the images themselves" if same else "the training images") if score.reference_split else score.reference
         )
         yield f"Fréchet distances are to {reference}; those with originals in their name to the originals."
+    if ENCODER in score.scorers and not protocol.get("features_left_out"):
+        yield "fd_autoencoder sees what the autoencoder's encoder sees, which favours what it has decoded."
     if score.lpips is None:
         yield "No LPIPS: score.lpips names no weights (torchvision's VGG-16 or AlexNet)."
     yield f"{protocol['images']} images of {protocol['image_size']} pixels; autoencoder {protocol['autoencoder']}."

@@ -20,7 +20,7 @@ from types import FrameType
 
 from experiments.pipeline import Cell, Stage, graph, needing, record
 from experiments.progress import seconds_of_work, time_text, training_line
-from experiments.trained import require_imported, require_trusted
+from experiments.trained import require_imported, require_networks, require_trusted
 from tokenbridge.config import Runtime, UserError, short_of_memory
 from tokenbridge.distributed import World, joined
 from tokenbridge.store.artifacts import Store, stage_id
@@ -79,6 +79,7 @@ def attempt_cells(
     stages = graph([*cells, *ahead])  # raises for a cell that cannot work, before anything runs
     require_imported(store, stages.values())
     require_trusted(store, stages.values(), runtime)
+    require_networks(store, stages.values())
     store.require_room(stages)
     with joined() as here:
         if here.size > 1 and jobs > 1:

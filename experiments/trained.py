@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from experiments.axes import run_name
@@ -14,6 +15,7 @@ from experiments.presets import ENDING, PRESETS
 from experiments.presets import base as base_of
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.metrics.programs import require_known
+from tokenbridge.metrics.scorers import SHIPPED
 from tokenbridge.overrides import build, differing, near, override, plain
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import RecordedCell, read_cells
@@ -105,6 +107,34 @@ def require_trusted(store: Store, stages: Iterable[Stage], runtime: Runtime) -> 
     scores: Any = dict.fromkeys(cast(Any, stage.config.score) for stage in todo)  # frozen models hash
     for score in scores:
         require_known(score, runtime)
+
+
+def require_networks(store: Store, stages: Iterable[Stage]) -> None:
+    """Refuse stages whose scorers' weights, or those of LPIPS, are not what they should be, before others take hours.
+
+    Each is loaded once, on the processor; those that ship are known.
+
+    Args:
+        store: the runs folder.
+        stages: what is to run.
+
+    Raises:
+        UserError: names the file, what it must hold and the remedy.
+    """
+    todo = [stage for stage in stages if stage.kind.scores and not store.finished(stage.id)]
+    scores: Any = dict.fromkeys(cast(Any, stage.config.score) for stage in todo)  # frozen models hash
+    for score in scores:
+        for name in score.scorers:
+            if name != SHIPPED:
+                from tokenbridge.metrics.networks import load_extractor
+
+                load_extractor(name, "cpu", score, trusted=True)  # require_trusted refuses what is not
+    of_lpips = {(s.config.score.lpips, s.config.data.image_size) for s in todo if s.kind.name == "reconstruct"}
+    for path, size in of_lpips:
+        if path is not None:
+            from tokenbridge.metrics.images import Lpips
+
+            Lpips(Path(path), size)
 
 
 def command(config: RunConfig) -> str:

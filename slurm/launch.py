@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from experiments.grid.request import Grid, Request
 from experiments.progress import seconds_of_work, time_text
-from experiments.trained import require_imported, require_trusted
+from experiments.trained import require_imported, require_networks, require_trusted
 from slurm import resources, rounds, submit
 from slurm.status import look
 from tokenbridge.config import Runtime, UserError
@@ -66,7 +66,9 @@ def start(store: Store, request: Request, grid: Grid, cluster: str, runtime: Run
         UserError: Slurm refuses, or nobody is there to be asked.
     """
     wanted = rounds.new(store, request, cluster, runtime, command)
-    require_trusted(store, rounds.of(store, grid, 1).stages().values(), runtime)
+    stages = list(rounds.of(store, grid, 1).stages().values())
+    require_trusted(store, stages, runtime)
+    require_networks(store, stages)
     expected = cost(store, grid, cluster)
     print("\n".join(expected.lines))
     if expected.much and not yes:

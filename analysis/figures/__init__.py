@@ -13,14 +13,16 @@ from analysis.figures import axes, claims, generation, heads, latents, quantizat
 from analysis.figures.form import Drawing, style
 from analysis.frame.source import Source
 
+RECONSTRUCTIONS = "reconstructions"
+"""for the table that has them: 1a, or that of own images"""
 MAKERS: tuple[tuple[str, Callable[[Source], Drawing | None]], ...] = (
     ("", claims.claims),
-    ("1a", latents.latents),
-    ("1a", latents.levels_used),
+    (RECONSTRUCTIONS, latents.latents),
+    (RECONSTRUCTIONS, latents.levels_used),
     ("", quantization.distortion),
-    ("1a", quantization.quality),
-    ("1a", reconstruction.reconstructions),
-    ("1a", reconstruction.patches),
+    (RECONSTRUCTIONS, quantization.quality),
+    (RECONSTRUCTIONS, reconstruction.reconstructions),
+    (RECONSTRUCTIONS, reconstruction.patches),
     ("2a", generation.prediction),
     ("2a", generation.samples),
     ("2a", generation.confidence),
@@ -42,6 +44,7 @@ def draw(source: Source, dark: bool = False) -> list[Drawing]:
         dark: draw for a dark page.
     """
     tables = {"", *(table.id for table in source.tables)}
+    tables |= {RECONSTRUCTIONS} if source.of_reconstructions.id in tables else set()
     with style(dark):
         drawings = [make(source) for table, make in MAKERS if table in tables]
     return [drawing for drawing in drawings if drawing is not None]

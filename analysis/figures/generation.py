@@ -12,7 +12,7 @@ from analysis.figures.form import Drawing, csv_of, stages
 from analysis.figures.mosaic import LINE, MARGIN, Pixels, by_class, name_classes, name_rows, steps
 from analysis.frame.source import Source
 from analysis.stats import number
-from experiments.paper import TABLE_1A, TABLE_2A, Column
+from experiments.paper import TABLE_2A, Column
 from tokenbridge.metrics.catalogue import AGREEMENT, BITS, FD
 from tokenbridge.overrides import plain
 
@@ -62,7 +62,9 @@ def confidence(source: Source) -> Drawing | None:
     )
     alt = "Generated digits in blocks, from a random order of positions to one by the model's confidence"
     cells = {("random order" if strength == 0 else f"confidence × {strength:g}"): id for strength, id in sampled}
-    titles = [name + _scores(source, id, (source.by_scorer(FD), AGREEMENT)) for name, id in cells.items()]
+    titles = [
+        name + _scores(source, id, (source.by_scorer(FD), source.by_scorer(AGREEMENT))) for name, id in cells.items()
+    ]
     figure = _blocks(titles, [source.example(source.stage(id, "sample")) for id in cells.values()])
     title = "Confidence-guided generation"
     return Drawing("figure-8-confidence", title, caption, alt, figure, "2a", _data(source, cells))
@@ -89,7 +91,8 @@ def samples(source: Source) -> Drawing | None:
     if id is None:
         return None
     grid, cell = source.example(id), source.cells(TABLE_2A.id, "autoregressive")[0]
-    real = next((source.example(id)["original"] for id in stages(source, TABLE_1A, "reconstruct").values()), None)
+    shown = stages(source, source.of_reconstructions, "reconstruct").values()
+    real = next((source.example(id)["original"] for id in shown), None)
     above = " The top row holds test images." if real is not None else ""
     caption = (
         f"Figures 2 and 9 of the paper, on {source.measured_on}. The first {len(grid['images'])} images of the"

@@ -23,7 +23,7 @@ from scipy.stats import norm
 from analysis.figures.form import Drawing, charts, csv_of, grey, legend, spread, stages
 from analysis.frame.source import Source
 from analysis.stats import number
-from experiments.paper import TABLE_1A, TABLE_2B
+from experiments.paper import TABLE_2B
 
 COLUMNS = 4
 LABELS = 13
@@ -32,7 +32,7 @@ LABELS = 13
 
 def latents(source: Source) -> Drawing | None:
     """Figure 3: each channel's values before and after quantization."""
-    ids = stages(source, TABLE_1A, "quantizer")
+    ids = stages(source, source.of_reconstructions, "quantizer")
     levels = {label: id for label, id in ids.items() if source.example(id)["centers"].size}
     if not levels:
         return None
@@ -52,7 +52,7 @@ def latents(source: Source) -> Drawing | None:
     ]
     data = csv_of(["channel", "from", "to", "values before", "values after"], bins)
     title = "Latent values before and after quantization"
-    return Drawing("figure-3-latents", title, caption, alt, _histograms(example), "1a", data)
+    return Drawing("figure-3-latents", title, caption, alt, _histograms(example), source.of_reconstructions.id, data)
 
 
 def _histograms(example: Mapping[str, NDArray[np.float64]]) -> Figure:
@@ -124,7 +124,7 @@ def _reach(edges: NDArray[np.float64], counts: NDArray[np.float64]) -> float:
 
 def levels_used(source: Source) -> Drawing | None:
     """How often each level of each channel occurs, at the most levels that the source knows it for."""
-    examples = [source.example(id) for id in stages(source, TABLE_1A, "quantizer").values()]
+    examples = [source.example(id) for id in stages(source, source.of_reconstructions, "quantizer").values()]
     counted = [example["counts"] for example in examples if "counts" in example]
     if not counted:
         return None
@@ -141,7 +141,9 @@ def levels_used(source: Source) -> Drawing | None:
         (c, level, int(n), float(levels * n / total)) for c, row in enumerate(counts) for level, n in enumerate(row)
     ]
     data = csv_of(["channel", "level", "values", "times an even share"], rows)
-    return Drawing("levels-used", "Levels in use", caption, alt, _levels_chart(counts), "1a", data)
+    return Drawing(
+        "levels-used", "Levels in use", caption, alt, _levels_chart(counts), source.of_reconstructions.id, data
+    )
 
 
 def _levels_chart(counts: NDArray[np.int64]) -> Figure:

@@ -16,7 +16,7 @@ from matplotlib.transforms import ScaledTranslation
 from analysis.figures.form import MARKERS, Drawing, Z, charts, csv_of, grey, legend
 from analysis.frame.source import AXES, Source
 from analysis.stats import PANTER_DITE
-from experiments.paper import TABLE_1A, TABLE_HEADS
+from experiments.paper import RECONSTRUCT, TABLE_HEADS
 from tokenbridge.config import TRAINED_TOKENS
 from tokenbridge.metrics.catalogue import PSNR, RECONSTRUCTION_FD
 
@@ -44,7 +44,8 @@ class Quantized:
 
 def _quantized(source: Source) -> list[Quantized]:
     """Every post-training quantizer of the source; of those with a range, the base's unless range is an axis."""
-    varies = any(axis.key == "quantizer.range" for axis in source.axes)
+    own = source.of_reconstructions.id == RECONSTRUCT
+    varies = own or any(axis.key == "quantizer.range" for axis in source.axes)
     quantizers: dict[str, Quantized] = {}
     for cell in map(str, source.frame.index):
         kind, reach = source.setting(cell, "quantizer.kind"), source.setting(cell, "quantizer.range")
@@ -61,7 +62,7 @@ def _quantized(source: Source) -> list[Quantized]:
 def distortion(source: Source) -> Drawing | None:
     """Mean squared error against levels and entropy, with the limits of theory."""
     points = _quantized(source)
-    used = [table.id for table in source.tables if table.id in (TABLE_1A.id, AXES)]
+    used = [table.id for table in source.tables if table.id in (source.of_reconstructions.id, AXES)]
     if len({point.levels for point in points}) < 2 or not used:
         return None
     caption = (
@@ -134,7 +135,7 @@ class Rebuilt:
 def _rebuilt(source: Source, keys: Sequence[str]) -> list[Rebuilt]:
     """Tokenizers with reconstructed images: of table 1a, then the trained ones of table heads."""
     points: dict[str, Rebuilt] = {}
-    for table, trained in ((TABLE_1A, False), (TABLE_HEADS, True)):
+    for table, trained in ((source.of_reconstructions, False), (TABLE_HEADS, True)):
         for cell, ids in source.rows(table):
             id = source.stage(ids[0], "reconstruct") if ids else ""
             kind = source.setting(ids[0], "quantizer.kind") if ids else ""
@@ -180,7 +181,7 @@ def quality(source: Source) -> Drawing | None:
     header += [f"{name}{more}" for name in names for more in ("", ", 95 % half")]
     rows = [(p.series, p.name, p.bits, *(part for value in p.values for part in _interval(value))) for p in points]
     title, figure = "Reconstruction quality against bits", _quality_chart(points, names)
-    return Drawing("quality-bits", title, caption, alt, figure, TABLE_1A.id, csv_of(header, rows))
+    return Drawing("quality-bits", title, caption, alt, figure, source.of_reconstructions.id, csv_of(header, rows))
 
 
 def _interval(value: Value | None) -> tuple[float | None, float | None]:

@@ -15,20 +15,20 @@ from analysis.figures import mosaic
 from analysis.figures.form import Drawing, csv_of, stages
 from analysis.figures.mosaic import GAP, LINE, MARGIN, Pixels, name_classes, name_rows, steps
 from analysis.frame.source import Source
-from experiments.paper import TABLE_1A, TABLE_HEADS
+from experiments.paper import TABLE_HEADS
 from tokenbridge.config import TRAINED_TOKENS
 
 PATCHES = 6
 """most images whose patches are shown"""
 PATCHED = 1280
 """most pixels of the canvas that they may take"""
-BAR = 560
-"""pixels of the colour bar"""
+BAR, HEADING = 560, 300
+"""pixels of the colour bar, and of the heading beside it"""
 
 
 def _examples(source: Source) -> dict[str, dict[str, np.ndarray]]:
     """Row name -> example arrays: continuous, then ever fewer levels, then the trained tokenizers that there are."""
-    ids = stages(source, TABLE_1A, "reconstruct")
+    ids = stages(source, source.of_reconstructions, "reconstruct")
     order = dict.fromkeys(label for label in ("continuous", *reversed(ids)) if label in ids)
     examples = {label.replace("=", " = "): source.example(ids[label]) for label in order}
     for _, cells in source.rows(TABLE_HEADS) if examples else ():
@@ -54,12 +54,14 @@ def reconstructions(source: Source) -> Drawing | None:
     if not examples:
         return None
     first = next(iter(examples.values()))
-    original, names = first["original"], [str(n) for n in first["labels"]]
+    original, names = first["original"], _names(first["labels"])
     rows = [example["reconstructed"] for example in examples.values()]
     errors = [_errors(example) for example in examples.values()]
     figure, largest = _reconstruction_figure(original, rows, errors, names, list(examples))
+    one_each = len({*first["labels"].tolist()}) == len(names)
+    shown = "The first test image of each class" if one_each else "Test images"
     caption = (
-        f"Figure 6 of the paper, on {source.measured_on}. The first test image of each class (top) and what comes"
+        f"Figure 6 of the paper, on {source.measured_on}. {shown} (top) and what comes"
         " back from the autoencoder with continuous latents and with ever fewer levels B. Below: absolute error of each"
         f" pixel, all maps on one square-root scale that ends at the largest error ({largest:.0f} of 255 grey levels)."
         + _of_trained(examples)
@@ -73,7 +75,18 @@ def reconstructions(source: Source) -> Drawing | None:
             for name, error in zip(names, maps, strict=True)
         ],
     )
-    return Drawing("figure-6-reconstructions", "Reconstructions", caption, alt, figure, "1a", data)
+    return Drawing(
+        "figure-6-reconstructions", "Reconstructions", caption, alt, figure, source.of_reconstructions.id, data
+    )
+
+
+def _names(labels: np.ndarray) -> list[str]:
+    """Names of images: their classes, numbered where a class has several; their numbers where all are of one."""
+    classes = [int(label) for label in labels]
+    if len({*classes}) == 1 < len(classes):
+        return [str(number) for number in range(1, len(classes) + 1)]
+    earlier = [classes[:i].count(label) for i, label in enumerate(classes)]
+    return [f"{label}" + (f"-{count + 1}" if count else "") for label, count in zip(classes, earlier, strict=True)]
 
 
 def _errors(example: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -88,7 +101,8 @@ def _reconstruction_figure(
     tall, wide = steps(original, factor)
     left, top = 190, 2 * LINE + MARGIN
     second = top + (len(rows) + 1) * tall + top + 3 * MARGIN
-    width, height = left + len(original) * wide, second + len(rows) * tall
+    columns = max(len(original) * wide, HEADING + BAR)
+    width, height = left + columns, second + len(rows) * tall
     figure = mosaic.canvas(width, height)
     mosaic.block(figure, [original, *rows], left, top, factor, "image", names)
     name_rows(figure, ["original", *labels], left, top, tall)
@@ -100,7 +114,7 @@ def _reconstruction_figure(
     name_rows(figure, labels, left, second, tall)
     for y in (top, second):
         name_classes(figure, left, y)
-    bar = (left + len(original) * wide - GAP - BAR, second - 2 * LINE - 28)
+    bar = (left + columns - GAP - BAR, second - 2 * LINE - 28)
     _colour_bar(figure, colours, largest, bar, width, height)
     return figure, largest
 
@@ -134,7 +148,7 @@ def patches(source: Source) -> Drawing | None:
     most = max(1, min(PATCHES, PATCHED // steps(original, factor)[1]))
     chosen = np.sort(np.argsort(-errors.mean((1, 2, 3)), kind="stable")[:most])
     corners = [worst(errors[i, 0], side) for i in chosen]
-    labels = [str(n) for n in examples[coarse]["labels"]]
+    labels = _names(examples[coarse]["labels"])
     figure = _patch_figure({"original": original} | {n: e["reconstructed"] for n, e in examples.items()},
                            {labels[i]: int(i) for i in chosen}, corners, side, factor)  # fmt: skip
     caption = (
@@ -149,7 +163,9 @@ def patches(source: Source) -> Drawing | None:
         for i, (y, x) in zip(chosen.tolist(), corners, strict=True)
     ]
     data = csv_of(["tokenizer", "class", "left", "top", "side", "mean absolute error"], rows)
-    return Drawing("figure-5-patches", "Details of reconstructions", caption, alt, figure, "1a", data)
+    return Drawing(
+        "figure-5-patches", "Details of reconstructions", caption, alt, figure, source.of_reconstructions.id, data
+    )
 
 
 def _patch_side(side: int) -> int:

@@ -24,7 +24,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from experiments.axes import Axis, names
-from experiments.paper import DUEL, TABLE_2A, TABLE_HEADS, TABLE_LIKELIHOOD, TABLES, Row, Table, duel_of, table
+from experiments.paper import (
+    DUEL,
+    RECONSTRUCT,
+    TABLE_1A,
+    TABLE_2A,
+    TABLE_HEADS,
+    TABLE_LIKELIHOOD,
+    TABLES,
+    Row,
+    Table,
+    duel_of,
+    reconstruct_table,
+    table,
+)
 from experiments.paper import plan as plan_file
 from tokenbridge.config import UserError
 from tokenbridge.metrics.catalogue import MSE, TOKEN_BITS_PER_DIM, Metric, scorers_of
@@ -105,11 +118,17 @@ class Source:
         """The tables that the plan fills: the paper's in its order, then ours; with results of the paper's tables also
         those that need no runs; with that of all heads its likelihoods in parts, where they were measured."""
         used = {row["table"] for row in self.plan["rows"]}
-        known = [TABLES[id] for id in used if id != DUEL]
+        known = [TABLES[id] for id in used if id in TABLES]
         used |= set(STANDING) if any(table.published and table.kind != "speed" for table in known) else set()
-        paired = [_duel(self.plan)] if DUEL in used else []
+        own = [_table(self.plan, id) for id in (RECONSTRUCT, DUEL) if id in used]
         parts = [TABLE_LIKELIHOOD] if TABLE_HEADS.id in used and TOKEN_BITS_PER_DIM.key in self.metrics else []
-        return [*(t for id, t in TABLES.items() if id in used), *parts, *paired, *filter(None, [self.table_of_axes])]
+        return [*(t for id, t in TABLES.items() if id in used), *parts, *own, *filter(None, [self.table_of_axes])]
+
+    @cached_property
+    def of_reconstructions(self) -> Table:
+        """The table whose rows figures of reconstructions show: that of own images, or the paper's."""
+        own = any(row["table"] == RECONSTRUCT for row in self.plan["rows"])
+        return _table(self.plan, RECONSTRUCT) if own else TABLE_1A
 
     @cached_property
     def scorers(self) -> tuple[str, ...]:
@@ -299,6 +318,8 @@ class Source:
 
     def command(self, cell: str) -> str:
         """The command that repeats a cell."""
+        if "command" in self.plan:
+            return self.plan["command"]
         wanted = [name for name, kind in STAGES.items() if kind.result and self.stage(cell, name)]
         if wanted == ["speed"]:
             return "tokenbridge speed"  # all rows of its table together, in turn
@@ -338,8 +359,13 @@ def read(folder: Path) -> Source:
     return Source(folder, frame, plan, curves, manifests, nan)
 
 
-def _duel(plan: Mapping[str, Any]) -> Table:
-    return duel_of(plan.get("duel") or ())
+def _table(plan: Mapping[str, Any], id: str) -> Table:
+    """A table of a plan by its id: one that is the same everywhere, or one that the plan makes."""
+    if id == DUEL:
+        return duel_of(plan.get("duel") or ())
+    if id == RECONSTRUCT:
+        return reconstruct_table([row["label"] for row in plan["rows"] if row["table"] == id])
+    return table(id)
 
 
 def renamed(column: str) -> str:
@@ -350,7 +376,7 @@ def renamed(column: str) -> str:
 def _require_rows(plan: Mapping[str, Any]) -> None:
     """Raise UserError unless each row of a plan is one of its table."""
     for row in plan.get("rows") or ():
-        (_duel(plan) if row["table"] == DUEL else table(row["table"])).row(row["label"])
+        _table(plan, row["table"]).row(row["label"])
 
 
 def of_frame(

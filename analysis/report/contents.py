@@ -101,7 +101,7 @@ def contents(source: Source, filled: Sequence[FilledTable], drawings: Sequence[D
     shown = {table.id for table in filled}
     kinds = [kind for kind in SECTIONS if any(table.kind == kind for table in filled)]
     filled = sorted(filled, key=lambda table: kinds.index(table.kind))
-    alone = source.plan.get("duel")
+    alone = source.plan.get("duel") or source.of_reconstructions.id in shown - {*(table.id for table in PAPER)}
     published_on = PUBLISHED_ON if any(table.published for table in filled) or not (source.axes or alone) else ""
     claims = verdicts.verdicts(source)
     measured = [column for table in filled for column in table.measured]

@@ -74,7 +74,7 @@ def metrics(source: Source) -> list[Column]:
 
 def main_metrics(source: Source) -> list[Column]:
     """The metrics of the axes that a reader asks for first."""
-    return [column for column in (source.by_scorer(FD), BITS, AGREEMENT) if column in metrics(source)]
+    return [column for column in (source.by_scorer(FD), BITS, source.by_scorer(AGREEMENT)) if column in metrics(source)]
 
 
 def effects(source: Source, column: Column) -> dict[str, list[Effect]]:

@@ -19,14 +19,8 @@ Estimates = dict[str, list[Estimate | None]]
 """column key -> one estimate per row"""
 SHARED = ("reconstruct", "likelihood")
 """stages that measure the test images, the same in all rows; others have images of their own"""
-_COMPUTED = {
-    EXTRAPOLATED.key: (
-        "sample/images", "score/fd_digits", "score/fd_digits_floor_images", "score/fd_digits_at_floor_images",
-    ),
-    BIN_BITS.key: (BITS.key, TOKEN_BITS_PER_DIM.key),
-}  # fmt: skip
-"""of a column that no stage stores, those that it is computed from. Extrapolated: N, the distance at N, the number of
-images of the floor, and the distance at that number"""
+_ENDS = ("", "_floor_images", "_at_floor_images")
+"""of the distance at N, the number of images of the floor, and the distance at that number"""
 _BINS = ("quantizer.range", "quantizer.std_range", "quantizer.edges")
 """settings of a quantizer with the gaussian's levels, beside their number"""
 
@@ -46,7 +40,7 @@ def measure(column: Column, label: str, cells: Sequence[str], source: Source, im
     """
     required = _required(column, cells, source)
     values = {id: value * column.scale for id in required if (value := number(source, id, column)) is not None}
-    keys = _COMPUTED.get(column.key, (column.key,))
+    keys = _computed_from(column) or (column.key,)
     if not values or any(source.odd(id, key) for id in required for key in keys):
         return None  # no mean of the others: absence() says why
     if len(values) < len(required):
@@ -86,15 +80,27 @@ def count(column: Column, cell: str, source: Source) -> float | None:
 
 def number(source: Source, cell: str, column: Column) -> float | None:
     """A metric of a cell as it is stored, or computed from those that are; None where it cannot be."""
-    if column.key not in _COMPUTED:
+    if not (keys := _computed_from(column)):
         return source.number(cell, column.key)
-    parts = [part for key in _COMPUTED[column.key] if (part := source.number(cell, key)) is not None]
-    if len(parts) < len(_COMPUTED[column.key]):
+    parts = [part for key in keys if (part := source.number(cell, key)) is not None]
+    if len(parts) < len(keys):
         return None
     if column.key == BIN_BITS.key:
         return parts[0] - parts[1]
     images, value, few_images, few = parts
     return stats.extrapolated(value, images, few, few_images) if images > few_images else None
+
+
+def _computed_from(column: Column) -> tuple[str, ...]:
+    """Keys of those that a column is computed from; none for one that a stage stores.
+
+    FD∞: the number of images, and three of the distance (_ENDS).
+    """
+    if column.key == BIN_BITS.key:
+        return BITS.key, TOKEN_BITS_PER_DIM.key
+    if not column.scorer or column != EXTRAPOLATED.by(column.scorer):
+        return ()
+    return ("sample/images", *(f"{column.key.removesuffix('_extrapolated')}{end}" for end in _ENDS))
 
 
 def _required(column: Column, cells: Sequence[str], source: Source) -> Sequence[str]:

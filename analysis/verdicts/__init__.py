@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from analysis.frame.source import Source
 from analysis.verdicts import axes, generation, heads, reconstruction
 from analysis.verdicts.form import Status, Verdict
+from experiments.paper import RECONSTRUCT
 
 MAKERS: dict[str, Callable[[Source], Sequence[Verdict | None]]] = {
     "duel": generation.duel,
@@ -24,6 +25,7 @@ MAKERS: dict[str, Callable[[Source], Sequence[Verdict | None]]] = {
     "5": generation.speed,
     "1a": reconstruction.levels,
     "1b": reconstruction.ranges,
+    RECONSTRUCT: reconstruction.own,
     "axes": axes.effects,
 }
 

@@ -8,8 +8,8 @@ from analysis.frame.source import Source
 from analysis.stats import PANTER_DITE, number
 from analysis.tables.claims import COSTS, QUANTIZED
 from analysis.verdicts.form import Verdict, estimates
-from experiments.paper import TABLE_1A, TABLE_1B
-from tokenbridge.metrics.catalogue import MSE
+from experiments.paper import RECONSTRUCT, TABLE_1A, TABLE_1B
+from tokenbridge.metrics.catalogue import MSE, PSNR
 
 
 def levels(source: Source) -> list[Verdict | None]:
@@ -66,3 +66,18 @@ def ranges(source: Source) -> list[Verdict | None]:
     error = number(values[least].mean, MSE.decimals)
     text = f"Of the ranges, {least} has the least error at 64 levels, {agrees}: {MSE.title} {error}."
     return [Verdict("holds" if least == theirs else "does not hold", text, "1b")]
+
+
+def own(source: Source) -> list[Verdict | None]:
+    """Of own images: what each row costs against continuous latents, in PSNR."""
+    continuous, *values = estimates(source, source.of_reconstructions, PSNR).items() or [None]
+    if continuous is None or not values:
+        return []
+    costs = ", ".join(
+        f"{number(abs(cost), PSNR.decimals)} dB {'less' if cost > 0 else 'more'} at {label}"
+        for label, value in values
+        if round(cost := continuous[1].mean - value.mean, PSNR.decimals)
+    )
+    without = number(continuous[1].mean, PSNR.decimals)
+    text = f"Quantizing costs: PSNR {without} dB without it, {costs or 'and the same with each quantizer'}."
+    return [Verdict("measured", text, RECONSTRUCT)]

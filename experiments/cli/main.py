@@ -14,6 +14,7 @@ from experiments.cli.exchange import exchange
 from experiments.cli.grid import duel, grid
 from experiments.cli.headline import every_number, headline, sheets
 from experiments.cli.init import init
+from experiments.cli.networks import networks
 from experiments.cli.options import (
     DEFAULT_BATCH,
     DEFAULT_REPORTS,
@@ -156,6 +157,7 @@ def ui(runs: Runs = DEFAULT_RUNS, port: Annotated[int, typer.Option("--port")] =
 
 
 app.add_typer(tools)
+app.add_typer(networks)
 app.add_typer(exchange)
 app.add_typer(commands)
 

@@ -1,33 +1,34 @@
-"""Commands beside the main flow: doctor, speed, plan, reconstructions, reference statistics, small networks."""
+"""Commands beside the main flow: doctor, speed, plan, reconstructions, reference statistics."""
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Callable
+import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from experiments.cli.common import show_data
+from experiments.cli.common import new_folder, show_data
 from experiments.cli.options import (
     DEFAULT_BATCH,
+    DEFAULT_REPORTS,
     DEFAULT_RUNS,
-    DEFAULT_TRAINED,
     Accumulate,
     Batch,
     CheckData,
     Device,
     Jobs,
     Preset,
+    Reports,
     Runs,
     Settings,
     Threads,
-    TrainedOut,
     TrustWeights,
 )
-from tokenbridge.config import Data, Runtime, Score, UserError
+from experiments.cli.report import publish
+from tokenbridge.config import Runtime, Score
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store, writable
@@ -104,7 +105,7 @@ def verify_latents(runs: Runs = DEFAULT_RUNS) -> None:
 
 @tools.command()
 def reconstruct(
-    images: Annotated[str, typer.Argument(help="folder with one sub-folder per class, or digits")],
+    images: Annotated[str, typer.Argument(help="folder of images, with class folders or without, or digits")],
     settings: Settings = None,
     autoencoder: Annotated[
         str, typer.Option("--autoencoder", help="digits, a diffusers folder or an LDM checkpoint (kl16.ckpt)")
@@ -115,7 +116,9 @@ def reconstruct(
         str | None, typer.Option("--train", help="folder that scale and reference are of (default: IMAGES)")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder for the table, as Markdown and CSV")] = None,
+    name: Annotated[str, typer.Option("--name", help="of the report")] = "reconstruct",
     runs: Runs = DEFAULT_RUNS,
+    reports: Reports = DEFAULT_REPORTS,
     jobs: Jobs = 1,
     threads: Threads = None,
     batch: Batch = DEFAULT_BATCH,
@@ -126,8 +129,10 @@ def reconstruct(
     """Tables 1a and 1b on any images and autoencoder: what quantizing costs, for each number of levels and range."""
     from experiments import presets, reconstructions, runner
     from tokenbridge.overrides import value_of
+    from tokenbridge.store.runs import require_name
 
     require_one("reconstruct")
+    require_name(name)
     threads = threads or presets.THREADS.get(images)
     grid = {
         "levels": [value_of(word) for word in levels.split(",")],
@@ -136,13 +141,18 @@ def reconstruct(
     cells = reconstructions.cells(images, train, autoencoder, grid, settings or ())
     how = {"device": device, "threads": threads, "batch": batch, "trust_weights": trust_weights}
     store, runtime = Store(runs), build(Runtime, how)
-    show_data(cells[0].config.data)
-    runner.run_cells(store, cells, runtime, EXPERIMENT, jobs)
-    rows = reconstructions.rows(store, cells)
-    lines = [*reconstructions.markdown(rows), "", *reconstructions.remarks(store, cells)]
-    print("\n".join(lines))
-    if out is not None:
-        reconstructions.write(out, lines, rows)
+    with new_folder(out) if out else nullcontext():
+        show_data(cells[0].config.data)
+        if line := reconstructions.crop(cells[0].config, images):
+            print(line, flush=True)
+        runner.run_cells(store, cells, runtime, EXPERIMENT, jobs)
+        rows = reconstructions.rows(store, cells)
+        lines = [*reconstructions.markdown(rows), "", *reconstructions.remarks(store, cells)]
+        print("\n".join(lines))
+        if out is not None:
+            reconstructions.write(out, lines, rows)
+    reconstructions.write_plan(store, name, cells, shlex.join(["tokenbridge", *sys.argv[1:]]))
+    print(f"report: {publish(store, name, reports)}")
 
 
 @tools.command()
@@ -165,55 +175,3 @@ def stats(
         about = write_statistics(out, images, score, size, runtime)
     shown = f"{about['images']} images of {about['image_size']} pixels"
     print(f"{out}: {shown} by {about['features']} {about['weights'][:12]}; {shlex.quote(f'score.reference={out}')}")
-
-
-@tools.command("train-autoencoder")
-def train_autoencoder(
-    images: Annotated[
-        Path | None, typer.Argument(help="folder with one sub-folder per class; without it, the shipped one again")
-    ] = None,
-    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 30,
-    seed: int = 0,
-    size: Annotated[int, typer.Option("--size", min=4, help="pixels per side")] = 32,
-    grey: Annotated[bool, typer.Option("--grey", help="one channel instead of three")] = False,
-    channels: Annotated[int, typer.Option("--channels", min=1, help="latent channels")] = 4,
-    stride: Annotated[int, typer.Option("--stride", help="pixels per latent position and side")] = 8,
-    out: TrainedOut = DEFAULT_TRAINED,
-    device: Device = "auto",
-) -> None:
-    """Train a small autoencoder of your images, as a diffusers folder; or the shipped one of the digits again."""
-    from tokenbridge.autoencoders.train import train_autoencoder as train_shipped
-    from tokenbridge.autoencoders.train import train_own_autoencoder
-
-    if images is None:
-        if (size, grey, channels, stride) != (32, False, 4, 8):
-            raise UserError("--size, --grey, --channels and --stride go with a folder of images; name it first")
-        _train_again(train_shipped, out, epochs, seed)
-        return
-    from tokenbridge.data.files import class_count
-    from tokenbridge.devices import pick_device
-
-    shape = {"image_size": size, "image_channels": 1 if grey else 3, "classes": class_count(images)}
-    data = build(Data, {"source": "folder", "path": str(images)} | shape)
-    device_of_training = pick_device(build(Runtime, {"device": device}))
-    with writable(out):
-        card = train_own_autoencoder(out, data, channels, stride, epochs, seed, device_of_training)
-    print(json.dumps(card["quality"]))
-    print(
-        f"{out}: autoencoder.source=diffusers {shlex.quote(f'autoencoder.path={out}')} autoencoder.channels={channels}"
-        f" autoencoder.stride={stride} data.image_size={size} data.image_channels={data.image_channels}"
-    )
-
-
-@tools.command("train-classifier")
-def train_classifier(epochs: int = 30, seed: int = 0, out: TrainedOut = DEFAULT_TRAINED) -> None:
-    """Train the shipped classifier of the digits, whose features fd_digits uses, again."""
-    from tokenbridge.metrics.train_classifier import train_classifier as train
-
-    _train_again(train, out, epochs, seed)
-
-
-def _train_again(train: Callable[..., dict[str, Any]], out: Path, epochs: int, seed: int) -> None:
-    with writable(out):
-        print(json.dumps(train(out, epochs=epochs, seed=seed)["quality"]))
-    print(f"weights and card: {out}")

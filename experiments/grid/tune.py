@@ -32,7 +32,7 @@ from experiments.pipeline import Cell, graph
 from experiments.trained import Models
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.metrics import catalogue
-from tokenbridge.metrics.scorers import OWN, SCORERS
+from tokenbridge.metrics.scorers import SCORERS, SHIPPED
 from tokenbridge.overrides import near, override
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import EXPERIMENT, read_cells, read_metrics, require_name
@@ -97,7 +97,7 @@ class Search:
     guidance: tuple[float, ...] = SEARCH[GUIDANCE]
     temperature: tuple[float, ...] = SEARCH[TEMPERATURE]
     images: tuple[int, ...] = IMAGES
-    metric: str = SCORERS[OWN].fd
+    metric: str = SCORERS[SHIPPED].fd
 
     def __post_init__(self) -> None:
         if self.metric not in (names := directions()):
@@ -241,7 +241,7 @@ def scored(store: Store, search: Search, place: Place, images: int | None = None
             raise UserError(f"{folder} has no {search.metric}; choose another --metric, or delete it")
         value, of = metrics[search.metric], catalogue.share_of(search.of_metric, protocol)
         # of a share of the generated images, that of a binomial
-        error = math.sqrt(value * (1 - value) / of) if search.metric == "agreement" and of else None
+        error = math.sqrt(value * (1 - value) / of) if search.metric.startswith("agreement") and of else None
         values.append(value)
         errors.append(metrics.get(f"{search.metric}_se", error))
         left.append(tuple(left_out.get(search.metric, ())))

@@ -13,7 +13,7 @@ from experiments.paper.duel import DUEL, duel_table
 from experiments.paper.form import Claim, Column, Row, Table
 from experiments.paper.generation import TABLE_2A, TABLE_2B, TABLE_2C, TABLE_2D, TABLE_2E
 from experiments.paper.own import OWN, TABLE_HEADS, TABLE_LIKELIHOOD
-from experiments.paper.reconstruction import TABLE_1A, TABLE_1B
+from experiments.paper.reconstruction import RECONSTRUCT, TABLE_1A, TABLE_1B, reconstruct_table
 from experiments.paper.systems import TABLE_3, TABLE_4, TABLE_5
 from tokenbridge.config import UserError
 
@@ -49,7 +49,7 @@ def table(id: str) -> Table:
 
 
 __all__ = [
-    "DUEL", "FIGURE_8", "PAPER", "PUBLISHED_ON", "TABLES", "TABLE_1A", "TABLE_1B", "TABLE_2A", "TABLE_2B", "TABLE_2C",
-    "TABLE_2D", "TABLE_2E", "TABLE_3", "TABLE_4", "TABLE_5", "TABLE_HEADS", "TABLE_LIKELIHOOD", "Claim", "Column",
-    "Row", "Table", "duel_of", "table",
+    "DUEL", "FIGURE_8", "PAPER", "PUBLISHED_ON", "RECONSTRUCT", "TABLES", "TABLE_1A", "TABLE_1B", "TABLE_2A",
+    "TABLE_2B", "TABLE_2C", "TABLE_2D", "TABLE_2E", "TABLE_3", "TABLE_4", "TABLE_5", "TABLE_HEADS", "TABLE_LIKELIHOOD",
+    "Claim", "Column", "Row", "Table", "duel_of", "reconstruct_table", "table",
 ]  # fmt: skip

@@ -2,8 +2,8 @@
 
 A grid writes it; the folder that a report is built from holds a copy as plan.json. Keys: name, title, preset, base (a
 whole configuration); tables, rows (table, label, cell); search (metric, chosen, points, ...); duel, the keys of its two
-rows; looks, the seeds at each look; points, those that all rows of a table have; confidence (strength, cell); axes
-(key, values), each, cells (cell, values, seed); notes.
+rows; command, what was typed where one command made all; looks, the seeds at each look; points, those that all rows of
+a table have; confidence (strength, cell); axes (key, values), each, cells (cell, values, seed); notes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.paper import TABLES
+from experiments.paper import RECONSTRUCT, TABLES
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import read_json, write_json
 from tokenbridge.store.runs import require_name
@@ -73,10 +73,11 @@ def merged(before: Mapping[str, Any], plan: Plan) -> Plan:
     """The plan, with those tables and points of an earlier one that it does not have itself.
 
     Args:
-        before: the earlier plan; one on another base and a duel add nothing.
+        before: the earlier plan; one on another base, a duel and reconstructions of own images add nothing.
         plan: the new one.
     """
-    if before.get("base") != plan["base"] or "duel" in before or "duel" in plan:
+    alone = any("duel" in each or RECONSTRUCT in each.get("tables", ()) for each in (before, plan))
+    if before.get("base") != plan["base"] or alone:
         return plan
     kept = [id for id in before.get("tables", ()) if id not in plan["tables"]]
     return plan | {

@@ -1,7 +1,8 @@
-"""Tables 1a and 1b: what quantization costs."""
+"""Tables 1a and 1b: what quantization costs; and the same table of own images, for levels and ranges as asked."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from experiments.paper.form import Column, Row, Table
@@ -45,3 +46,18 @@ TABLE_1B = Table(
     "64 levels. Continuous is the autoencoder alone, without quantization (VAE in the paper).",
 )
 # fmt: on
+
+RECONSTRUCT = "reconstruct"
+"""id of the table that `tokenbridge reconstruct` fills"""
+
+
+def reconstruct_table(labels: Sequence[str]) -> Table:
+    """The table of own images.
+
+    Args:
+        labels: of its rows, of which the first is the autoencoder alone, without quantization.
+    """
+    rows = tuple(Row(label, {}, {}, "of own images") for label in dict.fromkeys(labels))
+    varies = ("quantizer.kind", "quantizer.levels", "quantizer.range")
+    note = "Continuous is the autoencoder alone, without quantization; all rows see the same images."
+    return Table(RECONSTRUCT, "What quantizing costs", "reconstruction", varies, rows, (), RECONSTRUCTION, note)

@@ -1,20 +1,27 @@
 """The table of reconstructions on any images and autoencoder, and its LPIPS."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import ttest_rel
 from torchmetrics.functional.image import lpips as theirs
 from torchvision.models import alexnet
 
+from analysis.frame.source import read
+from analysis.tables.fill import fill
 from experiments.pipeline import Cell
 from experiments.presets import DIGITS
 from experiments.reconstructions import cells
+from tests.helpers.scorers import pictures, write_pictures
 from tokenbridge.config import UserError
 from tokenbridge.metrics.images import Lpips
 from tokenbridge.overrides import override
+from tokenbridge.store.artifacts import Store, read_json
+from tokenbridge.store.runs import read_cell, read_images
 
 GRID = {"levels": [4, 8], "range": [3.0, 5.0]}
 
@@ -63,9 +70,9 @@ def test_stages_are_those_of_other_runs():
 
 
 def test_photographs_and_a_diffusers_autoencoder(call, tmp_path, photographs, autoencoder, network):
+    """At their own size, with the features of the autoencoder's encoder; and a report with pictures."""
     asked = ["--levels", "2,8", "--autoencoder", autoencoder, "--out", "out", "--threads", 1]
-    settings = ["data.image_size=32", f"score.lpips={network}"]
-    done = call("reconstruct", photographs, *settings, *asked, cwd=tmp_path)
+    done = call("reconstruct", photographs, f"score.lpips={network}", *asked, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "out" / "reconstruction.csv") as file:
         continuous, coarse, fine = csv.DictReader(file)
@@ -74,16 +81,67 @@ def test_photographs_and_a_diffusers_autoencoder(call, tmp_path, photographs, au
     assert float(fine["bits"]) == 16 * 16 * 5 * 3
     assert 0 < float(coarse["effective_bits"]) < float(fine["effective_bits"]) < float(fine["bits"])
     for row in (continuous, coarse, fine):
-        assert {"psnr", "ssim", "lpips_alex", "lpips_alex_se"} <= {key for key, value in row.items() if value}
-        assert not [key for key in row if key.startswith(("fd_", "is_", "kid"))]
+        measured = {key for key, value in row.items() if value}
+        assert {"psnr", "ssim", "lpips_alex", "lpips_alex_se", "fd_autoencoder"} <= measured
+        assert not [key for key in row if key.startswith(("fd_digits", "is_", "kid"))]
         assert float(row["lpips_alex"]) > 0
     text = (tmp_path / "out" / "reconstruction.md").read_text()
     assert text in done.stdout
-    assert "No Fréchet distance and no inception-style score: images of 32×32 pixels must have 16×16" in text
+    assert "fd_autoencoder sees what the autoencoder's encoder sees, which favours what it has decoded" in text
     assert "8 images of 32 pixels" in text
     assert "No LPIPS" not in text
     kinds = [path.name.partition("-")[0] for path in (tmp_path / "runs" / "stages").iterdir()]
     assert sorted(kinds) == ["latents", *["quantizer"] * 3, *["reconstruct"] * 3]
+    report = tmp_path / "reports" / "reconstruct"
+    assert done.stdout.splitlines()[-1] == "report: reports/reconstruct/index.html"
+    for name in ("figure-6-reconstructions", "figure-5-patches", "quality-bits"):
+        assert (report / "figures" / f"{name}.png").stat().st_size > 1000
+    table = list(csv.DictReader((report / "tables" / "table-reconstruct.csv").read_text().splitlines()))
+    assert [row["label"] for row in table] == ["continuous", "B=2", "B=8"]
+    plan = read_json(report / "source" / "plan.json")
+    recorded = {row["label"]: read_cell(Store(tmp_path / "runs"), row["cell"]) for row in plan["rows"]}
+    for row, label in ((continuous, "continuous"), (coarse, "B=2")):
+        with np.load(tmp_path / "runs" / "stages" / recorded[label].stages["reconstruct"] / "examples.npz") as shown:
+            assert shown["labels"].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+            errors = ((shown["reconstructed"].astype(float) - shown["original"]) ** 2).mean((1, 2, 3))
+        assert float(row["psnr"]) == pytest.approx(np.mean(10 * np.log10(255**2 / errors)), abs=1e-6)
+    assert "Quantizing costs: PSNR" in (report / "report.md").read_text()
+    assert "tokenbridge reconstruct" in (report / "report.md").read_text()
+
+
+def test_images_without_classes_at_the_size_of_their_autoencoders_card(call, tmp_path, autoencoder):
+    """Three images are too few for distances; the card's size is the autoencoder's, not theirs."""
+    own = shutil.copytree(autoencoder, tmp_path / "own")
+    (own / "card.json").write_text('{"image_size": 16}')
+    write_pictures(tmp_path / "flat", pictures(3, size=40))
+    asked = ["--levels", "4", "--range", "2,5", "--autoencoder", "own", "--name", "mine", "--threads", 1]
+    done = call("reconstruct", "flat", *asked, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "data.path: 3 images without class folders: one class" in done.stdout
+    assert "images of 40 pixels on the shorter side are scaled and cropped to 16×16 (data.image_size)" in done.stdout
+    assert "3 images of 16 pixels" in done.stdout
+    table = (tmp_path / "reports" / "mine" / "tables" / "table-reconstruct.csv").read_text().splitlines()
+    assert [row["label"] for row in csv.DictReader(table)] == ["continuous", "B=4, ±2", "B=4, ±5"]
+    assert (tmp_path / "reports" / "mine" / "figures" / "figure-6-reconstructions.png").exists()
+
+
+@pytest.mark.slow
+def test_verdicts_of_reconstructions_are_paired_over_images(call, tmp_path):
+    """As SciPy's paired test over the 359 test images; images vary far more than what quantizing costs them."""
+    done = call("reconstruct", "digits", "--levels", "4,64", "--threads", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    source = read(tmp_path / "reports" / "reconstruct" / "source")
+    values = {}
+    for row in source.plan["rows"]:
+        stage = read_cell(Store(tmp_path / "runs"), row["cell"]).stages["reconstruct"]
+        values[row["label"]] = read_images(tmp_path / "runs" / "stages" / stage)["psnr"]
+    filled = fill(source.of_reconstructions, source)
+    number = [column.key for column in filled.measured].index("reconstruct/psnr")
+    for row in filled.rows[1:]:
+        entry, expected = row.measured[number], ttest_rel(values[row.label], values["continuous"])
+        assert entry.word == "worse"
+        assert entry.comparison.p == pytest.approx(expected.pvalue, rel=1e-4)
+    assert [row.label for row in filled.rows] == ["continuous", "B=4", "B=64"]
 
 
 def test_lpips_is_that_of_the_paper(network):
@@ -139,10 +197,13 @@ def test_other_files_are_no_lpips(tmp_path, network, content, size, said):
         (["digits", "--train", "one"], "--train one goes with a folder of images"),
         (["digits", "--levels", "1"], "quantizer.levels=1 must be >= 2"),
         (["digits", "score.lpips=none.pth"], "score.lpips=none.pth must be a file"),
+        (["digits", "--out", "file"], "file cannot be written (File exists); choose another folder with --out"),
+        (["digits", "--name", "a/b"], "a/b"),
     ],
 )
 def test_what_cannot_be_reconstructed(call, tmp_path, arguments, said):
     (tmp_path / "one" / "class").mkdir(parents=True)
+    (tmp_path / "file").write_text("")
     done = call("reconstruct", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr

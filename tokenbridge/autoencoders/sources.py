@@ -202,6 +202,8 @@ class Diffusers(Source):
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model"
 """diffusers' names of the files"""
+CARD = "card.json"
+"""beside them, what `train-autoencoder` says of an autoencoder that it made"""
 VARIANTS = (None, "fp16", "bf16")
 """of the same weights; the first that is there is read"""
 

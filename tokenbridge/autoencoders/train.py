@@ -6,6 +6,8 @@ Letters: B images, ch image channels, C latent channels, h = w latent positions 
 from __future__ import annotations
 
 import math
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +21,13 @@ from tqdm import tqdm
 
 from tokenbridge import rng
 from tokenbridge.autoencoders.frozen import FrozenAutoencoder, build, to_signed
-from tokenbridge.autoencoders.sources import CONFIG, WEIGHTS, Digits
+from tokenbridge.autoencoders.sources import CARD, CONFIG, WEIGHTS, Digits
 from tokenbridge.config import Data, UserError
-from tokenbridge.data.images import Images, batches, load, stack
+from tokenbridge.data.images import ArrayImages, Images, batches, load, stack
 from tokenbridge.store.artifacts import write_atomic, write_json
 from tokenbridge.store.provenance import environment
 from tokenbridge.weights import write_shipped
 
-CARD = "card.json"
 WIDTHS = (32, 48, 64, 64, 64, 64)
 """channels of an own autoencoder's levels, from the full resolution down, one level per halving"""
 MEASURED = 1000
@@ -88,19 +89,25 @@ def train_own_autoencoder(
     epochs: int = 30,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> dict[str, Any]:
-    """Train on a folder of images and make `out` a diffusers folder with card.json, which is returned.
+    batch: int = 64,
+) -> tuple[FrozenAutoencoder, Tensor]:
+    """Train on a folder of images and make `out` a diffusers folder with card.json.
 
     Squared error and the Kullback–Leibler term alone: for small images and for trying things. Large photographs come
-    out blurred; there, a published one serves better. UserError: a stride that is no power of two or does not divide
-    the images.
+    out blurred; there, a published one serves better.
+
+    Args:
+        out: the folder.
+        images: of a folder.
+        channels: latent channels C.
+        stride: pixels per latent position and side; see require_stride.
+        batch: images per step; fewer where there are fewer.
+
+    Returns:
+        The autoencoder, and the test images on which its card measures it, uint8 (N, ch, H, W).
     """
+    require_stride(stride, images.image_size)
     levels = stride.bit_length()
-    if stride & (stride - 1) or not 2 <= levels <= len(WIDTHS) or images.image_size % stride:
-        raise UserError(
-            f"--stride {stride} must be a power of two from 2 to {2 ** (len(WIDTHS) - 1)} that divides the image size,"
-            f" {images.image_size}"
-        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.seed_of(seed, "autoencoder", "weights"))
         model = build({
@@ -116,27 +123,36 @@ def train_own_autoencoder(
             "mid_block_add_attention": False,
         }).to(device)  # fmt: skip
     draws = rng.generator(seed, "autoencoder", "data")
-    budget = Budget(epochs)
-    minimize(
-        lambda batch: evidence_loss(model, batch, draws), model, load(images, "train"), budget, draws, augment=mirror
-    )
+    train = in_memory(load(images, "train"))
+    budget = Budget(epochs, min(batch, len(train)))
+    minimize(lambda x: evidence_loss(model, x, draws), model, train, budget, draws, augment=mirror, told=True)
     state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     write_atomic(out / CONFIG, model.to_json_string().encode())  # what follows may fail, and the training is kept
     write_atomic(out / f"{WEIGHTS}.safetensors", save(state, {"format": "pt"}))
     test = load(images, "test")
     pixels = torch.cat([part for part, _ in batches(test, MEASURED, range(min(MEASURED, len(test))))])
+    frozen = FrozenAutoencoder(model.eval().requires_grad_(False))
     card = {
         "images": images.path,
         "image_size": images.image_size,
-        "epochs": epochs,
-        "seed": seed,
+        **{"image_channels": images.image_channels, "channels": channels, "stride": stride},
+        **{"train_images": len(train), "epochs": epochs, "batch": budget.batch, "seed": seed},
         "versions": environment()["versions"],
         "parameters": sum(p.numel() for p in model.parameters()),
-        "quality": quality(FrozenAutoencoder(model.eval().requires_grad_(False)), pixels),
+        "quality": quality(frozen, pixels),
         "definitions": DEFINITIONS,
     }
     write_json(out / CARD, card)
-    return card
+    return frozen, pixels
+
+
+def require_stride(stride: int, size: int | None) -> None:
+    """Raise UserError unless a stride is a power of two for which there is a body and divides the size, if given."""
+    if stride < 2 or stride & (stride - 1) or stride.bit_length() > len(WIDTHS) or (size or 0) % stride:
+        raise UserError(
+            f"--stride {stride} must be a power of two from 2 to {2 ** (len(WIDTHS) - 1)} that divides the image size"
+            + (f", {size}" if size else "")
+        )
 
 
 def minimize(
@@ -147,6 +163,7 @@ def minimize(
     draws: torch.Generator,
     no_bar: bool | None = None,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    told: bool = False,
 ) -> None:
     """Train a model in place; its weights are in evaluation mode afterwards.
 
@@ -154,6 +171,7 @@ def minimize(
         loss: of a batch (B, ch, H, W) in [−1, 1].
         draws: generator of the images' order and of the augmentation.
         augment: changes uint8 images before each step; `shift` unless another is given.
+        told: whether lines tell the progress where no terminal shows a bar.
     """
     if len(images) < budget.batch:
         raise UserError(f"data holds {len(images)} training images and must hold {budget.batch}, a batch; add some")
@@ -168,9 +186,42 @@ def minimize(
                 batch = to_signed((augment or shift)(pixels, draws)).to(device)
                 yield loss(batch.contiguous(memory_format=torch.channels_last))
 
-    descend(
-        model, losses(), optimizer, schedule, tqdm(total=steps, desc="autoencoder", disable=no_bar, leave=False), 1.0
-    )
+    bar = tqdm(total=steps, desc="autoencoder", disable=no_bar, leave=False)
+    descend(model, losses(), optimizer, schedule, progress(steps, "autoencoder") if told else bar, 1.0)
+
+
+IN_MEMORY = 2**30
+"""bytes of images that are kept in memory for a training, at most"""
+TELL_SECONDS = 10.0
+
+
+class Lines:
+    """The progress of a training where no terminal shows a bar: a line every few seconds, on standard output."""
+
+    def __init__(self, steps: int, what: str):
+        self.steps, self.what, self.done = steps, what, 0
+        self.start = self.told = time.monotonic()
+
+    def update(self) -> None:
+        self.done += 1
+        if (now := time.monotonic()) - self.told >= TELL_SECONDS:
+            self.told, left = now, (now - self.start) / self.done * (self.steps - self.done)
+            print(f"{self.what}: step {self.done} of {self.steps}, about {left:.0f} s left", flush=True)
+
+    def close(self) -> None:
+        print(f"{self.what}: {self.done} steps in {time.monotonic() - self.start:.0f} s", flush=True)
+
+
+def progress(steps: int, what: str) -> tqdm[Any] | Lines:
+    """A bar where a terminal shows it, else lines for a log."""
+    return tqdm(total=steps, desc=what, leave=False) if sys.stderr.isatty() else Lines(steps, what)
+
+
+def in_memory(images: Images) -> Images:
+    """The images, read once where they fit into IN_MEMORY, so that no epoch decodes files again."""
+    if not len(images) or images[0][0].numel() * len(images) > IN_MEMORY:
+        return images
+    return ArrayImages(*stack(images))
 
 
 def epoch_orders(images: int, batch: int, epochs: int, draws: torch.Generator) -> Iterator[Tensor]:
@@ -184,7 +235,7 @@ def descend(
     losses: Iterable[Tensor],
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
-    bar: tqdm[Any],
+    bar: tqdm[Any] | Lines,
     clip: float | None = None,
 ) -> None:
     """Take a step for each loss, which `losses` computes with the current weights; clip: largest gradient norm."""
@@ -269,7 +320,7 @@ def quality(frozen: FrozenAutoencoder, images: Tensor) -> dict[str, Any]:
         "aggregate_deviation": _rounded(aggregate),
         "skewness": _rounded(standard.pow(3).mean(1)),
         "excess_kurtosis": _rounded(standard.pow(4).mean(1) - 3),
-        "channel_correlation": [_rounded(row) for row in flat.corrcoef()],
+        "channel_correlation": [_rounded(row) for row in flat.corrcoef().reshape(len(flat), -1)],
     }
 
 

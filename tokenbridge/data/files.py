@@ -174,6 +174,13 @@ def remarks(config: Data) -> Iterator[str]:
             )
 
 
+def classes_of(config: Data) -> list[str]:
+    """Names of the classes by label, as they print. UserError where the folder does not fit the config."""
+    if config.source == "digits":
+        return [str(digit) for digit in range(DIGITS_CLASSES)]
+    return [printable(name) for name in _classes(config, "train")[0]]
+
+
 def class_count(folder: Path, other: str = "") -> int:
     """Number of class folders; 1 for a folder of images alone.
 

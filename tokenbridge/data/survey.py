@@ -58,19 +58,27 @@ class Survey:
         """The longest of the shorter sides, pixels."""
         return max(map(min, self.shapes))
 
+    @property
+    def median(self) -> int:
+        """The shorter side that at least half of the images have, pixels."""
+        sides = sorted(min(shape) for shape in self.shapes.elements())
+        return sides[(len(sides) - 1) // 2]
+
     def size(self, multiple: int) -> int:
-        """Pixels per side that fit all images: a multiple of a number, at most MOST. UserError where none fits."""
-        size = min(self.smallest, MOST) // multiple * multiple
+        """Pixels per side that half of the images have: a multiple of a number, at most MOST. UserError for none."""
+        size = min(self.median, MOST) // multiple * multiple
         if size < 4:
             raise UserError(
-                f"images of {self.smallest} pixels must have {max(4, multiple)} at least; give --size, and they are"
+                f"images of {self.median} pixels must have {max(4, multiple)} at least; give the size, and they are"
                 " enlarged"
             )
         return size
 
     def sizes(self) -> str:
         """The sizes in words."""
-        return str(self.smallest) if self.smallest == self.largest else f"{self.smallest} to {self.largest}"
+        if self.smallest == self.largest:
+            return str(self.smallest)
+        return f"{self.smallest} to {self.largest} (median {self.median})"
 
     def lines(self) -> list[str]:
         """What they are, the classes' labels, images of each, and what was left out."""

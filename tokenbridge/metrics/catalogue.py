@@ -18,7 +18,7 @@ from functools import cache
 from typing import Any, Literal
 
 from tokenbridge.metrics import scorers
-from tokenbridge.metrics.scorers import OWN, SCORERS
+from tokenbridge.metrics.scorers import SCORERS, SHIPPED
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Metric:
     """factor from the stored number to the printed one; the title or the unit says so"""
     meaning: str = ""
     """one sentence without its full stop"""
-    needs: Literal["", "own", "published", "classifies", "spatial"] = ""
+    needs: Literal["", "in_domain", "published", "classifies", "knows_classes", "spatial"] = ""
     """attribute that a scorer must have to measure it"""
     fields: tuple[str, ...] = ()
     """those fields of its stage's protocol that it depends on and others of the stage do not; all read the rest"""
@@ -63,7 +63,10 @@ class Metric:
         return replace(self, **told, scorer=scorer if self.needs or told["key"] != self.key else "")
 
 
-FEATURES = ("features", "features_weights", "features_code", "features_left_out", "resize")
+FEATURES = (
+    *("features", "features_name", "features_width", "features_weights", "features_code"),
+    *("features_left_out", "resize"),
+)
 REFERENCE = (*FEATURES, "reference", "reference_images", "reference_hash", "reference_weights")
 NEIGHBOURS = (*REFERENCE, "prc_neighborhood", "prc_reference_images", "left_out")
 SUBSETS = (*REFERENCE, "kid_subsets", "kid_subset_size", "metric_seed", "left_out")
@@ -74,8 +77,8 @@ FD = Metric(
     "score/{fd}", "{fd}", "lower", 2, fields=(*REFERENCE, "fd_se", "floor"), spread="log",
     meaning="Fréchet distance between features of real and generated images, by {by}{caveat}")
 EXTRAPOLATED = Metric(
-    "score/fd_digits_extrapolated", "fd_digits, extrapolated", "", 2, needs="own", fields=REFERENCE,
-    meaning="fd_digits for infinitely many generated images, by FD∞ + a/N through two numbers of images")
+    "score/{fd}_extrapolated", "{fd}, extrapolated", "", 2, needs="in_domain", fields=REFERENCE,
+    meaning="{fd} for infinitely many generated images, by FD∞ + a/N through two numbers of images")
 INFINITY = Metric(
     "score/{fd}_infinity", "{fd}, extrapolated", "", 2, needs="published", fields=REFERENCE,
     meaning="{fd} for infinitely many generated images, by FD∞ + a/N through several numbers of images")
@@ -106,7 +109,7 @@ IS = Metric(
     meaning="Inception score's formula (arXiv 1606.03498) with the classes of {by}: higher where images are clear and"
     " varied, at most the number of classes")
 AGREEMENT = Metric(
-    "score/agreement", "agreement", "higher", 1, "%", 100, needs="own", fields=FEATURES,
+    "score/{agreement}", "agreement", "higher", 1, "%", 100, needs="knows_classes", fields=FEATURES,
     spread="logit", count=("images",),
     meaning="share of generated images that the classifier reads as the class asked for")
 PRECISION = Metric(
@@ -203,7 +206,7 @@ METRICS: tuple[Metric, ...] = (
            meaning="distance of reconstructed test images to the originals by AlexNet (arXiv 1801.03924)"),
     Metric("reconstruct/is_{suffix}", "is_{suffix}", "higher", 2, needs="classifies", fields=CLASSES,
            meaning="Inception score's formula on reconstructed test images, with the classes of {by}"),
-    Metric("reconstruct/agreement", "agreement", "higher", 1, "%", 100, needs="own", fields=FEATURES,
+    Metric("reconstruct/{agreement}", "agreement", "higher", 1, "%", 100, needs="knows_classes", fields=FEATURES,
            spread="logit", count=("images",),
            meaning="share of reconstructed test images that the classifier reads as their class"),
     Metric("reconstruct/effective_bits", "effective bits", "", 1, "bits/image",
@@ -359,12 +362,12 @@ def telling(keys: Iterable[str]) -> list[str]:
 
 def _like(key: str) -> str:
     """The shipped classifier's metric of a network that is no scorer here: of score/fd_pixels, score/fd_digits."""
-    return f"{key.rpartition('_')[0]}_{SCORERS[OWN].suffix}"
+    return f"{key.rpartition('_')[0]}_{SCORERS[SHIPPED].suffix}"
 
 
 def scorers_of(base: Mapping[str, Any]) -> tuple[str, ...]:
     """The scorers of a report's flat base settings, the first above all."""
-    names = base.get("score.features", OWN)
+    names = base.get("score.features", SHIPPED)
     return (names,) if isinstance(names, str) else tuple(names)
 
 
@@ -376,4 +379,5 @@ def cautions(distance: Metric, scorer: str, protocol: Mapping[str, Any]) -> list
     what = "images" if distance.stage == "reconstruct" else "samples"
     counts = {what: about["images"], "reference images": about["reference_images"]}
     unsaid = about["reference"] if about.get("reference_weights") else ""
-    return scorers.cautions(SCORERS[scorer], measured.title, about["features_weights"], counts, unsaid)
+    known = replace(SCORERS[scorer], width=about.get("features_width", SCORERS[scorer].width))
+    return scorers.cautions(known, measured.title, about["features_weights"], counts, unsaid)

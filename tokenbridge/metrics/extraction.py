@@ -69,22 +69,6 @@ class Real:
         return len(self.extracted.features)
 
 
-def misfit(extractor: nn.Module, config: Data) -> str | None:
-    """The reason why an extractor's features do not measure such images, None where they do."""
-    if not getattr(extractor, "in_domain", False):
-        return None
-    device = next(extractor.parameters()).device
-    shape = (1, config.image_channels, config.image_size, config.image_size)
-    try:
-        _, logits = extractor(torch.zeros(shape, dtype=torch.uint8, device=device))
-    except UserError as error:
-        return str(error)
-    if logits.shape[1] != config.classes:
-        classes = logits.shape[1]
-        return f"data.classes={config.classes} must be {classes} for these features, which are no measure of other data"
-    return None
-
-
 def extract(extractor: nn.Module, images: Images, batch: int) -> Extracted:
     """The extractor's arrays of images, on its device, `batch` images at once."""
     return _extract(extractor, (images[start : start + batch] for start in range(0, len(images), batch)))

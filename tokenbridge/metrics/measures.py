@@ -102,14 +102,14 @@ def set_scores(s: Scored) -> dict[str, float]:
 
 def agreement(s: Scored) -> dict[str, float]:
     """The agreement with the labels, of an extractor that knows the data's classes."""
-    if s.logits is None or not s.scorer.own:
+    if s.logits is None or not s.scorer.knows_classes:
         return {}
-    return {"agreement": sets.agreement(s.logits, s.labels)}
+    return {s.scorer.agreement: sets.agreement(s.logits, s.labels)}
 
 
 def infinity(s: Scored) -> dict[str, float]:
     """FD∞ (arXiv 1911.07023), of published scorers with images enough."""
-    if s.scorer.own or len(s.images) < 4 * s.scorer.width:
+    if s.scorer.in_domain or len(s.images) < 4 * s.scorer.width:
         return {}
     return {f"{s.fd}_infinity": frechet.extrapolated(s.features, s.statistics)}
 
@@ -153,7 +153,7 @@ def by_class(scorer: Scorer, extracted: Extracted, labels: Labels, real: Real) -
         row[f"kid_{scorer.suffix}_x1e3"] = 1000 * sets.kernel_distance(*pair)
         if fewest > scorer.width:
             row[scorer.fd] = frechet.frechet_distance(*pair)
-        if scorer.own and extracted.logits is not None:
-            row["agreement"] = sets.agreement(extracted.logits[mine], labels[mine])
+        if scorer.knows_classes and extracted.logits is not None:
+            row[scorer.agreement] = sets.agreement(extracted.logits[mine], labels[mine])
         rows.append(row)
     return rows

@@ -1,4 +1,4 @@
-"""The networks of the scorers: the shipped classifier of digits, and those of published scores as libraries run them.
+"""The networks of the scorers: classifiers of digits and of own images, encoders, and those that libraries run.
 
 Each takes uint8 images (B, 1 or 3, H, W), grey as red, green and blue alike, and gives float32 arrays, which its
 attribute `gives` names: features (B, F), logits (B, K), spatial features (B, S).
@@ -22,13 +22,18 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA, FeatureExtractorDinoV2
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from tokenbridge.autoencoders.frozen import FrozenAutoencoder
 from tokenbridge.config import Score, UserError
 from tokenbridge.metrics.programs import Program, program_of, require
-from tokenbridge.metrics.scorers import weights_of
-from tokenbridge.weights import fill, read_checkpoint, read_half
+from tokenbridge.metrics.scorers import ENCODER, OWN, SHIPPED, encoder_of, own_about, weights_of
+from tokenbridge.weights import fill, read, read_checkpoint, read_half
 
 FEATURES = 64
-"""width of the digits' features"""
+"""width of the features of classifiers, of digits and own"""
+SEEN = 64
+"""pixels per side that an own classifier sees, at most"""
+LEAST = 7
+"""positions per side, at most, behind its convolutions"""
 SPATIAL_CHANNELS = 7
 DINOV2 = "dinov2-vit-l-14"
 
@@ -43,7 +48,6 @@ class DigitsClassifier(nn.Module):
 
     size = 16
     gives = ("features", "logits")
-    in_domain = True
 
     def __init__(self, width: int = 32, classes: int = 10):
         super().__init__()
@@ -71,6 +75,79 @@ class DigitsClassifier(nn.Module):
             )
         features = self.body(images.float().mean(1, keepdim=True) / 127.5 - 1)
         return features, self.logits(self.dropout(nn.functional.silu(features)))
+
+
+class OwnClassifier(nn.Module):
+    """A small CNN for images of one size, grey or coloured, which `tokenbridge train-classifier` trains.
+
+    Larger images are averaged over areas to SEEN pixels first; a convolution follows each halving, down to LEAST
+    positions per side at most. Features (B, 64) are normalised activations in front of the last non-linearity, as those
+    of the digits; logits are (B, K).
+    """
+
+    gives = ("features", "logits")
+
+    def __init__(self, size: int, channels: int, classes: int, width: int = 32):
+        """Random weights.
+
+        Args:
+            size: pixels per side of the images.
+            channels: 1 or 3.
+            classes: K.
+            width: channels at the full resolution; twice as many below.
+        """
+        super().__init__()
+        self.size, self.channels, side = size, channels, min(size, SEEN)
+        layers, inputs = [*_convolution(channels, width)], width
+        while side > LEAST:
+            layers += [nn.MaxPool2d(2), *_convolution(inputs, 2 * width)]
+            side, inputs = side // 2, 2 * width
+        self.body = nn.Sequential(
+            *layers,
+            *_convolution(inputs, 2 * width),
+            nn.Flatten(),
+            nn.Linear(2 * width * side**2, FEATURES, bias=False),
+            nn.BatchNorm1d(FEATURES, affine=False),
+        )
+        self.dropout = nn.Dropout(0.3)
+        self.logits = nn.Linear(FEATURES, classes)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        theirs = tuple(images.shape[1:])
+        if theirs != (self.channels, self.size, self.size):
+            own = f"{self.channels}×{self.size}×{self.size}"
+            raise UserError(
+                f"images of {'×'.join(map(str, theirs))} must be {own} for the features of own, which are no measure of"
+                " other data"
+            )
+        features = self.body(seen(images, SEEN))
+        return features, self.logits(self.dropout(nn.functional.silu(features)))
+
+
+def seen(images: Tensor, most: int) -> Tensor:
+    """uint8 -> float32 in [−1, 1], averaged over areas to at most so many pixels per side."""
+    scaled = images.float() / 127.5 - 1
+    return nn.functional.adaptive_avg_pool2d(scaled, most) if images.shape[-1] > most else scaled
+
+
+class Encoder(nn.Module):
+    """What an autoencoder's encoder gives its last convolution, averaged over the positions: (B, F)."""
+
+    gives = ("features",)
+
+    def __init__(self, frozen: FrozenAutoencoder):
+        super().__init__()
+        self.frozen = frozen
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        last: list[Tensor] = []
+        encoder = cast(Any, self.frozen.model).encoder
+        hook = encoder.conv_act.register_forward_hook(lambda module, inputs, output: last.append(output))
+        try:
+            self.frozen.moments(images)
+        finally:
+            hook.remove()
+        return (last[0].float().mean((2, 3)),)
 
 
 class Inception(nn.Module):
@@ -182,9 +259,20 @@ def load_extractor(
     """
     score = score or Score()
     path = weights_of(score, name)
-    if name == "digits":
+    if name == SHIPPED:
         return fill(DigitsClassifier(), read_half(path), path).to(device)
+    if name == OWN:
+        return read_own(path).to(device)
+    if name == ENCODER:
+        return Encoder(encoder_of(score).load()).eval().requires_grad_(False).to(device)
     program = program_of(score, name)
     if program is not None and not trusted:
         require(program)
     return NETWORKS[name](path, program).eval().requires_grad_(False).to(device)
+
+
+def read_own(path: Path) -> nn.Module:
+    """An own classifier with its weights. UserError for a file that is no whole one."""
+    about, remedy = own_about(path), "train it again"
+    model = OwnClassifier(about["image_size"], about["image_channels"], len(about["classes"]))
+    return fill(model, read(path, remedy), path, remedy)

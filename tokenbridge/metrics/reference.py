@@ -22,7 +22,7 @@ from tokenbridge.metrics.frechet import Statistics
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.programs import code_hash
 from tokenbridge.metrics.reference_files import StatisticsFile
-from tokenbridge.metrics.scorers import SCORERS, weights_hash
+from tokenbridge.metrics.scorers import OWN, SCORERS, channels_of, own_about, scorer_of, weights_hash, weights_of
 from tokenbridge.store.artifacts import Store
 
 NOT_SAID = "not said by the file"
@@ -72,13 +72,20 @@ class References:
 
     def __init__(self, store: Store, config: Data, extractor: nn.Module, score: Score, name: str, batch: int):
         self.store, self.config, self.extractor = store, config, extractor
-        self.score, self.scorer, self.batch = score, SCORERS[name], batch
+        self.score, self.scorer, self.batch = score, scorer_of(score, name), batch
         self.weights, self.code = weights_hash(score, name), code_hash(score, name)
 
     def protocol(self, reference: Reference) -> dict[str, Any]:
-        """What a stage's protocol says of them beside sets.set_protocol: the code that ran, weights nobody named."""
-        code = {"features_code": self.code} if self.code else {}
-        return code | ({"reference_weights": NOT_SAID} if reference.unsaid else {})
+        """What a stage's protocol says of them beside sets.set_protocol: the code that ran, weights nobody named.
+
+        And the name of an own classifier, and the width of features where the scorer's declaration does not say it.
+        """
+        about: dict[str, Any] = {"features_code": self.code} if self.code else {}
+        if self.scorer.name == OWN:
+            about["features_name"] = own_about(weights_of(self.score, OWN))["name"]
+        if not SCORERS[self.scorer.name].width:
+            about["features_width"] = self.scorer.width
+        return about | ({"reference_weights": NOT_SAID} if reference.unsaid else {})
 
     def split(self, split: data.Split) -> Reference:
         real = extraction.real(self.store, self.config, split, self.extractor, self.weights, self.batch)
@@ -91,7 +98,9 @@ class References:
         path = Path(self.score.reference)
         hash = reference_files.fingerprint(self.score, self.config.image_size)
         if path.is_dir():
-            return Reference(path.name, self._kept(hash, lambda: folder(path, self.config.image_size)), hash=hash)
+            channels = channels_of(self.score, self.scorer.name)
+            real = self._kept(hash, lambda: folder(path, self.config.image_size, channels))
+            return Reference(path.name, real, hash=hash)
         if path.suffix == ".safetensors":
             reference_files.require_kept(path, self.scorer, self.weights)
             return Reference(path.name, extraction.read(path)[0], hash=hash)
@@ -108,8 +117,8 @@ class References:
         return replace(real, labels=None)  # nobody has said them
 
 
-def folder(path: Path, size: int | None) -> data.Images:
-    """All images in a folder and below, as RGB.
+def folder(path: Path, size: int | None, channels: int = 3) -> data.Images:
+    """All images in a folder and below, as RGB or grey.
 
     Args:
         size: side in pixels that they are cropped to; None: the shorter side, the same of all.
@@ -126,7 +135,7 @@ def folder(path: Path, size: int | None) -> data.Images:
                     f"images of {path} must be of one size, and {other.relative_to(path)} has {theirs} pixels where"
                     f" {paths[0].relative_to(path)} has {size}; give --size"
                 )
-    return data.FileImages(paths, np.zeros(len(paths), np.int64), size, 3)
+    return data.FileImages(paths, np.zeros(len(paths), np.int64), size, channels)
 
 
 def write_statistics(path: Path, images: Path, score: Score, size: int | None, runtime: Runtime) -> dict[str, Any]:
@@ -140,7 +149,7 @@ def write_statistics(path: Path, images: Path, score: Score, size: int | None, r
     if path.suffix != ".npz":
         raise UserError(f"--out={path} must end in .npz; correct it")
     extractor = load_extractor(name, pick_device(runtime), score, runtime.trust_weights)
-    shown = _array(images) if images.is_file() else folder(images, size)
+    shown = _array(images) if images.is_file() else folder(images, size, channels_of(score, name))
     real = extraction.extract_set(extractor, shown, runtime.batch)
     if len(real) < 2:
         raise UserError(f"{images} holds {len(real)} image and must hold 2 at least, or there is no covariance")

@@ -24,13 +24,15 @@ from safetensors import SafetensorError, safe_open
 from tokenbridge.config import Score, UserError
 from tokenbridge.data.contents import digest_of
 from tokenbridge.data.folders import EXTENSIONS, walk
-from tokenbridge.metrics.scorers import SCORERS, Scorer, weights_hash
+from tokenbridge.metrics.scorers import ENCODER, OWN, Scorer, channels_of, scorer_of, weights_hash
 from tokenbridge.store.artifacts import atomic, file_hash
 
 Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 IMAGES = "arr_0"
 ABOUT = "about"
 BROKEN = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+FEWEST = 4
+"""images of a set, at least, for nearest neighbours (sets.NEIGHBORHOOD) and for an error by the jackknife"""
 SYMMETRIC = 1e-4
 """of the largest entry: what rounding to float32 may break"""
 
@@ -51,6 +53,7 @@ def fingerprint(score: Score, image_size: int | None = None) -> str:
     """
     path = Path(score.reference)
     if path.is_dir():
+        _require_images(path, len(files_in(path)), FEWEST)
         return f"folder:{digest_of(path, files_in(path)).hex()[:12]}"
     if not path.is_file() or path.suffix not in (".npz", ".safetensors"):
         raise UserError(
@@ -147,14 +150,14 @@ def require_kept(path: Path, scorer: Scorer, weights: str) -> None:
             f"{path} holds features of other weights than score.features={scorer.name} has here; extract them"
             " again, or give score.weights as they were"
         )
-    _require_two(path, len(features))
+    _require_images(path, len(features), FEWEST)
     if wrong := int(features.size - np.count_nonzero(np.isfinite(features))):
         raise UserError(f"features of {path} has {wrong} values that are not finite; extract them again")
 
 
 @cache
 def _require_fit(path: Path, changed: int, name: str, score: Score, image_size: int | None) -> None:
-    scorer, weights = SCORERS[name], weights_hash(score, name)
+    scorer, weights = scorer_of(score, name), weights_hash(score, name)
     if path.suffix == ".safetensors":
         require_kept(path, scorer, weights)
         return
@@ -162,8 +165,13 @@ def _require_fit(path: Path, changed: int, name: str, score: Score, image_size: 
     if "mu" in keys or IMAGES not in keys:
         sizes.append(read_statistics(path, scorer, score.reference_features, weights).about.get("image_size"))
     if IMAGES in keys:
-        images, *sides, _ = images_shape(path)
-        _require_two(path, images)
+        images, *sides, channels = images_shape(path)
+        if name in (OWN, ENCODER) and channels != channels_of(score, name):
+            raise UserError(
+                f"{path} is of images of {channels} channels, which must be {channels_of(score, name)} for"
+                f" score.features={name}; take other images"
+            )
+        _require_images(path, images, FEWEST)
         sizes += sides
     if (other := [size for size in sizes if size not in (None, image_size)]) and image_size is not None:
         raise UserError(
@@ -172,9 +180,9 @@ def _require_fit(path: Path, changed: int, name: str, score: Score, image_size: 
         )
 
 
-def _require_two(path: Path, images: int) -> None:
-    if images < 2:
-        raise UserError(f"{path} holds {images} image and must hold 2 at least, or there is no covariance; take more")
+def _require_images(path: Path, images: int, least: int) -> None:
+    if images < least:
+        raise UserError(f"{path} holds {images} images and must hold {least} at least; take more")
 
 
 def _about(path: Path, arrays: Mapping[str, Any], scorer: Scorer, declared: str | None) -> dict[str, Any]:

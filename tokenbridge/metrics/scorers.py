@@ -1,25 +1,39 @@
 """Scorers: networks whose features score images, and the files that their weights are in. Needs no torch.
 
-Each has a name of its own, which ends the names of its metrics: numbers by two of them never meet.
+Each has a name of its own, which ends the names of its metrics: numbers by two of them never meet. Published ones have
+public files; the one of the digits ships; `own` is trained on the data (`tokenbridge train-classifier`), and
+`autoencoder` is the encoder of any autoencoder: score.weights says where those two are.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenbridge import ASSETS
-from tokenbridge.config import Score, UserError
+from tokenbridge.config import Autoencoder, Data, Score, UserError
 from tokenbridge.store.artifacts import file_hash
+
+if TYPE_CHECKING:
+    from tokenbridge.autoencoders.sources import Source
 
 CLASSIFIER = ASSETS / "digits_classifier.safetensors"
 """the shipped weights whose features score digits"""
+OWN_FILE = "classifier.safetensors"
+"""name of the weights of an own classifier; its card beside it has the same name in .json"""
+ABOUT = "about"
+"""key of what such a file says of itself: name, image_size, image_channels, classes (their names), seen; in JSON"""
+OWN_REMEDY = (
+    "features for your images: `tokenbridge train-classifier IMAGES --out FOLDER`, then score.features=own"
+    " score.weights=FOLDER; or score.features=autoencoder score.weights=AUTOENCODER"
+)
 DINOV2_CODE = "facebookresearch_dinov2_main"
 DINOV2_COMMIT = "b8931f7bf91576930313be2c6d6af376033b35f0"
 DINOV2_PROGRAMS = (
@@ -54,7 +68,7 @@ class Scorer:
     by: str
     """who sees the images, in the words of tables and reports"""
     width: int
-    """F, of its features"""
+    """F, of its features; 0 where that depends on the weights (see scorer_of)"""
     resize: str
     file: str = ""
     source: str = ""
@@ -72,23 +86,30 @@ class Scorer:
     """a zip of it"""
     caveat: str = ""
     """what is said behind the meaning of its Fréchet distance"""
+    agreement: str = "agreement"
+    """name of the agreement with labels, of a scorer that knows the classes"""
 
     @property
-    def own(self) -> bool:
-        """Whether it ships, is made for this data alone and knows its classes."""
+    def in_domain(self) -> bool:
+        """Whether it is made for certain data alone: it ships with them, or was trained on them."""
         return not self.source
 
     @property
     def published(self) -> bool:
-        return not self.own
+        return not self.in_domain
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether its classes are those of the data."""
+        return self.in_domain and self.classifies
 
 
-OWN = "digits"
+SHIPPED, OWN, ENCODER = "digits", "own", "autoencoder"
 SCORERS = {
     scorer.name: scorer
     for scorer in (
         Scorer(
-            OWN,
+            SHIPPED,
             "digits",
             "fd_digits",
             "fd_digits",
@@ -140,6 +161,30 @@ SCORERS = {
             programs=DINOV2_PROGRAMS,
             code=DINOV2_CODE,
             code_source=f"https://github.com/facebookresearch/dinov2/archive/{DINOV2_COMMIT}.zip",
+        ),
+        Scorer(
+            OWN,
+            "own",
+            "fd_own",
+            "fd_own",
+            "the classifier that was trained on these data (score.weights)",
+            64,
+            "averaged over areas to at most 64 pixels",
+            OWN_FILE,
+            classifies=True,
+            caveat="; it compares with numbers by the same weights only, and is not FID",
+            agreement="agreement_own",
+        ),
+        Scorer(
+            ENCODER,
+            "autoencoder",
+            "fd_autoencoder",
+            "fd_autoencoder",
+            "the encoder of an autoencoder (score.weights)",
+            0,
+            "none",
+            caveat="; it sees what that autoencoder sees and no more, which favours images that it has decoded, and is"
+            " not FID",
         ),
     )
 }
@@ -202,8 +247,12 @@ def weights_of(score: Score, name: str) -> Path:
     Raises UserError naming the file, its source and its hash where it is not to be had.
     """
     scorer = SCORERS[name]
-    if scorer.own:
+    if name == SHIPPED:
         return CLASSIFIER
+    if name == ENCODER:
+        return Path(str(encoder_of(score)))
+    if name == OWN:
+        return _own_weights(score)
     place = Path(score.weights) if score.weights else hub()
     if place.is_file() and place.name == scorer.file and not scorer.code:
         return place
@@ -220,12 +269,130 @@ def weights_of(score: Score, name: str) -> Path:
 def weights_hash(score: Score, name: str) -> str:
     """SHA-256 of a scorer's weights, hex."""
     path = weights_of(score, name)
+    if name == ENCODER:
+        return _encoder_hash(str(path))
     return _hash(path, path.stat().st_mtime_ns)
 
 
 @cache
 def _hash(path: Path, changed: int) -> str:
     return file_hash(path)
+
+
+def scorer_of(score: Score, name: str) -> Scorer:
+    """A scorer with the width that its features have by these weights."""
+    scorer = SCORERS[name]
+    if scorer.width:
+        return scorer
+    return replace(scorer, width=encoder_of(score).settings().get("block_out_channels", (64,))[-1])
+
+
+def misfit(score: Score, name: str, data: Data) -> str:
+    """Why a scorer's features are no measure of such images, empty where they are; read from its weights' head."""
+    of = f"the features of {name}, which are no measure of other data"
+    if name == SHIPPED:
+        if data.image_size != 16:
+            size = data.image_size
+            return f"images of {size}×{size} pixels must have 16×16 for {of}"
+        return "" if data.classes == 10 else f"data.classes={data.classes} must be 10 for {of}"
+    if name == OWN:
+        about = own_about(weights_of(score, name))
+        theirs = about | {"classes": len(about["classes"])}
+        wrong = [key for key in ("image_size", "image_channels", "classes") if getattr(data, key) != theirs[key]]
+        if wrong:
+            return f"data.{wrong[0]}={getattr(data, wrong[0])} must be {theirs[wrong[0]]} for {of}"
+        from tokenbridge.data.files import classes_of  # numpy and Pillow: only where they are needed
+
+        ours, known = classes_of(data), about["classes"]
+        other = next((label for label, name in enumerate(ours) if name != known[label]), None)
+        return "" if other is None else f"class {other} is {ours[other]} and must be {known[other]} for {of}"
+    if name == ENCODER:
+        from tokenbridge.autoencoders.autoencoder_kl import sizes_of
+
+        sizes = sizes_of(encoder_of(score).settings())
+        if data.image_channels != sizes.image_channels:
+            return f"data.image_channels={data.image_channels} must be {sizes.image_channels} for {of}"
+        if data.image_size % sizes.stride:
+            return f"data.image_size={data.image_size} must be a multiple of {sizes.stride} for {of}"
+    return ""
+
+
+def channels_of(score: Score, name: str) -> int:
+    """Colours that a scorer takes: those of its own images; 3 where it takes any, grey as three alike."""
+    if name == OWN:
+        return own_about(weights_of(score, name))["image_channels"]
+    if name == ENCODER:
+        return encoder_of(score).settings().get("in_channels", 3)
+    return 3
+
+
+def own_about(path: Path) -> dict[str, Any]:
+    """What the weights of an own classifier say of themselves (ABOUT). UserError for another file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads((file.metadata() or {})[ABOUT])
+        if not {"name", "image_size", "image_channels", "classes"} <= about.keys():
+            raise ValueError("it lacks sizes")
+        return about
+    except (OSError, SafetensorError, KeyError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} must be a whole file of `tokenbridge train-classifier` ({error}); train it again"
+        ) from error
+
+
+def own_cautions(score: Score, data: Data) -> list[str]:
+    """What a reader of own features must know: that the classifier was trained on other splits of these images."""
+    if OWN not in score.scorers:
+        return []
+    seen = own_about(weights_of(score, OWN)).get("seen", {})
+    ours = seen_in(data)
+    if seen == ours or seen.get("images") != ours["images"]:
+        return []
+    key = next(key for key in ours if seen.get(key) != ours[key])
+    return [
+        f"the classifier was trained with data.{key}={seen.get(key)}, and here it is {ours[key]}: it has seen images of"
+        " the test or validation split, and their distances read low"
+    ]
+
+
+def seen_in(data: Data) -> dict[str, Any]:
+    """What tells the training images of a folder: hash of the folder, and the settings that share it out."""
+    from tokenbridge.data.files import fingerprint
+
+    shares = {key: getattr(data, key) for key in ("test_fraction", "validation_fraction", "split_seed")}
+    return {"images": fingerprint(data)} | shares
+
+
+def encoder_of(score: Score) -> Source:
+    """The autoencoder that score.weights names for score.features=autoencoder. UserError where it is none."""
+    from tokenbridge.autoencoders.sources import SOURCES, source_of
+
+    path = score.weights
+    for kind in SOURCES.values():
+        if path is not None and kind.recognizes(Path(path)):
+            return source_of(Autoencoder(source=kind.name, path=path))
+    raise UserError(
+        f"score.weights={path} must be an autoencoder with score.features={ENCODER}: a diffusers folder or an LDM"
+        " checkpoint; give it"
+    )
+
+
+@cache
+def _encoder_hash(path: str) -> str:
+    return encoder_of(Score(features=ENCODER, weights=path)).fingerprint()
+
+
+def _own_weights(score: Score) -> Path:
+    place = Path(score.weights or "")
+    path = place if place.is_file() else place / OWN_FILE
+    if score.weights is None or not path.is_file():
+        raise UserError(
+            f"score.weights={score.weights} must be the folder that `tokenbridge train-classifier IMAGES --out FOLDER`"
+            f" wrote, with score.features={OWN}; give it"
+        )
+    return path
 
 
 def hub() -> Path:

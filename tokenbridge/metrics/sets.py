@@ -71,7 +71,7 @@ def set_metrics(scorer: Scorer, features: Array, reference: Array) -> dict[str, 
         f"precision_{name}": near["precision"],
         f"recall_{name}": near["recall"],
     }
-    if scorer.own:
+    if scorer.in_domain:
         return metrics
     density, coverage = density_coverage(features, reference, NEIGHBORHOOD)
     return metrics | {f"density_{name}": density, f"coverage_{name}": coverage}
@@ -123,8 +123,8 @@ def is_splits(count: int) -> int:
 
 
 def kid_subsets(scorer: Scorer) -> int:
-    """The number of KID's subsets: torch-fidelity's 100, and fewer for the digits."""
-    return KID_SUBSETS if scorer.own else 100
+    """The number of KID's subsets: torch-fidelity's 100, and fewer of in-domain features."""
+    return KID_SUBSETS if scorer.in_domain else 100
 
 
 def set_protocol(

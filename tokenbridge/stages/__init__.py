@@ -17,9 +17,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from tokenbridge.config import HEAD_KINDS, NO_VALIDATION, Autoencoder, Data, RunConfig, Runtime, Score, UserError
+from tokenbridge.config import (
+    HEAD_KINDS,
+    NO_VALIDATION,
+    Autoencoder,
+    Data,
+    Quantizer,
+    RunConfig,
+    Runtime,
+    Score,
+    UserError,
+)
+
+if TYPE_CHECKING:
+    from tokenbridge.data.files import Split
 
 Result = Literal["", "reconstruction", "generation", "speed"]
 
@@ -211,10 +224,11 @@ def _quantizer_reads(config: RunConfig) -> dict[str, Any]:
 
 
 def _scorers(config: RunConfig) -> dict[str, Any]:
-    """Scorers and the hashes of their weights; UserError where weights are not to be had."""
+    """Scorers and the hashes of their weights; UserError where weights are not to be had or not what they should be."""
     from tokenbridge.metrics.scorers import weights_hash
 
     score: Any = config.score  # frozen models hash
+    _misfits(score, config.data)  # pyright: ignore[reportArgumentType]
     hashes = [weights_hash(score, name) for name in score.scorers]
     code = _code(score)
     reads = {"features": score.features, "weights": hashes[0] if len(hashes) == 1 else hashes}
@@ -242,6 +256,50 @@ def _reference_hash(score: Score, image_size: int) -> str:
     return fingerprint(score, image_size)
 
 
+@cache
+def _misfits(score: Score, data: Data) -> list[str]:
+    """Why scorers do not measure such images, one reason for each that does not."""
+    from tokenbridge.metrics.scorers import misfit
+
+    return [reason for name in score.scorers if (reason := misfit(score, name, data))]
+
+
+@cache
+def _count(data: Data, split: Split) -> int:
+    from tokenbridge.data.files import split_of
+
+    return len(split_of(data, split)[1])
+
+
+def _require_images(config: RunConfig, split: Split, least: int, what: str) -> None:
+    """Raise UserError for a split of fewer images than a measurement takes, before anything runs."""
+    count = _count(config.data, split)  # pyright: ignore[reportArgumentType] (frozen models hash)
+    if count < least:
+        raise UserError(
+            f"the {split} split holds {count} images and must hold {least} at least for {what}; add images, or give"
+            " it a larger share"
+        )
+
+
+def _require_scorable(config: RunConfig) -> None:
+    """Raise UserError where samples cannot be scored: by features of other images, or by too few images."""
+    from tokenbridge.metrics.reference_files import FEWEST
+    from tokenbridge.metrics.scorers import OWN_REMEDY
+
+    score: Any = config.score  # frozen models hash
+    if reasons := _misfits(score, config.data):  # pyright: ignore[reportArgumentType]
+        raise UserError(f"samples cannot be scored: {reasons[0]}; {OWN_REMEDY}; or leave score out (--only sample)")
+    if config.sample.images < FEWEST:
+        raise UserError(
+            f"sample.images={config.sample.images} must be {FEWEST} at least to be scored; take more, or leave score"
+            " out"
+        )
+    if split := score.reference_split:
+        _require_images(config, split, FEWEST, f"score.reference={split}")
+    if other := config.floor_split:
+        _require_images(config, other, 2, "the floor of distances")
+
+
 def _measured_on(config: RunConfig) -> dict[str, Any]:
     """The split that results are of; UserError where it holds no images."""
     if config.score.split == "validation" and not config.data.validation_fraction:
@@ -251,7 +309,13 @@ def _measured_on(config: RunConfig) -> dict[str, Any]:
 
 def _reconstruct_reads(config: RunConfig) -> dict[str, Any]:
     """A split as the reference enters no id: reconstructions are measured against the training split then."""
-    reads = _scorers(config) | _measured_on(config)
+    from tokenbridge.metrics.reference_files import FEWEST
+
+    reads, score = _scorers(config) | _measured_on(config), config.score
+    if len(_misfits(score, config.data)) < len(score.scorers):  # pyright: ignore[reportArgumentType]
+        _require_images(config, score.split, FEWEST, "Fréchet distances with errors")
+        if score.reference_split:
+            _require_images(config, "train", 2, "Fréchet distances")
     reads |= {} if config.score.reference_split else {"reference": _reference(config)}
     if config.score.lpips is None:
         return reads
@@ -286,9 +350,23 @@ def _train_work(config: RunConfig) -> float:
 
 def _likelihood_reads(config: RunConfig) -> dict[str, Any]:
     reads: dict[str, Any] = {"weights": config.sample.weights} | _measured_on(config)
+    _require_images(config, config.score.split, 2, "bits with errors")
     if config.head.continuous and HEAD_KINDS[config.head.kind].density:  # measured in the bins of quantizers too
+        _require_bins(config)
         reads |= config.likelihood.model_dump() | config.quantizer.model_dump(include={"range", "std_range", "edges"})
     return reads
+
+
+def _require_bins(config: RunConfig) -> None:
+    """Raise UserError for likelihood.bins of which no quantizer can be made."""
+    from tokenbridge.overrides import build
+
+    of = config.quantizer.model_dump(include={"range", "std_range", "edges"})
+    for levels in config.likelihood.bins:
+        try:
+            build(Quantizer, {"levels": levels} | of)
+        except UserError as error:
+            raise UserError(f"likelihood.bins={list(config.likelihood.bins)}: {error}") from None
 
 
 def _likelihood_refusal(config: RunConfig) -> str:
@@ -312,6 +390,7 @@ def _sample_work(config: RunConfig) -> float:
 
 
 def _score_reads(config: RunConfig) -> dict[str, Any]:
+    _require_scorable(config)
     return _scorers(config) | {"reference": _reference(config), "floor": config.floor_split}
 
 

@@ -27,13 +27,14 @@ from tokenbridge.metrics import extraction, frechet, sets
 from tokenbridge.metrics.images import Lpips, exact, exact_caution, psnr, ssim, ssim_window
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import Reference, References
-from tokenbridge.metrics.scorers import SCORERS, Scorer, qualified
+from tokenbridge.metrics.scorers import Scorer, misfit, qualified, scorer_of
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import write_images, write_metrics
 from tokenbridge.tokenizers import Tokenizer
 from tokenbridge.tokenizers import load as load_tokenizer
 
-EXAMPLES = 10  # classes shown
+EXAMPLES = 10
+"""images shown: of each of the first ten classes, or more of fewer classes"""
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
@@ -47,9 +48,12 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     split = config.score.split
     images, latents = data.load(config.data, split), Latents(inputs["latents"])
     assert np.array_equal(latents.labels(split), images.labels), "latents and images have one order"
-    loaded = {name: load_extractor(name, device, config.score, runtime.trust_weights) for name in config.score.scorers}
-    reasons = [reason for extractor in loaded.values() if (reason := extraction.misfit(extractor, config.data))]
-    extractors = {name: e for name, e in loaded.items() if extraction.misfit(e, config.data) is None}
+    misfits = {name: misfit(config.score, name, config.data) for name in config.score.scorers}
+    extractors = {
+        name: load_extractor(name, device, config.score, runtime.trust_weights)
+        for name, reason in misfits.items()
+        if not reason
+    }
     quantizer = load_tokenizer(inputs["quantizer"])
     size = config.data.image_size
     lpips = Lpips(Path(config.score.lpips), size, device) if config.score.lpips else None
@@ -75,15 +79,14 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         reference = references.split("train") if config.score.reference_split else references.configured()
         originals = references.split(split).real
         assert originals is not None
-        left_out[SCORERS[name].rfd] = tally.left_out(SCORERS[name], reference)
-        metrics |= tally.feature_metrics(
-            SCORERS[name], reference, originals.extracted.features, left_out[SCORERS[name].rfd]
-        )
+        scorer = scorer_of(config.score, name)
+        left_out[scorer.rfd] = tally.left_out(scorer, reference)
+        metrics |= tally.feature_metrics(scorer, reference, originals.extracted.features, left_out[scorer.rfd])
         conditions = sets.set_protocol(
-            SCORERS[name], references.weights, size, len(images), reference.images, reference.hash
+            scorer, references.weights, size, len(images), reference.images, reference.hash
         ) | {"reference": reference.name, **references.protocol(reference)}
-        protocol |= qualified(conditions, SCORERS[name], config.score)
-    if reasons:
+        protocol |= qualified(conditions, scorer, config.score)
+    if reasons := list(filter(None, misfits.values())):
         protocol |= {"features": None, "features_left_out": reasons[0]}
     warnings = tally.warnings()
     for line in warnings:
@@ -129,8 +132,9 @@ class _Tally:
     ):
         self.labels, self.extractors, self.lpips = labels, extractors, lpips
         self.counts = torch.zeros(quantizer.channels, max(quantizer.levels, default=0), dtype=torch.int64)
-        classes, first = np.unique(labels, return_index=True)
-        self.shown = first[classes < EXAMPLES].tolist()
+        classes = [int(each) for each in np.unique(labels) if each < EXAMPLES]
+        of_class = EXAMPLES // max(1, len(classes))
+        self.shown = [int(i) for each in classes for i in np.flatnonzero(labels == each)[:of_class]]
         self.kept: dict[str, list[Tensor]] = {"original": [], "reconstructed": []}
         self.columns: dict[str, list[np.ndarray]] = {}
         self.seen, self.exact, self.values = 0, 0, 0
@@ -201,11 +205,11 @@ class _Tally:
         if f"{scorer.name} logits" in self.columns:
             logits = np.concatenate(self.columns[f"{scorer.name} logits"])
             metrics |= sets.inception_style_score(scorer.suffix, logits)
-            metrics |= {"agreement": sets.agreement(logits, self.labels)} if scorer.own else {}
+            metrics |= {scorer.agreement: sets.agreement(logits, self.labels)} if scorer.knows_classes else {}
         return metrics
 
     def examples(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """First image of each of ten classes, in class order: original, reconstructed (10, ch, H, W), labels (10,)."""
+        """The images shown, in class order: original, reconstructed (n, ch, H, W), labels (n,); n <= EXAMPLES."""
         order = np.argsort(np.argsort(self.shown))  # kept in the images' order, self.shown is in class order
         original, reconstructed = (torch.cat(self.kept[key]).numpy()[order] for key in ("original", "reconstructed"))
         return original, reconstructed, self.labels[self.shown]

@@ -20,7 +20,7 @@ from tokenbridge.metrics.extraction import Images, Labels, Real
 from tokenbridge.metrics.measures import MEASURES, Scored, by_class
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import References
-from tokenbridge.metrics.scorers import SCORERS, cautions, qualified
+from tokenbridge.metrics.scorers import cautions, misfit, own_cautions, qualified
 from tokenbridge.store.artifacts import Store, checked, read_array, write_json
 from tokenbridge.store.runs import read_metrics, write_metrics
 
@@ -34,7 +34,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     """
     images, labels, settings = _samples(inputs["sample"])
     metrics, protocol, left_out, classes = {}, {}, {}, {}
-    warnings = _duplicates(images)
+    warnings = _duplicates(images) + own_cautions(config.score, config.data)
     for name in config.score.scorers:
         scored, references = _scored(config, name, images, labels, out, runtime)
         metrics |= {key: value for measure in MEASURES for key, value in measure(scored).items()}
@@ -55,10 +55,9 @@ def _scored(
     config: RunConfig, name: str, images: Images, labels: Labels, out: Path, runtime: Runtime
 ) -> tuple[Scored, References]:
     """The images as a scorer sees them, whose features stay in `out`; and its references."""
-    extractor = load_extractor(name, pick_device(runtime), config.score, runtime.trust_weights)
-    reason = extraction.misfit(extractor, config.data)
-    if reason is not None:
+    if reason := misfit(config.score, name, config.data):
         raise UserError(reason)
+    extractor = load_extractor(name, pick_device(runtime), config.score, runtime.trust_weights)
     references = References(Store(out.parents[1]), config.data, extractor, config.score, name, runtime.batch)
     reference, other = references.configured(), config.floor_split
     real = references.split(other).real if other else None
@@ -68,7 +67,7 @@ def _scored(
         out / f"features-{name}.safetensors", Real(extracted, labels, extraction.pixel_hash(images)), about
     )
     return Scored(
-        SCORERS[name], images, labels, extracted, reference, None if real is None else real.extracted
+        references.scorer, images, labels, extracted, reference, None if real is None else real.extracted
     ), references
 
 

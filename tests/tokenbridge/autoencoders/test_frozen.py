@@ -5,14 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_sample_image
 
 from experiments.pipeline import Cell
 from experiments.presets import DIGITS
-from tests.helpers.scorers import pictures, write_pictures
 from tokenbridge import ASSETS
 from tokenbridge.autoencoders import frozen as autoencoder
-from tokenbridge.autoencoders import train as training
 from tokenbridge.autoencoders.sources import Digits, load_autoencoder, source_of, units_of
 from tokenbridge.autoencoders.train import evaluate, train_autoencoder
 from tokenbridge.config import Autoencoder, Data, UserError
@@ -328,60 +325,3 @@ def test_broken_digits_weights_are_refused(tmp_path):
 def test_training_repeats_itself(tmp_path):
     cards = [train_autoencoder(tmp_path / name, epochs=1, seed=3) for name in ("a", "b")]
     assert cards[0] == cards[1]
-
-
-@pytest.mark.slow
-def test_an_own_autoencoder_is_trained_and_runs(call, tmp_path):
-    """On patches of two photographs: it learns, and a run takes it as it is printed."""
-    for name in ("china", "flower"):
-        photograph = load_sample_image(f"{name}.jpg")[:416:2, :640:2]  # (208, 320, 3)
-        patches = photograph.reshape(13, 16, 20, 16, 3).transpose(0, 2, 4, 1, 3)
-        write_pictures(tmp_path / "images" / name, patches.reshape(-1, 3, 16, 16))
-    words = ["--epochs", "10", "--size", "16", "--stride", "4", "--out", "one"]
-    done = call("train-autoencoder", "images", *words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    card = json.loads((tmp_path / "one" / "card.json").read_text())
-    assert card["quality"]["images"] == 104
-    assert card["quality"]["psnr_db"] > 14  # one grey for all reads 9.5, one colour for each patch 18.4
-    settings = done.stdout.splitlines()[-1].partition(": ")[2].split()
-    run = call("run", "digits", "data.source=folder", "data.path=images", "data.classes=2", *settings, "--only",
-               "reconstruct", cwd=tmp_path)  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    assert "reconstruct/psnr" in run.stdout
-
-
-@pytest.mark.slow
-def test_an_own_autoencoder_of_grey_images_and_its_quality_in_parts(call, tmp_path, monkeypatch):
-    for label, name in enumerate("ab"):
-        write_pictures(tmp_path / "images" / name, pictures(50, label, 8))
-    words = ["--epochs", "1", "--size", "8", "--stride", "2", "--channels", "2", "--grey", "--out", "one"]
-    qualities = []
-    for pixels in (training.PIXELS, 8 * 8 * 5):
-        monkeypatch.setattr(training, "PIXELS", pixels)
-        done = call("train-autoencoder", "images", *words, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        qualities.append(json.loads((tmp_path / "one" / "card.json").read_text())["quality"])
-    assert qualities[1]["images"] == qualities[0]["images"] == 20
-    assert qualities[1]["psnr_db"] == pytest.approx(qualities[0]["psnr_db"], abs=0.02)
-    frozen = load_autoencoder(Autoencoder(source="diffusers", path=str(tmp_path / "one"), channels=2, stride=2))
-    assert frozen.image_channels == 1
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["images", "--stride", "6"], "--stride 6 must be a power of two from 2 to 32 that divides the image size, 32"),
-        (["images", "--stride", "16", "--size", "24"], "that divides the image size, 24"),
-        (["--size", "64"], "--size, --grey, --channels and --stride go with a folder of images; name it first"),
-        (["nowhere"], "nowhere must be a folder with one sub-folder per class; correct the path"),
-        (["."], ". must hold one sub-folder per class, at least 2, or images alone, and holds 1; give images itself"),
-        (["images"], "data holds 2 training images and must hold 64, a batch; add some"),
-    ],
-)
-def test_an_own_autoencoder_that_cannot_be(call, tmp_path, words, message):
-    for name in "ab":
-        write_pictures(tmp_path / "images" / name, pictures(3))
-    done = call("train-autoencoder", *words, "--out", "own", cwd=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert not list(tmp_path.glob("own/*"))

@@ -30,8 +30,8 @@ def test_sizes_and_colours_are_those_of_the_files(tmp_path):
     assert (grey.images, grey.classes, grey.smallest, grey.largest, grey.grey) == (9, 2, 8, 8, True)
     assert (saved.classes, saved.smallest, saved.grey, saved.size(4)) == (1, 37, True, 36)
     assert (mixed.smallest, mixed.largest, mixed.grey, mixed.size(8)) == (290, 298, False, 256)
-    assert (grey.sizes(), mixed.sizes()) == ("8", "290 to 298")
-    with pytest.raises(UserError, match="images of 8 pixels must have 16 at least; give --size"):
+    assert (grey.sizes(), mixed.sizes()) == ("8", "290 to 298 (median 294)")
+    with pytest.raises(UserError, match="images of 8 pixels must have 16 at least; give the size"):
         grey.size(16)
 
 

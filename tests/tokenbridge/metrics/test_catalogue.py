@@ -69,7 +69,7 @@ def test_every_scorer_has_its_metrics(scorer):
     names = [f"score/{scorer.fd}", f"reconstruct/{scorer.rfd}", f"score/precision_{scorer.suffix}"]
     names += [f"score/is_{scorer.suffix}"] if scorer.classifies else []
     names += [f"score/s{scorer.fd}"] if scorer.spatial else []
-    names += [] if scorer.own else [f"score/density_{scorer.suffix}", f"score/{scorer.fd}_infinity"]
+    names += [] if scorer.in_domain else [f"score/density_{scorer.suffix}", f"score/{scorer.fd}_infinity"]
     assert {*names} <= {*every()}
     assert (f"score/is_{scorer.suffix}" in every()) == scorer.classifies
 
@@ -142,7 +142,7 @@ def test_a_metric_by_each_scorer():
     assert not [m for m in measured if "digit" in m.meaning or "not FID" in m.meaning]
     assert "it is not FID" in every()["score/fd_digits"].meaning
     assert [each.by("dinov2") for each in (IS, AGREEMENT)] == [None, None]
-    assert (AGREEMENT.by("digits"), PSNR.by("clean")) == (AGREEMENT, PSNR)
+    assert (AGREEMENT.by("digits"), PSNR.by("clean")) == (every()["score/agreement"], PSNR)
     several = by_scorers((FD, PRECISION, PSNR), ("inception", "clean", "dinov2"))
     assert [m.title for m in several] == [
         "fid_tf", "fid_clean", "fd_dinov2", "precision_tf", "precision_clean", "precision_dinov2", "PSNR",

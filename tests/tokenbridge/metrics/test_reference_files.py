@@ -113,11 +113,11 @@ DIGITS_MOMENTS = {"mu": np.zeros(64), "sigma": np.eye(64)}
             "score.reference_features=clean must be dig",
         ),
         (
-            {"arr_0": np.zeros((3, 16, 8, 3), np.uint8)},
+            {"arr_0": np.zeros((4, 16, 8, 3), np.uint8)},
             (),
             "is of images of 8 pixels, which must be data.image_size=16",
         ),
-        ({"arr_0": np.zeros((1, 16, 16, 3), np.uint8)}, (), "holds 1 image and must hold 2 at least"),
+        ({"arr_0": np.zeros((1, 16, 16, 3), np.uint8)}, (), "holds 1 images and must hold 4 at least"),
         ({"arr_0": np.zeros((3, 16, 16, 3), np.float32)}, (), "arr_0 of .* is float32"),
         ({"arr_0": np.array([{}], object)}, (), r"is object \(1,\) and must be uint8 images"),
     ],
@@ -144,9 +144,9 @@ def test_planning_takes_a_file_that_is_declared(tmp_path):
     [
         (np.zeros((3, 64)), "other", "holds features of other weights than score.features=digits has here"),
         (np.zeros((3, 5)), "", "holds features of other weights"),
-        (np.zeros((1, 64)), "", "holds 1 image and must hold 2 at least"),
+        (np.zeros((1, 64)), "", "holds 1 images and must hold 4 at least"),
         (np.zeros(0), None, "must be a whole file of features"),
-        (np.full((3, 64), np.nan), "", "features of .* has 192 values that are not finite"),
+        (np.full((4, 64), np.nan), "", "features of .* has 256 values that are not finite"),
     ],
 )
 def test_planning_refuses_kept_features_that_do_not_fit(tmp_path, features, weights, message):

@@ -7,13 +7,13 @@ import torch_fidelity
 from torch.utils.data import TensorDataset
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from tokenbridge.config import Data, UserError
+from tokenbridge.config import Data, Score, UserError
 from tokenbridge.data import images as data
 from tokenbridge.metrics import extraction
 from tokenbridge.metrics import sets as fidelity
 from tokenbridge.metrics.frechet import frechet_distance, frechet_metrics, from_features, left_out
 from tokenbridge.metrics.networks import load_extractor
-from tokenbridge.metrics.scorers import SCORERS
+from tokenbridge.metrics.scorers import SCORERS, misfit
 from tokenbridge.store.artifacts import Store
 
 DIGITS = SCORERS["digits"]
@@ -173,12 +173,10 @@ def test_too_few_images_are_refused(extracted, few):
         fidelity.set_metrics(DIGITS, *pair)
 
 
-def test_misfit_names_what_does_not_fit(extractor):
-    assert extraction.misfit(extractor, Data()) is None
-    assert "16×16" in (extraction.misfit(extractor, Data(image_size=32)) or "")
-    assert "data.classes=7 must be 10" in (
-        extraction.misfit(extractor, Data(source="folder", path="x", classes=7)) or ""
-    )
+def test_misfit_names_what_does_not_fit():
+    assert misfit(Score(), "digits", Data()) == ""
+    assert "16×16" in misfit(Score(), "digits", Data(image_size=32))
+    assert "data.classes=7 must be 10" in misfit(Score(), "digits", Data(source="folder", path="x", classes=7))
 
 
 def test_protocol_names_reference_weights_and_settings():

@@ -1,0 +1,239 @@
+"""The commands `tokenbridge train-autoencoder` and `train-classifier`: of own images, or those that ship again."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from experiments.cli.common import new_folder
+from experiments.cli.options import DEFAULT_TRAINED, Device, Threads, TrainedOut
+from tokenbridge.config import Data, Runtime, UserError
+from tokenbridge.distributed import require_one
+from tokenbridge.overrides import build
+
+if TYPE_CHECKING:
+    from tokenbridge.data.survey import Survey
+
+networks = typer.Typer()
+
+EPOCHS, STEPS = 30, 200
+"""of a training: so many epochs, and more where they have fewer steps than this (an autoencoder: than twice this)"""
+FEWEST = 8
+"""images of a folder"""
+STEP = 4
+"""pixels in whose multiples a size is chosen"""
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help=f"default: {EPOCHS}, and more of few images")]
+Size = Annotated[
+    int | None, typer.Option("--size", min=4, help="pixels per side (default: those of the images, 256 at most)")
+]
+Grey = Annotated[
+    bool | None, typer.Option("--grey/--colour", help="one channel, or three (default: as the images are)")
+]
+TrainingBatch = Annotated[int, typer.Option("--batch", min=2, help="images per step; fewer where there are fewer")]
+
+
+@networks.command("train-autoencoder")
+def train_autoencoder(
+    images: Annotated[
+        Path | None,
+        typer.Argument(help="folder of images, with class folders or without; unset: the shipped one again"),
+    ] = None,
+    epochs: Epochs = None,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    size: Size = None,
+    grey: Grey = None,
+    channels: Annotated[int | None, typer.Option("--channels", min=1, help="latent channels (default: 4)")] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option("--stride", help="pixels per latent position and side (default: 8, 4 or 2 by the size)"),
+    ] = None,
+    batch: TrainingBatch = 64,
+    out: TrainedOut = DEFAULT_TRAINED,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Train a small autoencoder of your images, as a diffusers folder; or the shipped one of the digits again."""
+    from tokenbridge.autoencoders.train import require_stride, train_own_autoencoder
+    from tokenbridge.autoencoders.train import train_autoencoder as train_shipped
+
+    require_one("train-autoencoder")
+    if images is None:
+        _require_no({"--size": size, "--grey": grey, "--channels": channels, "--stride": stride})
+        _train_again(train_shipped, out, epochs or EPOCHS, seed)
+        return
+    from tokenbridge.data.survey import stride_of
+    from tokenbridge.devices import pick_device
+    from tokenbridge.metrics.autoencoder_quality import cautions, judge
+
+    if stride is not None:
+        require_stride(stride, size)
+    data = _data(images, size, grey, STEP if stride is None else stride)
+    require_stride(stride := stride_of(data.image_size) if stride is None else stride, data.image_size)
+    chosen = pick_device(build(Runtime, {"device": device, "threads": threads}))
+    epochs = epochs or _epochs(data, batch, 2 * STEPS)
+    with new_folder(out):
+        trained = train_own_autoencoder(out, data, channels or 4, stride, epochs, seed, chosen, batch)
+        card = judge(out, *trained)
+    print("\n".join(_about_autoencoder(card, out)))
+    for line in cautions(card):
+        print(f"train-autoencoder: {line}", file=sys.stderr)
+    print(
+        f"{out}: autoencoder.source=diffusers {shlex.quote(f'autoencoder.path={out}')}"
+        f" autoencoder.channels={card['channels']} autoencoder.stride={stride} data.image_size={data.image_size}"
+        f" data.image_channels={data.image_channels}"
+    )
+
+
+def _about_autoencoder(card: Mapping[str, Any], out: Path) -> Iterator[str]:
+    from tokenbridge.metrics.autoencoder_quality import STRIP
+
+    numbers, quality, stride = card["compared"], card["quality"], card["stride"]
+    side = card["image_size"] // stride
+    yield (
+        f"autoencoder: {side}×{side} positions of {card['channels']} channels for {_shape(card)},"
+        f" {card['parameters']:,} weights, {card['epochs']} epochs of {card['train_images']} images;"
+        f" on {quality['images']} test images:"
+    )
+    yield (
+        f"  PSNR {numbers['psnr']:.2f} dB; images averaged over {stride}×{stride} pixels have"
+        f" {numbers['psnr_blurred']:.2f} dB, one colour for each image {numbers['psnr_constant']:.2f} dB"
+    )
+    yield f"  informative channels: {quality['informative_channels']} of {card['channels']}"
+    if numbers["correlated"]:
+        pair = " and ".join(map(str, numbers["correlated"]))
+        yield f"  largest correlation of two channels: {numbers['largest_correlation']:.3f} (channels {pair})"
+    if "fd_autoencoder" in numbers:
+        yield (
+            f"  fd_autoencoder of reconstructions to originals {numbers['fd_autoencoder']:.3g}, of averaged images"
+            f" {numbers['fd_autoencoder_blurred']:.3g} (by its own encoder, which favours it)"
+        )
+    yield f"  {out / STRIP}: originals above reconstructions"
+
+
+@networks.command("train-classifier")
+def train_classifier(
+    images: Annotated[
+        Path | None, typer.Argument(help="folder with one sub-folder per class; without it, the shipped one again")
+    ] = None,
+    epochs: Epochs = None,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    size: Size = None,
+    grey: Grey = None,
+    batch: TrainingBatch = 64,
+    name: Annotated[
+        str, typer.Option("--name", help="of the features, in protocols (default: the name of the folder)")
+    ] = "",
+    out: TrainedOut = DEFAULT_TRAINED,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Train a classifier of your images, whose features score samples as fd_own; or the shipped one of digits again."""
+    from tokenbridge.metrics.train_classifier import train_classifier as train_shipped
+
+    require_one("train-classifier")
+    if images is None:
+        _require_no({"--size": size, "--grey": grey, "--name": name})
+        _train_again(train_shipped, out, epochs or EPOCHS, seed)
+        return
+    from tokenbridge.devices import pick_device
+    from tokenbridge.metrics.train_classifier import train_own_classifier
+
+    data = _data(images, size, grey, STEP)
+    chosen = pick_device(build(Runtime, {"device": device, "threads": threads}))
+    with new_folder(out):
+        epochs = epochs or _epochs(data, batch, STEPS)
+        card = train_own_classifier(out, data, name or images.resolve().name, epochs, seed, batch, chosen)
+    print("\n".join(_about_classifier(card)))
+    for line in _cautions_of_classifier(card["quality"]):
+        print(f"train-classifier: {line}", file=sys.stderr)
+    print(f"{out}: score.features=own {shlex.quote(f'score.weights={out}')}")
+
+
+def _about_classifier(card: Mapping[str, Any]) -> Iterator[str]:
+    quality, names = card["quality"], card["classes"]
+    shown = ", ".join(names if len(names) <= 10 else [*names[:9], "…"])
+    yield f"classifier {card['name']}: {len(names)} classes ({shown}), {_shape(card)}"
+    yield f"  accuracy on {quality['test_images']} test images: {quality['test_accuracy']:.1%}" + (
+        f" (naming the largest class alone: {quality['chance']:.1%})"
+    )
+    for key, what in (
+        ("fd_own_test", f"test images against {quality['train_images']} training images: the floor of samples"),
+        ("fd_own_halves", f"two halves of the training images, {quality['half_images']} each: chance alone"),
+    ):
+        if quality[key] is not None:
+            yield f"  fd_own {quality[key]:.2f}: {what}"
+
+
+def _cautions_of_classifier(quality: Mapping[str, Any]) -> Iterator[str]:
+    from tokenbridge.metrics.scorers import OWN, SCORERS
+
+    accuracy, chance, width = quality["test_accuracy"], quality["chance"], SCORERS[OWN].width
+    error = math.sqrt(max(chance * (1 - chance), 0.01) / quality["test_images"])
+    if accuracy < chance + max(0.1, 2 * error):
+        yield (
+            f"{accuracy:.1%} of test images are read as their class, hardly more than the {chance:.1%} that guessing"
+            " gives: fd_own sees little of what tells them apart; train with more --epochs or more images"
+        )
+    if quality["test_images"] <= width:
+        yield (
+            f"{quality['test_images']} test images are too few for the {width} features: the floor reads high; it"
+            " compares with as few samples only"
+        )
+
+
+def _shape(card: Mapping[str, Any]) -> str:
+    return f"{card['image_size']}×{card['image_size']} {'grey' if card['image_channels'] == 1 else 'colour'}"
+
+
+def _data(images: Path, size: int | None, grey: bool | None, multiple: int) -> Data:
+    """The images of a folder as a run takes them; says in a line how they are cropped where they are.
+
+    Args:
+        images: with class folders or without.
+        size: pixels per side; None: those of the images, at most 256, a multiple of `multiple`.
+        grey: whether in one channel; None: where no image has colours.
+    """
+    from tokenbridge.data.survey import survey
+
+    of = survey(images)
+    if of.images < FEWEST:
+        raise UserError(f"{images} holds {of.images} images and must hold {FEWEST} at least; add some")
+    side = size or of.size(multiple)
+    print(f"{images}: {of.images} images, {_cropped(of, side, multiple, chosen=size is None)}", flush=True)
+    channels = 1 if (of.grey if grey is None else grey) else 3
+    return of.data.model_copy(update={"image_size": side, "image_channels": channels})
+
+
+def _cropped(of: Survey, side: int, multiple: int, chosen: bool) -> str:
+    colours = "grey" if of.grey else "in colours"
+    if of.smallest == of.largest == side:
+        return f"{colours}, of {side} pixels"
+    rule = f": what half of them have, in steps of {multiple}, up to 256; --size gives another" if chosen else ""
+    return f"{colours}, of {of.sizes()} pixels on the shorter side, scaled and cropped to {side}×{side}{rule}"
+
+
+def _epochs(data: Data, batch: int, steps: int) -> int:
+    """EPOCHS, or as many as make so many steps of the training images."""
+    from tokenbridge.data.files import split_of
+
+    count = len(split_of(data, "train")[1])
+    return max(EPOCHS, math.ceil(steps / (count // min(batch, count))))
+
+
+def _require_no(options: Mapping[str, object]) -> None:
+    """Refuse options that say something about images where there are none."""
+    if given := [name for name, value in options.items() if value not in (None, "")]:
+        raise UserError(f"{', '.join(given)} goes with a folder of images; name it first")
+
+
+def _train_again(train: Callable[..., dict[str, Any]], out: Path, epochs: int, seed: int) -> None:
+    with new_folder(out):
+        print(json.dumps(train(out, epochs=epochs, seed=seed)["quality"]))
+    print(f"weights and card: {out}")
