@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from analysis.frame.source import Source
 from analysis.tables.search import chosen
 from experiments.paper import TABLE_1A, TABLE_5, TABLE_HEADS, Claim, Column, Table
+from experiments.paper.plan import ranked
 from tokenbridge.config import TRAINED_TOKENS
 from tokenbridge.metrics.catalogue import FD, ORIGINALS_FD, PSNR, TOKEN_MS, metric
 
@@ -101,9 +102,8 @@ def best_by_search(table: Table, tokens: str, source: Source, head: str = "") ->
     """
     rows = group(table, tokens, source, head)
     found = {row: point.value for point in chosen(source) for row in point.rows}
-    values = {label: found.get(f"{table.id} {label}") for label in rows}
-    if not rows or None in values.values():
+    values = [value for label in rows if (value := found.get(f"{table.id} {label}")) is not None]
+    if not rows or len(values) < len(rows):
         return ""
     name = str((source.plan.get("search") or {}).get("metric", ""))
-    sign = -1 if metric(f"score/{name.rpartition('/')[2]}").better == "higher" else 1
-    return min(rows, key=lambda label: sign * (values[label] or 0.0))
+    return rows[ranked(values, metric(f"score/{name.rpartition('/')[2]}").better)[0]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from experiments import paper
 from experiments.grid.request import table_rows
 from experiments.grid.search import RowSearch, best, search_images
+from experiments.paper.plan import ranked
 from experiments.pipeline import Cell
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.store.artifacts import Store
@@ -46,7 +47,7 @@ def row_key(store: Store, base: RunConfig, word: str, seeds: int) -> str:
             )
         chosen = best(store, points)
         values[name] = next(point.metric(store) for point in points if dict(point.values) == chosen)
-    return f"{id} {min(values, key=lambda name: values[name])}"
+    return f"{id} {list(values)[ranked(list(values.values()), 'lower')[0]]}"
 
 
 def tokens_of(config: RunConfig) -> str:

@@ -13,6 +13,7 @@ from itertools import islice, product
 from statistics import fmean
 from typing import Any
 
+from experiments.paper.plan import ranked
 from experiments.pipeline import Cell
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.metrics.scorers import SCORERS
@@ -111,17 +112,6 @@ def best(store: Store, points: Sequence[SearchPoint]) -> dict[str, float]:
         points: whose cells are all finished.
     """
     return dict(points[ranked([point.metric(store) for point in points], "lower")[0]].values)
-
-
-def ranked(values: Sequence[float], better: str) -> list[int]:
-    """Positions from the best value to the worst, by which every search chooses; the first of equals first, NaN last.
-
-    Args:
-        values: the metric of each point.
-        better: which way is better, "lower" or "higher".
-    """
-    sign = 1 if better == "lower" else -1
-    return sorted(range(len(values)), key=lambda i: (math.isnan(values[i]), sign * values[i]))
 
 
 def widened(axes: Sequence[Sequence[float]], place: Sequence[float]) -> list[list[float]]:

@@ -24,10 +24,10 @@ from experiments.grid.search import (
     WIDENINGS,
     most_points,
     point_name,
-    ranked,
     unreported,
     widened,
 )
+from experiments.paper.plan import ranked
 from experiments.pipeline import Cell, graph
 from experiments.trained import Models
 from tokenbridge.config import RunConfig, Runtime, UserError

@@ -8,6 +8,7 @@ a table have; confidence (strength, cell); axes (key, values), each, cells (cell
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,17 @@ def write(runs: Path, plan: Plan) -> None:
     path = file(runs, plan["name"])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, merged(read_json(path), plan) if path.exists() else plan)
+
+
+def ranked(values: Sequence[float], better: str) -> list[int]:
+    """Positions from the best value to the worst, by which points and rows are chosen; of equals the first, NaN last.
+
+    Args:
+        values: the metric of each point.
+        better: which way is better, "lower" or "higher".
+    """
+    sign = -1 if better == "higher" else 1
+    return sorted(range(len(values)), key=lambda i: (math.isnan(values[i]), sign * values[i]))
 
 
 def merged(before: Mapping[str, Any], plan: Plan) -> Plan:

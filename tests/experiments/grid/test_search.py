@@ -10,6 +10,7 @@ from experiments.grid.request import Request
 from experiments.grid.search import BOUNDS, SEARCH, WIDENINGS, RowSearch, most_points, widened
 from experiments.grid.tune import ScoredPoint as Tuned
 from experiments.grid.tune import Search, climb, forecast, images_drawn
+from experiments.paper.plan import ranked
 from experiments.pipeline import Cell
 from experiments.presets import DIGITS
 from experiments.trained import Models
@@ -18,6 +19,12 @@ from tokenbridge.config import Runtime
 from tokenbridge.store.artifacts import Store
 
 START = [list(values) for values in SEARCH.values()]
+
+
+def test_points_are_ranked_by_their_metric_and_of_equals_the_first_comes_first():
+    values = [3.0, math.nan, 1.0, 2.0, 1.0]
+    assert ranked(values, "lower") == [2, 4, 3, 0, 1]
+    assert ranked(values, "higher") == [0, 3, 2, 4, 1]
 
 
 def valley(guidance, temperature, at):
