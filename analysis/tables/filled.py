@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from analysis.stats import LEVEL, TIE, Comparison, Difference, Estimate, Over, number, signed
+from analysis.stats import LEVEL, Comparison, Difference, Estimate, Over, number, signed
 from experiments.paper import Column, Table
 
 WIDE = 9
@@ -18,6 +18,8 @@ BASE, SAME_RUN, UNPAIRED, OTHER_BINS = "base", "same run", "not paired over imag
 to the base, on the same images, has an error that the source does not tell; one whose difference measures bins"""
 EXPLORATORY = "°"
 """behind the verdict of a comparison that is no claim"""
+ROUNDING = 1e-5
+"""of a number: an interval below it is that of float32 sums"""
 EQUAL_BINS = "‡"
 """behind the verdict of a comparison of bits in equal bins, where those of the rows are not"""
 
@@ -84,7 +86,7 @@ def entry(column: Column, value: Estimate, best: bool = False) -> Entry:
         best: whether the entry is printed bold.
     """
     # a count without a direction, such as parameters, is the same for every seed: ± 0 would say nothing
-    tied = value.half is not None and value.half <= TIE * abs(value.mean)
+    tied = value.half is not None and value.half <= ROUNDING * abs(value.mean)
     silent = value.half is None or (tied and value.seeds > 1 and not column.better)
     half = "" if silent else number(value.half or 0, column.decimals)
     return Entry(number(value.mean, column.decimals), "", value, half, best)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from analysis import stats
 from analysis.frame.source import Source
@@ -179,11 +180,17 @@ def _memorized(filled: FilledTable, source: Source) -> list[str]:
     values = _estimates(filled, column)
     if not values:
         return []
-    away = sum(value.half is not None and abs(value.mean) > value.half for _, value in values)
+    away = sum(stats.gap(value, _zero(value)).settled for _, value in values)
     about = "" if column.key in {each.key for each in filled.measured} else f" ({column.meaning})"
     return [
         f"Memorized, in %{about}: {_listed(column, values)}. The interval leaves out 0 in {away} of {len(values)} rows."
     ]
+
+
+def _zero(value: Estimate) -> Estimate:
+    """Zero without an error, measured as often."""
+    error = None if value.error is None else 0.0
+    return replace(value, mean=0.0, values=(0.0,) * value.seeds, error=error, left_out=(), least=0.0)
 
 
 def _estimates(filled: FilledTable, column: Column) -> list[tuple[str, Estimate]]:
