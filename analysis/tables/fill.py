@@ -159,10 +159,10 @@ def _judged(
         if value.estimate is None:
             continue
         remark = BASE if i == base and (any(comparisons) or _untested(column, value)) else ""
-        if i != base and comparison is None and entries[base].estimate:
+        binned = _binned(column, rows[i], rows[base], source)
+        if i != base and comparison is None and entries[base].estimate and not binned:
             remark = _untested_against(column, value, rows[i][1], rows[base][1], source)
         change = change_text(column, comparison) if comparison else ""
-        binned = _binned(column, rows[i], rows[base], source) if comparison else ""
         judged[i] = replace(value, best=i == winner, comparison=comparison, change=change, remark=remark, binned=binned)
     return judged
 

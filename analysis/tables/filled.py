@@ -43,7 +43,7 @@ class Entry:
     remark: str = ""
     """why there is no comparison, where that is worth a word"""
     binned: str = ""
-    """of a comparison in equal bins: which row's density was made constant within the other's, and what it reads"""
+    """where the base has other bins: which row's density was made constant within the other's bins, and its bits"""
 
     @property
     def over(self) -> Over:

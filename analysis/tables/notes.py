@@ -96,7 +96,8 @@ def _claims(filled: FilledTable) -> str:
 
 def _equal_bins(filled: FilledTable) -> list[str]:
     """What a verdict in equal bins compares, with the numbers that no column has."""
-    told = dict.fromkeys(entry.binned for row in filled.rows for entry in row.measured if entry.binned)
+    entries = [entry for row in filled.rows for entry in row.measured]
+    told = dict.fromkeys(entry.binned for entry in entries if entry.binned and entry.comparison)
     if not told:
         return []
     shown = any(column.key == BASE_IN_BINS.key for column in filled.measured)

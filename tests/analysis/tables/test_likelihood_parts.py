@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from pathlib import Path
 
 import numpy as np
@@ -32,24 +31,27 @@ FULL = "continuous, mixture, full covariance"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tables = ("2a", "2c", "heads")
-    folder = write_source(tmp_path_factory.mktemp("parts"), seeds=SEEDS, tables=tables, examples=False)
+    return _written(tmp_path_factory.mktemp("parts"), SEEDS)
+
+
+def _written(folder: Path, seeds: int) -> Path:
+    """A report's folder whose runs measured likelihoods in parts, and memorization."""
+    write_source(folder, seeds=seeds, tables=("2a", "2c", "heads"), examples=False)
     path = folder / "source" / "frame.csv"
     frame = pd.read_csv(path)
-    draw = np.random.default_rng(0)
-    for i, row in frame.iterrows():
-        frame.loc[i, ["score/memorized_digits", "score/memorized_digits_se"]] = draw.normal(0.01, 0.02), 0.015
+    draw, added = np.random.default_rng(0), list[dict[str, float]]()
+    for _, row in frame.iterrows():
+        numbers = {"score/memorized_digits": draw.normal(0.01, 0.02), "score/memorized_digits_se": 0.015}
         bits = row["likelihood/bits_per_dim"] + draw.normal(0, 0.01)
-        if math.isnan(bits):
-            continue
-        frame.loc[i, "likelihood/bits_per_dim"] = bits
         if row["quantizer.kind"] == "gaussian":
             rounding = 1e-7 * draw.normal()
-            frame.loc[i, "likelihood/token_bits_per_dim"] = bits - WIDTHS[int(row["quantizer.levels"])] + rounding
-            frame.loc[i, "likelihood/bits_per_dim_normal"] = bits - 0.04
+            numbers["likelihood/token_bits_per_dim"] = bits - WIDTHS[int(row["quantizer.levels"])] + rounding
+            numbers["likelihood/bits_per_dim_normal"] = bits - 0.04
         else:
             for levels, cost in COSTS.items():
-                frame.loc[i, f"likelihood/bits_per_dim_b{levels}"] = bits + cost + draw.normal(0, 0.002)
+                numbers[f"likelihood/bits_per_dim_b{levels}"] = bits + cost + draw.normal(0, 0.002)
+        added.append(numbers | {"likelihood/bits_per_dim": bits})
+    frame = pd.concat([frame.drop(columns="likelihood/bits_per_dim"), pd.DataFrame(added)], axis=1)
     frame.to_csv(path, index=False)
     return folder
 
@@ -126,7 +128,10 @@ def test_a_comparison_in_equal_bins_has_one_verdict_in_every_table(source: Sourc
     heads = fill(TABLES["heads"], source)
     theirs = _entry(heads, FULL, "bits/dim")
     assert ours is not None
-    assert theirs.comparison == ours.turned
+    assert theirs.comparison is not None
+    assert (theirs.comparison.p, theirs.comparison.adjusted) == (ours.p, ours.adjusted)
+    assert theirs.comparison.difference.effect == pytest.approx(-ours.difference.effect)
+    assert {theirs.comparison.verdict, ours.verdict} == {"better", "worse"}
     shown = f"{np.mean(_values(source, FULL, 'bits_per_dim_b16')):.3f}"
     assert theirs.binned.startswith(f"{FULL} in the bins of B=16, autoregressive: {shown} ± ")
     assert any(note.startswith(f"{EQUAL_BINS} In equal bins") and theirs.binned in note for note in heads.notes)
@@ -138,6 +143,14 @@ def test_a_comparison_in_equal_bins_has_one_verdict_in_every_table(source: Sourc
     assert word in to_markdown(heads)
     assert f">{theirs.word}°{EQUAL_BINS}<" in to_html(heads).replace("no diff. shown", "no difference shown")
     assert r"\textdaggerdbl" in to_latex(heads)
+
+
+def test_one_seed_has_its_base_in_the_same_bins_and_no_verdict(tmp_path: Path) -> None:
+    filled = fill(TABLE_LIKELIHOOD, read(_written(tmp_path, 1) / "source"))
+    bits = _entry(filled, "B=8, parallel", "bits/dim")
+    assert (bits.comparison, bits.word) == (None, "")
+    assert _entry(filled, "B=8, parallel", "base in these bins").estimate is not None
+    assert not any(note.startswith(EQUAL_BINS) for note in filled.notes)
 
 
 @pytest.mark.parametrize(
