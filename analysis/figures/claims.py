@@ -187,15 +187,15 @@ class Glance:
     caption: str
 
     @property
-    def groups(self) -> list[tuple[Kind, str, list[Panel]]]:
-        """Kind, heading and panels: claims before what is explored, what is not tested last."""
-        by_kind = {kind: [panel for panel in self.panels if panel.lines[0].kind == kind] for kind in HEADINGS}
-        return [(kind, HEADINGS[kind], panels) for kind, panels in by_kind.items() if panels]
+    def groups(self) -> list[tuple[str, list[Panel]]]:
+        """Heading and panels: claims before what is explored, what is not tested last."""
+        groups = [(text, [p for p in self.panels if p.lines[0].kind == kind]) for kind, text in HEADINGS.items()]
+        return [(text, panels) for text, panels in groups if panels]
 
     @property
     def lines(self) -> list[Line]:
         """In the order in which they are drawn."""
-        return [line for _, _, panels in self.groups for panel in panels for line in panel.lines]
+        return [line for _, panels in self.groups for panel in panels for line in panel.lines]
 
 
 def glance(source: Source) -> Glance | None:
@@ -291,10 +291,10 @@ def _data(found: Glance) -> str:
 
 def _chart(found: Glance) -> Figure:
     """Names and verdicts on the left, one panel below the other on the right."""
-    height = sum(HEADING + sum(map(_panel_height, panels)) for _, _, panels in found.groups)
+    height = sum(HEADING + sum(map(_panel_height, panels)) for _, panels in found.groups)
     figure = Figure(figsize=(WIDTH, whole(height)))
     y = height
-    for _, heading, panels in found.groups:
+    for heading, panels in found.groups:
         y -= HEADING
         figure.text(EDGE / WIDTH, (y + 0.08) / height, heading, weight="bold", va="baseline")
         for panel in panels:

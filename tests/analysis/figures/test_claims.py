@@ -181,7 +181,7 @@ def test_a_verdict_is_told_by_its_marker_alone(source: Source) -> None:
         drawing = claims.claims(source)
     assert drawing is not None
     looks: dict[str, set[tuple[str, bool]]] = {}
-    for axes, panel in zip(drawing.figure.axes, (p for _, _, ps in of(source).groups for p in ps), strict=True):
+    for axes, panel in zip(drawing.figure.axes, (p for _, ps in of(source).groups for p in ps), strict=True):
         points = [line for line in axes.lines if line.get_marker() in ("o", "D", "x")]
         for line, point in zip(panel.lines, points, strict=True):
             is_open = not same_color(point.get_markerfacecolor(), point.get_color())
