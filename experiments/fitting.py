@@ -14,16 +14,18 @@ from typing import Any, NamedTuple
 from experiments.presets import NONE, from_text, preset
 from experiments.presets import SPLITS as REFERENCES
 from tokenbridge.autoencoders.autoencoder_kl import Sizes, sizes_of
-from tokenbridge.autoencoders.sources import SOURCES, require_fit, source_of
-from tokenbridge.config import SCORERS, Autoencoder, RunConfig, UserError, holds_path
+from tokenbridge.autoencoders.sources import recognized, require_fit, source_of
+from tokenbridge.config import Autoencoder, RunConfig, UserError, holds_path
 from tokenbridge.data.files import split_of, splits
 from tokenbridge.data.folders import printable
 from tokenbridge.data.survey import Survey
+from tokenbridge.metrics.reference_files import FEWEST as FEWEST_SCORED
+from tokenbridge.metrics.scorers import ENCODER, OWN, SHIPPED, misfit
 from tokenbridge.overrides import build, override
 
 PRESET = "small"
-DIGITS, ENCODER = "digits", "autoencoder"
-"""the shipped autoencoder; the scorer that needs nothing but an autoencoder"""
+DIGITS = "digits"
+"""the shipped autoencoder"""
 USUAL, UNTRAINED, LARGEST = (32, 64, 128, 256), 64, 256
 """pixels per side that images of several sizes are cut to; at most with an autoencoder to be trained; at most at all"""
 FEWEST = 8
@@ -75,21 +77,21 @@ def place_of(asked: str | None, default: Path) -> Place:
         return Place("diffusers", default, (default / "config.json").is_file())
     if asked == DIGITS:
         return Place(DIGITS, None, True)
-    for name, source in SOURCES.items():
-        if source.recognizes(Path(asked)):
-            return Place(name, Path(asked), True)
+    if name := recognized(Path(asked)):
+        return Place(name, Path(asked), True)
     raise UserError(
         f"--autoencoder {asked} must be {DIGITS}, a diffusers folder or an LDM checkpoint, and is none; correct it, or"
         " leave it out to train one"
     )
 
 
-def fitting(seen: Survey, place: Place, given: Mapping[str, Any]) -> list[Setting]:
+def fitting(seen: Survey, place: Place, classifier: Path, given: Mapping[str, Any]) -> list[Setting]:
     """The settings that fit images and autoencoder; what the user gives stands in its place, and others follow it.
 
     Args:
         seen: the images.
         place: where the autoencoder is, or will be.
+        classifier: where a classifier of the images would be trained.
         given: settings by dotted key.
 
     Raises:
@@ -108,7 +110,7 @@ def fitting(seen: Survey, place: Place, given: Mapping[str, Any]) -> list[Settin
     config = override(preset(PRESET), few | _values(settings) | dict(given))
     if place.there:
         require_fit(config, place.settings())
-    settings += [*_training(config, given), *_sampling(config), *_scoring(config)]
+    settings += [*_training(config, given), *_sampling(config), *_scoring(config, classifier)]
     known = {setting.key for setting in settings}
     settings = [s._replace(value=given[s.key], why="as given") if s.key in given else s for s in settings]
     settings += [Setting(key, value, "as given") for key, value in given.items() if key not in known]
@@ -168,6 +170,11 @@ def _autoencoder(sizes: Sizes, place: Place) -> Iterator[Setting]:
 def _training(config: RunConfig, given: Mapping[str, Any]) -> Iterator[Setting]:
     counts = {split: len(split_of(config.data, split)[1]) for split in splits(config.data)}
     count = counts["train"]
+    if counts["test"] < FEWEST_SCORED:
+        raise UserError(
+            f"{config.data.path}: {counts['test']} images would be for the test, and {FEWEST_SCORED} at least can be"
+            " measured; add images, or give a larger data.test_fraction"
+        )
     if (asked := given.get("train.batch", 1)) > count:
         raise UserError(f"train.batch={asked} must be at most {count}, the images to train")
     batch = min(given.get("train.batch", BATCH), 1 << (count.bit_length() - 1))
@@ -189,10 +196,13 @@ def _sampling(config: RunConfig) -> Iterator[Setting]:
     yield Setting("sample.iterations", iterations, f"at most the {config.positions} positions ({side} × {side})")
 
 
-def _scoring(config: RunConfig) -> Iterator[Setting]:
-    if config.autoencoder.path is not None and ENCODER in SCORERS:
+def _scoring(config: RunConfig, classifier: Path) -> Iterator[Setting]:
+    if config.autoencoder.path is not None:
         yield Setting("score.features", ENCODER, "fd_autoencoder: Fréchet distance by what its encoder sees")
         yield Setting("score.weights", config.autoencoder.path)
+    elif misfit(config.score, SHIPPED, config.data):
+        yield Setting("score.features", OWN, "fd_own, by the classifier that train-classifier makes of these images")
+        yield Setting("score.weights", str(classifier))
 
 
 def text_of(seen: Survey, name: str, settings: Sequence[Setting], out: Path, notes: Mapping[str, Sequence[str]]) -> str:

@@ -12,8 +12,10 @@ from typing import Any
 
 from experiments.paper import RECONSTRUCT, plan
 from experiments.pipeline import RECONSTRUCTION, Cell
+from experiments.presets import ENDING
+from experiments.presets import base as base_of
 from tokenbridge.autoencoders.autoencoder_kl import sizes_of
-from tokenbridge.autoencoders.sources import CARD, SOURCES, source_of
+from tokenbridge.autoencoders.sources import CARD, recognized, source_of
 from tokenbridge.config import Autoencoder, RunConfig, Sample, UserError
 from tokenbridge.data.files import class_count
 from tokenbridge.data.survey import Survey, survey
@@ -34,7 +36,8 @@ def cells(
     """Continuous latents, then each pair of range and levels.
 
     Args:
-        images: a folder of images, with class folders or without, or "digits": each image is reconstructed.
+        images: a folder of images, with class folders or without, or "digits": each image is reconstructed. Or a file
+            of settings, which names images and autoencoder: those of its test split are.
         train: what scale, fitted levels and the reference of rFID are of, in the same form; without it, of `images`.
         autoencoder: "digits", a diffusers folder or an LDM checkpoint.
         grid: values of "levels" and of "range".
@@ -54,6 +57,8 @@ def cells(
 
 
 def _base(images: str, train: str | None, autoencoder: str, assignments: Sequence[str]) -> RunConfig:
+    if images.endswith(ENDING):
+        return _of_file(images, train, autoencoder, assignments)
     source = {"source": DIGITS} if autoencoder == DIGITS else _source(Path(autoencoder))
     settings = source_of(build(Autoencoder, source)).settings()
     sizes = sizes_of(settings)
@@ -79,6 +84,14 @@ def _base(images: str, train: str | None, autoencoder: str, assignments: Sequenc
     return override(build(RunConfig, whole), assignments)
 
 
+def _of_file(file: str, train: str | None, autoencoder: str, assignments: Sequence[str]) -> RunConfig:
+    for option, value in (("--train", train), ("--autoencoder", autoencoder if autoencoder != DIGITS else None)):
+        if value is not None:
+            raise UserError(f"{option} {value} is what {file} says; leave it out, or change the file")
+    config = override(base_of(file).config, assignments)
+    return override(config, {"quantizer.kind": "gaussian"}) if config.quantizer.kind == "identity" else config
+
+
 @cache
 def _survey(images: str) -> Survey:
     return survey(Path(images))
@@ -97,7 +110,7 @@ def _size(autoencoder: str, images: str, settings: Mapping[str, Any]) -> int:
 
 def crop(config: RunConfig, images: str) -> str:
     """A line on how images are cropped; empty for the digits."""
-    size = config.data.image_size
+    size, images = config.data.image_size, config.data.path or images
     if images == DIGITS or (of := _survey(images)).smallest == of.largest == size:
         return ""
     sizes = of.sizes()
@@ -105,9 +118,8 @@ def crop(config: RunConfig, images: str) -> str:
 
 
 def _source(path: Path) -> dict[str, str]:
-    for name, source in SOURCES.items():
-        if source.recognizes(path):
-            return {"source": name, "path": str(path)}
+    if name := recognized(path):
+        return {"source": name, "path": str(path)}
     raise UserError(f"--autoencoder {path} must be {DIGITS}, a diffusers folder or an LDM checkpoint; correct it")
 
 
@@ -131,7 +143,7 @@ def write_plan(store: Store, name: str, cells: Sequence[Cell], command: str) -> 
     """
     base = cells[-1].config
     data, autoencoder = base.data.test_path or base.data.path, base.autoencoder
-    images = Path(data).absolute().name if data else "handwritten digits"
+    images = base.data.name or (Path(data).absolute().name if data else "handwritten digits")
     by = Path(autoencoder.path).name if autoencoder.path else f"the {autoencoder.source} autoencoder"
     plan.write(store.root, {
         "name": name,

@@ -53,15 +53,19 @@ def init(
         raise UserError(f"{path} is there already; give --force to write over it, or --out another name")
     place = place_of(autoencoder, path.parent / f"{name}-autoencoder")
     seen = survey(images)
-    fit = fitting(seen, place, given)
+    classifier = path.parent / f"{name}-classifier"
+    fit = fitting(seen, place, classifier, given)
     file = shlex.quote(str(path))
-    train = f"tokenbridge train-autoencoder {file}"
-    note = (
-        f"not there yet: {train} trains one of these images and puts it there; a published one: init with --autoencoder"
-    )
-    text = text_of(seen, name, fit, path, {} if place.there else {"autoencoder": [note]})
+    train, classify = f"tokenbridge train-autoencoder {file}", f"tokenbridge train-classifier {file}"
+    notes = {} if place.there else {"autoencoder": [f"not there yet: {train} trains a small one and puts it there"]}
+    if seen.classes > 1 and place.path is not None:
+        own = f'features = "own", weights = "{classifier.name}"'
+        notes["score"] = [f"with the class agreement of samples, after {classify}:", own]
+    text = text_of(seen, name, fit, path, notes)
     with writable(path.parent, "--out"):
         write_atomic(path, text.encode())
     print("\n".join(seen.lines()))
     print(f"{path} has the settings that fit, with reasons; next:")
-    print("\n".join(f"  {line}" for line in [*([] if place.there else [train]), f"tokenbridge run {file}"]))
+    first = [] if place.there else [train]
+    first += [classify] if place.path is None and any(each.value == str(classifier) for each in fit) else []
+    print("\n".join(f"  {line}" for line in [*first, f"tokenbridge run {file}"]))

@@ -14,7 +14,8 @@ import typer
 
 from experiments.cli.common import new_folder
 from experiments.cli.options import DEFAULT_TRAINED, Device, Threads, TrainedOut
-from tokenbridge.config import Data, Runtime, UserError
+from experiments.presets import ENDING, Base, base
+from tokenbridge.config import Autoencoder, Data, Runtime, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
 
@@ -43,7 +44,9 @@ TrainingBatch = Annotated[int, typer.Option("--batch", min=2, help="images per s
 def train_autoencoder(
     images: Annotated[
         Path | None,
-        typer.Argument(help="folder of images, with class folders or without; unset: the shipped one again"),
+        typer.Argument(
+            help="folder of images, with class folders or without, or file of settings; unset: the shipped one"
+        ),
     ] = None,
     epochs: Epochs = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
@@ -72,10 +75,17 @@ def train_autoencoder(
     from tokenbridge.devices import pick_device
     from tokenbridge.metrics.autoencoder_quality import cautions, judge
 
-    if stride is not None:
-        require_stride(stride, size)
-    data = _data(images, size, grey, STEP if stride is None else stride)
-    require_stride(stride := stride_of(data.image_size) if stride is None else stride, data.image_size)
+    if images.suffix == ENDING:
+        _require_none_beside(images, {"--size": size, "--grey": grey, "--channels": channels, "--stride": stride})
+        of_file = _of_file(images).config
+        data, channels, stride = of_file.data, of_file.autoencoder.channels, of_file.autoencoder.stride
+        out = _trained_in(images, of_file.autoencoder) if out == DEFAULT_TRAINED else out
+    else:
+        if stride is not None:
+            require_stride(stride, size)
+        data = _data(images, size, grey, STEP if stride is None else stride)
+        stride = stride_of(data.image_size) if stride is None else stride
+    require_stride(stride, data.image_size)
     chosen = pick_device(build(Runtime, {"device": device, "threads": threads}))
     epochs = epochs or _epochs(data, batch, 2 * STEPS)
     with new_folder(out):
@@ -84,6 +94,9 @@ def train_autoencoder(
     print("\n".join(_about_autoencoder(card, out)))
     for line in cautions(card):
         print(f"train-autoencoder: {line}", file=sys.stderr)
+    if images.suffix == ENDING:
+        print(f"{out}: where {images} says it is; next: tokenbridge run {shlex.quote(str(images))}")
+        return
     print(
         f"{out}: autoencoder.source=diffusers {shlex.quote(f'autoencoder.path={out}')}"
         f" autoencoder.channels={card['channels']} autoencoder.stride={stride} data.image_size={data.image_size}"
@@ -120,7 +133,8 @@ def _about_autoencoder(card: Mapping[str, Any], out: Path) -> Iterator[str]:
 @networks.command("train-classifier")
 def train_classifier(
     images: Annotated[
-        Path | None, typer.Argument(help="folder with one sub-folder per class; without it, the shipped one again")
+        Path | None,
+        typer.Argument(help="folder with one sub-folder per class, or file of settings; unset: the shipped one"),
     ] = None,
     epochs: Epochs = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
@@ -143,9 +157,19 @@ def train_classifier(
         _train_again(train_shipped, out, epochs or EPOCHS, seed)
         return
     from tokenbridge.devices import pick_device
+    from tokenbridge.metrics.scorers import OWN
     from tokenbridge.metrics.train_classifier import train_own_classifier
 
-    data = _data(images, size, grey, STEP)
+    if images.suffix == ENDING:
+        _require_none_beside(images, {"--size": size, "--grey": grey})
+        of_file = _of_file(images)
+        data, score = of_file.config.data, of_file.config.score
+        name = name or data.name or Path(data.path or "").resolve().name
+        if out == DEFAULT_TRAINED:
+            named = score.features == OWN and score.weights is not None
+            out = Path(score.weights or "") if named else images.parent / f"{of_file.name}-classifier"
+    else:
+        data = _data(images, size, grey, STEP)
     chosen = pick_device(build(Runtime, {"device": device, "threads": threads}))
     with new_folder(out):
         epochs = epochs or _epochs(data, batch, STEPS)
@@ -209,6 +233,30 @@ def _data(images: Path, size: int | None, grey: bool | None, multiple: int) -> D
     print(f"{images}: {of.images} images, {_cropped(of, side, multiple, chosen=size is None)}", flush=True)
     channels = 1 if (of.grey if grey is None else grey) else 3
     return of.data.model_copy(update={"image_size": side, "image_channels": channels})
+
+
+def _of_file(file: Path) -> Base:
+    """A file of settings whose images are a folder's."""
+    of_file = base(str(file))
+    if of_file.config.data.source != "folder":
+        raise UserError(f"{file} must name a folder of images, with data.source=folder and data.path")
+    return of_file
+
+
+def _trained_in(file: Path, autoencoder: Autoencoder) -> Path:
+    """The folder in which a file of settings has its autoencoder."""
+    if autoencoder.source != "diffusers" or autoencoder.path is None:
+        raise UserError(
+            f'{file} must say in [autoencoder] where a trained one goes, with source = "diffusers" and path; or give'
+            " --out"
+        )
+    return Path(autoencoder.path)
+
+
+def _require_none_beside(file: Path, options: Mapping[str, object]) -> None:
+    """Refuse options that say what a file of settings says."""
+    if given := [name for name, value in options.items() if value is not None]:
+        raise UserError(f"{', '.join(given)} is what {file} says; leave it out, or change the file")
 
 
 def _cropped(of: Survey, side: int, multiple: int, chosen: bool) -> str:

@@ -105,7 +105,9 @@ def verify_latents(runs: Runs = DEFAULT_RUNS) -> None:
 
 @tools.command()
 def reconstruct(
-    images: Annotated[str, typer.Argument(help="folder of images, with class folders or without, or digits")],
+    images: Annotated[
+        str, typer.Argument(help="folder of images, with class folders or without; a file of settings; or digits")
+    ],
     settings: Settings = None,
     autoencoder: Annotated[
         str, typer.Option("--autoencoder", help="digits, a diffusers folder or an LDM checkpoint (kl16.ckpt)")

@@ -376,6 +376,11 @@ class Ldm(Source):
 SOURCES: dict[str, type[Source]] = {source.name: source for source in (Digits, Trained, Diffusers, Ldm)}
 
 
+def recognized(path: Path) -> str | None:
+    """The name of the source that a path looks like; None where it is like none."""
+    return next((name for name, source in SOURCES.items() if source.recognizes(path)), None)
+
+
 def source_of(config: Autoencoder) -> Source:
     """The source that a config names. UserError for none, and for a path that it would not read."""
     if config.source not in SOURCES:

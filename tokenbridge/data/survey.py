@@ -16,8 +16,8 @@ from tokenbridge.overrides import build
 
 MOST = 256
 """pixels per side that are chosen by themselves, at most"""
-READ = 300_000_000
-"""pixels that are read, at most, spread evenly over the images: some seconds. Of the others the head alone is"""
+SIZED, READ = 20_000, 300_000_000
+"""images whose heads are read, at most, and pixels: both spread evenly over the images, so that it takes seconds"""
 ROUNDING = 4
 """difference of an image's red, green and blue that is no colour"""
 STRIDES = (8, 4, 2)
@@ -36,7 +36,7 @@ class Survey:
     counts: dict[str, int]
     """images by class, in the order of the labels"""
     shapes: Counter[tuple[int, int]]
-    """images by width and height in pixels"""
+    """those that were looked at by width and height in pixels"""
     grey: bool
     """whether no image that was read has colours"""
 
@@ -95,7 +95,7 @@ class Survey:
 
 
 def survey(folder: Path) -> Survey:
-    """Look at all images of a folder: the heads of all, and some seconds of reading.
+    """Look at the images of a folder, of many at some: their heads, and some seconds of reading.
 
     Raises:
         UserError: no folder of images, or some that cannot be read: how many, and the first of them.
@@ -107,7 +107,7 @@ def survey(folder: Path) -> Survey:
     config = build(Data, data | ({"class_order": "numeric"} if numeric else {}))
     paths, labels = files(config, "train")
     counts = Counter(labels.tolist())
-    shapes, grey = _look(paths)
+    shapes, grey = _look(paths[:: -(-len(paths) // SIZED)])
     return Survey(config, {name: counts[label] for label, name in enumerate(names)}, shapes, grey)
 
 

@@ -48,6 +48,8 @@ def test_small_grey_images(call, tmp_path):
     assert config.train.batch <= counts[0] == 39
     assert "images: 39 train, 9 validation, 12 test" in text
     assert config.sample.iterations <= config.positions
+    assert (config.score.features, config.score.weights) == ("autoencoder", config.autoencoder.path)
+    assert 'features = "own", weights = "clothes-classifier"' in text
     assert all(len(line) <= 120 for line in text.splitlines())
 
 
@@ -75,6 +77,7 @@ def test_sizes_of_an_autoencoder_are_its_own(call, tmp_path):
     config = base(str(tmp_path / "numbers.toml")).config
     assert config.data.class_order == "numeric"
     assert (config.autoencoder.source, config.autoencoder.channels, config.autoencoder.stride) == ("digits", 8, 4)
+    assert (config.score.features, config.score.weights) == ("own", str(tmp_path / "numbers-classifier"))
     assert config.data.image_size == 32  # of 28 and 32, both as near, the larger
     weights = ROOT / "tests" / "data" / "kl16_weights.safetensors"
     made(call, tmp_path, "numbers", "--autoencoder", weights, "--out", "ldm.toml")
@@ -95,6 +98,7 @@ def cut(path):
         (("empty",), "must hold one sub-folder per class, at least 2, or images alone, and holds 0"),
         (("single",), "give single/a itself, or sort the images into such folders"),
         (("few",), "few holds 6 images and must hold at least 8"),
+        (("scant",), "scant: 3 images would be for the test, and 4 at least can be measured"),
         (("uneven",), "leave no training image in class 1 (2 images)"),
         (("hollow",), "hollow/b holds no image"),
         (("damaged",), "damaged/a/0.png cannot be read as an image"),
@@ -113,7 +117,7 @@ def cut(path):
         (("good", "train.epoch=3"), "train.epoch is no setting; did you mean train.epochs?"),
         (("good", "train.epochs=3", "train.warmup_epochs=3"), "warmup_epochs=3 must be < epochs=3"),
         (("good", "sample.iterations=50"), "sample.iterations=50 must be at most 49"),
-        (("good", "train.batch=7"), "train.batch=7 must be at most 6, the images to train"),
+        (("good", "train.batch=16"), "train.batch=16 must be at most 15, the images to train"),
         (("good", "head.kind=flow"), "quantizer.kind=gaussian cannot go with head.kind=flow"),
         (("good", "data.path=other"), "data.path is what IMAGES and --autoencoder say"),
         (("good", "data.classes=4"), "data.classes=4 must be 3"),
@@ -124,9 +128,10 @@ def cut(path):
 def test_what_cannot_be_is_refused_and_nothing_is_written(call, tmp_path, words, said):
     for name in ("empty", "hollow/b", "pipe", "folder.toml"):
         (tmp_path / name).mkdir(parents=True)
-    images(tmp_path / "good", "abc", 4, (28, 28))
+    images(tmp_path / "good", "abc", 8, (28, 28))
     images(tmp_path / "single", "a", 9, (28, 28))
     images(tmp_path / "few", "ab", 3, (28, 28))
+    images(tmp_path / "scant", "abc", 3, (28, 28))
     images(tmp_path / "uneven", "a", 9, (28, 28))
     images(tmp_path / "uneven", "b", 2, (28, 28))
     images(tmp_path / "hollow", "a", 9, (28, 28))
