@@ -155,7 +155,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(call, tmp_path, words,
 
 def test_names_that_toml_must_escape(call, tmp_path):
     name = 'a "b"\\é\t#'
-    images(tmp_path / name, ("x\ny", "z"), 5, (16, 16))
+    images(tmp_path / name, ("x\ny", "z"), 10, (16, 16))
     made(call, tmp_path, name, "--out", "odd.toml")
     config = base(str(tmp_path / "odd.toml")).config
     assert (config.data.path, config.data.name) == (str(tmp_path / name), name)
