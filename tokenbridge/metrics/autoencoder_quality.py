@@ -86,7 +86,7 @@ def strip(originals: Tensor, decoded: Tensor) -> np.ndarray:
 
 
 def _correlated(correlation: list[list[float]]) -> dict[str, Any]:
-    values = np.abs(np.array(correlation))
+    values = np.nan_to_num(np.abs(np.array(correlation)))  # of a channel that never varies there is none
     np.fill_diagonal(values, -1)
     if len(values) < 2:
         return {"largest_correlation": 0.0, "correlated": []}
