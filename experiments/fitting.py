@@ -15,7 +15,7 @@ from experiments.presets import NONE, from_text, preset
 from experiments.presets import SPLITS as REFERENCES
 from tokenbridge.autoencoders.autoencoder_kl import Sizes, sizes_of
 from tokenbridge.autoencoders.sources import recognized, require_fit, source_of
-from tokenbridge.config import Autoencoder, RunConfig, UserError, holds_path
+from tokenbridge.config import LONGEST_TITLE, Autoencoder, RunConfig, UserError, holds_path
 from tokenbridge.data.files import split_of, splits
 from tokenbridge.data.folders import printable
 from tokenbridge.data.survey import Survey
@@ -139,7 +139,8 @@ def _wanted(seen: Survey, most: int) -> int:
 
 def _data(seen: Survey, sizes: Sizes, place: Place) -> Iterator[Setting]:
     path = seen.data.path or ""
-    yield Setting("data.name", Path(path).resolve().name[:100] or PRESET, "what reports call the images")
+    title = printable(Path(path).resolve().name)[:LONGEST_TITLE] or PRESET
+    yield Setting("data.name", title if title.isprintable() else PRESET, "what reports call the images")
     yield Setting("data.source", "folder")
     yield Setting("data.path", path)
     yield Setting("data.classes", seen.classes)
@@ -237,8 +238,14 @@ def text_of(seen: Survey, name: str, settings: Sequence[Setting], out: Path, not
 
 
 def _comment(text: str) -> list[str]:
-    whole = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# ", **whole)
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent="# ",
+        subsequent_indent="# ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _lines(setting: Setting, out: Path) -> list[str]:

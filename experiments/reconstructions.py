@@ -73,7 +73,7 @@ def _base(images: str, train: str | None, autoencoder: str, assignments: Sequenc
         data |= {"source": "folder", "path": train or images, "test_path": images, "classes": classes}
         data["validation_fraction"] = 0.0  # nothing is chosen
         if autoencoder != DIGITS:
-            given = dict(word.partition("=")[::2] for word in assignments)
+            given = {word.partition("=")[0] for word in assignments}
             data["image_size"] = (
                 4 * sizes.stride if "data.image_size" in given else _size(autoencoder, images, settings)
             )

@@ -151,6 +151,15 @@ def _path(text: str) -> str:
 
 FilePath = Annotated[str, AfterValidator(_path)]
 """of a file or folder; digits alone are text all the same"""
+
+
+def _title(text: str) -> str:
+    if not 0 < len(text) <= LONGEST_TITLE or not text.isprintable():
+        raise PydanticCustomError("title", "must be printable text of 1 to 100 characters")
+    return text
+
+
+LONGEST_TITLE = 100
 NO_VALIDATION = "needs validation images, and data.validation_fraction=0 leaves none; give them a share of data.path"
 RENAMED = {"data.held_out_path": "data.test_path"}
 """settings by the name that they once had"""
@@ -161,7 +170,7 @@ MOST = 65_536
 class Data(Config):
     source: Literal["digits", "folder"] = "digits"
     """digits: the shipped handwritten ones; folder: images in path"""
-    name: str | None = Field(default=None, min_length=1, max_length=100, exclude_if=lambda value: value is None)
+    name: Annotated[str, AfterValidator(_title)] | None = Field(default=None, exclude_if=lambda value: value is None)
     """what reports call the images; unset: the folder's name. It enters no id of a stage"""
     path: FilePath | None = None
     """folder with one sub-folder per class (torchvision ImageFolder), or of images alone, which are one class; for

@@ -206,7 +206,7 @@ def _explain(model: type[Config], error: ValidationError) -> str:
     start, context = f"{key}={_shown(first['input'])}", first.get("ctx", {})
     if first["type"] in _BOUNDS:
         return f"{start} must be {_BOUNDS[first['type']]} {_shown(next(iter(context.values())))}"
-    if first["type"] in ("huge", "path", "utf8"):
+    if first["type"] in ("huge", "path", "title", "utf8"):
         return f"{start} {first['msg']}"
     if place is None:  # a section, or the whole
         return f"{start} must be an object with {', '.join(model.model_fields)}"

@@ -244,10 +244,10 @@ def duel(
 
     require_one("duel")
     _require_place(on)
-    rows, preset = _tables(rows, preset)
+    words, preset = _tables(rows, preset)
     store, base = Store(runs), presets.base(preset)
     changes = (*base.settings, *(assignments or ()))
-    keys = tuple(row_key(store, override(base.config, assignments or ()), word, search_seeds) for word in rows)
+    keys = tuple(row_key(store, override(base.config, assignments or ()), word, search_seeds) for word in words)
     request = Request(
         name=name, preset=base.preset, assignments=changes, seeds=seeds, duel=keys, search_seeds=search_seeds
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from PIL import Image, ImageChops
@@ -140,6 +141,6 @@ def stride_of(size: int) -> int:
 
 def _coloured(path: Path) -> bool:
     """Whether the three colours of an image differ anywhere by more than what JPEG's rounding does to greys."""
-    red, green, blue = read_image(path, "RGB").split()
-    pairs = ((red, green), (green, blue), (red, blue))
-    return max(ImageChops.difference(*pair).getextrema()[1] for pair in pairs) > ROUNDING
+    colours = read_image(path, "RGB").split()
+    apart = [ImageChops.difference(*pair).histogram() for pair in combinations(colours, 2)]
+    return any(any(counts[ROUNDING + 1 :]) for counts in apart)

@@ -158,4 +158,4 @@ def test_names_that_toml_must_escape(call, tmp_path):
     images(tmp_path / name, ("x\ny", "z"), 10, (16, 16))
     made(call, tmp_path, name, "--out", "odd.toml")
     config = base(str(tmp_path / "odd.toml")).config
-    assert (config.data.path, config.data.name) == (str(tmp_path / name), name)
+    assert (config.data.path, config.data.name) == (str(tmp_path / name), 'a "b"\\é\\t#')
