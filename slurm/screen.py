@@ -200,7 +200,9 @@ def _counts(counts: Mapping[Word, int]) -> str:
 
 def legend(status: SweepStatus) -> str:
     used = {state.word for id, state in status.states.items() if id != status.sweep.last}
-    words = LEGEND | ({"waiting": "not run"} if status.sweep.local else {})
+    words = dict(LEGEND)
+    if status.sweep.local:
+        words["waiting"] = "not run"
     return "  ".join(f"{MARKS[word]} {text}" for word, text in words.items() if word in used)
 
 

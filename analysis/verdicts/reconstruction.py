@@ -70,9 +70,10 @@ def ranges(source: Source) -> list[Verdict | None]:
 
 def own(source: Source) -> list[Verdict | None]:
     """Of own images: what each row costs against continuous latents, in PSNR."""
-    continuous, *values = estimates(source, source.of_reconstructions, PSNR).items() or [None]
-    if continuous is None or not values:
+    rows = list(estimates(source, source.of_reconstructions, PSNR).items())
+    if len(rows) < 2:
         return []
+    continuous, *values = rows
     costs = ", ".join(
         f"{number(abs(cost), PSNR.decimals)} dB {'less' if cost > 0 else 'more'} at {label}"
         for label, value in values
