@@ -9,6 +9,7 @@ from experiments.presets import base, preset
 from experiments.trained import models
 from tests.experiments.cli.test_main import folder_of_images
 from tests.helpers.runs import with_database
+from tests.tokenbridge.autoencoders.test_frozen import save_tiny
 from tokenbridge.config import RunConfig, UserError, holds_path
 from tokenbridge.overrides import override, settings, typed, value_of
 from tokenbridge.store.artifacts import Store
@@ -32,6 +33,10 @@ warmup_epochs = 0
 batch = 8
 [sample]
 iterations = 5
+images = 9
+[score]
+features = "autoencoder"
+weights = "encoder"
 """
 
 
@@ -40,7 +45,8 @@ def own(tmp_path):
     """A file of settings beside its images, and the folder of another place."""
     (home := tmp_path / "home").mkdir()
     (home / "own.toml").write_text(OWN)
-    folder_of_images(home / "images", ("a", "b", "c"), 5)
+    folder_of_images(home / "images", ("a", "b", "c"), 8)
+    save_tiny(home / "encoder", in_channels=1, out_channels=1)
     (away := tmp_path / "away").mkdir()
     return home / "own.toml", away
 
@@ -52,7 +58,8 @@ def test_a_file_is_its_preset_with_its_settings(own):
     words = [
         "data.name=three greys", f"data.path={path.parent / 'images'}", "data.image_size=16", "data.image_channels=1",
         "data.classes=3", "autoencoder.source=digits", "autoencoder.path=none", "train.epochs=1",
-        "train.warmup_epochs=0", "train.batch=8", "sample.iterations=5",
+        "train.warmup_epochs=0", "train.batch=8", "sample.iterations=5", "sample.images=9",
+        "score.features=autoencoder", f"score.weights={path.parent / 'encoder'}",
     ]  # fmt: skip
     assert read.config == override(preset("small"), words)
     assert override(preset("small"), read.settings) == read.config  # as typed, for another process
@@ -82,7 +89,7 @@ def test_every_command_takes_it_in_any_folder(call, own, template):
     assert "[1/" not in again.stdout  # the same stages from another folder
     assert [*read_cells(Store(away / "runs"))] == [cell.id]
     planned = call("plan", relative, "--devices", 1, cwd=away)
-    assert "9 train, 3 validation, 3 test images (counted)" in planned.stdout, planned.stderr
+    assert "15 train, 3 validation, 6 test images (counted)" in planned.stdout, planned.stderr
     for words in ((relative,), ("--preset", relative)):
         grid = call("grid", *words, "--axis", "quantizer.levels=8,16", "--dry-run", *runs, cwd=away)
         assert grid.returncode == 0, grid.stderr

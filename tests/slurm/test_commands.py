@@ -124,7 +124,7 @@ def test_what_is_not_there(call, small, tmp_path):
         assert done.stderr.count("\n") == 1
     empty = tmp_path / "empty"
     done = call("status", runs=empty)
-    assert (done.returncode, "there is no sweep in" in done.stderr) == (2, True)
+    assert (done.returncode, "there is no grid in" in done.stderr) == (2, True)
     done = call("sweeps", runs=empty)
     assert (done.returncode, done.stdout) == (0, f"no sweep in {empty}\n")
     assert not empty.exists()

@@ -351,6 +351,6 @@ def test_the_mean_and_deviation_of_each_channel_in_a_config(images, tmp_path):
     decoded = autoencoder_of(config, {}, "cpu").decode(to_grid(own_mean[:3], store.scale))
     again = load_autoencoder(config.autoencoder).decode(to_grid(mean[:3], found.scale))
     assert (decoded.int() - again.int()).abs().max() <= 1
-    plain = Cell("x", override(config, ["latents.scale=0.5"])).stages()[0]
-    assert "units" in Cell("x", config).stages()[0].about()["reads"]
+    plain = Cell("x", override(config, ["latents.scale=0.5"]), ("latents",)).stages()[0]
+    assert "units" in Cell("x", config, ("latents",)).stages()[0].about()["reads"]
     assert "units" not in plain.about()["reads"]
