@@ -11,12 +11,13 @@ import numpy as np
 import seaborn as sns
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from analysis import stats
-from analysis.figures.form import Drawing, charts, csv_of
+from analysis.figures.form import Drawing, charts, csv_of, grey, legend
 from analysis.frame.source import Source
 from analysis.stats import Comparison, Estimate, Setting
 from analysis.tables import search as points
@@ -140,7 +141,7 @@ def _heat_maps(panels: Sequence[Panel]) -> Figure:
     """Guidance upwards, temperature across; one scale of colour for all panels."""
     rows, columns = -(-len(panels) // COLUMNS), min(COLUMNS, len(panels))
     tall = max(len({guidance for guidance, _ in panel.values}) for panel in panels)
-    figure, grid = charts(rows * (0.75 + 0.4 * tall) + 0.4, rows, columns)
+    figure, grid = charts(rows * (0.75 + 0.4 * tall) + 0.7, rows, columns)
     means = [value.mean for panel in panels for value in panel.values.values()]
     norm = LogNorm(min(means), max(means)) if 0 < min(means) < max(means) else None
     for axes, panel in zip(grid, panels, strict=False):
@@ -166,6 +167,10 @@ def _heat_maps(panels: Sequence[Panel]) -> Figure:
         axes.set_title("\n".join(textwrap.wrap(panel.name, 23)), fontweight="normal", fontsize=10)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
+    frame = Line2D([], [], label="in use", marker="s", color="none", markeredgecolor=grey(), markeredgewidth=2)
+    several = any(value.seeds > 1 for panel in panels for value in panel.values.values())
+    alike = Line2D([], [], label="not shown to be worse", marker=f"${OPEN}$", color=grey(), linestyle="none")
+    legend(figure, [frame, *([alike] if several else [])], 2)
     figure.supxlabel("temperature")
     figure.supylabel("guidance")
     return figure
