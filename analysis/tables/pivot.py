@@ -6,7 +6,6 @@ chooses; two protocols are refused as in every table; an empty entry says why.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from analysis.tables.filled import Entry, FilledRow, FilledTable, csv_text, entr
 from experiments.paper import Column, Row, Table
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.metrics.catalogue import FD, find
-from tokenbridge.overrides import plain, require_key, value_of
+from tokenbridge.overrides import near, plain, require_key, value_of
 from tokenbridge.stages import measuring
 
 SEEDS = ("train.seed", "sample.seed")
@@ -102,8 +101,8 @@ def metric(name: str, source: Source) -> Column:
         raise UserError(f"--metric {name} is the name of {', '.join(matches)}; give one of these in full")
     if not matches:
         words = {key.partition("/")[2]: key for key in keys} | {key: key for key in keys}
-        near = list(dict.fromkeys(words[word] for word in difflib.get_close_matches(name, list(words), 3, 0.5)))
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(keys)}"
+        meant = list(dict.fromkeys(words[word] for word in near(name, words, 3)))
+        hint = f"did you mean {' or '.join(meant)}?" if meant else f"there are {', '.join(keys)}"
         raise UserError(f"--metric {name} is no number of these cells; {hint}")
     key = (first or matches)[0]
     return find(key) or Column(key, key.partition("/")[2], decimals=_decimals(key, source))
