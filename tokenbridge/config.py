@@ -533,7 +533,7 @@ class Likelihood(Config):
     whose bins it is made constant, to be compared with heads of as many levels"""
 
 
-SCORERS = ("digits", "inception", "clean", "dinov2", "own", "autoencoder")
+SCORERS = ("digits", "inception", "clean", "dinov2", "clip", "own", "autoencoder")
 
 
 def _known_scorers(names: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -547,8 +547,8 @@ def _known_scorers(names: str | tuple[str, ...]) -> str | tuple[str, ...]:
 
 class Score(Config):
     features: Annotated[str | tuple[str, ...], AfterValidator(_known_scorers)] = "digits"
-    """one or several scorers (inception,clean,dinov2; own: what `train-classifier` made of your images; autoencoder: an
-    encoder): networks whose features are compared; each has metrics of its own"""
+    """one or several scorers (inception,clean,dinov2,clip; own: what `train-classifier` made of your images;
+    autoencoder: an encoder): networks whose features are compared; each has metrics of its own"""
     weights: FilePath | None = Field(default=None, exclude_if=lambda value: value is None)
     """folder of the scorers' weights by their public names (such as torch.hub's), or the file of one; unset: the
     folder of torch.hub, and what it lacks is downloaded. own: the folder of `train-classifier`; autoencoder: a
@@ -559,7 +559,7 @@ class Score(Config):
     split: Literal["validation", "test"] = "test"
     """the images that bits, reconstructions and the floor of distances are measured on: test is reported, settings are
     chosen on validation"""
-    reference_features: Literal["digits", "inception", "clean", "dinov2", "own", "autoencoder"] | None = Field(
+    reference_features: Literal["digits", "inception", "clean", "dinov2", "clip", "own", "autoencoder"] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
     """whose features the statistics of score.reference are, for a file that does not say it itself"""

@@ -35,6 +35,7 @@ from experiments.cli.options import (
 )
 from experiments.cli.report import publish, report
 from experiments.cli.rows import refresh
+from experiments.cli.score import score
 from experiments.cli.settings import settings
 from experiments.cli.tools import tools
 from experiments.cli.tune import tune
@@ -77,6 +78,7 @@ app.command()(settings)
 app.command()(grid)
 app.command()(duel)
 app.command()(tune)
+app.command()(score)
 
 
 @app.command()
