@@ -13,7 +13,7 @@ import json
 import math
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from tokenbridge.metrics.catalogue import metric
 from tokenbridge.overrides import flatten, settings
 from tokenbridge.stages import STAGES, kind_of, unmeasured
 from tokenbridge.store.runs import (
+    CLASSES,
     RecordedCell,
     Store,
     cell_ids,
@@ -35,6 +36,7 @@ from tokenbridge.store.runs import (
     journal_of,
     measured,
     read_cell,
+    read_classes,
     read_images,
     read_journal,
     read_metrics,
@@ -161,7 +163,8 @@ def _values(store: Store, cell: RecordedCell) -> dict[str, Any]:
 
 
 def collect(root: Path, uri: str, plan: Mapping[str, Any], source: Path) -> None:
-    """Write a report's source folder: frame.csv (from MLflow), plan.json, curves.csv, examples/, images/, manifests/.
+    """Write a report's source folder: frame.csv (from MLflow), plan.json, curves.csv, examples/, images/, manifests/,
+    and classes.json where the classes have names.
 
     The folder appears whole or stays as it was. What a cell has not run yet is left out.
 
@@ -203,6 +206,8 @@ def _write_source(root: Path, uri: str, plan: Mapping[str, Any], out: Path) -> N
     (out / "plan.json").write_text(_json(plan))
     curves = [(id, key, step, value) for id in trained for key, value, _, step in read_journal(journal_of(store, id))]
     pd.DataFrame(curves, columns=CURVES).to_csv(out / "curves.csv", index=False, lineterminator="\n")
+    if names := _class_names(store, [id for id, kind in stages.items() if kind == "latents"]):
+        (out / CLASSES).write_text(_json(names))
     for id, kind in stages.items():
         if not store.finished(id):
             continue
@@ -213,6 +218,12 @@ def _write_source(root: Path, uri: str, plan: Mapping[str, Any], out: Path) -> N
         left, examples = kind_of(kind).examples, store.folder(id) / "examples.npz"
         if id in pictured and (left == "always" or (left == "perhaps" and examples.exists())):
             _copy_examples(examples, out / "examples" / f"{id}.npz")
+
+
+def _class_names(store: Store, latents: Iterable[str]) -> list[str]:
+    """The names of the classes by label, where all of these stages have the same."""
+    names = [read_classes(store.folder(id)) for id in latents if store.finished(id)]
+    return names[0] if names and all(each == names[0] for each in names) else []
 
 
 def _images(store: Store, stage: str) -> dict[str, NDArray[Any]]:
