@@ -100,7 +100,7 @@ def _survey(images: str) -> Survey:
 def _size(autoencoder: str, images: str, settings: Mapping[str, Any]) -> int:
     """Pixels per side: those on the card of an own autoencoder; else what most images have, at most its config's."""
     folder = Path(autoencoder)
-    card = read_json(folder / CARD) if (folder / CARD).is_file() else {}
+    card = read_json(folder / CARD, "delete it, or train it again") if (folder / CARD).is_file() else {}
     if isinstance(card, dict) and type(card.get("image_size")) is int:
         return card["image_size"]
     stride, of_config = sizes_of(settings).stride, settings.get("sample_size")

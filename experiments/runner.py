@@ -81,6 +81,10 @@ def attempt_cells(
     require_trusted(store, stages.values(), runtime)
     require_networks(store, stages.values())
     store.require_room(stages)
+    if runtime.device.startswith("cuda"):
+        from tokenbridge.devices import pick_device
+
+        pick_device(runtime)  # one that is not there is refused before a record is written
     with joined() as here:
         if here.size > 1 and jobs > 1:
             raise UserError(f"--jobs={jobs} must be 1 where {here.size} processes share each stage; leave it out")

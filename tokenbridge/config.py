@@ -198,7 +198,9 @@ class Data(Config):
 
     @model_validator(mode="after")
     def _path(self) -> Self:
-        if (self.path is not None) != (self.source == "folder"):
+        if self.path is None and self.source == "folder":
+            raise ValueError("data.source=folder must come with data.path, a folder of images; give both or neither")
+        if self.path is not None and self.source != "folder":
             raise ValueError(f"data.path={self.path} goes with data.source=folder only; give both or neither")
         for name, value in (("class_list", self.class_list), ("test_path", self.test_path)):
             if value is not None and self.source != "folder":
@@ -267,7 +269,7 @@ class Quantizer(Config):
     """vq, fsq and lfq train an autoencoder of the same body around themselves; all others take it as it is"""
     levels: Levels | tuple[Levels, ...] = 64
     """V, levels per channel (paper: B = 64); vq: codes in the codebook; fsq: also one number per channel; lfq: 2"""
-    range: float = Field(default=5.0, gt=0, le=1e6)
+    range: float = Field(default=5.0, ge=1e-6, le=1e6)
     """[-range, range] of unit-deviation latents is mapped to [-r, r] (paper: 5)"""
     std_range: float = Field(default=3.0, gt=0, le=100)
     """r of equation 1 (paper: 3)"""
@@ -477,6 +479,13 @@ class Train(Config):
     """of weights, order of images, masks and dropout"""
     released: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{12}$", exclude_if=lambda value: value is None)
     """weights that are imported, not trained: their file, as `tokenbridge import` names it. Unset, it enters no id"""
+
+    def require_images(self, count: int) -> None:
+        """Raise UserError for a batch of more images than there are for training."""
+        if self.batch > count and not self.released:
+            raise UserError(
+                f"train.batch={self.batch} must be at most {count}, the number of training images; lower it"
+            )
 
     @model_validator(mode="after")
     def _seedless(self) -> Self:
@@ -741,10 +750,16 @@ class RunConfig(Config):
             )
 
 
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", text):
+        raise ValueError(f"device={text} is no device; use auto, cpu or cuda")
+    return text
+
+
 class Runtime(Config):
     """Where and how fast; changes no number beyond float tolerance and enters no id."""
 
-    device: str = "auto"
+    device: Annotated[str, AfterValidator(_device)] = "auto"
     """auto, cpu or cuda"""
     threads: int | None = Field(default=None, ge=1, le=MOST)
     """CPU threads of a stage; unset: its share of the processors"""

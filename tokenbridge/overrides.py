@@ -189,14 +189,14 @@ def _closest(key: str, model: type[Config]) -> str:
     return f"did you mean {close[0]}?" if close else f"sections are {', '.join(model.model_fields)}"
 
 
-_BOUNDS = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}
+BOUNDS = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}
 _SHOWN = 60
 """characters of a wrong value in a message"""
 
 
 def _explain(model: type[Config], error: ValidationError) -> str:
     errors = error.errors()
-    first = next((each for each in errors if each["type"] in _BOUNDS), errors[0])  # of alternatives, the nearest
+    first = next((each for each in errors if each["type"] in BOUNDS), errors[0])  # of alternatives, the nearest
     if errors[0]["type"] == "extra_forbidden":
         key = ".".join(map(str, errors[0]["loc"]))
         return f"{key} is no setting; {_closest(key, model)}"
@@ -204,8 +204,8 @@ def _explain(model: type[Config], error: ValidationError) -> str:
         return str(first.get("ctx", {})["error"])
     key, place = _setting_at(first["loc"], model)
     start, context = f"{key}={_shown(first['input'])}", first.get("ctx", {})
-    if first["type"] in _BOUNDS:
-        return f"{start} must be {_BOUNDS[first['type']]} {_shown(next(iter(context.values())))}"
+    if first["type"] in BOUNDS:
+        return f"{start} must be {BOUNDS[first['type']]} {_shown(next(iter(context.values())))}"
     if first["type"] in ("huge", "path", "title", "utf8"):
         return f"{start} {first['msg']}"
     if place is None:  # a section, or the whole

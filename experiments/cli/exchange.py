@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from experiments.cli.options import DEFAULT_RUNS, Runs, Settings
+from experiments.cli.options import DEFAULT_RUNS, PATH, Runs, Settings, path_of
 from experiments.trained import SHOWN, command
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build, near
-from tokenbridge.store.artifacts import PARTIAL, Store, digest, writable
+from tokenbridge.store.artifacts import PARTIAL, Store, digest, new_file, new_folder
 from tokenbridge.store.rows import progress
 from tokenbridge.store.runs import EXPERIMENT, RecordedCell, read_cells
 
@@ -22,7 +23,7 @@ PREFIX = "sample-"
 
 @exchange.command("import")
 def import_released(
-    path: Annotated[Path, typer.Argument(help="checkpoint-last.pth of a release")],
+    path: Annotated[Path, typer.Argument(help="checkpoint-last.pth of a release", parser=path_of)],
     model: Annotated[str, typer.Option("--as", help="tokenbridge-B, -L or -H, or mar-B, -L or -H")],
     settings: Settings = None,
     runs: Runs = DEFAULT_RUNS,
@@ -49,8 +50,8 @@ def import_released(
 @exchange.command()
 def export(
     what: Annotated[str, typer.Argument(help="cell (id or name) or stage (sample-…)", metavar="CELL|STAGE")],
-    png: Annotated[Path | None, typer.Option("--png", help="new folder of PNG files")] = None,
-    npz: Annotated[Path | None, typer.Option("--npz", help="new file in the layout of ADM's evaluator")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="new folder of PNG files", **PATH)] = None,
+    npz: Annotated[Path | None, typer.Option("--npz", help="new file in the layout of ADM's evaluator", **PATH)] = None,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
     """Write samples as other evaluators read them: uint8 RGB, in order; arr_0 of the .npz is (N, H, W, 3)."""
@@ -73,17 +74,19 @@ def write_samples(store: Store, what: str, png: Path | None, npz: Path | None) -
     if png is None and npz is None:
         raise UserError(f"export {what} needs a target; give --png FOLDER or --npz FILE")
     folder = store.folder(sample_stage(store, what))
-    from tokenbridge.exchange.export import Samples, write_npz, write_png  # torch, only for what is there
+    from tokenbridge.exchange.export import Samples, require_new, write_npz, write_png  # torch, only for what is there
 
-    samples = Samples(folder)
-    lines = []
-    for option, target, write in (("--png", png, write_png), ("--npz", npz, write_npz)):
-        if target is None:
-            continue
-        with writable(target.parent, option), store.lock(f"export-{digest(str(target.resolve()))}"):
-            write(samples, target)
-        lines.append(f"{len(samples)} images of {folder.name}: {target}")
-    return lines
+    samples, todo = Samples(folder), [(png, write_png), (npz, write_npz)]
+    with ExitStack() as places:
+        for target in (png, npz):
+            if target is not None:
+                require_new(target)
+                places.enter_context(new_file(npz, "--npz") if target is npz else new_folder(target.parent, "--png"))
+        for target, write in todo:
+            if target is not None:
+                with store.lock(f"export-{digest(str(target.resolve()))}"):
+                    write(samples, target)
+    return [f"{len(samples)} images of {folder.name}: {target}" for target, _ in todo if target is not None]
 
 
 def sample_stage(store: Store, what: str) -> str:

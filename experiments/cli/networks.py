@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli.common import new_folder
-from experiments.cli.options import DEFAULT_TRAINED, Device, Threads, TrainedOut
+from experiments.cli.options import DEFAULT_TRAINED, Device, Threads, TrainedOut, path_of
 from experiments.presets import ENDING, Base, base
 from tokenbridge.config import Autoencoder, Data, Runtime, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
+from tokenbridge.store.artifacts import new_folder
 
 if TYPE_CHECKING:
     from tokenbridge.data.survey import Survey
@@ -45,7 +45,8 @@ def train_autoencoder(
     images: Annotated[
         Path | None,
         typer.Argument(
-            help="folder of images, with class folders or without, or file of settings; unset: the shipped one"
+            help="folder of images, with class folders or without, or file of settings; unset: the shipped one",
+            parser=path_of,
         ),
     ] = None,
     epochs: Epochs = None,
@@ -65,14 +66,15 @@ def train_autoencoder(
     """Train a small autoencoder of your images, as a diffusers folder; or the shipped one of the digits again."""
     from tokenbridge.autoencoders.train import require_stride, train_own_autoencoder
     from tokenbridge.autoencoders.train import train_autoencoder as train_shipped
+    from tokenbridge.devices import pick_device
 
     require_one("train-autoencoder")
+    chosen = pick_device(build(Runtime, {"device": device, "threads": threads}))
     if images is None:
-        _require_no({"--size": size, "--grey": grey, "--channels": channels, "--stride": stride})
+        _require_no({"--size": size, "--grey": grey, "--channels": channels, "--stride": stride, **_gpu(device)})
         _train_again(train_shipped, out, epochs or EPOCHS, seed)
         return
     from tokenbridge.data.survey import stride_of
-    from tokenbridge.devices import pick_device
     from tokenbridge.metrics.autoencoder_quality import cautions, judge
 
     if images.suffix == ENDING:
@@ -86,9 +88,8 @@ def train_autoencoder(
         data = _data(images, size, grey, STEP if stride is None else stride)
         stride = stride_of(data.image_size) if stride is None else stride
     require_stride(stride, data.image_size)
-    chosen = pick_device(build(Runtime, {"device": device, "threads": threads}))
     epochs = epochs or _epochs(data, batch, 2 * STEPS)
-    with new_folder(out):
+    with new_folder(out, "--out"):
         trained = train_own_autoencoder(out, data, channels or 4, stride, epochs, seed, chosen, batch)
         card = judge(out, *trained)
     print("\n".join(_about_autoencoder(card, out)))
@@ -134,7 +135,9 @@ def _about_autoencoder(card: Mapping[str, Any], out: Path) -> Iterator[str]:
 def train_classifier(
     images: Annotated[
         Path | None,
-        typer.Argument(help="folder with one sub-folder per class, or file of settings; unset: the shipped one"),
+        typer.Argument(
+            help="folder with one sub-folder per class, or file of settings; unset: the shipped one", parser=path_of
+        ),
     ] = None,
     epochs: Epochs = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
@@ -149,14 +152,15 @@ def train_classifier(
     threads: Threads = None,
 ) -> None:
     """Train a classifier of your images, whose features score samples as fd_own; or the shipped one of digits again."""
+    from tokenbridge.devices import pick_device
     from tokenbridge.metrics.train_classifier import train_classifier as train_shipped
 
     require_one("train-classifier")
+    chosen = pick_device(build(Runtime, {"device": device, "threads": threads}))
     if images is None:
-        _require_no({"--size": size, "--grey": grey, "--name": name})
+        _require_no({"--size": size, "--grey": grey, "--name": name, **_gpu(device)})
         _train_again(train_shipped, out, epochs or EPOCHS, seed)
         return
-    from tokenbridge.devices import pick_device
     from tokenbridge.metrics.scorers import OWN
     from tokenbridge.metrics.train_classifier import train_own_classifier
 
@@ -170,8 +174,7 @@ def train_classifier(
             out = Path(score.weights or "") if named else images.parent / f"{of_file.name}-classifier"
     else:
         data = _data(images, size, grey, STEP)
-    chosen = pick_device(build(Runtime, {"device": device, "threads": threads}))
-    with new_folder(out):
+    with new_folder(out, "--out"):
         epochs = epochs or _epochs(data, batch, STEPS)
         card = train_own_classifier(out, data, name or images.resolve().name, epochs, seed, batch, chosen)
     print("\n".join(_about_classifier(card)))
@@ -281,7 +284,12 @@ def _require_no(options: Mapping[str, object]) -> None:
         raise UserError(f"{', '.join(given)} goes with a folder of images; name it first")
 
 
+def _gpu(device: str) -> dict[str, str]:
+    """The option, where it asks for a GPU: what ships is trained on the processor."""
+    return {"--device": device} if device.startswith("cuda") else {}
+
+
 def _train_again(train: Callable[..., dict[str, Any]], out: Path, epochs: int, seed: int) -> None:
-    with new_folder(out):
+    with new_folder(out, "--out"):
         print(json.dumps(train(out, epochs=epochs, seed=seed)["quality"]))
     print(f"weights and card: {out}")

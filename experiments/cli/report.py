@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experiments.cli.options import DEFAULT_REPORTS, DEFAULT_RUNS, Reports, Runs
+from experiments.cli.options import DEFAULT_REPORTS, DEFAULT_RUNS, PATH, Reports, Runs
 from experiments.cli.rows import refresh
 from experiments.paper import plan as plan_file
 from tokenbridge.config import UserError
-from tokenbridge.store.artifacts import Store, writable
+from tokenbridge.store.artifacts import Store, new_file, require_folder, writable
 from tokenbridge.store.runs import without_credentials
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def report(
         list[str] | None, typer.Option("--where", help="with --rows: only cells with this KEY=VALUE; repeatable")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="with --rows: write to this file (.md, .csv, .tex or .html)")
+        Path | None, typer.Option("--out", help="with --rows: write to this file (.md, .csv, .tex or .html)", **PATH)
     ] = None,
     runs: Runs = DEFAULT_RUNS,
     reports: Reports = DEFAULT_REPORTS,
@@ -141,13 +141,16 @@ def publish(store: Store, name: str, reports: Path) -> Path:
     from experiments.tracking import sync as tracking
 
     plan = plan_file.read(plan_file.file(store.root, name))
+    require_folder(reports / name, "--reports")
     plan |= {"mlflow": server()} if server() else {}
     print("tracking: MLflow is brought up to date", flush=True)
     refresh(store, name)  # what keeps its rows back keeps the report back too, in one line; others' `sync` names
-    tracking.sync(store)
+    tracking.sync(store, unreadable=[])
+    tracking.sync(store, {cell: None for _, cell in load.planned(plan)})  # of its own, the first that cannot be read
     print("report: tables and figures", flush=True)
-    load.collect(store.root, tracking.tracking_uri(store), plan, reports / name / "source")
-    page = build_report(reports / name)
+    with writable(reports / name, "--reports"):
+        load.collect(store.root, tracking.tracking_uri(store), plan, reports / name / "source")
+        page = build_report(reports / name)
     tracking.log_report(store, name, reports / name)
     return page
 
@@ -169,7 +172,7 @@ def _pivot(name: str, query: Query, out: Path | None, runs: Path, reports: Path)
         return
     from analysis.report.build import write
 
-    with writable(out.parent, "--out"):
+    with new_file(out, "--out"):
         write({out: written(filled, out.suffix).encode()})
     print(f"table: {out}")
 

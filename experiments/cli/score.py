@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli.common import new_folder
 from experiments.cli.exchange import sample_stage
 from experiments.cli.headline import ARROWS
 from experiments.cli.options import DEFAULT_RUNS, CheckData, Device, Runs, TrustWeights
 from tokenbridge.config import Runtime, Score, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
-from tokenbridge.store.artifacts import Store, digest, write_json
+from tokenbridge.store.artifacts import Store, digest, new_folder, write_json
 
 if TYPE_CHECKING:
     from tokenbridge.library.compare import Comparison

@@ -31,10 +31,11 @@ from tokenbridge.store.runs import (
     is_sweep,
     journal_of,
     measured,
-    read_cells,
+    read_cell,
     read_journal,
     read_metrics,
     read_sweep,
+    readable_cells,
     spell,
 )
 
@@ -264,7 +265,7 @@ class ReportRecord:
         return Content(tags={"report": self.id}, files={name: path.read_bytes() for name, path in self.paths.items()})
 
 
-def find_records(store: Store, ids: Iterable[str] | None) -> list[Record]:
+def find_records(store: Store, ids: Iterable[str] | None, unreadable: list[UserError] | None = None) -> list[Record]:
     """Records of these cells, of their sweeps, of the rows that they belong to and of their trainings.
 
     Sweeps, rows and trainings come first, as the runs of the cells lie under the ones and link to the others. A cell
@@ -274,15 +275,18 @@ def find_records(store: Store, ids: Iterable[str] | None) -> list[Record]:
     Args:
         store: the runs folder.
         ids: of the cells; None for all.
+        unreadable: gets an error for each record that is damaged, where all are asked for.
 
     Raises:
-        UserError: a cell is not in the folder, or a file of it is damaged.
+        UserError: one of these cells is not in the folder, or its record is damaged.
     """
-    recorded = read_cells(store)
+    recorded, errors = readable_cells(store)
+    if ids is None and unreadable is not None:
+        unreadable += errors
     ids = recorded if ids is None else list(dict.fromkeys(ids))
     for id in ids:
         if id not in recorded:
-            raise UserError(f"cell {id} is not in {store.root / 'cells'}; run it, or choose its folder with --runs")
+            read_cell(store, id)  # raises
     cells, stages = sorted((recorded[id] for id in ids), key=lambda cell: cell.name), StageFiles(store)
     rows = {
         report: [row for row in each if all(id in recorded for id in row.cells)]

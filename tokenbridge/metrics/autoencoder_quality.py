@@ -64,7 +64,7 @@ def judge(folder: Path, frozen: FrozenAutoencoder, images: Tensor) -> dict[str, 
     for name in ("", "_blurred") if len(images) > 1 else ():
         distance = frechet.frechet_distance(features[name], features["originals"])
         numbers[f"fd_autoencoder{name}"] = round(distance, 4)
-    card = read_json(folder / CARD)
+    card = read_json(folder / CARD, "train it again")
     card |= {"compared": numbers | _correlated(card["quality"]["channel_correlation"]), "compared_by": DEFINITIONS}
     write_json(folder / CARD, card)
     with atomic(folder / STRIP) as file:

@@ -329,6 +329,7 @@ def _reconstruct_reads(config: RunConfig) -> dict[str, Any]:
 
 def _train_reads(config: RunConfig) -> dict[str, Any]:
     """Imported weights are their file: no other setting of a training made them."""
+    config.train.require_images(_count(config.data, "train"))  # pyright: ignore[reportArgumentType]
     model = {"backbone": config.backbone.model_dump(), "head": config.head.training_settings()}
     released = config.train.released
     return model | ({"released": released} if released else {"train": config.train.model_dump()})

@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import re
+import sys
 import time
 import warnings
 import zipfile
@@ -25,6 +26,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -110,9 +112,28 @@ def read_cell(store: Store, id: str) -> RecordedCell:
     return cell
 
 
+def readable_cells(store: Store) -> tuple[dict[str, RecordedCell], list[UserError]]:
+    """All recorded cells by id, and an error for each whose record is damaged, which keeps no other back."""
+    cells, errors = dict[str, RecordedCell](), list[UserError]()
+    for id in cell_ids(store):
+        try:
+            cells[id] = read_cell(store, id)
+        except UserError as error:
+            errors.append(error)
+    return cells, errors
+
+
 def read_cells(store: Store) -> dict[str, RecordedCell]:
-    """All recorded cells by id."""
-    return {id: read_cell(store, id) for id in cell_ids(store)}
+    """All recorded cells by id; those whose record is damaged are left out, and named on stderr once."""
+    cells, errors = readable_cells(store)
+    for error in errors:
+        _tell(str(error))
+    return cells
+
+
+@cache
+def _tell(line: str) -> None:
+    print(f"tokenbridge: left out: {line}", file=sys.stderr)
 
 
 def write_cells(store: Store, cells: Iterable[RecordedCell]) -> None:

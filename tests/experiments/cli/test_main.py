@@ -33,7 +33,7 @@ def refused(done, tmp_path, *parts):
     [
         (["digit"], ["digit is no preset; did you mean digits?"]),
         (["digits", "quantizer.levels=1"], ["quantizer.levels=1 must be >= 2"]),
-        (["digits", "quantizer.range=0"], ["quantizer.range=0 must be > 0"]),
+        (["digits", "quantizer.range=0"], ["quantizer.range=0 must be >= 1e-06"]),
         (["digits", "quantizer.levls=8"], ["did you mean quantizer.levels?"]),
         (["digits", "--device", "gpu"], ["device=gpu is no device; use auto, cpu or cuda"]),
         (["digits", "data.source=folder", "data.path=nowhere"], ["nowhere"]),

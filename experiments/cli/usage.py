@@ -1,0 +1,39 @@
+"""What a command says of words and errors that its user can mend: one line each."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tokenbridge.config import UserError, on_one_line, short_of_memory
+from tokenbridge.overrides import BOUNDS
+
+KINDS = {"int_parsing": "a whole number", "float_parsing": "a number", "bool_parsing": "true or false"}
+"""what a word of the command line must be, by pydantic's name for its being none"""
+
+
+def told(error: Exception) -> str:
+    """An error in one line; empty for one that is none of the user's."""
+    if said := short_of_memory(error):
+        return f"out of memory ({said}); set --batch or --jobs lower, or take a machine with more of it"
+    if isinstance(error, UserError):
+        return str(error)
+    # of Click, which newer versions of Typer hold a copy of
+    return on_one_line(_of_words(error)) if hasattr(error, "format_message") else ""
+
+
+def _of_words(error: Any) -> str:
+    """What is wrong with the words of a command: value, rule, and where the rules are listed."""
+    remedy = f"; see {error.ctx.command_path if getattr(error, 'ctx', None) else 'tokenbridge'} --help"
+    cause, parameter = error.__cause__, getattr(error, "param", None)
+    if parameter is not None and hasattr(cause, "errors"):
+        first = cause.errors()[0]
+        name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar or parameter.name
+        rule = re.sub("^(Input should|Value error, must) ", "", first["msg"])
+        if first["type"] in KINDS:
+            rule = f"be {KINDS[first['type']]}"
+        elif first["type"] in BOUNDS:
+            rule = f"be {BOUNDS[first['type']]} {next(iter(first['ctx'].values())):g}"
+        return f"{name}={first['input']} must {rule}{remedy}"
+    said = error.format_message().rstrip(".")
+    return said[0].lower() + said[1:] + ("" if said.endswith("?") else remedy)
