@@ -157,6 +157,8 @@ def test_what_is_folded_is_reached_by_links_and_stands_open_on_paper(visit) -> N
     page.reload()
     assert page.locator("details").count() > 20
     page.emulate_media(media="print")
+    page.set_viewport_size({"width": 673, "height": 1000})  # A4 within its margins
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     closed = page.locator("details").evaluate_all(
         "all => all.filter(each => each.scrollHeight <= each.querySelector('summary').offsetHeight).length"
     )
