@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.options import DEFAULT_RUNS, PATH, Runs, Settings, path_of
+from experiments.cli.options import DEFAULT_RUNS, PATH, Runs, path_of
 from experiments.trained import SHOWN, command
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.distributed import require_one
@@ -19,13 +19,22 @@ from tokenbridge.store.runs import EXPERIMENT, RecordedCell, read_cells
 
 exchange = typer.Typer()
 PREFIX = "sample-"
+OPEN = ("data", "autoencoder", "score")
+"""sections of settings that released weights do not fix"""
 
 
 @exchange.command("import")
 def import_released(
     path: Annotated[Path, typer.Argument(help="checkpoint-last.pth of a release", parser=path_of)],
     model: Annotated[str, typer.Option("--as", help="tokenbridge-B, -L or -H, or mar-B, -L or -H")],
-    settings: Settings = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="settings such as data.path=imagenet/train, or a file of settings (.toml, see init): its images,"
+            " autoencoder and scorer",
+            metavar="[FILE] [KEY=VALUE]...",
+        ),
+    ] = None,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
     """Make released weights of TokenBridge or MAR the finished training of their configuration."""
@@ -33,10 +42,11 @@ def import_released(
     from tokenbridge.exchange.released import read_released, require_fit, require_told, write_released
     from tokenbridge.overrides import override
 
-    config = override(presets.released(model), settings or ())
+    words = [each for word in settings or () for each in _words(word)]
+    config = override(presets.released(model), words)
     weights = read_released(path)
     require_fit(weights, config)
-    require_told(config, presets.released(model), {word.partition("=")[0] for word in settings or ()})
+    require_told(config, presets.released(model), {word.partition("=")[0] for word in words})
     config = override(config, {"train.released": weights.id})
     store, cell = Store(runs), pipeline.Cell(model, config, ("train",))
     (stage,) = cell.stages()
@@ -45,6 +55,15 @@ def import_released(
             write_released(weights, config, out)
     pipeline.record(store, [cell], EXPERIMENT)
     print(f"{model} is {stage.id} in {runs / 'stages'}; go on: {trained.command(config)} --name {model}")
+
+
+def _words(word: str) -> list[str]:
+    """A setting as it is; of a file of settings those that a release leaves open, as they would be typed."""
+    from experiments import presets
+
+    if "=" in word or not word.endswith(presets.ENDING):
+        return [word]
+    return [each for each in presets.base(word).settings if each.partition(".")[0] in OPEN]
 
 
 @exchange.command()

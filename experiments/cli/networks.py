@@ -93,7 +93,8 @@ def train_autoencoder(
         trained = train_own_autoencoder(out, data, channels or 4, stride, epochs, seed, chosen, batch)
         card = judge(out, *trained)
     print("\n".join(_about_autoencoder(card, out)))
-    for line in cautions(card):
+    of = {} if images.suffix != ENDING else {name: f"{name} in {images}" for name in ("channels", "stride")}
+    for line in cautions(card, **of):
         print(f"train-autoencoder: {line}", file=sys.stderr)
     if images.suffix == ENDING:
         print(f"{out}: where {images} says it is; next: tokenbridge run {shlex.quote(str(images))}")

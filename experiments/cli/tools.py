@@ -125,7 +125,10 @@ def reconstruct(
         str | None, typer.Option("--train", help="folder that scale and reference are of (default: IMAGES)")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder for the table, as Markdown and CSV", **PATH)] = None,
-    name: Annotated[str, typer.Option("--name", help="of the report")] = "reconstruct",
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="of the report (default: reconstruct; of a file of settings, NAME-reconstruct)"),
+    ] = None,
     runs: Runs = DEFAULT_RUNS,
     reports: Reports = DEFAULT_REPORTS,
     jobs: Jobs = 1,
@@ -141,6 +144,8 @@ def reconstruct(
     from tokenbridge.store.runs import require_name
 
     require_one("reconstruct")
+    if name is None:
+        name = f"{presets.base(images).name}-reconstruct" if images.endswith(presets.ENDING) else "reconstruct"
     require_name(name)
     threads = threads or presets.THREADS.get(images)
     grid = {

@@ -63,6 +63,9 @@ class Metric:
         return replace(self, **told, scorer=scorer if self.needs or told["key"] != self.key else "")
 
 
+ARROWS = {"lower": "↓", "higher": "↑", "": ""}
+"""which way is better, as a sign"""
+
 FEATURES = (
     *("features", "features_name", "features_width", "features_weights", "features_code"),
     *("features_left_out", "resize"),
