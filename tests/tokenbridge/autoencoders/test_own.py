@@ -139,7 +139,12 @@ def test_the_card_compares_with_plain_pictures(call, tmp_path):
     [
         (10.3, 0, 0.2, ["no latent channel carries information"]),
         (14.0, 3, 0.2, ["reconstructions are worse than images averaged over 8×8 pixels (14.00 against 15.00 dB)"]),
-        (25.0, 3, 0.995, ["channels 0 and 1 say nearly the same (correlation 0.995): train longer (--epochs), or give"]),
+        (
+            25.0,
+            3,
+            0.995,
+            ["channels 0 and 1 say nearly the same (correlation 0.995): train longer (--epochs), or"],
+        ),
         (25.0, 2, 0.6, ["only 2 of 3 channels carry information"]),
         (25.0, 3, 0.6, []),
     ],
