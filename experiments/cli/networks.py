@@ -26,6 +26,8 @@ networks = typer.Typer()
 
 EPOCHS, STEPS = 30, 200
 """of a training: so many epochs, and more where they have fewer steps than this (an autoencoder: than twice this)"""
+LONGER = 4
+"""times the epochs that gave an autoencoder of little use, for the next try"""
 FEWEST = 8
 """images of a folder"""
 STEP = 4
@@ -94,10 +96,13 @@ def train_autoencoder(
         card = judge(out, *trained)
     print("\n".join(_about_autoencoder(card, out)))
     of = {} if images.suffix != ENDING else {name: f"{name} in {images}" for name in ("channels", "stride")}
-    for line in cautions(card, **of):
+    doubts = list(cautions(card, **of))
+    for line in doubts:
         print(f"train-autoencoder: {line}", file=sys.stderr)
     if images.suffix == ENDING:
-        print(f"{out}: where {images} says it is; next: tokenbridge run {shlex.quote(str(images))}")
+        file = shlex.quote(str(images))
+        longer = f"tokenbridge train-autoencoder {file} --epochs {LONGER * epochs}; or, as it is: " if doubts else ""
+        print(f"{out}: where {images} says it is; next: {longer}tokenbridge run {file}")
         return
     print(
         f"{out}: autoencoder.source=diffusers {shlex.quote(f'autoencoder.path={out}')}"
