@@ -32,7 +32,8 @@ HEADLINE = (FD, AGREEMENT, PRECISION, RECALL, BITS, PSNR, RECONSTRUCTION_FD, MSE
 MOST = 8
 SHEETS = "sheets"
 """folder of pictures in the runs folder"""
-PICTURED = {"sample": "samples, their classes in turn", "reconstruct": "reconstructions, below their originals"}
+TURNS = ", their classes in turn"
+PICTURED = {"sample": f"samples{TURNS}", "reconstruct": "reconstructions, below their originals"}
 
 
 def every_number(store: Store, cell: Cell) -> list[str]:
@@ -84,7 +85,8 @@ def sheets(store: Store, cell: Cell) -> Iterator[str]:
         path = store.root / SHEETS / f"{stage.id}.png"
         with writable(path.parent):
             write_atomic(path, picture(examples, arrays))
-        yield f"{path}: {PICTURED.get(stage.kind.name, stage.kind.name)}"
+        told = PICTURED.get(stage.kind.name, stage.kind.name)
+        yield f"{path}: {told if cell.config.data.classes > 1 else told.removesuffix(TURNS)}"
 
 
 def _values(store: Store, cell: Cell) -> dict[str, float]:

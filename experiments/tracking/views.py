@@ -165,7 +165,7 @@ def _columns(columns: Sequence[str], names: Iterable[str], text: str = TEXT) -> 
 
 
 def _charts(varying: Sequence[str], metrics: Sequence[str], measured: Collection[str]) -> View:
-    """What the chart view opens with: settings against the main metric, and of each metric bars, beside their errors.
+    """What the chart view opens with: of each metric bars, beside their errors, and settings against the main one.
 
     Args:
         varying: settings that all runs have: a run without one would not be in the chart of settings.
@@ -174,17 +174,19 @@ def _charts(varying: Sequence[str], metrics: Sequence[str], measured: Collection
     """
     if not metrics:
         return {}
-    common = {"metricSectionId": "main", "deleted": False, "isGenerated": False, "runsCountToCompare": 20}
-    charts: list[dict[str, Any]] = []
-    if varying:
-        few = [*varying[:PATHS]]
-        charts.append({"type": "PARALLEL", "uuid": "settings", "selectedParams": few, "selectedMetrics": metrics[:1]})
+    common = {"deleted": False, "isGenerated": False, "runsCountToCompare": 20}
+    cards: list[dict[str, Any]] = []
     for key in metrics[:CHARTS]:
         error = next((each for each in (f"{key}{HALF}", f"{key}{ERROR}") if each in measured), None)
-        charts += [{"type": "BAR", "uuid": f"bar-{each}", "metricKey": each} for each in (key, error) if each]
-    section = {"uuid": "main", "name": "main results", "display": True, "isReordered": False}
-    section |= {"columns": ACROSS, "cardHeight": HIGH}
-    cards = [common | chart for chart in charts]
+        bars = [{"type": "BAR", "uuid": f"bar-{each}", "metricKey": each} for each in (key, error) if each]
+        cards += [common | {"metricSectionId": "main"} | bar for bar in bars]
+    shape = {"display": True, "isReordered": False, "cardHeight": HIGH}
+    sections = [{"uuid": "main", "name": "main results", "columns": ACROSS} | shape]
+    if varying:  # over the whole width, or names of settings overlap
+        few, main = [*varying[:PATHS]], metrics[:1]
+        paths = {"type": "PARALLEL", "uuid": "settings", "selectedParams": few, "selectedMetrics": main}
+        cards.append(common | {"metricSectionId": "settings"} | paths)
+        sections.append({"uuid": "settings", "name": "settings", "columns": 1} | shape)
     # the page adds a section for each prefix of a metric, before ours unless it is told that the order is meant
-    view = {"compareRunCharts": cards, "compareRunSections": [section], "isAccordionReordered": True}
+    view = {"compareRunCharts": cards, "compareRunSections": sections, "isAccordionReordered": True}
     return view | {"runsHiddenMode": "FIRST_20_RUNS"}

@@ -35,10 +35,24 @@ if TYPE_CHECKING:
     from tokenbridge.data.files import Split
 
 Result = Literal["", "reconstruction", "generation", "speed"]
+SHIPPED_IMAGES, SHIPPED_SIZE = 1198, 16
+"""training images of the shipped digits and their pixels per side: the unit of work"""
 
 
 def _one(config: RunConfig) -> float:
     return 1
+
+
+def _images_work(config: RunConfig) -> float:
+    """Training images relative to the shipped digits; 1 where they are no longer here."""
+    try:
+        return _count(config.data, "train") / SHIPPED_IMAGES  # pyright: ignore[reportArgumentType] (frozen models hash)
+    except UserError:
+        return 1
+
+
+def _pixels_work(config: RunConfig) -> float:
+    return _images_work(config) * (config.data.image_size / SHIPPED_SIZE) ** 2
 
 
 def _possible(config: RunConfig) -> str:
@@ -175,7 +189,7 @@ def _autoencoder_refusal(config: RunConfig) -> str:
 
 
 def _autoencoder_work(config: RunConfig) -> float:
-    return config.autoencoder.epochs
+    return config.autoencoder.epochs * _pixels_work(config)
 
 
 def _tokenizer_reads(config: RunConfig) -> dict[str, Any]:
@@ -193,7 +207,7 @@ def _tokenizer_refusal(config: RunConfig) -> str:
 
 
 def _tokenizer_work(config: RunConfig) -> float:
-    return config.quantizer.epochs
+    return config.quantizer.epochs * _pixels_work(config)
 
 
 def _latents_reads(config: RunConfig) -> dict[str, Any]:
@@ -336,7 +350,7 @@ def _train_reads(config: RunConfig) -> dict[str, Any]:
 
 
 def _train_work(config: RunConfig) -> float:
-    """Epochs × operations per image relative to the digits preset, at about 6 operations per weight and token."""
+    """Epochs × images × operations of each relative to the digits preset, about 6 operations per weight and token."""
     head, backbone, levels = config.head, config.backbone, config.token_levels
     tokens = config.positions + backbone.class_tokens
     work = 12 * backbone.width**2 * (backbone.encoder_depth + backbone.decoder_depth) * tokens
@@ -346,7 +360,7 @@ def _train_work(config: RunConfig) -> float:
         work += config.positions * steps * head.width * (18 * head.width * head.depth + classes)
     else:
         work += config.positions * head.multiplier * 5 * head.width**2 * head.depth
-    return config.train.epochs * work / 31e6
+    return config.train.epochs * work / 31e6 * _images_work(config)
 
 
 def _likelihood_reads(config: RunConfig) -> dict[str, Any]:
@@ -428,6 +442,7 @@ STAGES: dict[str, Kind] = {
             sections=("data", "autoencoder", "latents", "quantizer"),
             resumable=True,
             shared=True,
+            work=_pixels_work,
             measured=False,
             examples="perhaps",  # spectra came after the first runs
         ),
@@ -444,6 +459,7 @@ STAGES: dict[str, Kind] = {
             "reconstruct",
             _reconstruct_reads,
             needs=("autoencoder", "tokenizer", "latents", "quantizer"),
+            work=_pixels_work,
             result="reconstruction",
             compared=True,
             scores=True,
@@ -468,6 +484,7 @@ STAGES: dict[str, Kind] = {
             _likelihood_reads,
             needs=("latents", "quantizer", "train"),
             version=2,
+            work=_images_work,
             refusal=_likelihood_refusal,
             result="generation",
             compared=True,

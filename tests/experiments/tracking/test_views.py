@@ -37,7 +37,7 @@ def test_few_settings_stand_side_by_side_and_all_runs_have_them():
     differing = varying(runs)
     assert differing["quantizer.levels"] == [ABSENT, "8"]
     view = of_sweep("s", differing, {"score/fd_digits", "score/fd_digits_se"}, names=["x" * 30])
-    settings, *bars = view["compareRunCharts"]
+    *bars, settings = view["compareRunCharts"]
     assert settings["selectedParams"] == [f"head.{i}" for i in range(5)]
     assert [bar["metricKey"] for bar in bars] == ["score/fd_digits", "score/fd_digits_se"]
     assert view["columnWidths"]["attributes.`Run Name`"] >= 30 * 8
