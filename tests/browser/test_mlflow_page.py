@@ -58,7 +58,8 @@ def test_a_sweeps_page_ranks_its_cells_by_the_settings_that_vary(served: Served,
     shown = row(seen, "b04-cfg3.0")
     assert (shown[LEVELS], shown[GUIDANCE]) == ("4", "3.0")
     columns = seen.page.locator(".ag-header-cell[col-id]").evaluate_all(
-        "cells => cells.map(cell => cell.getAttribute('col-id'))"
+        "cells => cells.sort((a, b) => a.getBoundingClientRect().left - b.getBoundingClientRect().left)"
+        ".map(cell => cell.getAttribute('col-id'))"
     )
     ours = [column for column in columns if column.startswith(("tags.", "params.", "metrics."))]
     assert ours[:3] == [DISTANCE, LEVELS, GUIDANCE]  # none of the first is empty
