@@ -13,7 +13,7 @@ CELLS = ["b04-cfg1.5", "b04-cfg3.0", "b08-cfg1.5", "b08-cfg3.0"]
 LEVELS, GUIDANCE, DISTANCE = "params.`quantizer.levels`", "params.`sample.guidance`", "tags.`score/fd_pixels`"
 WITHOUT_ACCOUNTS = "/ajax-api/2.0/mlflow/users/current"
 """MLflow 3.17's page asks its server who the user is, also where there are no accounts: not found"""
-UNSIZED = re.compile(r"Error: <\w+> attribute \w+: (Expected|A negative value)")
+UNSIZED = re.compile(r"Error: <\w+> attribute \w+: (Expected|A negative value)|null ResizeObserver loop completed")
 """its plots complain where they are drawn before their card has a size, which depends on the machine's speed"""
 
 
@@ -93,9 +93,7 @@ def test_charts_begin_with_the_main_results(served: Served, visit) -> None:
     wait_for(seen, "score/fd_pixels")
     sections = texts(seen, "[data-testid='experiment-view-compare-runs-section-header']")
     assert sections[0].startswith("main results"), sections
-    titles = seen.page.locator("[data-testid='experiment-view-compare-runs-card-title'], .ant-typography strong, h4")
-    shown = [text for text in titles.all_inner_texts() if text == "score/fd_pixels"]
-    assert len(shown) <= 1
+    assert seen.page.locator(".xtitle").count() == 0  # the card says it
     assert_quiet(seen)
 
 
