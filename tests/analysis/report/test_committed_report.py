@@ -26,7 +26,7 @@ def test_report_all_builds_them_again_byte_for_byte(tmp_path, call):
 
 
 def test_it_shows_what_the_readme_says():
-    """The README's table is eight rows and some columns of the filled one, in its words, bold where that is."""
+    """The README's table is some rows and columns of the filled one, in its words, bold where that is."""
     filled = fill(TABLES["heads"], read(COMMITTED / "source"))
     titles = [column.title for column in filled.measured]
     wanted = [titles.index(title) for title in ("fd_digits", "bits/dim", "agreement", "recall", "time per image")]
