@@ -50,10 +50,13 @@ def cells(
         UserError: what cannot work.
     """
     base = _base(images, train, autoencoder, assignments)
-    cells = [Cell("continuous", override(base, {"quantizer.kind": "identity"}), RECONSTRUCTION)]
+    of = f"{base_of(images).name}-" if images.endswith(ENDING) else ""
+    cells = [Cell(f"{of}continuous", override(base, {"quantizer.kind": "identity"}), RECONSTRUCTION)]
     for wide in grid["range"]:
         for levels in grid["levels"]:
-            name = f"{base.quantizer.kind}-b{plain(levels)}" + (f"-r{plain(wide)}" if len(grid["range"]) > 1 else "")
+            name = f"{of}{base.quantizer.kind}-b{plain(levels)}" + (
+                f"-r{plain(wide)}" if len(grid["range"]) > 1 else ""
+            )
             changes = {"quantizer.levels": levels, "quantizer.range": wide}
             cells.append(Cell(name, override(base, changes), RECONSTRUCTION))
     return cells

@@ -48,7 +48,7 @@ class Record(Protocol):
 
 
 def title_of(record: Record) -> str:
-    """What its run is called: a cell of several names has the first, for the page cuts long ones."""
+    """What its run is called: a cell of several names has the shortest, for the page cuts long ones."""
     return getattr(record, "title", record.name)
 
 

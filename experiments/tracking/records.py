@@ -73,7 +73,7 @@ class CellRecord:
         self, store: Store, cell: RecordedCell, stages: StageFiles, row: str = "", alone: Collection[str] = ()
     ):
         """row: id of that of several seeds under which it lies; alone: reports of which it is a row by itself."""
-        self.store, self.cell, self.id, self.name, self.title = store, cell, cell.id, cell.name, cell.names[0]
+        self.store, self.cell, self.id, self.name, self.title = store, cell, cell.id, cell.name, _title(cell)
         self.parent = f"row/{row}" if row else f"sweep/{cell.sweeps[0]}" if cell.sweeps else ""
         self.listed = [sweep for sweep in cell.sweeps if sweep in alone]
         self.finished = {kind: id for kind, id in cell.stages.items() if stages.finished(id)}
@@ -193,7 +193,7 @@ class SweepRecord:
         known = {id for row in self.rows for id in row.cells}
         if not self.rows or _states([cell for cell in self.cells if cell.id not in known], self.stages)["open"]:
             errors = {f"{key}{ERROR}" for key in compared if self._has(self.cells, f"{key}{ERROR}")}
-            names = [self.name, *(cell.names[0] for cell in self.cells), *(row.name for row in self.rows)]
+            names = [self.name, *map(_title, self.cells), *(row.name for row in self.rows)]
             return of_sweep(self.id, varying(self._ranked(self.cells, compared)), measured | errors, "", names)
         first = {row.cells[0] for row in self.rows}
         ranked = self._ranked([cell for cell in self.cells if cell.id in first], compared)
@@ -239,7 +239,7 @@ class SweepRecord:
                 keyed = {f"{kind}/{name}": value for name, value in metrics.items()}
                 for key, value in keyed.items():
                     if direction(key) and value == value:
-                        found = (-float(protocol.get("images", 0)), value, cell.names[0], text_of(key, keyed))
+                        found = (-float(protocol.get("images", 0)), value, _title(cell), text_of(key, keyed))
                         compared.setdefault(key, {})[cell.id] = found
         return compared
 
@@ -445,6 +445,11 @@ def _png(sheet: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _title(cell: RecordedCell) -> str:
+    """The shortest of a cell's names: a sweep's tells what varies there, that of a run alone all that was typed."""
+    return min(cell.names, key=len)
 
 
 def _params(cell: RecordedCell) -> dict[str, str]:

@@ -164,7 +164,8 @@ class Sender:
             tags["error"] = content.error
         for key in (key for key in run.data.tags if key.startswith(PASSING) and key not in tags):
             self.mlflow.delete_tag(run.info.run_id, key)
-        if run.data.tags.get("name") not in (None, record.name):  # another plan calls the same cell by another name
+        renamed = run.data.tags.get("name") not in (None, record.name)  # another plan calls the cell by another name
+        if renamed or run.info.run_name == record.name != title_of(record):  # or an older version sent all names
             self.mlflow.update_run(run.info.run_id, name=title_of(record))
         now, old = round(1000 * time.time()), run.data
         changed = [key for key, value in content.metrics.items() if not _same(value, old.metrics.get(key))]

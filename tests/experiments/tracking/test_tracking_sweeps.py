@@ -177,3 +177,18 @@ def test_nothing_new_costs_no_import(store):
     code += "sys.exit('mlflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, str(store.root)], capture_output=True, text=True, env=os.environ)
     assert (done.returncode, done.stdout) == (0, "0\n")
+
+
+def test_a_run_has_the_shortest_name_of_its_cell(store):
+    """Also where an older version gave it all of them, which the page cuts."""
+    path = path_of(store, "1a-b004")
+    names = ["digits-levels4-all-that-was-typed", "1a-b004"]
+    write_json(path, json.loads(path.read_text()) | {"names": names})
+    tracking.sync(store)
+    run = runs_of(store, "cell")["1a-b004"]
+    assert run.data.tags["name"] == " · ".join(names)
+    mlflow = mlflow_store.client(tracking.tracking_uri(store))
+    mlflow.update_run(run.info.run_id, name=" · ".join(names))
+    (store.root / "tracking.json").unlink()
+    tracking.sync(store)
+    assert runs_of(store, "cell")["1a-b004"].info.run_id == run.info.run_id
