@@ -181,6 +181,7 @@ def main() -> None:
         # as Typer's own main, whose usage block and silence on Ctrl-C say less
         with command.make_context("tokenbridge", sys.argv[1:] or ["--help"]) as context:
             command.invoke(context)
+        print(end="", flush=True)  # while an error of it can still be told
     except typer.Exit as ended:
         code = ended.exit_code
     except (typer.Abort, EOFError):

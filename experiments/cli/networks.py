@@ -14,7 +14,7 @@ import typer
 
 from experiments.cli.options import DEFAULT_TRAINED, Device, Threads, TrainedOut, path_of
 from experiments.presets import ENDING, Base, base
-from tokenbridge.config import Autoencoder, Data, Runtime, UserError
+from tokenbridge.config import MOST, Autoencoder, Data, Runtime, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import new_folder
@@ -34,7 +34,8 @@ STEP = 4
 """pixels in whose multiples a size is chosen"""
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help=f"default: {EPOCHS}, and more of few images")]
 Size = Annotated[
-    int | None, typer.Option("--size", min=4, help="pixels per side (default: those of the images, 256 at most)")
+    int | None,
+    typer.Option("--size", min=4, max=MOST, help="pixels per side (default: those of the images, 256 at most)"),
 ]
 Grey = Annotated[
     bool | None, typer.Option("--grey/--colour", help="one channel, or three (default: as the images are)")
@@ -55,7 +56,9 @@ def train_autoencoder(
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     size: Size = None,
     grey: Grey = None,
-    channels: Annotated[int | None, typer.Option("--channels", min=1, help="latent channels (default: 4)")] = None,
+    channels: Annotated[
+        int | None, typer.Option("--channels", min=1, max=MOST, help="latent channels (default: 4)")
+    ] = None,
     stride: Annotated[
         int | None,
         typer.Option("--stride", help="pixels per latent position and side (default: 8, 4 or 2 by the size)"),
@@ -180,9 +183,11 @@ def train_classifier(
             out = Path(score.weights or "") if named else images.parent / f"{of_file.name}-classifier"
     else:
         data = _data(images, size, grey, STEP)
+    name = name or images.resolve().name
+    build(Data, {"name": name})  # a name that no page could show is refused
     with new_folder(out, "--out"):
         epochs = epochs or _epochs(data, batch, STEPS)
-        card = train_own_classifier(out, data, name or images.resolve().name, epochs, seed, batch, chosen)
+        card = train_own_classifier(out, data, name, epochs, seed, batch, chosen)
     print("\n".join(_about_classifier(card)))
     for line in _cautions_of_classifier(card["quality"]):
         print(f"train-classifier: {line}", file=sys.stderr)

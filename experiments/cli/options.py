@@ -24,6 +24,7 @@ def _there(runs: Path) -> Path:
     return runs
 
 
+MOST_SEEDS = 1000
 PATH: Any = {"parser": path_of, "metavar": "<path>"}
 """of an option that names a file or folder"""
 RUNS: Any = {"envvar": "TOKENBRIDGE_RUNS", "help": "folder of all artifacts", **PATH}
@@ -33,7 +34,7 @@ RunsThere = Annotated[Path, typer.Option("--runs", callback=_there, **RUNS)]
 Reports = Annotated[Path, typer.Option("--reports", help="folder of all reports", **PATH)]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="stages at a time on this machine")]
 TrainedOut = Annotated[Path, typer.Option("--out", help="folder for the weights and their card", **PATH)]
-Seeds = Annotated[int, typer.Option("--seeds", min=1, help="training seeds per row")]
+Seeds = Annotated[int, typer.Option("--seeds", min=1, max=MOST_SEEDS, help="training seeds per row")]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads of a stage (default: the preset's, else its share)")
 ]

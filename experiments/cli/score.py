@@ -86,6 +86,8 @@ def opened(store: Store, word: str, size: int | None) -> ImageSet | Path:
     """
     from tokenbridge.library import image_sets
 
+    if not word:  # the path of the folder that one is in
+        raise UserError("'' must name images; give a folder, a file, a cell or digits:test")
     path = Path(word)
     if path.is_dir() or path.suffix in (".npz", ".safetensors"):
         return image_sets.of_path(path, size)

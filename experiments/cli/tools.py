@@ -80,15 +80,17 @@ def speed(
 def plan(
     preset: Preset,
     settings: Settings = None,
-    devices: Annotated[int, typer.Option("--devices", min=1, help="that train together")] = 8,
+    devices: Annotated[int, typer.Option("--devices", min=1, max=1_000_000, help="that train together")] = 8,
     accumulate: Accumulate = 1,
     tflops: Annotated[
         float, typer.Option("--tflops", min=0.001, max=1e6, help="a device's peak in bfloat16 (A100)")
     ] = 312.0,
     tflops_float32: Annotated[float, typer.Option("--tflops-float32", min=0.001, max=1e6, help="in float32")] = 19.5,
     utilization: Annotated[float, typer.Option("--utilization", min=0.001, max=1, help="share of the peak")] = 0.4,
-    train_images: Annotated[int | None, typer.Option("--train-images", min=1, help="of a folder not here")] = None,
-    test_images: Annotated[int | None, typer.Option("--test-images", min=1)] = None,
+    train_images: Annotated[
+        int | None, typer.Option("--train-images", min=1, max=10**12, help="of a folder not here")
+    ] = None,
+    test_images: Annotated[int | None, typer.Option("--test-images", min=1, max=10**12)] = None,
 ) -> None:
     """What a configuration takes before anything runs: parameters, latents, memory, operations, device-hours."""
     from experiments import presets

@@ -18,6 +18,7 @@ from tokenbridge.metrics.measures import MEASURES, Scored, by_class
 from tokenbridge.metrics.memorization import memorized
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import Reference, References
+from tokenbridge.metrics.reference_files import FEWEST
 from tokenbridge.metrics.scorers import OWN, SHIPPED, cautions, channels_of, own_about, weights_of
 from tokenbridge.store.artifacts import Store
 
@@ -76,6 +77,9 @@ def compare(
         UserError: sizes that differ, a scorer that these images do not fit, weights that are not to be had.
     """
     images = [given for given in (samples, reference, train) if isinstance(given, ImageSet)]
+    for few in images:
+        if few.count < FEWEST:
+            raise UserError(f"{few.name} holds {few.count} images and must hold {FEWEST} at least; add some")
     for other in images[1:]:
         if other.size != images[0].size:
             raise UserError(

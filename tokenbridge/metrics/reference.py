@@ -148,7 +148,9 @@ def write_statistics(path: Path, images: Path, score: Score, size: int | None, r
         path: the .npz file to write.
         size: side in pixels that the images of a folder are cropped to, by default the shorter one, the same of all.
     """
-    (name,) = score.scorers
+    name, *others = score.scorers
+    if others:
+        raise UserError(f"--features={','.join(score.scorers)} must be one scorer, whose statistics a file holds")
     if path.suffix != ".npz":
         raise UserError(f"--out={path} must end in .npz; correct it")
     extractor = load_extractor(name, pick_device(runtime), score, runtime.trust_weights)

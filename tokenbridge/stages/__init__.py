@@ -144,6 +144,17 @@ def _pair_refusal(config: RunConfig) -> str:
     return ""
 
 
+def _train_refusal(config: RunConfig) -> str:
+    """The pair, or a batch of more images than there are."""
+    if (reason := _pair_refusal(config)) or config.train.released:
+        return reason
+    try:
+        config.train.require_images(_count(config.data, "train"))  # pyright: ignore[reportArgumentType] (frozen)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
 def _images(config: RunConfig) -> dict[str, Any]:
     return {
         "data": config.data.model_dump(exclude={"name", "path", "test_path", "class_list", "class_order"}),
@@ -214,6 +225,7 @@ def _latents_reads(config: RunConfig) -> dict[str, Any]:
     """Of an autoencoder the id holds its weights alone, so one that does not fit the settings is refused here."""
     from tokenbridge.autoencoders.sources import require_fit
 
+    _require_images(config, "train", 2, "the scale of latents")
     reads = _images(config) | config.latents.model_dump()
     if config.quantizer.trained:
         if config.latents.scale == "autoencoder":
@@ -343,7 +355,6 @@ def _reconstruct_reads(config: RunConfig) -> dict[str, Any]:
 
 def _train_reads(config: RunConfig) -> dict[str, Any]:
     """Imported weights are their file: no other setting of a training made them."""
-    config.train.require_images(_count(config.data, "train"))  # pyright: ignore[reportArgumentType]
     model = {"backbone": config.backbone.model_dump(), "head": config.head.training_settings()}
     released = config.train.released
     return model | ({"released": released} if released else {"train": config.train.model_dump()})
@@ -470,7 +481,7 @@ STAGES: dict[str, Kind] = {
             "train",
             _train_reads,
             needs=("latents", "quantizer"),
-            refusal=_pair_refusal,
+            refusal=_train_refusal,
             sections=("backbone", "head", "train"),
             resumable=True,
             shared=True,

@@ -26,16 +26,28 @@ REFUSED = [
     ("runn digits", "no such command 'runn'. Did you mean 'run'?"),
     ("grid --axis train.batch=32,1199", "train.batch=1199 must be at most 1198"),
     ("grid --axis quantizer.levels=8,16 --device gpu", "device=gpu is no device"),
-    ("plan digits --tflops inf", "--tflops=inf must be <= 1e+06"),
+    ("plan digits --tflops inf", "--tflops=inf must be <= 1,000,000"),
     ("plan digits --utilization nan", "--utilization=nan must be "),
     ("train-autoencoder --device gpu", "device=gpu is no device"),
     ("train-autoencoder --device cuda:99", "device=cuda:99 is not there"),
-    ("ui --port 99999", "--port=99999 must be <= 65535"),
+    ("ui --port 99999", "--port=99999 must be <= 65,535"),
     ("sync --runs typo", "typo is no folder of runs; correct --runs"),
     ("ui --runs typo", "typo is no folder of runs"),
     ("verify-latents --runs typo", "typo is no folder of runs"),
     ("settings a b", "got unexpected extra argument(s) (b); see tokenbridge settings --help"),
     ("report --metric", "option '--metric' requires an argument"),
+    ("grid --axis quantizer.levels=8,16 --seeds 99999999999999999999", "--seeds=99999999999999999999 must be <= 1,000"),
+    ("train-autoencoder images --size 10000000", "--size=10000000 must be <= 65,536"),
+    (
+        "train-classifier images --name a\x1bb --epochs 1",
+        r"name='a\x1bb' must be printable text of 1 to 100",
+    ),
+    ("stats images/c0 --out x.npz --features digits,own", "--features=digits,own must be one scorer"),
+    (f"init images --out {'x' * 300}.toml", "File name too long; mend that, or give another path"),
+    (f"run digits --runs {'x' * 300}", "File name too long"),
+    ("reconstruct one/c0", "the train split holds 1 images and must hold 2 at least for the scale of latents"),
+    ("score images --reference images/c0 --features digits --device gpu", "device=gpu is no device"),
+    ("score one/c0 --reference images/c0 --features digits", "one/c0 holds 1 images and must hold 4 at least"),
     # /proc is there and lets nobody make a file or folder
     ("run digits --runs /proc/x", "/proc/x cannot be written"),
     ("grid --axis quantizer.levels=8,16 --runs /proc/x", "/proc/x cannot be written"),
@@ -64,6 +76,8 @@ REFUSED = [
 def test_one_line_before_any_work(call, tmp_path, words, said):
     if "images" in words:
         make_images(tmp_path / "images", each=12)
+    if "one/c0" in words:
+        make_images(tmp_path / "one", classes=1, each=1)
     before = sorted(tmp_path.rglob("*"))
     done = call(*words.split(), cwd=tmp_path)
     assert done.returncode == 2, done.stderr
