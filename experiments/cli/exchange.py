@@ -100,7 +100,7 @@ def write_samples(store: Store, what: str, png: Path | None, npz: Path | None) -
         for target in (png, npz):
             if target is not None:
                 require_new(target)
-                places.enter_context(new_file(npz, "--npz") if target is npz else new_folder(target.parent, "--png"))
+                places.enter_context(new_file(target, "--npz") if target is npz else new_folder(target.parent, "--png"))
         for target, write in todo:
             if target is not None:
                 with store.lock(f"export-{digest(str(target.resolve()))}"):
