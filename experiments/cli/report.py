@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from analysis.tables.pivot import Query
 
 EVERY = "all"
+GRID = "grid"
+"""a grid's name where none is given"""
 
 
 def report(
@@ -28,7 +30,10 @@ def report(
         list[str] | None,
         typer.Argument(help="name of a report, such as demo; all; or tables of one", metavar="NAME|all|TABLE..."),
     ] = None,
-    name: Annotated[str, typer.Option("--name", help="the report that the tables are of")] = "grid",
+    name: Annotated[
+        str,
+        typer.Option("--name", help="the report that the tables are of (default: one of the table's name, or grid)"),
+    ] = "",
     rows: Annotated[
         str, typer.Option("--rows", help="print a table instead: the setting down, such as quantizer.levels")
     ] = "",
@@ -56,7 +61,7 @@ def report(
         from analysis.tables.pivot import Query
 
         query = Query(rows, columns, metric, tuple(where or ()))
-        _pivot(words[0] if words else name, query, out, runs, reports)
+        _pivot(words[0] if words else name or GRID, query, out, runs, reports)
         return
     for option, value in (("--columns", columns), ("--metric", metric), ("--where", where), ("--out", out)):
         if value:
@@ -74,7 +79,10 @@ def _report(words: Sequence[str], name: str, runs: Path, reports: Path) -> None:
     if not tables and len(words) > 1:
         ours = f"{', '.join(TABLES)}, effects-fd_digits and others of a grid over axes"
         raise UserError(f"{' '.join(words)} must be one report's name, or tables among {ours}")
-    name = name if tables else words[0]
+    if not name:  # a grid of one table may be called like it
+        name = GRID if tables and not (len(words) == 1 and _is_report(words[0], runs, reports)) else words[0]
+    elif not tables:
+        name = words[0]
     page = build(name, runs, reports)
     from analysis.frame.source import read as read_source
     from analysis.tables.text import effects_text, tables_text
@@ -190,7 +198,11 @@ def _source(name: str, runs: Path, reports: Path) -> Source:
     return read_source(reports / name / "source")
 
 
+def _is_report(name: str, runs: Path, reports: Path) -> bool:
+    return plan_file.file(runs, name).exists() or (reports / name / "source").is_dir()
+
+
 def _require_report(name: str, runs: Path, reports: Path) -> None:
-    if not (reports / name / "source").is_dir():
+    if not _is_report(name, runs, reports):
         places = f"{runs / 'plans' / name}.json nor {reports / name / 'source'}"
         raise UserError(f"{name} is no report: neither {places} exists; run tokenbridge demo or grid first")

@@ -139,6 +139,15 @@ def test_any_cells_as_a_table(call, tmp_path):
     assert not (tmp_path / "table.pdf").exists()
 
 
+def test_a_report_may_be_called_like_its_table(call, tmp_path, no_figures):
+    write_source(tmp_path / "reports" / "2a", tables=("2a",), examples=False)
+    done = call("report", "2a", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("# ")
+    assert "report: reports/2a/index.html" in done.stdout
+    assert "grid is no report" in call("report", "2a", "--name", "grid", cwd=tmp_path).stderr
+
+
 def test_run_sync_report_and_resume(call, tmp_path, with_latents, template):
     """A user's few commands on a real cell: run, run again, sync; a damaged file is named."""
     with_database(with_latents(tmp_path / "runs"), template / "mlflow.db")
