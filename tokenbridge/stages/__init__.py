@@ -144,15 +144,10 @@ def _pair_refusal(config: RunConfig) -> str:
     return ""
 
 
-def _train_refusal(config: RunConfig) -> str:
-    """The pair, or a batch of more images than there are."""
-    if (reason := _pair_refusal(config)) or config.train.released:
-        return reason
-    try:
+def require_batch(config: RunConfig) -> None:
+    """Raise UserError for a training whose batch is of more images than there are."""
+    if not config.train.released:
         config.train.require_images(_count(config.data, "train"))  # pyright: ignore[reportArgumentType] (frozen)
-    except UserError as error:
-        return str(error)
-    return ""
 
 
 def _images(config: RunConfig) -> dict[str, Any]:
@@ -481,7 +476,7 @@ STAGES: dict[str, Kind] = {
             "train",
             _train_reads,
             needs=("latents", "quantizer"),
-            refusal=_train_refusal,
+            refusal=_pair_refusal,
             sections=("backbone", "head", "train"),
             resumable=True,
             shared=True,
