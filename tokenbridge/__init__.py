@@ -20,7 +20,7 @@ ASSETS = Path(__file__).parent / "assets"
 
 FACE = {"autoencoder": "latents", "quantizer": "latents", "load": "generators", "score": "scores"}
 """function -> its module in tokenbridge.library, which is imported when it is first asked for: it takes torch"""
-__all__ = ["ASSETS", *FACE]
+__all__ = ["ASSETS", "autoencoder", "load", "quantizer", "score"]
 
 
 def __getattr__(name: str) -> Any:

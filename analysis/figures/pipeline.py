@@ -10,22 +10,22 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis.figures.form import WIDTH, Drawing, grey, stages, whole
+from analysis.figures.form import WIDTH, Drawing, csv_of, grey, stages, whole
 from analysis.figures.latents import stems
 from analysis.figures.mosaic import Pixels, by_class, sheet
 from analysis.frame.source import Source
 from experiments.paper import TABLE_HEADS
 
-HEIGHT = 2.8
-TRACKS = (1.98, 0.72)
+HEIGHT = 3.0
+TRACKS = (2.12, 0.78)
 """middle of the discrete and of the continuous track, inches from below"""
-HALF = 0.48
+HALF = 0.5
 """half the height of what stands on a track"""
-IMAGES = (0.02, 0.62)
-LATENTS = (1.26, 2.62)
-BACKBONE = (2.98, 3.98)
-HEADS = (4.08, 5.12)
-SAMPLES = (5.4, 6.38)
+IMAGES = (0.02, 0.58)
+LATENTS = (1.2, 2.5)
+BACKBONE = (2.78, 3.98)
+HEADS = (4.06, 5.26)
+SAMPLES = (5.5, 6.38)
 """from where to where each column reaches, inches"""
 
 
@@ -50,8 +50,11 @@ def pipeline(source: Source) -> Drawing | None:
         "Images, latents, backbone, heads and samples from left to right, with discrete tokens above and continuous"
         " ones below"
     )
+    edges, before = levels["edges"], levels["before"][0]
+    values = [(float(edges[i]), float(edges[i + 1]), int(count)) for i, count in enumerate(before)]
+    data = csv_of(["from", "to", "values of channel 0"], values)
     figure = _picture(source.example(next(iter(images.values())))["original"], levels, [_first(g) for g in grids])
-    return Drawing("pipeline", "One backbone, any head on any token", caption, alt, figure, TABLE_HEADS.id)
+    return Drawing("pipeline", "One backbone, any head on any token", caption, alt, figure, TABLE_HEADS.id, data)
 
 
 def _first(grid: Mapping[str, NDArray[Any]]) -> list[Pixels]:
@@ -64,16 +67,16 @@ def _picture(images: Pixels, levels: Mapping[str, NDArray[Any]], samples: list[l
     figure = Figure(figsize=(WIDTH, whole(HEIGHT)))
     middle = sum(TRACKS) / 2
     _images(figure, [images[i : i + 1] for i in range(3)], IMAGES, middle, 0.97)
-    _text(figure, sum(IMAGES) / 2, HEIGHT - 0.14, "images")
-    _text(figure, sum(LATENTS) / 2, HEIGHT - 0.14, "latents, channel by channel")
-    _text(figure, sum(SAMPLES) / 2, HEIGHT - 0.14, "samples")
+    _text(figure, sum(IMAGES) / 2, HEIGHT - 0.15, "images")
+    _text(figure, sum(LATENTS) / 2, HEIGHT - 0.15, "latents, by channel")
+    _text(figure, sum(SAMPLES) / 2, HEIGHT - 0.15, "samples")
     _box(figure, BACKBONE, (TRACKS[1] - HALF, TRACKS[0] + HALF), grey(), "one\nmasked\nautoregressive\nbackbone")
-    words = (("quantized after training", "autoregressive\nor parallel,\ncross-entropy"),
-             ("kept continuous", "diffusion,\nflow or\nmixture"))  # fmt: skip
+    words = (("quantized", "autoregressive\nor parallel,\ncross-entropy"),
+             ("continuous", "diffusion,\nflow or\nmixture"))  # fmt: skip
     for i, (y, (of_latents, of_head)) in enumerate(zip(TRACKS, words, strict=True)):
         colour = f"C{i}"
         _values(figure, levels, y, colour, quantized=i == 0)
-        _text(figure, sum(LATENTS) / 2, y - HALF - 0.13, of_latents, color=colour)
+        _text(figure, sum(LATENTS) / 2, y - HALF - 0.14, of_latents, color=colour)
         _box(figure, HEADS, (y - HALF, y + HALF), colour, of_head)
         _images(figure, samples[i], SAMPLES, y, HALF)
         start = middle + (y - middle) / 3
@@ -91,7 +94,7 @@ def _place(x: tuple[float, float], y: tuple[float, float]) -> tuple[float, float
 
 
 def _text(figure: Figure, x: float, y: float, text: str, **look: Any) -> None:
-    figure.text(x / WIDTH, y / HEIGHT, text, ha="center", va="center", fontsize=8.5, **look)
+    figure.text(x / WIDTH, y / HEIGHT, text, ha="center", va="center", **look)
 
 
 def _images(figure: Figure, rows: list[Pixels], x: tuple[float, float], y: float, half: float) -> None:
@@ -105,12 +108,13 @@ def _values(figure: Figure, levels: Mapping[str, NDArray[Any]], y: float, colour
     axes = figure.add_axes(_place(LATENTS, (y - HALF, y + HALF)))
     edges, before = levels["edges"], levels["before"][0]
     density = before / before.sum() / np.diff(edges)
+    places, heights = stems(edges, levels["after"][0], levels["centers"][0])
+    reach = 1.03 * float(np.abs(places).max())
     axes.stairs(density, edges, fill=True, color=grey() if quantized else colour, alpha=0.3 if quantized else 0.6)
     if quantized:
-        places, heights = stems(edges, levels["after"][0], levels["centers"][0])
         axes.vlines(places, 0, heights, color=colour, linewidth=0.9)
         axes.plot(places, heights, "o", color=colour, markersize=2)
-    axes.set_xlim(-3.2, 3.2)
+    axes.set_xlim(-reach, reach)
     axes.set_ylim(0, density.max() * 1.15)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -124,7 +128,7 @@ def _box(figure: Figure, x: tuple[float, float], y: tuple[float, float], colour:
     axes.patch.set(facecolor=colour, alpha=0.12)
     for spine in axes.spines.values():
         spine.set(visible=True, edgecolor=colour, linewidth=1.2)
-    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=8.5, transform=axes.transAxes)
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
 
 
 def _arrow(figure: Figure, start: tuple[float, float], end: tuple[float, float], colour: str) -> None:

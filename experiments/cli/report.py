@@ -31,9 +31,9 @@ def report(
         typer.Argument(help="name of a report, such as demo; all; or tables of one", metavar="NAME|all|TABLE..."),
     ] = None,
     name: Annotated[
-        str,
-        typer.Option("--name", help="the report that the tables are of (default: one of the table's name, or grid)"),
-    ] = "",
+        str | None,
+        typer.Option("--name", help="the report that the tables are of (default: one called like the table, or grid)"),
+    ] = None,
     rows: Annotated[
         str, typer.Option("--rows", help="print a table instead: the setting down, such as quantizer.levels")
     ] = "",
@@ -61,7 +61,7 @@ def report(
         from analysis.tables.pivot import Query
 
         query = Query(rows, columns, metric, tuple(where or ()))
-        _pivot(words[0] if words else name or GRID, query, out, runs, reports)
+        _pivot(words[0] if words else GRID if name is None else name, query, out, runs, reports)
         return
     for option, value in (("--columns", columns), ("--metric", metric), ("--where", where), ("--out", out)):
         if value:
@@ -72,17 +72,16 @@ def report(
         _report(words or ["demo"], name, runs, reports)
 
 
-def _report(words: Sequence[str], name: str, runs: Path, reports: Path) -> None:
+def _report(words: Sequence[str], name: str | None, runs: Path, reports: Path) -> None:
     from experiments.paper import TABLES
 
     tables = words if all(word in TABLES or word.startswith("effects-") for word in words) else []
     if not tables and len(words) > 1:
         ours = f"{', '.join(TABLES)}, effects-fd_digits and others of a grid over axes"
         raise UserError(f"{' '.join(words)} must be one report's name, or tables among {ours}")
-    if not name:  # a grid of one table may be called like it
-        name = GRID if tables and not (len(words) == 1 and _is_report(words[0], runs, reports)) else words[0]
-    elif not tables:
-        name = words[0]
+    if not tables or (name is None and len(words) == 1 and _is_report(words[0], runs, reports)):
+        name = words[0]  # a grid of one table may be called like it
+    name = GRID if name is None else name
     page = build(name, runs, reports)
     from analysis.frame.source import read as read_source
     from analysis.tables.text import effects_text, tables_text

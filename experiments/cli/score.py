@@ -95,7 +95,7 @@ def opened(store: Store, word: str, size: int | None) -> ImageSet | Path:
     if (known := _data(name if colon else word)) is not None:
         from tokenbridge.data.files import SPLITS
 
-        wanted = next((each for each in SPLITS if each == split), None) if colon else "test"
+        wanted = next((each for each in SPLITS if each == (split if colon else "test")), None)
         if wanted is None:
             raise UserError(f"{word} must end in one of {', '.join(SPLITS)}; correct it")
         return image_sets.of_split(word, known, wanted)

@@ -242,6 +242,8 @@ class Clip(nn.Module):
     """
 
     gives = ("features",)
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, path: Path, program: Program):
         super().__init__()
