@@ -93,9 +93,9 @@ def opened(store: Store, word: str, size: int | None) -> ImageSet | Path:
         return image_sets.of_path(path, size)
     name, colon, split = word.rpartition(":")
     if (known := _data(name if colon else word)) is not None:
-        from tokenbridge.data.files import SPLITS
+        from tokenbridge.data.files import SPLITS, Split
 
-        wanted = next((each for each in SPLITS if each == (split if colon else "test")), None)
+        wanted: Split | None = next((each for each in SPLITS if each == (split if colon else "test")), None)
         if wanted is None:
             raise UserError(f"{word} must end in one of {', '.join(SPLITS)}; correct it")
         return image_sets.of_split(word, known, wanted)
