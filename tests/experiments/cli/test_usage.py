@@ -95,8 +95,8 @@ def test_no_words_are_the_help(call, tmp_path):
 
 def test_ctrl_c_is_one_line_while_libraries_are_imported_and_later(tmp_path):
     """To the process group, as a terminal sends it."""
-    for wait in ("", "latents"):
-        words = ["run", "digits", "--only", "latents", "--runs", tmp_path / "runs"]
+    for wait in ("", "train: batch"):
+        words = ["run", "digits", "--only", "train", "--runs", tmp_path / "runs"]
         process = subprocess.Popen(
             [sys.executable, "-m", "experiments.cli", *words],
             cwd=ROOT,
