@@ -6,6 +6,7 @@ Nothing is trained or measured for it: the reasons are sizes, and their reader m
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 from experiments.presets import NONE, from_text, preset
 from experiments.presets import SPLITS as REFERENCES
-from tokenbridge.autoencoders.autoencoder_kl import Sizes, sizes_of
+from tokenbridge.autoencoders.autoencoder_kl import Sizes, require_stride, sizes_of
 from tokenbridge.autoencoders.sources import recognized, require_fit, source_of
 from tokenbridge.config import LONGEST_TITLE, Autoencoder, RunConfig, UserError, holds_path
 from tokenbridge.data.files import split_of, splits
@@ -110,6 +111,8 @@ def fitting(seen: Survey, place: Place, classifier: Path, given: Mapping[str, An
     config = override(preset(PRESET), few | _values(settings) | dict(given))
     if place.there:
         require_fit(config, place.settings())
+    else:
+        require_stride(config.autoencoder.stride, config.data.image_size, "autoencoder.stride=")
     settings += [*_training(config, given), *_sampling(config), *_scoring(config, classifier)]
     known = {setting.key for setting in settings}
     settings = [s._replace(value=given[s.key], why="as given") if s.key in given else s for s in settings]
@@ -235,6 +238,33 @@ def text_of(seen: Survey, name: str, settings: Sequence[Setting], out: Path, not
     text = "\n".join(lines) + "\n"
     from_text(text, out)
     return text
+
+
+def unscored(command: str, weights: str) -> tuple[str, str]:
+    """What stands above [score] of images with classes until there is a classifier of them.
+
+    Args:
+        command: that trains it.
+        weights: the folder that it will be in, as the file has it.
+    """
+    return f"{command} trains a classifier of them and changes this to:", f'features = "own", weights = "{weights}"'
+
+
+def scored(text: str) -> str | None:
+    """The text of a file that `init` wrote, with [score] by the classifier that its comment names.
+
+    None where the file has another [score].
+    """
+    own = 'features = "own"  # fd_own and class agreement, by the classifier of these images'
+    new, count = _UNSCORED.subn(rf"[score]\n{own}\nweights = \1\n# without it: \2, \3", text)
+    return new if count == 1 else None
+
+
+_UNSCORED = re.compile(
+    r'^\[score\]\n# [^\n]* changes this to:\n# features = "own", weights = ("[^"\n]*")\n'
+    r'(features = "autoencoder")[^\n]*\n(weights = "[^"\n]*")$',
+    re.MULTILINE,
+)
 
 
 def _comment(text: str) -> list[str]:

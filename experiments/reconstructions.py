@@ -49,6 +49,9 @@ def cells(
     Raises:
         UserError: what cannot work.
     """
+    for name, values in grid.items():
+        if twice := next((value for i, value in enumerate(values) if value in values[:i]), None):
+            raise UserError(f"--{name} has {plain(twice)} twice; give each value once")
     base = _base(images, train, autoencoder, assignments)
     of = f"{base_of(images).name}-" if images.endswith(ENDING) else ""
     cells = [Cell(f"{of}continuous", override(base, {"quantizer.kind": "identity"}), RECONSTRUCTION)]

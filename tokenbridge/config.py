@@ -154,8 +154,8 @@ FilePath = Annotated[str, AfterValidator(_path)]
 
 
 def _title(text: str) -> str:
-    if not 0 < len(text) <= LONGEST_TITLE or not text.isprintable():
-        raise PydanticCustomError("title", "must be printable text of 1 to 100 characters")
+    if not text.strip() or len(text) > LONGEST_TITLE or not text.isprintable():
+        raise PydanticCustomError("title", "must be printable text of 1 to 100 characters, not blanks alone")
     return text
 
 

@@ -44,6 +44,7 @@ MAKERS: tuple[tuple[str, Callable[[Source], Drawing | None]], ...] = (
     ("heads", heads.costs),
     ("", search.search),
     ("axes", axes.effects),
+    ("axes", generation.points),
 )
 """table that a figure needs (none where it finds out), and what draws it"""
 

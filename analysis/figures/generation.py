@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from analysis.figures import mosaic
 from analysis.figures.form import Drawing, csv_of, stages
-from analysis.figures.mosaic import LINE, MARGIN, Pixels, by_class, name_classes, name_rows, steps
-from analysis.frame.source import Source
+from analysis.figures.mosaic import LINE, MARGIN, Pixels, by_class, columns_of, name_columns, name_rows, steps
+from analysis.frame.source import AXES, POINTS, Source
 from analysis.stats import number
 from experiments.paper import TABLE_2A, Column
 from tokenbridge.metrics.catalogue import AGREEMENT, BITS, FD
@@ -22,7 +22,7 @@ SETTINGS = (
 )  # fmt: skip
 """what tells one block of images from another"""
 MOST = 10
-"""rows of a sheet of samples"""
+"""rows of a sheet of samples, and images in a row of it where all are of one class"""
 BETWEEN = 30
 """pixels between two blocks of images"""
 Grid = Mapping[str, np.ndarray]
@@ -39,13 +39,14 @@ def prediction(source: Source) -> Drawing | None:
     columns = (source.by_scorer(FD), BITS)
     titles = [label + (_scores(source, row[0], columns) if len(row) == 1 else "") for label, row in cells.items()]
     first = {label: row[0] for label, row in cells.items()}
+    grids = [source.example(id) for id in ids.values()]
     caption = (
-        f"Figure 7 of the paper, on {source.measured_on}. Generated images, not chosen: one column per class asked for."
-        " The two models differ in how the channels of a token are predicted: all at once (parallel) or one after"
-        f" another (autoregressive). {_models(source, first)}"
+        f"Figure 7 of the paper, on {source.measured_on}. Generated images, not chosen"
+        f"{_told(grids[0], ': one column per class asked for')}. The two models differ in how the channels of a token"
+        f" are predicted: all at once (parallel) or one after another (autoregressive). {_models(source, first)}"
     )
     alt = "Generated images of the parallel head beside those of the autoregressive head"
-    figure = _blocks(source, titles, [source.example(id) for id in ids.values()], most=5)
+    figure = _blocks(source, titles, grids, most=5)
     title = "Parallel against autoregressive prediction"
     return Drawing("figure-7-prediction", title, caption, alt, figure, "2a", _data(source, first))
 
@@ -73,8 +74,8 @@ def confidence(source: Source) -> Drawing | None:
 
 
 def _blocks(source: Source, titles: Sequence[str], grids: Sequence[Grid], most: int = 4) -> Figure:
-    """Titled blocks of example images below each other, one column per class, at most so many rows in each."""
-    images, names = grids[0]["images"], _classes(source, grids[0])
+    """Titled blocks of example images below each other, a column for each class, at most so many rows in each."""
+    images, names = grids[0]["images"], _columns(source, grids[0])
     factor = mosaic.enlargement(images)
     tall, wide = steps(images, factor)
     over = mosaic.heads(names, wide)
@@ -85,7 +86,7 @@ def _blocks(source: Source, titles: Sequence[str], grids: Sequence[Grid], most: 
     for i, (title, grid) in enumerate(zip(titles, grids, strict=True)):
         rows = by_class(grid["images"], len(names))[:shown]
         mosaic.block(figure, rows, left, i * down + top, factor, title, over)
-        name_classes(figure, left, i * down + top)
+        name_columns(figure, columns_of(grid["labels"]), left, i * down + top)
     return figure
 
 
@@ -96,43 +97,97 @@ def samples(source: Source) -> Drawing | None:
         return None
     grid, cell = source.example(id), source.cells(TABLE_2A.id, "autoregressive")[0]
     shown = stages(source, source.of_reconstructions, "reconstruct").values()
+    names = _columns(source, grid)
     real = next((_first_of_each(source.example(id), _labels(grid)) for id in shown), None)
     above = " The top row holds test images." if real is not None else ""
-    rows = by_class(grid["images"], len(_classes(source, grid)))[:MOST]
+    rows = by_class(grid["images"], len(names))[:MOST]
     caption = (
         f"Figures 2 and 9 of the paper, on {source.measured_on}. The first {sum(map(len, rows))} images of the"
-        f" autoregressive model, not chosen, one column per class.{above} {_models(source, {'': cell})}"
+        f" autoregressive model, not chosen{_told(grid, ', one column per class')}.{above}"
+        f" {_models(source, {'': cell})}"
     )
-    alt = "Grid of generated images, one column per class"
-    title, data = "Generated images by class", _data(source, {"autoregressive": cell})
-    return Drawing("samples", title, caption, alt, _sample_figure(rows, _classes(source, grid), real), "2a", data)
+    alt = f"Grid of generated images{_told(grid, ', one column per class')}"
+    title = f"Generated images{_told(grid, ' by class')}"
+    data = _data(source, {"autoregressive": cell})
+    figure = _sample_figure(["generated"], rows, columns_of(grid["labels"]), names, real)
+    return Drawing("samples", title, caption, alt, figure, "2a", data)
+
+
+def points(source: Source) -> Drawing | None:
+    """Images of each point of a grid over axes, a row for each, of the same classes."""
+    first: dict[str, str] = {}
+    for trial in source.trials:
+        first.setdefault(trial.label, trial.cell)
+    shown = dict([(label, cell) for label, cell in first.items() if _drawn(source, cell)][:POINTS])
+    if not shown:
+        return None
+    grids = [source.example(_drawn(source, cell)) for cell in shown.values()]
+    classes = len(_labels(grids[0]))
+    order = np.argsort(grids[0]["labels"][: MOST // min(classes, MOST) * min(classes, MOST)], kind="stable")
+    labels = grids[0]["labels"][order]
+    caption = (
+        f"Generated {source.measured_on} images of {'the first ' if len(shown) < len(first) else 'each of the '}"
+        f"{len(shown)} points, not chosen, a row for each{_told(grids[0], ', with the same classes in all rows')}; of"
+        " several training seeds, the first."
+    )
+    names, rows = mosaic.image_names(source, labels), [grid["images"][order] for grid in grids]
+    figure = _sample_figure(list(shown), rows, columns_of(labels), names, None)
+    alt = "Generated images, a row for each point of the axes"
+    return Drawing("samples-axes", "Images of each point", caption, alt, figure, AXES, _data(source, shown))
+
+
+def _drawn(source: Source, cell: str) -> str:
+    """The sample stage of a cell that left images to look at; empty where it has none."""
+    id = source.stage(cell, "sample")
+    return id if id and source.has_example(id) else ""
+
+
+def _told(grid: Grid, words: str) -> str:
+    """Words that are true where images are of several classes; else none."""
+    return words if columns_of(grid["labels"]) == "class" else ""
 
 
 def _first_of_each(example: Mapping[str, np.ndarray], labels: Sequence[int]) -> Pixels | None:
-    """A real image of each class; None where a class has none among those that were kept."""
+    """A real image of each class, or some of a single one; None where a class has none among those that were kept."""
+    if len(labels) == 1:
+        return example["original"][:MOST]
     there = example["labels"].tolist()
     return example["original"][[there.index(label) for label in labels]] if {*labels} <= {*there} else None
 
 
-def _sample_figure(rows: Sequence[Pixels], names: Sequence[str], real: Pixels | None) -> Figure:
+def _sample_figure(
+    labels: Sequence[str], rows: Sequence[Pixels], word: str, names: Sequence[str], real: Pixels | None
+) -> Figure:
+    """Rows of generated images under one of real images.
+
+    Args:
+        labels: names of the first rows, or of all.
+        rows: uint8 (n, ch, h, w) each.
+        word: what the columns are named by.
+        names: of the columns.
+        real: uint8 (n, ch, h, w); None for no such row.
+    """
     factor = mosaic.enlargement(rows[0])
     tall, wide = steps(rows[0], factor)
     over = mosaic.heads(names, wide)
-    left, top, gap = 170, over.height + MARGIN, 20
+    left, top, gap = max(170, round(max(map(mosaic.text_width, labels))) + 40), over.height + MARGIN, 20
     above = tall + gap if real is not None else 0
     figure = mosaic.canvas(left + len(names) * wide + MARGIN, top + above + len(rows) * tall + MARGIN)
-    name_classes(figure, left, top)
+    name_columns(figure, word, left, top)
     if real is not None:
         mosaic.block(figure, [real], left, top, factor, over=over)
         name_rows(figure, ["real"], left, top, tall)
     mosaic.block(figure, rows, left, top + above, factor, over=None if real is not None else over)
-    name_rows(figure, ["generated"], left, top + above, tall)
+    name_rows(figure, labels, left, top + above, tall)
     return figure
 
 
-def _classes(source: Source, grid: Grid) -> list[str]:
-    """Names of the classes in the order of the columns."""
-    return mosaic.class_names(source, _labels(grid))
+def _columns(source: Source, grid: Grid) -> list[str]:
+    """Names of the classes in the order of the columns; numbers of images of a single class."""
+    labels = _labels(grid)
+    if len(labels) > 1:
+        return mosaic.class_names(source, labels)
+    return [str(number) for number in range(1, min(MOST, len(grid["images"])) + 1)]
 
 
 def _labels(grid: Grid) -> list[int]:

@@ -91,6 +91,20 @@ def class_names(source: Source, labels: Iterable[int]) -> list[str]:
     return [name if all(ord(letter) in known for letter in name) else str(label) for label, name in names]
 
 
+def image_names(source: Source, labels: NDArray[np.integer]) -> list[str]:
+    """Names of images: their classes, numbered where a class has several; their numbers where all are of one.
+
+    Args:
+        source: the report's source.
+        labels: of the images (n,).
+    """
+    classes = class_names(source, labels)
+    if columns_of(labels) == "image":
+        return [str(number) for number in range(1, len(classes) + 1)]
+    earlier = [classes[:i].count(name) for i, name in enumerate(classes)]
+    return [name + (f"-{count + 1}" if count else "") for name, count in zip(classes, earlier, strict=True)]
+
+
 def enlargement(images: Pixels, target: int = 96) -> int:
     """Whole factor that brings images (n, ch, h, w) to about `target` pixels per side, at least 1."""
     return max(1, round(target / max(images.shape[-2:])))
@@ -107,14 +121,14 @@ def steps(images: Pixels, factor: int) -> tuple[int, int]:
     return height * factor + GAP, width * factor + GAP
 
 
-def by_class(images: Pixels, classes: int) -> list[Pixels]:
-    """Rows of one image per class; an incomplete last row is left out.
+def by_class(images: Pixels, columns: int) -> list[Pixels]:
+    """Rows of one image per class, or of so many of a single one; an incomplete last row is left out.
 
     Args:
-        images: (n, ch, h, w), of which image i has class i modulo classes.
-        classes: number of classes, the length of a row.
+        images: (n, ch, h, w), of which image i has class i modulo the number of classes.
+        columns: number of classes, or of images, in a row.
     """
-    return [images[i : i + classes] for i in range(0, len(images) - classes + 1, classes)]
+    return [images[i : i + columns] for i in range(0, len(images) - columns + 1, columns)]
 
 
 def sheet(rows: Sequence[Pixels], factor: int, gaps: str) -> Pixels:
@@ -216,12 +230,18 @@ def name_rows(figure: Figure, names: Sequence[str], left: int, top: int, step: i
         write(figure, name, left - ASIDE, top + i * step + (step - GAP) / 2, ha="right", va="center")
 
 
-def name_classes(figure: Figure, left: int, top: int) -> None:
-    """Write "class" before the names over the columns of a mosaic.
+def name_columns(figure: Figure, word: str, left: int, top: int) -> None:
+    """Write before the names over the columns of a mosaic what they name.
 
     Args:
         figure: of `canvas`.
+        word: what they name, as `columns_of` gives it.
         left: the mosaic's left side, in pixels.
         top: its upper side, in pixels.
     """
-    write(figure, "class", left - ASIDE, top - 8, ha="right", va="bottom")
+    write(figure, word, left - ASIDE, top - 8, ha="right", va="bottom")
+
+
+def columns_of(labels: Iterable[int]) -> str:
+    """What the columns of a mosaic are named by: "class", or "image" where all images are of one class."""
+    return "class" if len({int(label) for label in labels}) > 1 else "image"

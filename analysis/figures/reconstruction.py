@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from analysis.figures import mosaic
 from analysis.figures.form import Drawing, csv_of, stages
-from analysis.figures.mosaic import GAP, LINE, MARGIN, Pixels, name_classes, name_rows, steps
+from analysis.figures.mosaic import GAP, LINE, MARGIN, Pixels, columns_of, name_columns, name_rows, steps
 from analysis.frame.source import Source
 from experiments.paper import TABLE_HEADS
 from tokenbridge.config import TRAINED_TOKENS
@@ -54,11 +54,12 @@ def reconstructions(source: Source) -> Drawing | None:
     if not examples:
         return None
     first = next(iter(examples.values()))
-    original, names = first["original"], _names(source, first["labels"])
+    original, names = first["original"], mosaic.image_names(source, first["labels"])
     rows = [example["reconstructed"] for example in examples.values()]
     errors = [_errors(example) for example in examples.values()]
-    figure, largest = _reconstruction_figure(original, rows, errors, names, list(examples))
-    one_each = len({*first["labels"].tolist()}) == len(names)
+    over = columns_of(first["labels"]), names
+    figure, largest = _reconstruction_figure(original, rows, errors, over, list(examples))
+    one_each = len({*first["labels"].tolist()}) == len(names) > 1
     shown = "The first test image of each class" if one_each else "Test images"
     caption = (
         f"Figure 6 of the paper, on {source.measured_on}. {shown} (top) and what comes"
@@ -68,7 +69,7 @@ def reconstructions(source: Source) -> Drawing | None:
     )
     alt = "Reconstructed images in rows from continuous latents to the fewest levels, with maps of their errors"
     data = csv_of(
-        ["tokenizer", "class", "mean absolute error", "largest absolute error"],
+        ["tokenizer", over[0], "mean absolute error", "largest absolute error"],
         [
             (label, name, float(error.mean()), float(error.max()))
             for label, maps in zip(examples, errors, strict=True)
@@ -80,23 +81,20 @@ def reconstructions(source: Source) -> Drawing | None:
     )
 
 
-def _names(source: Source, labels: np.ndarray) -> list[str]:
-    """Names of images: their classes, numbered where a class has several; their numbers where all are of one."""
-    classes = mosaic.class_names(source, labels)
-    if len({*classes}) == 1 < len(classes):
-        return [str(number) for number in range(1, len(classes) + 1)]
-    earlier = [classes[:i].count(name) for i, name in enumerate(classes)]
-    return [name + (f"-{count + 1}" if count else "") for name, count in zip(classes, earlier, strict=True)]
-
-
 def _errors(example: Mapping[str, np.ndarray]) -> np.ndarray:
     """(n, 1, h, w): absolute error of each pixel, mean over colours."""
     return np.abs(example["reconstructed"].astype(np.int16) - example["original"]).mean(1, keepdims=True)
 
 
 def _reconstruction_figure(
-    original: Pixels, rows: Sequence[Pixels], errors: Sequence[np.ndarray], names: Sequence[str], labels: Sequence[str]
+    original: Pixels,
+    rows: Sequence[Pixels],
+    errors: Sequence[np.ndarray],
+    columns: tuple[str, Sequence[str]],
+    labels: Sequence[str],
 ) -> tuple[Figure, float]:
+    """columns: what they are named by, and their names."""
+    word, names = columns
     factor = mosaic.enlargement(original)
     tall, wide = steps(original, factor)
     over = mosaic.heads(names, wide)
@@ -114,7 +112,7 @@ def _reconstruction_figure(
     mosaic.block(figure, mapped, left, second, factor, "absolute error", over)
     name_rows(figure, labels, left, second, tall)
     for y in (top, second):
-        name_classes(figure, left, y)
+        name_columns(figure, word, left, y)
     bar = (left + columns - GAP - BAR, second - over.height - LINE - 28)
     _colour_bar(figure, colours, largest, bar, width, height)
     return figure, largest
@@ -149,9 +147,10 @@ def patches(source: Source) -> Drawing | None:
     most = max(1, min(PATCHES, PATCHED // steps(original, factor)[1]))
     chosen = np.sort(np.argsort(-errors.mean((1, 2, 3)), kind="stable")[:most])
     corners = [worst(errors[i, 0], side) for i in chosen]
-    labels = _names(source, examples[coarse]["labels"])
+    classes = examples[coarse]["labels"]
+    labels = mosaic.image_names(source, classes)
     figure = _patch_figure({"original": original} | {n: e["reconstructed"] for n, e in examples.items()},
-                           {labels[i]: int(i) for i in chosen}, corners, side, factor)  # fmt: skip
+                           {labels[i]: int(i) for i in chosen}, columns_of(classes), corners, side, factor)  # fmt: skip
     caption = (
         f"Figure 5 of the paper, on {source.measured_on}. Top: the {len(chosen)} images of figure 6 that"
         f" {coarse.replace(' ', '')} changes most; the frame holds the {side}×{side} pixels with the largest error."
@@ -163,7 +162,7 @@ def patches(source: Source) -> Drawing | None:
         for name, example in examples.items()
         for i, (y, x) in zip(chosen.tolist(), corners, strict=True)
     ]
-    data = csv_of(["tokenizer", "class", "left", "top", "side", "mean absolute error"], rows)
+    data = csv_of(["tokenizer", columns_of(classes), "left", "top", "side", "mean absolute error"], rows)
     return Drawing(
         "figure-5-patches", "Details of reconstructions", caption, alt, figure, source.of_reconstructions.id, data
     )
@@ -191,13 +190,19 @@ def worst(error: np.ndarray, side: int) -> tuple[int, int]:
 
 
 def _patch_figure(
-    images: Mapping[str, Pixels], chosen: Mapping[str, int], corners: Sequence[tuple[int, int]], side: int, factor: int
+    images: Mapping[str, Pixels],
+    chosen: Mapping[str, int],
+    word: str,
+    corners: Sequence[tuple[int, int]],
+    side: int,
+    factor: int,
 ) -> Figure:
     """One column per image: the whole, then the patch from each tokenizer.
 
     Args:
         images: original and tokenizers -> uint8 (n, ch, h, w).
-        chosen: class -> number of its image.
+        chosen: name of a column -> number of its image.
+        word: what columns are named by.
         corners: top and left of the patch of each chosen image.
         side: of a patch, in pixels of an image.
     """
@@ -210,7 +215,7 @@ def _patch_figure(
     second = top + step + 20
     figure = mosaic.canvas(left + len(whole) * step, second + len(images) * step)
     axes = mosaic.block(figure, [whole], left, top, factor, over=over)
-    name_classes(figure, left, top)
+    name_columns(figure, word, left, top)
     name_rows(figure, ["whole"], left, top, step)
     for i, (y, x) in enumerate(corners):
         left_top = (i * step + x * factor - 0.5, y * factor - 0.5)

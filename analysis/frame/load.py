@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.frame import mlflow as tracked
-from analysis.frame.source import CURVES, IMAGES, LEFT_OUT, Source, of_frame, planned
+from analysis.frame.source import CURVES, IMAGES, LEFT_OUT, POINTS, Source, of_frame, planned
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.metrics.catalogue import metric
 from tokenbridge.overrides import flatten, settings, unread
@@ -202,7 +202,7 @@ def _write_source(root: Path, uri: str, plan: Mapping[str, Any], out: Path) -> N
     store = Store(root)
     cells = {id: read_cell(store, id) for id in dict.fromkeys(cell for _, cell in planned(plan))}
     stages = {id: kind for cell in cells.values() for kind, id in cell.stages.items()}
-    pictured = {id for cell in _pictured(plan) for id in cells[cell].stages.values()}
+    pictured = _pictured(plan, cells)
     shown = [cells[row["cell"]].stages for row in plan["rows"] if row["table"] in WITH_CURVES]
     trained = dict.fromkeys(id for stages in shown for kind, id in stages.items() if kind_of(kind).curves)
     for folder in (out / "examples", out / "manifests", out / IMAGES):
@@ -265,12 +265,21 @@ def _copy_examples(source: Path, target: Path) -> None:
         raise UserError(f"{source}: {damaged} is damaged; delete its folder and run again")
 
 
-def _pictured(plan: Mapping[str, Any]) -> list[str]:
-    """Cells whose images figures can show: the first seed of each row, and those of confidence-guided generation."""
+def _pictured(plan: Mapping[str, Any], cells: Mapping[str, RecordedCell]) -> set[str]:
+    """Stages whose images figures can show.
+
+    All of the first seed of each row and of confidence-guided generation; of points of axes the samples of each one's
+    first seed.
+    """
     first: dict[tuple[str, str], str] = {}
     for row in plan["rows"]:
         first.setdefault((row["table"], row["label"]), row["cell"])
-    return [*first.values(), *(each["cell"] for each in plan.get("confidence") or [])]
+    whole = [*first.values(), *(each["cell"] for each in plan.get("confidence") or [])]
+    points: dict[str, str] = {}
+    for each in plan.get("cells") or []:
+        points.setdefault(json.dumps(each["values"], sort_keys=True), each["cell"])
+    sampled = [cells[cell].stages.get("sample", "") for cell in list(points.values())[:POINTS]]
+    return {id for cell in whole for id in cells[cell].stages.values()} | {id for id in sampled if id}
 
 
 def _with_nan(frame: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

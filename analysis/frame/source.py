@@ -51,6 +51,8 @@ AXES = "axes"
 TUNED = ("sample.guidance", "sample.temperature")
 PUBLISHED_IMAGES = (1000, 256)
 """classes and pixels per side of ImageNet, as the paper has it"""
+POINTS = 16
+"""points of axes, at most, whose images a source holds and a figure shows"""
 STANDING = ("3", "4")
 """tables that can be shown without runs: systems and settings"""
 IMAGES = "images"

@@ -36,7 +36,7 @@ def init(
 
     Example: tokenbridge init my-images; tokenbridge train-autoencoder my-images.toml; tokenbridge run my-images.toml
     """
-    from experiments.fitting import fitting, place_of, text_of
+    from experiments.fitting import fitting, place_of, text_of, unscored
     from experiments.presets import ENDING
     from tokenbridge.data.survey import survey
     from tokenbridge.overrides import typed_settings
@@ -61,8 +61,7 @@ def init(
     train, classify = f"tokenbridge train-autoencoder {file}", f"tokenbridge train-classifier {file}"
     notes = {} if place.there else {"autoencoder": [f"not there yet: {train} trains a small one and puts it there"]}
     if seen.classes > 1 and place.path is not None:
-        own = f'features = "own", weights = "{classifier.name}"'
-        notes["score"] = [f"with the class agreement of samples, after {classify}:", own]
+        notes["score"] = [*unscored(classify, classifier.name)]
     text = text_of(seen, name, fit, path, notes)
     with new_file(path, "--out"):
         write_atomic(path, text.encode())

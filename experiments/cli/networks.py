@@ -7,6 +7,7 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ from experiments.presets import ENDING, Base, base
 from tokenbridge.config import MOST, Autoencoder, Data, Runtime, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
-from tokenbridge.store.artifacts import new_folder
+from tokenbridge.store.artifacts import new_folder, require_folder, write_atomic
 
 if TYPE_CHECKING:
     from tokenbridge.data.survey import Survey
@@ -69,8 +70,9 @@ def train_autoencoder(
     threads: Threads = None,
 ) -> None:
     """Train a small autoencoder of your images, as a diffusers folder; or the shipped one of the digits again."""
-    from tokenbridge.autoencoders.train import require_stride, train_own_autoencoder
+    from tokenbridge.autoencoders.autoencoder_kl import require_stride
     from tokenbridge.autoencoders.train import train_autoencoder as train_shipped
+    from tokenbridge.autoencoders.train import train_own_autoencoder
     from tokenbridge.devices import pick_device
 
     require_one("train-autoencoder")
@@ -88,11 +90,13 @@ def train_autoencoder(
         data, channels, stride = of_file.data, of_file.autoencoder.channels, of_file.autoencoder.stride
         out = _trained_in(images, of_file.autoencoder) if out == DEFAULT_TRAINED else out
     else:
+        require_folder(out, "--out")
         if stride is not None:
             require_stride(stride, size)
         data = _data(images, size, grey, STEP if stride is None else stride)
         stride = stride_of(data.image_size) if stride is None else stride
-    require_stride(stride, data.image_size)
+    _require_apart(out, data)
+    require_stride(stride, data.image_size, "autoencoder.stride=" if images.suffix == ENDING else "--stride ")
     epochs = epochs or _epochs(data, batch, 2 * STEPS)
     with new_folder(out, "--out"):
         trained = train_own_autoencoder(out, data, channels or 4, stride, epochs, seed, chosen, batch)
@@ -170,20 +174,24 @@ def train_classifier(
         _require_no({"--size": size, "--grey": grey, "--name": name, **_gpu(device)})
         _train_again(train_shipped, out, epochs or EPOCHS, seed)
         return
+    from tokenbridge.data.files import class_count
     from tokenbridge.metrics.scorers import OWN
-    from tokenbridge.metrics.train_classifier import train_own_classifier
+    from tokenbridge.metrics.train_classifier import require_classes, train_own_classifier
 
     if images.suffix == ENDING:
         _require_none_beside(images, {"--size": size, "--grey": grey})
         of_file = _of_file(images)
         data, score = of_file.config.data, of_file.config.score
         name = name or data.name or Path(data.path or "").resolve().name
-        if out == DEFAULT_TRAINED:
+        if by_file := out == DEFAULT_TRAINED:
             named = score.features == OWN and score.weights is not None
             out = Path(score.weights or "") if named else images.parent / f"{of_file.name}-classifier"
     else:
-        data = _data(images, size, grey, STEP)
+        require_folder(out, "--out")
+        require_classes(class_count(images), images)  # before all its images are looked at
+        data, by_file = _data(images, size, grey, STEP), False
     name = name or images.resolve().name
+    _require_apart(out, data)
     build(Data, {"name": name})  # a name that no page could show is refused
     with new_folder(out, "--out"):
         epochs = epochs or _epochs(data, batch, STEPS)
@@ -191,7 +199,27 @@ def train_classifier(
     print("\n".join(_about_classifier(card)))
     for line in _cautions_of_classifier(card["quality"]):
         print(f"train-classifier: {line}", file=sys.stderr)
-    print(f"{out}: score.features=own {shlex.quote(f'score.weights={out}')}")
+    if by_file and _scores_by_it(images, out):
+        print(f"{out}: {images} scores by it (fd_own, class agreement)")
+    else:
+        print(f"{out}: score.features=own {shlex.quote(f'score.weights={out}')}")
+
+
+def _scores_by_it(file: Path, classifier: Path) -> bool:
+    """Have a file of settings score by its classifier, where it does not yet and `init` wrote it so; whether it does.
+
+    Args:
+        file: the file of settings, which nothing changes where it has a [score] of its own.
+        classifier: the folder of the classifier.
+    """
+    from experiments.fitting import scored
+    from tokenbridge.metrics.scorers import OWN
+
+    with suppress(OSError):  # one that cannot be written
+        if (text := scored(file.read_text(encoding="utf-8"))) is not None:
+            write_atomic(file, text.encode())
+    score = base(str(file)).config.score
+    return score.features == OWN and score.weights is not None and Path(score.weights) == classifier.resolve()
 
 
 def _about_classifier(card: Mapping[str, Any]) -> Iterator[str]:
@@ -255,6 +283,13 @@ def _of_file(file: Path) -> Base:
     if of_file.config.data.source != "folder":
         raise UserError(f"{file} must name a folder of images, with data.source=folder and data.path")
     return of_file
+
+
+def _require_apart(out: Path, data: Data) -> None:
+    """Refuse a folder of weights among the images, where it would be read as a class or as what is left out."""
+    for root in map(Path, filter(None, (data.path, data.test_path))):
+        if out.resolve().is_relative_to(root.resolve()):
+            raise UserError(f"--out {out} lies in the folder of images, {root}; give one beside it")
 
 
 def _trained_in(file: Path, autoencoder: Autoencoder) -> Path:

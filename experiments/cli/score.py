@@ -54,8 +54,8 @@ def score(
 ) -> None:
     """Score any images against any others: Fréchet distances, KID, IS, precision, recall, by class, with protocol."""
     require_one("score")
-    words = {"features": features, "weights": weights, "reference_features": reference_features}
-    settings = build(Score, {key: value for key, value in words.items() if value})
+    words = {"weights": weights, "reference_features": reference_features}
+    settings = build(Score, {"features": features} | {key: value for key, value in words.items() if value})
     runtime = build(Runtime, {"device": device, "batch": batch, "trust_weights": trust_weights})
     store = Store(runs)
     from tokenbridge.library.compare import compare  # torch

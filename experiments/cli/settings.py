@@ -43,7 +43,7 @@ def _keys(section: str | None) -> list[str]:
         return found
     close = near(section, [*RunConfig.model_fields, *keys, *(key.partition(".")[2] for key in keys)])
     hint = f"did you mean {close[0]}?" if close else f"sections are {', '.join(RunConfig.model_fields)}"
-    raise UserError(f"{section} is no section and no setting; {hint}")
+    raise UserError(f"{section or repr(section)} is no section and no setting; {hint}")
 
 
 def _lines(key: str, values: Mapping[str, Any], width: int) -> Iterator[str]:

@@ -17,7 +17,7 @@ from experiments.paper import FIGURE_8, plan
 from experiments.pipeline import Cell
 from experiments.presets import preset
 from experiments.runner import Failure, attempt_cells
-from tokenbridge.config import Runtime
+from tokenbridge.config import Runtime, holds_path
 from tokenbridge.overrides import differing, plain
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import EXPERIMENT
@@ -150,8 +150,14 @@ def _notes_on_settings(grid: Grid) -> list[str]:
     by_table, changes = bool(grid.tables or not grid.axes), differing(grid.base, preset(grid.preset))
     if by_table and not changes and grid.preset in NOTES:
         return [NOTES[grid.preset]]
-    own = f" with {', '.join(f'{key}={plain(value)}' for key, value in changes.items())}" if changes else ""
+    own = f" with {', '.join(f'{key}={_told(key, value)}' for key, value in changes.items())}" if changes else ""
     return [f"Settings that no {'row' if by_table else 'axis'} varies are those of the preset {grid.preset}{own}."]
+
+
+def _told(key: str, value: Any) -> str:
+    """A setting's value for a reader; of a path elsewhere the last part, as what lies above is about one machine."""
+    path = isinstance(value, str) and holds_path(*key.split(".", 1)) and Path(value).is_absolute()
+    return Path(value).name if path else plain(value)
 
 
 def _search(store: Store, grid: Grid, chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """The class AutoencoderKL of diffusers, imported without the rest of diffusers: in one second instead of four; and the
-sizes that its settings tell.
+sizes that its settings tell, or that an own one can have.
 
 The package that holds it imports every other autoencoder and transformer, and with them torch._dynamo and scipy.stats.
 While the class is imported stand-ins take their places; later imports, also of the same packages, find the real ones.
@@ -15,7 +15,11 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from tokenbridge.config import UserError
+
 MODULE = "diffusers.models.autoencoders.autoencoder_kl"
+WIDTHS = (32, 48, 64, 64, 64, 64)
+"""channels of an own autoencoder's levels, from the full resolution down, one level per halving"""
 PACKAGES = ("diffusers.models.autoencoders", "diffusers.models.unets", "diffusers.models.transformers")
 
 
@@ -31,6 +35,21 @@ def sizes_of(settings: Mapping[str, Any]) -> Sizes:
     """Sizes of an AutoencoderKL with these settings; where one is left out, diffusers' default holds."""
     halvings = len(settings.get("block_out_channels", (64,))) - 1
     return Sizes(settings.get("latent_channels", 4), 2**halvings, settings.get("in_channels", 3))
+
+
+def require_stride(stride: int, size: int | None, option: str = "--stride ") -> None:
+    """Raise UserError unless an own autoencoder can have a stride: a power of two for which there is a body.
+
+    Args:
+        stride: pixels per latent position and side.
+        size: of the images, which it must divide; None where that is not known yet.
+        option: what gives the stride, as it stands before it.
+    """
+    if stride < 2 or stride & (stride - 1) or stride.bit_length() > len(WIDTHS) or (size or 0) % stride:
+        raise UserError(
+            f"{option}{stride} must be a power of two from 2 to {2 ** (len(WIDTHS) - 1)} that divides the image size"
+            + (f", {size}" if size else "")
+        )
 
 
 def autoencoder_kl() -> Any:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tokenbridge import rng
+from tokenbridge.autoencoders.autoencoder_kl import WIDTHS, require_stride
 from tokenbridge.autoencoders.frozen import FrozenAutoencoder, build, to_signed
 from tokenbridge.autoencoders.sources import CARD, CONFIG, WEIGHTS, Digits
 from tokenbridge.config import Data, UserError
@@ -28,8 +29,6 @@ from tokenbridge.store.artifacts import write_atomic, write_json
 from tokenbridge.store.provenance import environment
 from tokenbridge.weights import write_shipped
 
-WIDTHS = (32, 48, 64, 64, 64, 64)
-"""channels of an own autoencoder's levels, from the full resolution down, one level per halving"""
 MEASURED = 1000
 """test images, at most, on which quality is measured"""
 SHIPPED = Data(validation_fraction=0)
@@ -144,15 +143,6 @@ def train_own_autoencoder(
     }
     write_json(out / CARD, card)
     return frozen, pixels
-
-
-def require_stride(stride: int, size: int | None) -> None:
-    """Raise UserError unless a stride is a power of two for which there is a body and divides the size, if given."""
-    if stride < 2 or stride & (stride - 1) or stride.bit_length() > len(WIDTHS) or (size or 0) % stride:
-        raise UserError(
-            f"--stride {stride} must be a power of two from 2 to {2 ** (len(WIDTHS) - 1)} that divides the image size"
-            + (f", {size}" if size else "")
-        )
 
 
 def minimize(

@@ -191,7 +191,9 @@ def class_count(folder: Path, other: str = "") -> int:
         UserError: there is one class folder, or neither such folders nor images.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} must be a folder with one sub-folder per class{other}; correct the path")
+        raise UserError(
+            f"{folder} must be a folder of images, with one sub-folder per class or none{other}; correct the path"
+        )
     names, _ = _names_in(folder)
     _require_classes(str(folder), folder, names)
     return len(names)

@@ -85,6 +85,15 @@ def _fit(
     descend(model, losses(), optimizer, schedule, tqdm(total=steps, desc="classifier", leave=False, disable=None))
 
 
+def require_classes(classes: int, path: object) -> None:
+    """UserError where the images of a folder are of one class."""
+    if classes < 2:
+        raise UserError(
+            f"{path} holds images of one class, and a classifier needs 2; take the features of an autoencoder"
+            f" (score.features={ENCODER} score.weights=AUTOENCODER)"
+        )
+
+
 def train_own_classifier(
     out: Path, config: Data, name: str, epochs: int, seed: int, batch: int, device: torch.device | str = "cpu"
 ) -> dict[str, Any]:
@@ -102,11 +111,7 @@ def train_own_classifier(
     Raises:
         UserError: images that cannot be read, or of one class.
     """
-    if config.classes < 2:
-        raise UserError(
-            f"{config.path} holds images of one class, and a classifier needs 2; take the features of an autoencoder"
-            f" (score.features={ENCODER} score.weights=AUTOENCODER)"
-        )
+    require_classes(config.classes, config.path)
     train, test = in_memory(load(config, "train")), load(config, "test")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.seed_of(seed, "own classifier", "weights"))

@@ -262,8 +262,12 @@ def new_file(path: Path, option: str) -> Iterator[None]:
     if os.path.isdir(path):  # noqa: PTH112 - pathlib raises where a name is too long
         raise UserError(f"{option} {path} is a folder and must be a file; correct it")
     with new_folder(path.parent, option):
-        with open(probe := path.with_name(f"{path.name}.{os.getpid()}.tmp"), "wb"):  # as atomic will
-            probe.unlink()
+        probe = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # as atomic will
+        try:
+            with open(probe, "wb"):
+                probe.unlink()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         yield
 
 

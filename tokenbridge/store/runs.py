@@ -149,6 +149,10 @@ def _tell(line: str) -> None:
 
 def write_cells(store: Store, cells: Iterable[RecordedCell]) -> None:
     """Record cells; names, stages and sweeps that were recorded before are kept in front of the new ones."""
+    cells = list(cells)
+    for cell in cells:  # a damaged record is refused before any is written
+        if cell_file(store, cell.id).exists():
+            read_cell(store, cell.id)
     with writable(store.root), store.lock("cells"):  # two sweeps may name the same cell at the same moment
         folder = store.root / "cells"
         folder.mkdir(exist_ok=True)

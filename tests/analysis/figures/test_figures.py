@@ -16,6 +16,8 @@ from analysis import figures, stats
 from analysis.figures import Drawing, generation, heads, latents, mosaic, reconstruction
 from analysis.figures.heads import GROUPS, Point, front
 from analysis.frame.source import Source, read
+from experiments.axes import Axis
+from tests.helpers.report_axes import write_axes
 from tests.helpers.report_source import write_source
 from tokenbridge.config import UserError
 
@@ -138,6 +140,47 @@ def test_trained_tokenizers_stand_below_the_levels_with_the_same_originals(sourc
     alone = read(write_source(tmp_path / "report", tables=("1a",)) / "source")
     assert "LFQ" not in _of(alone, reconstruction.reconstructions).caption
     assert "VQ, FSQ, LFQ: autoencoders of the same body" in _of(source, reconstruction.patches).caption
+
+
+def test_images_of_one_class_have_numbers_and_no_class(tmp_path: Path) -> None:
+    single = read(write_source(tmp_path / "report", tables=("1a", "2a"), classes=("",)) / "source")
+    numbers = [str(number) for number in range(1, 11)]
+    for make in (reconstruction.reconstructions, generation.samples, generation.prediction):
+        drawing = _of(single, make)
+        texts = [text.get_text() for text in drawing.figure.texts]
+        assert "class" not in texts
+        assert "class" not in drawing.caption + drawing.title + drawing.alt
+        assert "image" in texts
+        assert [text for text in texts if text.isdigit()][:10] == numbers
+        assert drawing.data.count("\n") > 1
+    assert "image" in [text.get_text() for text in _of(single, reconstruction.patches).figure.texts]
+    with_test = [axes.get_images()[0].get_array() for axes in _of(single, generation.samples).figure.axes]
+    assert [len(picture) for picture in with_test] == [96, 3 * 96 + 2 * mosaic.GAP]  # ten real ones, three rows of 34
+
+
+def test_each_point_of_axes_shows_images_of_the_same_classes(tmp_path: Path) -> None:
+    axes = (Axis("quantizer.levels", (8, 64)), Axis("sample.temperature", (0.9, 1.0)))
+    folder = write_axes(tmp_path / "report", axes, lambda trial: {}, seeds=2)
+    source = read(folder / "source")
+    with figures.style():
+        assert generation.points(source) is None  # sources that are older hold no images of points
+    points = ["b08-t0.9", "b08-t1.0", "b64-t0.9", "b64-t1.0"]
+    for k, point in enumerate(points):
+        (cell,) = (trial.cell for trial in source.trials if trial.label == point and trial.seed == 0)
+        images = np.full((14, 1, 4, 4), 60 * k, np.uint8) + np.arange(14, dtype=np.uint8).reshape(14, 1, 1, 1)
+        path = folder / "source" / "examples" / f"{source.stage(cell, 'sample')}.npz"
+        np.savez(path, images=images, labels=np.arange(14) % 3)
+    drawing = _of(source, generation.points)
+    (picture,) = (axes.get_images()[0].get_array() for axes in drawing.figure.axes)
+    step = mosaic.steps(np.zeros((1, 1, 4, 4), np.uint8), 24)[0]
+    assert picture[::step, ::step, 0].tolist() == [
+        [60 * k + i for i in (0, 3, 6, 1, 4, 7, 2, 5, 8)]
+        for k in range(4)  # class 0, then 1, then 2
+    ]
+    texts = [text.get_text() for text in drawing.figure.texts]
+    assert texts == ["class", *("0", "0-2", "0-3", "1", "1-2", "1-3", "2", "2-2", "2-3"), *points]
+    assert drawing.table == "axes"
+    assert [line.partition(",")[0] for line in drawing.data.splitlines()[1:]] == points
 
 
 def test_a_detail_is_where_the_error_is_largest() -> None:

@@ -248,6 +248,18 @@ def test_a_source_holds_the_images_and_curves_that_figures_show_and_no_more(stor
     assert (tmp_path / "source" / "curves.csv").read_text().splitlines() == ["stage,key,step,value"]
 
 
+def test_a_source_holds_samples_of_the_first_seed_of_each_point(store, tmp_path):
+    small_runs.add_generation(store, 8, 3, guidance=2.0)
+    tracking.sync(store)
+    found = load.frame_from_stages(store.root).set_index("name")
+    points = [("2a-g1.5", 1.5, 0), ("1a-b004", 1.5, 1), ("2a-g2", 2.0, 0), ("1a-b008", 3.0, 0)]
+    cells = [{"cell": found["cell"][name], "values": {"g": g}, "seed": seed} for name, g, seed in points]
+    plan = {"name": "small", "title": "Axes", "rows": [], "axes": [], "cells": cells}
+    load.collect(store.root, tracking.tracking_uri(store), plan, tmp_path / "source")
+    shown = {path.stem for path in (tmp_path / "source" / "examples").iterdir()}
+    assert shown == {found["stage.sample"]["2a-g1.5"], found["stage.sample"]["2a-g2"]}
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.fitting import scored
 from experiments.presets import base
 from tests.helpers.machine import ROOT
 from tokenbridge.data.files import split_of, splits
@@ -49,7 +50,7 @@ def test_small_grey_images(call, tmp_path):
     assert "images: 39 train, 9 validation, 12 test" in text
     assert config.sample.iterations <= config.positions
     assert (config.score.features, config.score.weights) == ("autoencoder", config.autoencoder.path)
-    assert 'features = "own", weights = "clothes-classifier"' in text
+    assert '# features = "own", weights = "clothes-classifier"\n' in text
     assert all(len(line) <= 120 for line in text.splitlines())
 
 
@@ -94,7 +95,7 @@ def cut(path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("nowhere",), "nowhere must be a folder with one sub-folder per class"),
+        (("nowhere",), "nowhere must be a folder of images, with one sub-folder per class or none"),
         (("empty",), "must hold one sub-folder per class, at least 2, or images alone, and holds 0"),
         (("single",), "give single/a itself, or sort the images into such folders"),
         (("few",), "few holds 6 images and must hold at least 8"),
@@ -114,6 +115,8 @@ def cut(path):
         (("good", "data.image_size=30"), "data.image_size=30 must be a multiple of autoencoder.stride=4"),
         (("good", "data.image_size=big"), "data.image_size='big' must be a whole number"),
         (("good", "autoencoder.stride=0"), "autoencoder.stride=0 must be >= 1"),
+        (("good", "autoencoder.stride=3"), "autoencoder.stride=3 must be a power of two from 2 to 32"),
+        (("good", "--out", "/proc/own.toml"), "/proc/own.toml cannot be written"),
         (("good", "train.epoch=3"), "train.epoch is no setting; did you mean train.epochs?"),
         (("good", "train.epochs=3", "train.warmup_epochs=3"), "warmup_epochs=3 must be < epochs=3"),
         (("good", "sample.iterations=50"), "sample.iterations=50 must be at most 49"),
@@ -151,6 +154,24 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(call, tmp_path, words,
     assert (tmp_path / "here.toml").read_text() == "mine"
     if words == ("damaged",):
         assert "; and 1 more; replace or delete these 4 of 18 images" in done.stderr
+
+
+def test_a_file_scores_by_its_classifier_where_it_is_as_written(call, tmp_path):
+    images(tmp_path / "clothes", ("bag", "sandal", "trouser"), 8, (28, 28))
+    made(call, tmp_path, "clothes")
+    text = (tmp_path / "clothes.toml").read_text()
+    changed = scored(text)
+    assert changed is not None
+    (tmp_path / "clothes.toml").write_text(changed)
+    before, after = tomllib.loads(text), tomllib.loads(changed)
+    assert after.pop("score") == {"features": "own", "weights": "clothes-classifier"}
+    assert before.pop("score") == {"features": "autoencoder", "weights": "clothes-autoencoder"}
+    assert before == after
+    config = base(str(tmp_path / "clothes.toml")).config
+    assert config.score.weights == str(tmp_path / "clothes-classifier")
+    assert scored(changed) is None
+    assert scored(text.replace('weights = "clothes-autoencoder"', 'weights = "mine"\nlpips = "vgg.pth"')) is not None
+    assert scored(text.replace('features = "autoencoder"', 'features = "inception"')) is None
 
 
 def test_names_that_toml_must_escape(call, tmp_path):

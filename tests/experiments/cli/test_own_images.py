@@ -57,7 +57,8 @@ def test_six_commands_from_images_to_a_report(way, tmp_path, no_figures):
 @pytest.mark.slow
 def test_a_classifier_of_the_same_images(way, tmp_path):
     way("init", "clothes", "--autoencoder", "digits", "--out", "own.toml", *SMALL)
-    assert "score.features=own" in way("train-classifier", "own.toml", "--epochs", "1")
+    said = way("train-classifier", "own.toml", "--epochs", "1")
+    assert "clothes-classifier: own.toml scores by it (fd_own, class agreement)" in said
     assert (tmp_path / "clothes-classifier").is_dir()
     assert "score/fd_own" in way("run", "own.toml")
 

@@ -154,6 +154,7 @@ def test_what_is_printed_names_each_number_and_where_it_is_kept(call, tmp_path):
         ),
         (("digits", "--reference", "large"), "large has images of 20 pixels and must have 16 as digits; give --size"),
         (("digits", "--reference", "large", "--features", "faces"), "must be one or several of"),
+        (("digits", "--reference", "digits", "--features", ""), "score.features= must be one or several of"),
         (("digits", "--reference", "digits", "--train", "stats.npz"), "--train=stats.npz must be images"),
         (
             ("digits", "--reference", "stats.npz", "--train", "digits", "--reference-features", "digits"),

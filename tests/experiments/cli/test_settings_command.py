@@ -45,7 +45,7 @@ def test_a_section_a_setting_and_the_values_of_a_base(call, tmp_path, words, lin
         ("train.bach", "did you mean train.batch?"),
         ("lernin_rate", "did you mean learning_rate?"),
         ("xyz", "sections are data, autoencoder, latents"),
-        ("", "is no section and no setting"),
+        ("", "'' is no section and no setting"),
     ],
 )
 def test_what_is_none(call, tmp_path, word, said):

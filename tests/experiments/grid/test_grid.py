@@ -84,6 +84,11 @@ def test_what_is_no_table_of_runs_is_refused(tables, message):
         ([], (), "Generation is at 16 levels per channel where a table does not say otherwise"),
         (["train.epochs=9"], (), "Settings that no row varies are those of the preset digits with train.epochs=9."),
         ([], ("quantizer.levels=8,16",), "Settings that no axis varies are those of the preset digits."),
+        (
+            ["score.lpips=/far/away/vgg16.pth"],
+            (),
+            "Settings that no row varies are those of the preset digits with score.lpips=vgg16.pth.",
+        ),
     ],
 )
 def test_a_plan_notes_what_its_settings_are(tmp_path, settings, axes, note):

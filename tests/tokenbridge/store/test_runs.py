@@ -57,6 +57,15 @@ def test_names_stages_and_sweeps_of_a_cell_add_up(store):
     assert read_cell(store, "0a1b") == both
 
 
+def test_a_damaged_record_keeps_any_from_being_written(store):
+    (store.root / "cells").mkdir(parents=True)
+    (store.root / "cells" / f"{CELL.id}.json").write_text("{")
+    before = {*store.root.rglob("*")}
+    with pytest.raises(UserError, match=rf"{CELL.id}.json .*; delete it and run again"):
+        write_cells(store, [replace(CELL, id="another"), CELL])
+    assert {*store.root.rglob("*")} == before
+
+
 def test_a_damaged_record_is_named_once_and_keeps_no_other_back(store, capsys):
     write_cells(store, [CELL])
     (store.root / "cells" / "ffff.json").write_text('{"id": "ff')
