@@ -272,6 +272,7 @@ class _Progress:
         self.rates = seconds_of_work(store) if stages else {}
         self.begun, self.total = 0, len(stages)
         self.start = self.told = time.monotonic()
+        self.lines: dict[str, str] = {}
 
     def expected(self, stage: Stage) -> float:
         return self.rates[stage.kind.name] * stage.kind.work(stage.config)
@@ -286,12 +287,14 @@ class _Progress:
         del self.left[stage.id]
 
     def tick(self, running: Iterable[Stage]) -> None:
-        """Every few seconds, a line for each training under way: step, loss, time left."""
+        """Every few seconds, a line for each training under way that has gone on: step, loss, time left."""
         if time.monotonic() - self.told < TICK_SECONDS:
             return
         self.told = time.monotonic()
         for stage in running:
-            if line := training_line(self.store, stage.id):
+            line = training_line(self.store, stage.id)
+            if line and self.lines.get(stage.id) != line:
+                self.lines[stage.id] = line
                 self._tell(" " * 7, stage, line)
 
     @contextmanager

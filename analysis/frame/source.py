@@ -343,7 +343,8 @@ class Source:
             return "tokenbridge speed"  # all rows of its table together, in turn
         # a run measures no times by itself
         only = [word for kind in wanted for word in ("--only", kind)] if "speed" in wanted else []
-        return " ".join(["tokenbridge", "run", self.plan.get("preset", "digits"), *self.words(cell), *only])
+        base = map(shlex.quote, self.plan.get("typed") or [self.plan.get("preset", "digits")])
+        return " ".join(["tokenbridge", "run", *base, *self.words(cell), *only])
 
     def words(self, cell: str) -> list[str]:
         """Changes of a cell as they are typed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from analysis.tables.filled import EXPLORATORY, OTHER_BINS, SAME_RUN, UNPAIRED, FilledTable
+from analysis.tables.filled import EXPLORATORY, OTHER_BINS, SAME_RUN, UNPAIRED, Entry, FilledTable
 from analysis.tables.notes import BOLD, IMAGES, UNREPEATED, VERDICTS
 from analysis.verdicts import Verdict
 from experiments.paper import Column
@@ -34,6 +34,12 @@ VERDICT = (
     " seeds is drawn towards that of all rows (moderated t test, Smyth 2004; paired t tests where there are fewer than"
     " 5 rows or 3 seeds, and of axes). No difference shown does not say that there is none: these runs do not settle"
     " it",
+)
+OF_IMAGES = (
+    VERDICT[0],
+    "the verdict on the difference to the base, at 5 %, over the test images, which all rows have in common: rows are"
+    " compared image by image, Fréchet distances as ratios (jackknife over groups of images). No difference shown does"
+    " not say that there is none: these images do not settle it",
 )
 CLAIM = (
     "claim",
@@ -91,20 +97,25 @@ def of_tables(filled: Iterable[FilledTable], told: Terms) -> dict[str, Terms]:
         filled: the tables, in the order of the page.
         told: terms that are explained before all tables.
     """
-    words, by_table = {word for word, _ in told}, dict[str, Terms]()
+    words, by_table, filled = {word for word, _ in told}, dict[str, Terms](), [*filled]
+    overs = {e.comparison.difference.gap.over for e in _entries(filled) if e.comparison}
     for table in filled:
-        new = {word: meaning for word, meaning in _used(table) if word not in words}
+        new = {word: meaning for word, meaning in _used(table, overs == {"images"}) if word not in words}
         by_table[table.id] = [*new.items()]
         words |= new.keys()
     return by_table
 
 
-def _used(table: FilledTable) -> Iterator[tuple[str, str]]:
-    """Every term of a table: its columns, then its marks."""
+def _entries(tables: Iterable[FilledTable]) -> list[Entry]:
+    return [entry for table in tables for row in table.rows for entry in row.measured]
+
+
+def _used(table: FilledTable, of_images: bool) -> Iterator[tuple[str, str]]:
+    """Every term of a table: its columns, then its marks; of_images: all verdicts of the report are over images."""
     yield from ((column.title, column.meaning) for column in (*table.measured, *table.chosen) if column.meaning)
     if any(column.better for column in table.measured):
         yield WAYS
-    entries = [entry for row in table.rows for entry in row.measured]
+    entries = _entries([table])
     over, remarks = {entry.over for entry in entries}, {entry.remark for entry in entries}
     if "seeds" in over:
         yield SEEDS
@@ -113,16 +124,16 @@ def _used(table: FilledTable) -> Iterator[tuple[str, str]]:
         if table.kind != "reconstruction":
             yield "† of a training", f"{UNREPEATED[0].lower()}{UNREPEATED[1:]}".rstrip(".")
     if table.kind != "effects":  # whose notes say it
-        yield from _of_verdicts(table)
+        yield from _of_verdicts(table, of_images)
     yield from (term for term in REMARKS if term[0] in remarks)
 
 
-def _of_verdicts(table: FilledTable) -> Iterator[tuple[str, str]]:
-    entries = [entry for row in table.rows for entry in row.measured]
+def _of_verdicts(table: FilledTable, of_images: bool) -> Iterator[tuple[str, str]]:
+    entries = _entries([table])
     families = {entry.comparison.family for entry in entries if entry.comparison}
     if families:
         yield BASE
-        yield VERDICT
+        yield OF_IMAGES if of_images else VERDICT
         yield from (term for term, family in ((CLAIM, "claim"), (EXPLORED, "exploratory")) if family in families)
         yield CORRECTED
     if any(entry.seeds_needed for entry in entries):

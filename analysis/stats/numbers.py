@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+SAME = "the same to"
+"""begins the words for a difference that is printed as zero"""
 FINEST = 6
 """decimals, at most, of a difference that fewer would print as zero"""
 
@@ -46,5 +48,5 @@ def worded(change: float, better: str, decimals: int, unit: str = "") -> str:
     """
     unit = f" {unit}" if unit else ""
     if not round(change, decimals):
-        return f"the same to {10.0**-decimals:.{decimals}f}{unit}"
+        return f"{SAME} {10.0**-decimals:.{decimals}f}{unit}"
     return f"{number(abs(change), decimals)}{unit} {'better' if (change < 0) == (better == 'lower') else 'worse'}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 from analysis.frame.source import Source
-from analysis.stats import PANTER_DITE, number, worded
+from analysis.stats import PANTER_DITE, SAME, number, worded
 from analysis.tables.claims import COSTS, QUANTIZED
+from analysis.tables.compare import comparisons
 from analysis.verdicts.form import Verdict, estimates
-from experiments.paper import RECONSTRUCT, TABLE_1A, TABLE_1B
+from experiments.paper import RECONSTRUCT, TABLE_1A, TABLE_1B, Column, Table
 from tokenbridge.metrics.catalogue import MSE, PSNR
 
 
@@ -46,7 +47,8 @@ def _costs(source: Source) -> Verdict | None:
         values = estimates(source, TABLE_1A, column)
         if set(QUANTIZED) <= values.keys():
             tokens, latents = (values[label].mean for label in QUANTIZED)
-            told.append(f"{worded(tokens - latents, column.better, column.decimals, column.unit)} in {column.title}")
+            change = worded(tokens - latents, column.better, column.decimals, column.unit)
+            told.append(f"{change} in {column.title}{_doubt(source, TABLE_1A, column, *QUANTIZED, change)}")
     text = f"Reconstructions from 64 levels against those from continuous latents: {', '.join(told)}."
     return Verdict("measured", text, "1a") if told else None
 
@@ -72,10 +74,28 @@ def own(source: Source) -> list[Verdict | None]:
     if len(rows) < 2:
         return []
     continuous, *values = rows
-    costs = ", ".join(
-        f"{worded(value.mean - continuous[1].mean, PSNR.better, PSNR.decimals, PSNR.unit)} at {label}"
-        for label, value in values
-    )
+    costs = []
+    for label, value in values:
+        change = worded(value.mean - continuous[1].mean, PSNR.better, PSNR.decimals, PSNR.unit)
+        doubt = _doubt(source, source.of_reconstructions, PSNR, label, continuous[0], change)
+        costs.append(f"{change} at {label}{doubt}")
     without = number(continuous[1].mean, PSNR.decimals)
-    text = f"Quantizing costs: PSNR {without} dB without it, {costs}."
+    text = f"Quantizing costs: PSNR {without} dB without it, {', '.join(costs)}."
     return [Verdict("measured", text, RECONSTRUCT)]
+
+
+def _doubt(source: Source, table: Table, column: Column, first: str, second: str, change: str) -> str:
+    """What keeps a difference of two rows from being shown, as their table has it; empty where it is, or none is told.
+
+    Args:
+        source: the report's source.
+        table: whose rows they are.
+        column: the metric.
+        first: label of the row from which the other is subtracted.
+        second: label of the other row.
+        change: the difference in words.
+    """
+    if change.startswith(SAME):
+        return ""
+    comparison = comparisons(source).of(column, *(source.cells(table.id, label) for label in (first, second)))
+    return " (not tested)" if comparison is None else "" if comparison.shown else " (no difference shown)"

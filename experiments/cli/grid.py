@@ -149,6 +149,7 @@ def grid(
         axes=tuple(axes or ()),
         each=each,
         assignments=(*base.settings, *(assignments or ())),
+        typed=(preset, *(assignments or ())),
         seeds=seeds,
         images=search_images,
         points=points,
@@ -157,10 +158,10 @@ def grid(
         from experiments.grid.looks import growing
 
         request = growing(request, max_seeds, on)
-    store, asked, jobs = Store(runs), request.grid(), 1 if on == "debug" else jobs
-    show_data(asked.base.data)
     how = {"device": device, "threads": threads or base.threads, "batch": batch, "accumulate": accumulate}
     runtime = build(Runtime, how | {"trust_weights": trust_weights})
+    store, asked, jobs = Store(runs), request.grid(), 1 if on == "debug" else jobs
+    show_data(asked.base.data)
     if dry_run:
         _forecast(store, asked, jobs, cluster if on == "slurm" else None, runtime)
         return
@@ -256,15 +257,21 @@ def duel(
     _require_place(on)
     words, preset = _tables(rows, preset)
     store, base = Store(runs), presets.base(preset)
+    how = {"device": device, "threads": threads or base.threads, "batch": batch}
+    runtime = build(Runtime, how | {"trust_weights": trust_weights})
     changes = (*base.settings, *(assignments or ()))
     keys = tuple(row_key(store, override(base.config, assignments or ()), word, search_seeds) for word in words)
     request = Request(
-        name=name, preset=base.preset, assignments=changes, seeds=seeds, duel=keys, search_seeds=search_seeds
+        name=name,
+        preset=base.preset,
+        assignments=changes,
+        typed=(preset, *(assignments or ())),
+        seeds=seeds,
+        duel=keys,
+        search_seeds=search_seeds,
     )
     asked, jobs = request.grid(), 1 if on == "debug" else jobs
     print(f"{asked.about}: {seeds} training seeds of each, from {asked.rows[0].cell.config.train.seed} on", flush=True)
-    how = {"device": device, "threads": threads or base.threads, "batch": batch}
-    runtime = build(Runtime, how | {"trust_weights": trust_weights})
     if dry_run:
         _forecast(store, asked, jobs, cluster if on == "slurm" else None, runtime)
         return
@@ -300,11 +307,12 @@ def _forecast(store: Store, asked: Grid, jobs: int, cluster: str | None, runtime
 
     cells, ahead = asked.first()
     require_trusted(store, graph([*cells, *ahead]).values(), runtime)
-    print("\n".join(forecast(store, asked, jobs)))
+    costs: list[str] = []
     if cluster is not None:
         from slurm import launch
 
-        print("\n".join(launch.cost(store, asked, cluster).lines))
+        costs = list(launch.cost(store, asked, cluster).lines)
+    print("\n".join([*forecast(store, asked, jobs), *costs]))
 
 
 def _try(store: Store, asked: Grid, jobs: int, runtime: Runtime) -> None:

@@ -86,6 +86,8 @@ class Grid:
     """keys of the rows of a duel, where it is one"""
     looks: tuple[int, ...] = ()
     """training seeds at each look, where it grows until its claims are settled"""
+    typed: tuple[str, ...] = ()
+    """words behind `tokenbridge run` that make the base: a preset or a file of settings, and what it changes"""
 
     @property
     def rounds(self) -> int:
@@ -136,7 +138,9 @@ class Request(Config):
     each: bool = False
     """whether axes vary one at a time around the base"""
     assignments: tuple[str, ...] = ()
-    """settings of the base, as typed: train.epochs=100"""
+    """settings of the base: train.epochs=100; those of a file of settings come first"""
+    typed: tuple[str, ...] = ()
+    """the base as it was typed: a preset or a file of settings, and assignments; empty: preset and assignments"""
     seeds: int | None = None
     """None: SEEDS for tables, one for axes alone"""
     images: int | None = None
@@ -189,6 +193,7 @@ class Request(Config):
             self.each,
             point,
             looks=self.looks,
+            typed=self.typed or (self.preset, *self.assignments),
         )
         graph(list(chain(*grid.first())))  # a row that cannot run is refused here
         return grid
@@ -206,7 +211,8 @@ class Request(Config):
                 name, config = f"{self.name}-{of_search[0].cell.name}-s{seed}", of_search[0].cell.config
                 cell = Cell(name, override(config, paper.table(id).seed(seed)), generated(config))
                 rows.append(RowCell(table.id, row.label, cell))
-        grid = Grid(self.name, self.preset, base, (table.id,), tuple(rows), search, duel=self.duel)
+        typed = self.typed or (self.preset, *self.assignments)
+        grid = Grid(self.name, self.preset, base, (table.id,), tuple(rows), search, duel=self.duel, typed=typed)
         graph(list(chain(*grid.first())))
         return grid
 

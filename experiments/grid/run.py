@@ -100,6 +100,7 @@ def write_plan(store: Store, grid: Grid, last: Final) -> None:
         "name": grid.name,
         "title": _title(grid),
         "preset": grid.preset,
+        **({"typed": list(grid.typed)} if grid.typed != (grid.preset,) else {}),
         "base": grid.base.model_dump(mode="json"),
         "tables": [id for id in grid.tables if id != FIGURE_8],
         **({"duel": list(grid.duel)} if grid.duel else {}),

@@ -1,9 +1,10 @@
 """The plan of a report, runs/plans/NAME.json: which cell fills which row or point, and how that was chosen.
 
-A grid writes it; the folder that a report is built from holds a copy as plan.json. Keys: name, title, preset, base (a
-whole configuration); tables, rows (table, label, cell); search (metric, chosen, points, ...); duel, the keys of its two
-rows; command, what was typed where one command made all; looks, the seeds at each look; points, those that all rows of
-a table have; confidence (strength, cell); axes (key, values), each, cells (cell, values, seed); notes.
+A grid writes it; the folder that a report is built from holds a copy as plan.json. Keys: name, title, preset, typed
+(the words that make the base, where that takes more than the preset), base (a whole configuration); tables, rows
+(table, label, cell); search (metric, chosen, points, ...); duel, the keys of its two rows; command, what was typed
+where one command made all; looks, the seeds at each look; points, those that all rows of a table have; confidence
+(strength, cell); axes (key, values), each, cells (cell, values, seed); notes.
 """
 
 from __future__ import annotations

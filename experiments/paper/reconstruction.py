@@ -60,4 +60,4 @@ def reconstruct_table(labels: Sequence[str]) -> Table:
     rows = tuple(Row(label, {}, {}, "of own images") for label in dict.fromkeys(labels))
     varies = ("quantizer.kind", "quantizer.levels", "quantizer.range")
     note = "Continuous is the autoencoder alone, without quantization; all rows see the same images."
-    return Table(RECONSTRUCT, "What quantizing costs", "reconstruction", varies, rows, (), RECONSTRUCTION, note)
+    return Table(RECONSTRUCT, "Reconstructions by quantizer", "reconstruction", varies, rows, (), RECONSTRUCTION, note)

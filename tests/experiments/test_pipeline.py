@@ -11,16 +11,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from experiments import runner
 from experiments.pipeline import GENERATION, RECONSTRUCTION, Cell, graph, wanted_of
-from experiments.presets import preset
+from experiments.presets import DIGITS, preset
 from experiments.progress import training_line
 from experiments.runner import run_cells
 from tests.helpers.machine import ROOT
+from tests.helpers.runs import journal
 from tokenbridge.config import CONTINUOUS, Runtime, UserError
 from tokenbridge.overrides import differing, flatten, override, unread
 from tokenbridge.stages import STAGES
 from tokenbridge.stages.sample import run as sample_run
-from tokenbridge.store.artifacts import PROGRESS, Store
+from tokenbridge.store.artifacts import PROGRESS, Store, write_json
 
 
 def names(cells):
@@ -290,3 +292,19 @@ def test_a_pair_that_cannot_be_is_refused_before_anything_runs(call, tmp_path, o
 def test_tokens_alone_need_no_head_that_fits():
     config = override(preset("digits"), {"quantizer.kind": "identity"})
     assert [stage.kind.name for stage in Cell("x", config, ("reconstruct",)).stages()][-1] == "reconstruct"
+
+
+def test_a_training_under_way_is_told_again_where_it_has_gone_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runner, "TICK_SECONDS", 0.0)
+    store, stage = Store(tmp_path), Cell("digits", DIGITS, ("train",)).stages()[-1]
+    work = store.folder(f"{stage.id}.partial")
+    work.mkdir(parents=True)
+    write_json(work / PROGRESS, {"steps": 9})
+    journal(work, range(4))
+    progress = runner._Progress(store, {stage.id: stage}, 1)
+    for _ in range(3):
+        progress.tick([stage])
+    journal(work, range(4, 6), before=4)
+    progress.tick([stage])
+    told = [line.split("step ")[1].partition(",")[0] for line in capsys.readouterr().out.splitlines()]
+    assert told == ["3/9", "5/9"]

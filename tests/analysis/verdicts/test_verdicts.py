@@ -6,10 +6,12 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analysis.figures.claims import glance
 from analysis.frame.source import read
+from analysis.report import terms
 from analysis.tables.claims import best_by_search
 from analysis.tables.compare import comparisons
 from analysis.tables.fill import fill
@@ -202,3 +204,40 @@ def test_time_is_a_ratio_beside_the_published_one(tmp_path: Path) -> None:
     assert "does not hold: For one token" in _sentences(folder)
     edit_frame(folder, "diffusion 1280×8", {"speed/token_ms_1": ""}, "5")
     assert "For one token" not in _sentences(folder)
+
+
+def test_what_quantizing_costs_own_images_says_how_sure_that_is(tmp_path: Path) -> None:
+    folder = write_source(tmp_path / "report", tables=("1a",), examples=False)
+    path = folder / "source" / "plan.json"
+    plan = json.loads(path.read_text())
+    path.write_text(json.dumps(plan | {"rows": [row | {"table": "reconstruct"} for row in plan["rows"]]}))
+    source, random = read(folder / "source"), np.random.default_rng(3)
+    continuous = random.normal(30, 3, 50)
+    kept = {
+        "continuous": continuous,
+        "B=8": continuous - random.normal(5, 0.1, 50),
+        "B=32": continuous - random.normal(5, 40, 50),
+    }
+    (folder / "source" / "images").mkdir()
+    for label, psnr in kept.items():
+        stage = source.stage(source.cells("reconstruct", label)[0], "reconstruct")
+        np.savez(folder / "source" / "images" / f"{stage}.npz", psnr=psnr)
+    source = read(folder / "source")
+    (verdict,) = verdicts(source)
+    costs = dict(reversed(told.split(" at B=")) for told in verdict.text.partition("without it, ")[2][:-1].split(", "))
+    assert re.fullmatch(r"[\d.]+ dB worse", costs.pop("8"))
+    assert re.fullmatch(r"[\d.]+ dB worse", costs.pop("32 (no difference shown)"))
+    assert costs.keys() == {"4 (not tested)", "16 (not tested)", "64 (not tested)"}
+    table = fill(source.of_reconstructions, source)
+    words = [column.key for column in table.measured].index("reconstruct/psnr")
+    assert {row.label: row.measured[words].word for row in table.rows} == {
+        "continuous": "base",
+        "B=4": "not paired over images",
+        "B=8": "worse",
+        "B=16": "not paired over images",
+        "B=32": "no difference shown",
+        "B=64": "not paired over images",
+    }
+    meaning = dict(terms.of_tables([table], [])["reconstruct"])["better, worse, no difference shown"]
+    assert "image by image" in meaning
+    assert "seeds" not in meaning

@@ -4,8 +4,10 @@ import json
 import math
 from itertools import chain
 
+import pandas as pd
 import pytest
 
+from analysis.frame.source import of_frame
 from experiments import paper, speed
 from experiments.grid import run as run_grid
 from experiments.grid import search
@@ -16,7 +18,7 @@ from experiments.presets import DIGITS
 from experiments.runner import attempt_cells
 from tests.conftest import SHORT
 from tokenbridge.config import Runtime, UserError
-from tokenbridge.overrides import override, settings
+from tokenbridge.overrides import flatten, override, settings
 from tokenbridge.store.artifacts import Store
 
 RUNTIME = Runtime(threads=1, bars=False)
@@ -86,16 +88,31 @@ def test_what_is_no_table_of_runs_is_refused(tables, message):
         ([], ("quantizer.levels=8,16",), "Settings that no axis varies are those of the preset digits."),
         (
             ["score.lpips=/far/away/vgg16.pth"],
-            (),
-            "Settings that no row varies are those of the preset digits with score.lpips=vgg16.pth.",
+            ("quantizer.levels=8,16",),
+            "Settings that no axis varies are those of the preset digits with score.lpips=vgg16.pth.",
         ),
     ],
 )
 def test_a_plan_notes_what_its_settings_are(tmp_path, settings, axes, note):
     grid = Request(name="x", tables=() if axes else ("1a",), axes=axes, assignments=tuple(settings)).grid()
     run_grid.write_plan(Store(tmp_path), grid, run_grid.Final(grid.rows, {}, ()))
-    (found,) = json.loads((tmp_path / "plans" / "x.json").read_text())["notes"]
+    plan = json.loads((tmp_path / "plans" / "x.json").read_text())
+    (found,) = plan["notes"]
     assert found.startswith(note)
+    assert plan.get("typed") == (["digits", *settings] if settings else None)  # what repeats a number
+
+
+def test_the_base_of_a_grid_is_repeated_as_it_was_typed(tmp_path):
+    axes, of_file = ("quantizer.levels=8,64",), ("train.epochs=9", "train.warmup_epochs=1")
+    request = Request(
+        name="x", axes=axes, assignments=(*of_file, "sample.top_k=3"), typed=("my own.toml", "sample.top_k=3")
+    )
+    run_grid.write_plan(Store(tmp_path), request.grid(), run_grid.Final((), {}, ()))
+    plan = json.loads((tmp_path / "plans" / "x.json").read_text())
+    frame = pd.DataFrame([{"cell": each["cell"], **flatten(plan["base"]), **each["values"]} for each in plan["cells"]])
+    commands = [of_frame(frame, plan).command(each["cell"]) for each in plan["cells"]]
+    first = "tokenbridge run 'my own.toml' sample.top_k=3 quantizer.levels"
+    assert commands == [f"{first}=8", f"{first}=64"]
 
 
 @pytest.mark.slow
