@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -26,6 +27,8 @@ HEIGHT = 2.1
 MOST = 4
 """panels in a line"""
 BETTER = {"lower": "lower is better", "higher": "higher is better", "": ""}
+VECTORS = 200
+"""lines of single cells of a panel that a PDF holds as vectors"""
 MEAN: dict[str, Any] = {"color": "C0", "marker": "o", "markersize": 6, "markeredgewidth": 1.4, "linestyle": "none"}
 """marker of a mean"""
 SHARE = 0.36
@@ -139,14 +142,17 @@ def _draw(axes: Axes, panel: Panel) -> None:
         for cell, value in effect.cells:
             group = panel.groups[cell]
             lines.setdefault(group, []).append((x + (group / most - 0.5) * SHARE, value))
-    for points in lines.values():
-        axes.plot(*zip(*points, strict=True), "-o", color=grey(), alpha=0.35, linewidth=0.7, markersize=2.5)
+    # thousands of lines would take minutes, and a PDF of megabytes
+    look: dict[str, Any] = {"alpha": 0.35, "rasterized": len(lines) > VECTORS}
+    axes.add_collection(LineCollection(list(lines.values()), colors=grey(), linewidths=0.7, **look))
+    points = [point for line in lines.values() for point in line]
+    axes.plot(*zip(*points, strict=True), "o", color=grey(), markersize=2.5, **look)
     means = [effect.mean for effect in panel.effects]
     axes.plot(range(len(means)), means, color="C0", linewidth=1.2, zorder=3)
     for x, effect in enumerate(panel.effects):
         bar = _bar(effect)
-        look: dict[str, Any] = MEAN | {"markerfacecolor": face(not effect.settled, "C0"), "linestyle": "-"}
-        axes.errorbar(x, effect.mean, yerr=bar, capsize=3, elinewidth=1.4, zorder=4, **look)
+        marker: dict[str, Any] = MEAN | {"markerfacecolor": face(not effect.settled, "C0"), "linestyle": "-"}
+        axes.errorbar(x, effect.mean, yerr=bar, capsize=3, elinewidth=1.4, zorder=4, **marker)
     axes.grid(axis="x", visible=False)
 
 

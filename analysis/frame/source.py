@@ -462,10 +462,13 @@ def _numbers(key: str, values: Iterable[tuple[Any, Any]]) -> list[float]:
 
 
 def _protocols(key: str, values: Iterable[tuple[Any, Any]]) -> list[dict[str, Any]]:
-    protocols = []
+    protocols, parsed = [], {"": {}}
     for cell, text in values:
+        text = text if isinstance(text, str) else ""
         try:
-            protocols.append(dict(json.loads(text)) if isinstance(text, str) and text else {})
+            if text not in parsed:
+                parsed[text] = dict(json.loads(text))
+            protocols.append(parsed[text])
         except (TypeError, ValueError):
             raise UserError(f"frame.csv: {key} of cell {cell} must be a JSON object; {AGAIN}") from None
     return protocols

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from analysis.stats import LEVEL, Comparison, Difference, Estimate, Over, number, signed, visible
@@ -190,7 +191,7 @@ class FilledTable:
         """The columns that a page shows, from left to right."""
         return (*self.measured, *self.chosen, *self.published)
 
-    @property
+    @cached_property
     def ran(self) -> bool:
         """Whether any of its rows was run for this report."""
         return any(row.cells or entry.estimate for row in self.rows for entry in row.measured)
@@ -200,24 +201,24 @@ class FilledTable:
         """The notes that a page shows at once; it folds the others."""
         return (self.table.note, *self.cautions)
 
-    @property
+    @cached_property
     def intervals(self) -> list[bool]:
         """For each measured column, whether any of its numbers has an interval."""
         return [any(row.measured[i].interval for row in self.rows) for i in range(len(self.measured))]
 
-    @property
+    @cached_property
     def compared(self) -> list[int]:
         """Which of the measured columns have verdicts."""
         return [i for i in range(len(self.measured)) if any(row.measured[i].comparison for row in self.rows)]
 
-    @property
+    @cached_property
     def begins(self) -> list[bool]:
         """For each row, whether it is the first of its token, in a table whose labels read `token, head`."""
         tokens = [row.label.partition(", ")[0] for row in self.rows]
         named = self.table.own and self.kind == "generation"
         return [named and i > 0 and token != tokens[i - 1] for i, token in enumerate(tokens)]
 
-    @property
+    @cached_property
     def panels(self) -> list[FilledTable]:
         """A table with many columns as two for a narrow page: the measured ones, and all others below them."""
         if not (self.dense and self.measured and (self.chosen or self.published)):
@@ -231,7 +232,7 @@ class FilledTable:
         """Whether there are so many columns that a page sets them smaller."""
         return len(self.columns) > WIDE
 
-    @property
+    @cached_property
     def shows_seeds(self) -> bool:
         """Whether a column tells the number of seeds of each row."""
         if self.kind in ("generation", "axes"):

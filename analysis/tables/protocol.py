@@ -9,7 +9,7 @@ another one with a tokenizer that trained an autoencoder of its own, and only th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from analysis.frame.source import Source
@@ -69,8 +69,9 @@ def check(
     cells = [(cell.label, id) for cell, ids in rows for id in ids if source.number(id, column.key) is not None]
     protocols = {id: source.protocol(id, kind) for _, id in cells}
     varied = (*table.varies, *source.tuned_in(table))
-    fields = {field for protocol in protocols.values() for field in protocol if depends(column.key, field)}
-    for field in sorted(fields - REPLICATES):
+    for field in sorted(_differing(protocols.values()) - REPLICATES):
+        if not depends(column.key, field):
+            continue
         reasons = _reasons(field, varied)
         seen: dict[tuple[str, ...], tuple[str, Any]] = {}
         for label, id in cells:
@@ -82,6 +83,13 @@ def check(
                     f"table {table.id}, column {column.key}: {field}={there} in row {first!r} but {here} in row"
                     f" {label!r}; one column holds one protocol: {remedy.format(field=field)}"
                 )
+
+
+def _differing(protocols: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The fields that two protocols have different values of, or that only one of them has."""
+    each = list({id(protocol): protocol for protocol in protocols}.values())  # cells share the object of the same text
+    fields = {field for protocol in each for field in protocol}
+    return {field for field in fields if any(p.get(field, "absent") != each[0].get(field, "absent") for p in each)}
 
 
 def timed_on(source: Source, cell: str) -> str:

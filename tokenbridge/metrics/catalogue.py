@@ -329,6 +329,7 @@ def metric(key: str) -> Metric:
     return find(key) or Metric(key, key.partition("/")[2])
 
 
+@cache
 def depends(key: str, field: str) -> bool:
     """Whether a metric's number depends on a field of its stage's protocol: a protocol belongs to a metric.
 

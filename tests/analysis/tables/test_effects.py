@@ -262,9 +262,11 @@ def test_the_figure_shows_every_cell_and_the_means(tmp_path):
     drawing = next(drawing for drawing in figures.draw(source) if drawing.name == "effects")
     panels = drawing.figure.axes
     assert len(panels) == 3 * 2
-    shown = sorted(value for line in panels[0].lines[:3] for value in line.get_ydata())
-    assert shown == sorted(CASES.values())
-    assert list(panels[0].lines[3].get_ydata()) == [13.0, 16.0]
+    cells, means = panels[0].lines[:2]
+    assert sorted(cells.get_ydata()) == sorted(CASES.values())
+    (joined,) = (each for each in panels[0].collections if len(each.get_paths()) == 3)
+    assert sorted(y for path in joined.get_paths() for _, y in path.vertices) == sorted(CASES.values())
+    assert list(means.get_ydata()) == [13.0, 16.0]
     assert "not over seeds" in drawing.caption
     rows = list(csv.DictReader(io.StringIO(drawing.data)))
     assert len(rows) == 3 * ((2 + 6) + (3 + 6))
