@@ -49,7 +49,7 @@ lock:  ## write requirements.lock again from pyproject.toml, in a fresh environm
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet ".[dev]"
 	.venv-lock/bin/python -m pip freeze --exclude tokenbridge \
-		| sed -E '/^(cuda|nvidia|triton)/s/$$/ ; sys_platform == "linux" and platform_machine == "x86_64"/' > requirements.lock
+		| sed -E '/^(cuda|hadolint|nvidia|triton)/s/$$/ ; sys_platform == "linux" and platform_machine == "x86_64"/' > requirements.lock
 	rm -rf .venv-lock
 
 clean:

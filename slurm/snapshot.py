@@ -9,12 +9,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenbridge.packages import PACKAGES, ROOT
 from tokenbridge.store.artifacts import Store, digest, file_hash, write_atomic, write_json
 from tokenbridge.store.provenance import git_state
 from tokenbridge.store.runs import sweep_folder
 
-HERE = Path(__file__).parents[1]
-PACKAGES = ("tokenbridge", "experiments", "analysis", "slurm")
 ABOUT = "snapshot.json"
 LEFT_OUT = {".pyc", ".pyo"}
 
@@ -42,9 +41,9 @@ def take(store: Store) -> str:
 
     snapshot.json in it names the commit, from which the stages' manifests take it.
     """
-    files = [path for name in PACKAGES for path in sorted((HERE / name).rglob("*")) if _wanted(path)]
+    files = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*")) if _wanted(path)]
     state = git_state()
-    hash = digest([state, {str(path.relative_to(HERE)): file_hash(path) for path in files}])
+    hash = digest([state, {str(path.relative_to(ROOT)): file_hash(path) for path in files}])
     final = sweep_folder(store, "code") / hash
     if final.exists():
         _mend(final, files, state)
@@ -52,7 +51,7 @@ def take(store: Store) -> str:
         work = final.with_name(f"{hash}.{os.getpid()}.partial")
         try:
             for path in files:
-                copy = work / path.relative_to(HERE)
+                copy = work / path.relative_to(ROOT)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
             write_json(work / ABOUT, state)
@@ -69,7 +68,7 @@ def _wanted(path: Path) -> bool:
 def _mend(final: Path, files: Iterable[Path], state: Mapping[str, Any]) -> None:
     """Put back what a clean-up of old files has taken."""
     for path in files:
-        copy = final / path.relative_to(HERE)
+        copy = final / path.relative_to(ROOT)
         if not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(copy, path.read_bytes())

@@ -7,8 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+
+def there(*names: str) -> tuple[signal.Signals, ...]:
+    """Those of these signals that the platform has."""
+    return tuple(signal.Signals[name] for name in names if hasattr(signal, name))
+
+
 # the last one wins: a job that is to be requeued (USR2, USR1) may get SIGTERM as well
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = there("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
 
 
 class Interrupted(SystemExit):

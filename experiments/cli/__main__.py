@@ -1,4 +1,4 @@
-"""The entry of the command `tokenbridge`, also as `python -m experiments.cli`."""
+"""The entry of the command in a checkout, `python -m experiments.cli`; in any folder it is tokenbridge/__main__.py."""
 
 import sys
 

@@ -107,7 +107,7 @@ def run(
 ) -> None:
     """Run one configuration through its stages, skipping what is finished, and log it to MLflow.
 
-    Several processes share encoding, training and sampling: torchrun --nproc-per-node 2 -m experiments.cli run digits
+    Several processes share encoding, training and sampling: torchrun --nproc-per-node 2 -m tokenbridge run digits
     """
     from experiments import axes, pipeline, presets, runner
     from experiments.tracking import sync as tracking

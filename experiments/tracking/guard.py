@@ -18,7 +18,9 @@ from types import FrameType
 
 END_SECONDS = 10.0
 """from SIGTERM to SIGKILL"""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = tuple(
+    signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)  # Windows lacks one
 
 
 class _Told(BaseException):

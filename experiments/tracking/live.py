@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tokenbridge.config import UserError
+from tokenbridge.packages import environment_of_ours
+from tokenbridge.signals import there
 from tokenbridge.stages import STAGES
 from tokenbridge.store.artifacts import PARTIAL, Store
 from tokenbridge.store.runs import RecordedCell, StageFiles, Stamp, read_cells, tracking_uri
@@ -46,11 +48,12 @@ def beside(
     if not tracking_uri(store).startswith("http"):
         yield
         return
-    code = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     argv = [sys.executable, "-m", "experiments.tracking.live", str(store.root.resolve()), "--every", str(every)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(code)}
     sender = subprocess.Popen(
-        [*argv, "--stage", *stage_ids], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment
+        [*argv, "--stage", *stage_ids],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env=environment_of_ours(os.environ),
     )
     try:
         yield
@@ -133,7 +136,7 @@ def _step_back() -> list[int]:
     """Low priority, no long waits, and deaf to what Slurm tells the job. Returns where the word to stop is noted."""
     os.nice(10)  # a tenth of a core where the job takes all; with 19, starting took minutes there
     os.environ |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP):
+    for number in there("SIGUSR1", "SIGUSR2", "SIGINT", "SIGHUP"):
         signal.signal(number, signal.SIG_IGN)
     ended: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))

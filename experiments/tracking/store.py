@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from experiments.tracking import guard, views
 from tokenbridge.config import UserError
+from tokenbridge.packages import environment_of_ours
 from tokenbridge.store.artifacts import Store, locked, writable
 from tokenbridge.store.runs import EXPERIMENT, database, quiet_mlflow, tracking_uri, without_credentials
 
@@ -242,7 +243,7 @@ def ui(store: Store, port: int = 5000) -> int:
     print("Ctrl+C ends it", flush=True)
     # the job runner of MLflow would start 12 more processes (2.4 GB) that nothing here uses
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return guard.run(argv, os.environ | quiet)
+    return guard.run(argv, environment_of_ours(os.environ) | quiet)
 
 
 def _addresses(urls: dict[str, str]) -> list[str]:

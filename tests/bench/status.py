@@ -43,7 +43,7 @@ def make(root: Path) -> None:
 
 def seconds(root: Path, environment: dict[str, str], *options: str) -> tuple[float, float]:
     """Median time, and median of the processor's."""
-    command = [sys.executable, "-m", "experiments.cli", "status", "--runs", str(root), *options]
+    command = [sys.executable, "-m", "tokenbridge", "status", "--runs", str(root), *options]
     times, processor = [], []
     for _ in range(ROUNDS):
         start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)

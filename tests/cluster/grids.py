@@ -37,7 +37,7 @@ def environment(code: Path = ROOT) -> dict[str, str]:
 
 def tokenbridge(*arguments, cwd: Path, code: int | None = 0) -> subprocess.CompletedProcess[str]:
     """The command, with runs in cwd/runs; code: the exit status that it must have, None for any."""
-    argv = [sys.executable, "-m", "experiments.cli", *map(str, arguments)]
+    argv = [sys.executable, "-m", "tokenbridge", *map(str, arguments)]
     done = subprocess.run(argv, capture_output=True, text=True, cwd=cwd, env=environment())
     assert code is None or done.returncode == code, done.stdout + done.stderr
     return done

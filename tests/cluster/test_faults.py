@@ -254,7 +254,7 @@ FAULTS = (
 @contextmanager
 def submitting(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A submission that has written down what it is about to do; at the end of the block it is waited for."""
-    argv = [sys.executable, "-m", "experiments.cli", *WORDS, *on_slurm()]
+    argv = [sys.executable, "-m", "tokenbridge", *WORDS, *on_slurm()]
     null = subprocess.DEVNULL
     with subprocess.Popen(argv, cwd=folder, env=environment(), stdout=null, stderr=null) as submitter:
         while not sweep.unsettled(Store(folder / "runs")) and submitter.poll() is None:

@@ -73,7 +73,7 @@ def test_again_nothing_and_after_one_more_value_only_the_new(eight):
 def test_two_people_at_the_same_moment_train_each_shared_cell_once(cluster, tmp_path):
     """Three values of levels in all, one of them in both."""
     axes = {"mine": "quantizer.levels=4,5", "yours": "quantizer.levels=5,6"}
-    argv = [sys.executable, "-m", "experiments.cli"]
+    argv = [sys.executable, "-m", "tokenbridge"]
     both = [
         subprocess.Popen([*argv, *grid(name, axis), *on_slurm()], cwd=tmp_path, env=environment())
         for name, axis in axes.items()
@@ -155,7 +155,7 @@ def test_edits_after_the_submission_do_not_change_queued_jobs(cluster, tmp_path)
     """The code that runs is the snapshot, also where the checkout is the folder of the submission."""
     for package in ("tokenbridge", "experiments", "analysis", "slurm"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    words = [sys.executable, "-m", "experiments.cli", *grid("edited", "quantizer.levels=4"), *on_slurm()]
+    words = [sys.executable, "-m", "tokenbridge", *grid("edited", "quantizer.levels=4"), *on_slurm()]
     subprocess.run(words, cwd=tmp_path, env=environment(tmp_path), check=True)
     for path in tmp_path.glob("*/*.py"):
         path.write_text("raise SystemExit('edited')\n")

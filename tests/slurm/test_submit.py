@@ -96,7 +96,7 @@ def test_the_snapshot_runs_and_knows_its_commit(tmp_path):
     assert snapshot.take(store) == code
     folder = tmp_path / code
     assert json.loads((folder / "snapshot.json").read_text()).keys() == {"commit", "dirty"}
-    ask = "import tokenbridge, slurm.snapshot as s; from tokenbridge.store.artifacts import Store; print(s.HERE)"
+    ask = "import tokenbridge, slurm.snapshot as s; from tokenbridge.store.artifacts import Store; print(s.ROOT)"
     ask += f"; print(s.take(Store(__import__('pathlib').Path({str(tmp_path)!r}))))"
     env = {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True, env=env)

@@ -168,7 +168,7 @@ def test_what_processes_share():
 
 @pytest.mark.slow
 def test_torchrun_runs_a_cell(two, tmp_path):
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "experiments.cli"]
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tokenbridge"]
     wanted = ["run", "digits", *SMOOTH, "--only", "train", "--runs", str(tmp_path / "runs")]
 
     def run(*settings):

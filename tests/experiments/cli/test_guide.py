@@ -75,7 +75,7 @@ def test_the_example_works(part: str, tmp_path: Path) -> None:
         first, *words = shlex.split(command)
         assert first == "tokenbridge"
         done = subprocess.run(
-            [sys.executable, "-m", "experiments.cli", *with_settings(words)],
+            [sys.executable, "-m", "tokenbridge", *with_settings(words)],
             cwd=work,
             env={**os.environ, "PYTHONPATH": str(code)},
             capture_output=True,

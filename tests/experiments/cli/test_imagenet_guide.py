@@ -35,11 +35,11 @@ WRAPPER = f"""#!{sys.executable}
 import os, sys
 small, size = {SMALL!r}, {SIZE!r}
 words = sys.argv[1:]
-at = words.index("experiments.cli") + 1 if "experiments.cli" in words else 0
+at = words.index("tokenbridge") + 1 if "tokenbridge" in words else 0
 more = {{"run": small, "import": small, "plan": small, "reconstruct": size}}.get(words[at], [])
 if words[at] == "grid":
     more = [part for word in small for part in ("--set", word)]
-first = ["torch.distributed.run"] if at else ["experiments.cli"]
+first = ["torch.distributed.run"] if at else ["tokenbridge"]
 os.execv(sys.executable, [sys.executable, "-m", *first, *words, *more])
 """
 

@@ -99,7 +99,7 @@ def test_ctrl_c_is_one_line_while_libraries_are_imported_and_later(tmp_path):
     for wait in ("", "train: batch"):
         words = ["run", "digits", "--only", "train", "--runs", tmp_path / "runs"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "experiments.cli", *words],
+            [sys.executable, "-m", "tokenbridge", *words],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -124,7 +124,7 @@ def _imports(pid):
 
 def test_a_reader_that_goes_away_is_no_error():
     done = subprocess.run(
-        f"{sys.executable} -m experiments.cli settings | head -1", shell=True, cwd=ROOT, capture_output=True, text=True
+        f"{sys.executable} -m tokenbridge settings | head -1", shell=True, cwd=ROOT, capture_output=True, text=True
     )
     assert done.stderr == ""
     assert done.stdout.count("\n") == 1

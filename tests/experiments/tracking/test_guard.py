@@ -63,7 +63,7 @@ def test_mlflows_server_ends_with_tokenbridge_ui(tmp_path, template, number):
     runs, port = shutil.copytree(template, tmp_path / "runs"), free_port()
     words = ["ui", "--runs", str(runs), "--port", str(port)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    command = subprocess.Popen([sys.executable, "-m", "experiments.cli", *words], env=environment)
+    command = subprocess.Popen([sys.executable, "-m", "tokenbridge", *words], env=environment)
     late = time.monotonic() + 300
     while not answers(f"http://127.0.0.1:{port}"):
         assert command.poll() is None

@@ -180,7 +180,7 @@ def test_a_schema_that_nobody_knows_is_one_line(store):
     with closing(sqlite3.connect(store.root / "mlflow.db")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.cli", "sync", "--runs", str(store.root)], capture_output=True, text=True
+        [sys.executable, "-m", "tokenbridge", "sync", "--runs", str(store.root)], capture_output=True, text=True
     )
     assert done.returncode == 2
     assert "(Detected out-of-date database schema (found version ffffffffffff, but expected " in done.stderr

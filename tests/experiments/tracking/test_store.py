@@ -91,7 +91,7 @@ def test_a_damaged_file_is_made_again_when_it_is_deleted(store, damage):
 
 def synced(store: Store) -> str:
     """What `tokenbridge sync` says in a process of its own: MLflow keeps a deleted file open."""
-    command = [sys.executable, "-m", "experiments.cli", "sync", "--runs", str(store.root)]
+    command = [sys.executable, "-m", "tokenbridge", "sync", "--runs", str(store.root)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
