@@ -113,7 +113,7 @@ def fitting(seen: Survey, place: Place, classifier: Path, given: Mapping[str, An
         require_fit(config, place.settings())
     else:
         require_stride(config.autoencoder.stride, config.data.image_size, "autoencoder.stride=")
-    settings += [*_training(config, given), *_sampling(config), *_scoring(config, classifier)]
+    settings += [*_training(config, given), *_sampling(config), *_scoring(config, classifier, given)]
     known = {setting.key for setting in settings}
     settings = [s._replace(value=given[s.key], why="as given") if s.key in given else s for s in settings]
     settings += [Setting(key, value, "as given") for key, value in given.items() if key not in known]
@@ -174,6 +174,8 @@ def _autoencoder(sizes: Sizes, place: Place) -> Iterator[Setting]:
 def _training(config: RunConfig, given: Mapping[str, Any]) -> Iterator[Setting]:
     counts = {split: len(split_of(config.data, split)[1]) for split in splits(config.data)}
     count = counts["train"]
+    if (few := given.get("sample.images", FEWEST_SCORED)) < FEWEST_SCORED:
+        raise UserError(f"sample.images={few} must be {FEWEST_SCORED} at least to be scored; take more")
     if counts["test"] < FEWEST_SCORED:
         raise UserError(
             f"{config.data.path}: {counts['test']} images would be for the test, and {FEWEST_SCORED} at least can be"
@@ -200,8 +202,13 @@ def _sampling(config: RunConfig) -> Iterator[Setting]:
     yield Setting("sample.iterations", iterations, f"at most the {config.positions} positions ({side} × {side})")
 
 
-def _scoring(config: RunConfig, classifier: Path) -> Iterator[Setting]:
-    if config.autoencoder.path is not None:
+def _scoring(config: RunConfig, classifier: Path, given: Mapping[str, Any]) -> Iterator[Setting]:
+    features = given.get("score.features")
+    if features == OWN:
+        yield Setting("score.weights", str(classifier), "the classifier that train-classifier makes of these images")
+    elif features not in (None, ENCODER):  # whose weights are given, or downloaded
+        return
+    elif config.autoencoder.path is not None:
         yield Setting("score.features", ENCODER, "fd_autoencoder: Fréchet distance by what its encoder sees")
         yield Setting("score.weights", config.autoencoder.path)
     elif misfit(config.score, SHIPPED, config.data):

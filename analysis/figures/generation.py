@@ -170,7 +170,8 @@ def _sample_figure(
     factor = mosaic.enlargement(rows[0])
     tall, wide = steps(rows[0], factor)
     over = mosaic.heads(names, wide)
-    left, top, gap = max(170, round(max(map(mosaic.text_width, labels))) + 40), over.height + MARGIN, 20
+    widest = round(max(map(mosaic.text_width, labels)))
+    left, top, gap = max(170, widest + mosaic.ASIDE + MARGIN), over.height + MARGIN, 20
     above = tall + gap if real is not None else 0
     figure = mosaic.canvas(left + len(names) * wide + MARGIN, top + above + len(rows) * tall + MARGIN)
     name_columns(figure, word, left, top)

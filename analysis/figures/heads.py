@@ -9,13 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
 
 from analysis import stats
 from analysis.figures.form import Drawing, charts, csv_of, face, grey, legend, spread
@@ -62,6 +66,12 @@ MEANING = {
     "parameters": "weights of the generator",
     "ms": "time to sample one image",
 }
+Place = tuple[tuple[int, int], Literal["left", "center", "right"], Literal["bottom", "top"]]
+"""offset of a name from its point, in points, and the side of the name that is there"""
+PLACES: tuple[Place, ...] = (
+    ((7, 3), "left", "bottom"), ((0, -8), "center", "top"), ((7, -3), "left", "top"), ((-7, 3), "right", "bottom"),
+    ((-7, -3), "right", "top"), ((0, 8), "center", "bottom"),
+)  # fmt: skip
 EQUAL = 1.1
 """ratio of the largest to the smallest up to which rows cost the same, as they do in parameters by design"""
 MEASURED = {"tflop": (TRAINING_FLOPS, 1), "parameters": (PARAMETERS, 1e6), "ms": (IMAGE_TIME, 1)}
@@ -274,18 +284,57 @@ def _rival_text(point: Point, points: Sequence[Point], key: str, fd: str) -> str
     return f"{COSTS[key]}: {name}, {fd} {signed(gap, FD.decimals)}"
 
 
-def _name(axes: Axes, point: Point, key: str) -> None:
-    """A point of a front by name: continuous ones to the right above, discrete ones below."""
-    place, across = ((7, 3), "left") if point.continuous else ((0, -8), "center")
-    at, ground = (point.costs[key], point.fd.mean), withStroke(linewidth=2.5, foreground=face(True, ""))
-    text = axes.annotate(point.short, at, place, textcoords="offset points", ha=across)
-    text.set(va="bottom" if point.continuous else "top", path_effects=[ground], zorder=1.5)  # markers stay in view
+def _name_points(axes: Axes, named: Sequence[Point], points: Sequence[Point], key: str) -> None:
+    """Name the points of a front, each in the first of PLACES that lies on the fewest markers, lines and names.
+
+    Args:
+        axes: the panel, laid out.
+        named: those to name.
+        points: all that it shows.
+        key: the panel's cost.
+    """
+    markers = axes.transData.transform([(point.costs[key], point.fd.mean) for point in points])
+    steps = [line.get_xydata() for line in axes.get_lines() if line.get_drawstyle() != "default"]
+    lines = np.concatenate([_along_steps(axes.transData.transform(each)) for each in steps])
+    taken: list[Bbox] = []
+    for point in named:
+        at, ground = (point.costs[key], point.fd.mean), withStroke(linewidth=2.5, foreground=face(True, ""))
+        text = axes.annotate(point.short, at, (0, 0), textcoords="offset points", path_effects=[ground], zorder=1.5)
+
+        def lies_on(place: Place, text: Annotation = text) -> float:
+            box = _put(text, place).get_window_extent().padded(4)
+            outside = not axes.bbox.contains(box.x0, box.y0) or not axes.bbox.contains(box.x1, box.y1)
+            over = sum(box.overlaps(other) for other in taken) + 2 * outside
+            return over + _inside(box.padded(6), markers) + 0.5 * bool(_inside(box, lines))
+
+        taken.append(_put(text, min(PLACES, key=lies_on)).get_window_extent())
+
+
+def _put(text: Annotation, place: Place) -> Annotation:
+    offset, across, up = place
+    text.set(position=offset, ha=across, va=up)
+    return text
+
+
+def _inside(box: Bbox, places: NDArray[np.float64]) -> int:
+    """How many of these places (n, 2) lie in a box, all in pixels."""
+    return int(((places > box.min) & (places < box.max)).all(1).sum())
+
+
+def _along_steps(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Places along a line (n, 2) that steps at the next one's x, in pixels."""
+    along = np.linspace(0, 1, 200)[:, None]
+    turned = np.stack([corners[1:, 0], corners[:-1, 1]], 1)
+    pairs = [*zip(corners[:-1], turned, strict=True), *zip(turned, corners[1:], strict=True)]
+    return np.concatenate([a + along * (b - a) for a, b in pairs]) if pairs else corners
 
 
 def _costs_chart(points: Sequence[Point], keys: Sequence[str], fd: str) -> Figure:
     """One panel per cost: discrete rows and continuous ones, each with its front."""
     figure, panels = charts(4.2, 1, len(keys), sharey=True)
+    fronts: list[list[Point]] = []
     for axes, key in zip(panels, keys, strict=True):
+        fronts.append([])
         measured = [point for point in points if key in point.costs]
         values = [point.costs[key] for point in measured]
         for is_continuous, (line, colour, _) in FRONTS.items():
@@ -293,8 +342,7 @@ def _costs_chart(points: Sequence[Point], keys: Sequence[str], fd: str) -> Figur
             # what is reached at some cost is reached at any higher one
             x, y = [*(point.costs[key] for point in best), max(values)], [point.fd.mean for point in best]
             axes.step(x, [*y, y[-1]], where="post", linestyle=line, color=colour, linewidth=1.4, zorder=1)
-            for point in best:
-                _name(axes, point, key)
+            fronts[-1] += best
         for point in measured:
             faint = to_rgba(GROUP_LOOKS[point.group][0], 0.45)
             look = _look(*GROUP_LOOKS[point.group])
@@ -306,4 +354,7 @@ def _costs_chart(points: Sequence[Point], keys: Sequence[str], fd: str) -> Figur
     handles = [Line2D([], [], label=group, **_look(*GROUP_LOOKS[group])) for group in present]
     handles += [Line2D([], [], color=c, linewidth=1.4, linestyle=line, label=name) for line, c, name in FRONTS.values()]
     legend(figure, handles, 2)
+    figure.draw_without_rendering()  # what lies where is known then
+    for axes, key, named in zip(panels, keys, fronts, strict=True):
+        _name_points(axes, named, [point for point in points if key in point.costs], key)
     return figure

@@ -39,6 +39,7 @@ def init(
     from experiments.fitting import fitting, place_of, text_of, unscored
     from experiments.presets import ENDING
     from tokenbridge.data.survey import survey
+    from tokenbridge.metrics.scorers import ENCODER
     from tokenbridge.overrides import typed_settings
     from tokenbridge.store.artifacts import new_file, write_atomic
     from tokenbridge.store.runs import require_name
@@ -60,7 +61,8 @@ def init(
     file = shlex.quote(str(path))
     train, classify = f"tokenbridge train-autoencoder {file}", f"tokenbridge train-classifier {file}"
     notes = {} if place.there else {"autoencoder": [f"not there yet: {train} trains a small one and puts it there"]}
-    if seen.classes > 1 and place.path is not None:
+    features = next((each.value for each in fit if each.key == "score.features"), "")
+    if seen.classes > 1 and features == ENCODER:
         notes["score"] = [*unscored(classify, classifier.name)]
     text = text_of(seen, name, fit, path, notes)
     with new_file(path, "--out"):

@@ -89,13 +89,13 @@ def train_autoencoder(
         of_file = _of_file(images).config
         data, channels, stride = of_file.data, of_file.autoencoder.channels, of_file.autoencoder.stride
         out = _trained_in(images, of_file.autoencoder) if out == DEFAULT_TRAINED else out
+        _require_place(out, data.path, data.test_path)
     else:
-        require_folder(out, "--out")
+        _require_place(out, images)
         if stride is not None:
             require_stride(stride, size)
         data = _data(images, size, grey, STEP if stride is None else stride)
         stride = stride_of(data.image_size) if stride is None else stride
-    _require_apart(out, data)
     require_stride(stride, data.image_size, "autoencoder.stride=" if images.suffix == ENDING else "--stride ")
     epochs = epochs or _epochs(data, batch, 2 * STEPS)
     with new_folder(out, "--out"):
@@ -178,6 +178,8 @@ def train_classifier(
     from tokenbridge.metrics.scorers import OWN
     from tokenbridge.metrics.train_classifier import require_classes, train_own_classifier
 
+    if name:
+        build(Data, {"name": name})  # refused before all images are looked at
     if images.suffix == ENDING:
         _require_none_beside(images, {"--size": size, "--grey": grey})
         of_file = _of_file(images)
@@ -186,12 +188,12 @@ def train_classifier(
         if by_file := out == DEFAULT_TRAINED:
             named = score.features == OWN and score.weights is not None
             out = Path(score.weights or "") if named else images.parent / f"{of_file.name}-classifier"
+        _require_place(out, data.path, data.test_path)
     else:
-        require_folder(out, "--out")
+        _require_place(out, images)
         require_classes(class_count(images), images)  # before all its images are looked at
         data, by_file = _data(images, size, grey, STEP), False
     name = name or images.resolve().name
-    _require_apart(out, data)
     build(Data, {"name": name})  # a name that no page could show is refused
     with new_folder(out, "--out"):
         epochs = epochs or _epochs(data, batch, STEPS)
@@ -285,11 +287,12 @@ def _of_file(file: Path) -> Base:
     return of_file
 
 
-def _require_apart(out: Path, data: Data) -> None:
-    """Refuse a folder of weights among the images, where it would be read as a class or as what is left out."""
-    for root in map(Path, filter(None, (data.path, data.test_path))):
+def _require_place(out: Path, *images: str | Path | None) -> None:
+    """Refuse a folder of weights that cannot be written, or lies among the images, as a class or what is left out."""
+    for root in map(Path, filter(None, images)):
         if out.resolve().is_relative_to(root.resolve()):
             raise UserError(f"--out {out} lies in the folder of images, {root}; give one beside it")
+    require_folder(out, "--out")
 
 
 def _trained_in(file: Path, autoencoder: Autoencoder) -> Path:

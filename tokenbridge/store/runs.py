@@ -139,7 +139,7 @@ def cells_called(store: Store, what: str) -> list[RecordedCell]:
         return matching
     close = near(what, [*{name: None for cell in cells.values() for name in cell.names}, *cells], 4)
     hint = f"did you mean {' or '.join(close)}?" if close else "tokenbridge run makes one"
-    raise UserError(f"{what} is no cell of {store.root / 'cells'}; {hint}")
+    raise UserError(f"{what or repr(what)} is no cell of {store.root / 'cells'}; {hint}")
 
 
 @cache

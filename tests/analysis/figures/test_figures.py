@@ -232,6 +232,26 @@ def test_the_chart_of_all_heads_tells_tokens_heads_and_times(source: Source, tmp
     assert "time" not in drawing.caption
 
 
+def test_names_of_the_fronts_lie_on_no_marker_and_not_on_each_other() -> None:
+    def point(group: int, head: str, fd: float, ms: float) -> Point:
+        return Point(f"B={ms:g}", head, GROUPS[group], stats.estimate([fd]), {"ms": ms})
+
+    crowd = [point(0, "parallel", 3.0 + 0.05 * k, 4.2 + 0.2 * (k % 4)) for k in range(1, 9)]
+    points = [point(2, "mixture", 3.0, 4.0), point(0, "parallel", 2.6, 5.0), point(2, "flow", 2.55, 5.2), *crowd]
+    with figures.style():
+        figure = heads._costs_chart(points, ["ms"], "fd")
+        figure.draw_without_rendering()
+    (axes,) = figure.axes
+    boxes = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert {"mixture", "B=5", "flow"} <= boxes.keys()
+    markers = axes.transData.transform([(point.costs["ms"], point.fd.mean) for point in points])
+    for name, box in boxes.items():
+        assert not [place for place in markers if box.contains(*place)], name
+        assert axes.bbox.contains(box.x0, box.y0), name
+        assert axes.bbox.contains(box.x1, box.y1), name
+        assert not [other for other in boxes.values() if other is not box and box.overlaps(other)], name
+
+
 def test_a_missing_example_file_is_named(tmp_path: Path) -> None:
     folder = write_source(tmp_path / "report", tables=("1a",))
     (folder / "source" / "examples" / "reconstruct-b008-r5.npz").unlink()

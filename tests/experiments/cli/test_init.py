@@ -3,11 +3,13 @@
 import os
 import tomllib
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.cli.init import init
 from experiments.fitting import scored
 from experiments.presets import base
 from tests.helpers.machine import ROOT
@@ -120,6 +122,7 @@ def cut(path):
         (("good", "train.epoch=3"), "train.epoch is no setting; did you mean train.epochs?"),
         (("good", "train.epochs=3", "train.warmup_epochs=3"), "warmup_epochs=3 must be < epochs=3"),
         (("good", "sample.iterations=50"), "sample.iterations=50 must be at most 49"),
+        (("good", "sample.images=3"), "sample.images=3 must be 4 at least to be scored; take more"),
         (("good", "train.batch=16"), "train.batch=16 must be at most 15, the images to train"),
         (("good", "head.kind=flow"), "quantizer.kind=gaussian cannot go with head.kind=flow"),
         (("good", "data.path=other"), "data.path is what IMAGES and --autoencoder say"),
@@ -154,6 +157,23 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(call, tmp_path, words,
     assert (tmp_path / "here.toml").read_text() == "mine"
     if words == ("damaged",):
         assert "; and 1 more; replace or delete these 4 of 18 images" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "score"),
+    [
+        (("score.features=own",), {"features": "own", "weights": "clothes-classifier"}),
+        (("score.features=own", "score.weights=mine"), {"features": "own", "weights": "mine"}),
+        (("score.features=inception",), {"features": "inception"}),
+        (("score.features=clean", "score.weights=there"), {"features": "clean", "weights": "there"}),
+        (("score.features=autoencoder",), {"features": "autoencoder", "weights": "clothes-autoencoder"}),
+    ],
+)
+def test_given_scorers_have_weights_of_their_kind(tmp_path, monkeypatch, words, score):
+    images(tmp_path / "clothes", ("bag", "sandal"), 8, (28, 28))
+    monkeypatch.chdir(tmp_path)
+    init(Path("clothes"), list(words))
+    assert tomllib.loads((tmp_path / "clothes.toml").read_text())["score"] == score
 
 
 def test_a_file_scores_by_its_classifier_where_it_is_as_written(call, tmp_path):
