@@ -5,7 +5,9 @@ N images, M reference images.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +89,19 @@ def compare(
                 f"{other.name} has images of {other.size} pixels and must have {images[0].size} as {images[0].name};"
                 " give --size"
             )
-    return [_by(_Sides(name, score, store, runtime, images), samples, reference, train) for name in score.scorers]
+    sides = [_Sides(name, score, store, runtime, images) for name in score.scorers]
+    for given in images:
+        _read_once(sides, given)
+    return [_by(each, samples, reference, train) for each in sides]
+
+
+def _read_once(sides: Sequence[_Sides], given: ImageSet) -> None:
+    """Keep the features of all scorers, so that each image is decoded once for those that see as many channels."""
+    for channels in {each.channels for each in sides}:
+        alike = [each for each in sides if each.channels == channels]
+        extractors = {each.weights: each.extractor for each in alike}
+        what, batch = alike[0].what(given), alike[0].batch
+        extraction.keep(alike[0].store, what, extractors, batch, partial(given.read, channels))
 
 
 class _Sides:
@@ -99,15 +113,19 @@ class _Sides:
         self.extractor = load_extractor(name, pick_device(runtime), score, runtime.trust_weights)
         self.references = References(store, Data(), self.extractor, score, name, self.batch)
         self.scorer, self.weights = self.references.scorer, self.references.weights
-        self.known = _classes(score, name)
+        self.channels, self.known = channels_of(score, self.scorer.name), _classes(score, name)
 
     def open(self, given: ImageSet | Path) -> Reference:
         if isinstance(given, Path):
             return self.references.of_path(self.score.model_copy(update={"reference": str(given)}), self.size)
-        channels = channels_of(self.score, self.scorer.name)
-        what = [given.hash, given.size, channels]
-        real = extraction.kept(self.store, what, self.extractor, self.weights, self.batch, lambda: given.read(channels))
+        real = extraction.kept(
+            self.store, self.what(given), self.extractor, self.weights, self.batch, partial(given.read, self.channels)
+        )
         return Reference(given.name, real, hash=given.hash)
+
+    def what(self, given: ImageSet) -> list[Any]:
+        """What tells the images that the scorer sees from all others."""
+        return [given.hash, given.size, self.channels]
 
 
 def _by(sides: _Sides, samples: ImageSet | Path, reference: ImageSet | Path, train: ImageSet | None) -> ScorerResult:

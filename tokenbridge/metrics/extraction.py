@@ -7,7 +7,8 @@ uint8 (N, ch, H, W).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -71,22 +72,28 @@ class Real:
 
 def extract(extractor: nn.Module, images: Images, batch: int) -> Extracted:
     """The extractor's arrays of images, on its device, `batch` images at once."""
-    return _extract(extractor, (images[start : start + batch] for start in range(0, len(images), batch)))
+    return _extract([extractor], (images[start : start + batch] for start in range(0, len(images), batch)))[0]
 
 
 @torch.inference_mode()
-def _extract(extractor: nn.Module, batches: Iterable[Images]) -> Extracted:
-    device = next(extractor.parameters()).device
-    columns: dict[str, list[Array]] = {}
+def _extract(extractors: Sequence[nn.Module], batches: Iterable[Images]) -> list[Extracted]:
+    """What each extractor gives of the same images, of which each is asked for once."""
+    columns: list[dict[str, list[Array]]] = [{} for _ in extractors]
     for part in batches:
-        given = extractor(torch.from_numpy(np.array(part)).to(device))
-        for name, values in zip(extractor.gives, given, strict=True):  # pyright: ignore[reportArgumentType]
-            columns.setdefault(name, []).append(values.cpu().numpy())
-    return Extracted(**{name: np.concatenate(values) for name, values in columns.items()})
+        for extractor, seen in zip(extractors, columns, strict=True):
+            given = extractor(torch.from_numpy(np.array(part)).to(next(extractor.parameters()).device))
+            for name, values in zip(extractor.gives, given, strict=True):  # pyright: ignore[reportArgumentType]
+                seen.setdefault(name, []).append(values.cpu().numpy())
+    return [Extracted(**{name: np.concatenate(values) for name, values in seen.items()}) for seen in columns]
 
 
 def extract_set(extractor: nn.Module, images: data.Images, batch: int) -> Real:
     """The extractor's arrays of a set that need not fit in memory, with its labels and pixel_hash."""
+    return extract_sets([extractor], images, batch)[0]
+
+
+def extract_sets(extractors: Sequence[nn.Module], images: data.Images, batch: int) -> list[Real]:
+    """As extract_set, of several extractors in one pass, so that each image is read once."""
     seen = _PixelHash(len(images))
 
     def batches() -> Iterator[Images]:
@@ -94,7 +101,8 @@ def extract_set(extractor: nn.Module, images: data.Images, batch: int) -> Real:
             seen.add(part.numpy())
             yield part.numpy()
 
-    return Real(_extract(extractor, batches()), images.labels, str(seen))
+    found = _extract(extractors, batches())
+    return [Real(extracted, images.labels, str(seen)) for extracted in found]
 
 
 def pixel_hash(images: Images) -> str:
@@ -135,14 +143,35 @@ def real(store: Store, config: Data, split: data.Split, extractor: nn.Module, we
 
 def kept(store: Store, what: Any, extractor: nn.Module, weights: str, batch: int, load: Any) -> Real:
     """The features of load(), images that `what` tells from all others; they are extracted at the first call."""
-    device = next(extractor.parameters()).device.type
-    id = digest([what, weights, batch, device, torch.get_num_threads(), reading()])
-    path = store.root / FOLDER / f"{id}.safetensors"
-    with store.lock(f"{FOLDER}-{id}"):
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write(path, extract_set(extractor, load(), batch), {"weights": weights})
-    return read(path)[0]
+    return read(keep(store, what, {weights: extractor}, batch, load)[0])[0]
+
+
+def keep(store: Store, what: Any, extractors: Mapping[str, nn.Module], batch: int, load: Any) -> list[Path]:
+    """The files of `kept` features, one for each extractor; those that are missing are extracted in one pass.
+
+    Args:
+        store: the runs folder.
+        what: tells the images from all others.
+        extractors: SHA-256 of the weights -> their network.
+        batch: images that a network sees at once.
+        load: reads the images.
+    """
+    ids = {
+        digest([what, weights, batch, next(extractor.parameters()).device.type, torch.get_num_threads(), reading()]):
+        weights
+        for weights, extractor in extractors.items()
+    }  # fmt: skip
+    paths = {id: store.root / FOLDER / f"{id}.safetensors" for id in ids}
+    with ExitStack() as locks:
+        for id in sorted(ids):  # in one order everywhere, or two processes could wait for each other
+            locks.enter_context(store.lock(f"{FOLDER}-{id}"))
+        missing = [id for id, path in paths.items() if not path.exists()]
+        if missing:
+            (store.root / FOLDER).mkdir(parents=True, exist_ok=True)
+            found = extract_sets([extractors[ids[id]] for id in missing], load(), batch)
+            for id, real in zip(missing, found, strict=True):
+                write(paths[id], real, {"weights": ids[id]})
+    return list(paths.values())
 
 
 def reading() -> list[str]:

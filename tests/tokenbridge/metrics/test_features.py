@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -87,3 +88,25 @@ def test_kept_features_notice_another_crop_in_the_code(tmp_path, monkeypatch):
     changed.write_text(source.replace("(image.width - size) // 2", "0"))
     monkeypatch.setattr(extraction, "READING", (changed, *extraction.READING[1:]))
     assert kept(pixels[..., ::-1]).pixel_hash != before.pixel_hash  # read again
+
+
+def test_several_scorers_read_each_image_once_and_get_what_each_gets_alone(tmp_path):
+    images = load(Data(), "test")
+    classifier = networks.load_extractor("digits")
+    other = networks.DigitsClassifier(width=8).eval().requires_grad_(False)
+    reads = []
+
+    class Counted(type(images)):
+        def __getitem__(self, index):
+            reads.append(index)
+            return super().__getitem__(index)
+
+    counted = Counted(images.pixels, images.labels)
+    paths = extraction.keep(Store(tmp_path), "digits", {"a": classifier, "b": other}, 100, lambda: counted)
+    assert reads == list(range(len(images)))
+    for path, extractor in zip(paths, (classifier, other), strict=True):
+        alone = extraction.extract_set(extractor, images, 100)
+        found, _ = extraction.read(path)
+        assert np.array_equal(found.extracted.features, alone.extracted.features)
+        assert (found.pixel_hash, found.labels.tolist()) == (alone.pixel_hash, alone.labels.tolist())
+    extraction.keep(Store(tmp_path), "digits", {"b": other, "a": classifier}, 100, None)  # nothing is read again

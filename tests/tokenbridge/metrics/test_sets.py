@@ -203,7 +203,7 @@ def test_features_of_real_images_are_kept_by_what_changes_them(extractor, tmp_pa
     pixels, _ = data.stack(data.load(config, "test"))
     np.testing.assert_array_equal(first.extracted.features, extraction.extract(extractor, pixels, 97).features)
     assert first.pixel_hash == extraction.pixel_hash(pixels)
-    monkeypatch.setattr(extraction, "extract_set", None)  # not asked again
+    monkeypatch.setattr(extraction, "extract_sets", None)  # not asked again
     np.testing.assert_array_equal(real().extracted.features, first.extracted.features)
     for other in ({"split": "train"}, {"weights": "v"}, {"batch": 96}):
         with pytest.raises(TypeError):
