@@ -6,24 +6,42 @@ notebook takes from here. config holds every setting. Imports go downwards only.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from tokenbridge.library.generators import load as load
-    from tokenbridge.library.latents import autoencoder as autoencoder
-    from tokenbridge.library.latents import quantizer as quantizer
-    from tokenbridge.library.scores import score as score
+from typing import Any
 
 ASSETS = Path(__file__).parent / "assets"
 """weights that ship with the package, each with its card in JSON"""
 
-FACE = {"autoencoder": "latents", "quantizer": "latents", "load": "generators", "score": "scores"}
-"""function -> its module in tokenbridge.library, which is imported when it is first asked for: it takes torch"""
-__all__ = ["ASSETS", "autoencoder", "load", "quantizer", "score"]
+FACE = {
+    "autoencoder": "tokenbridge.library.latents",
+    "quantizer": "tokenbridge.library.latents",
+    "load": "tokenbridge.library.generators",
+    "score": "tokenbridge.library.scores",
+    "run": "experiments.cli.library",
+    "grid": "experiments.cli.library",
+}
+"""function -> its module, which is imported when it is first asked for: it takes torch. Of experiments, which stands
+above this package, only these names are known here; __init__.pyi has the types"""
+__all__ = ["ASSETS", "autoencoder", "grid", "load", "quantizer", "run", "score"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
     if name not in FACE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.library.{FACE[name]}"), name)
+    if not FACE[name].startswith(f"{__name__}."):
+        _require_own()
+    return getattr(import_module(FACE[name]), name)
+
+
+def _require_own() -> None:
+    """Refuse where a folder of the user's is found before a package that stands beside this one."""
+    for package in ("experiments", "analysis", "slurm"):
+        spec, own = find_spec(package), Path(__file__).resolve().parents[1] / package
+        if spec and spec.origin and Path(spec.origin).resolve().parent != own:
+            from tokenbridge.config import UserError
+
+            raise UserError(
+                f"{Path(spec.origin).parent} hides TokenBridge's own package {package}; rename it, or start Python in"
+                " another folder"
+            )

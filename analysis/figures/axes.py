@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.form import Drawing, charts, csv_of, face, grey, legend
+from analysis.figures.form import BETTER, Drawing, charts, csv_of, face, grey, legend
 from analysis.frame.source import Source
 from analysis.tables.effects import MATRIX, Effect, effects_on, main_metrics, over
 from experiments.axes import Axis
@@ -26,7 +26,6 @@ HEIGHT = 2.1
 """inches of a panel"""
 MOST = 4
 """panels in a line"""
-BETTER = {"lower": "lower is better", "higher": "higher is better", "": ""}
 VECTORS = 200
 """lines of single cells of a panel that a PDF holds as vectors"""
 MEAN: dict[str, Any] = {"color": "C0", "marker": "o", "markersize": 6, "markeredgewidth": 1.4, "linestyle": "none"}

@@ -39,6 +39,7 @@ SPAN = 5
 """ratio of largest to smallest from which an axis is logarithmic"""
 STEPS = ((1, 1.5, 2, 3, 5, 7), (1, 2, 4, 6), (1, 2, 5), (1, 3), (1,))
 """ticks within a decade, from many to few"""
+BETTER = {"lower": "lower is better", "higher": "higher is better", "": ""}
 MARKERS = (("C0", "o"), ("C1", "s"), ("C2", "^"), ("C3", "D"), ("C4", "v"), ("C0", "P"), ("C1", "X"), ("C2", "*"))
 """colour and marker of the series of a chart, so that no two share both"""
 

@@ -9,7 +9,7 @@ another one with a tokenizer that trained an autoencoder of its own, and only th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from analysis.frame.source import Source
@@ -67,22 +67,46 @@ def check(
     """
     kind = column.key.partition("/")[0]
     cells = [(cell.label, id) for cell, ids in rows for id in ids if source.number(id, column.key) is not None]
-    protocols = {id: source.protocol(id, kind) for _, id in cells}
     varied = (*table.varies, *source.tuned_in(table))
-    for field in sorted(_differing(protocols.values()) - REPLICATES):
-        if not depends(column.key, field):
+    found = parted(
+        column.key,
+        [(label, source.protocol(id, kind)) for label, id in cells],
+        lambda field: [tuple(source.text(id, reason) for reason in reasons(field, varied)) for _, id in cells],
+    )
+    if found:
+        field, (first, there), (second, here) = found
+        raise UserError(
+            f"table {table.id}, column {column.key}: {field}={there} in row {first!r} but {here} in row"
+            f" {second!r}; one column holds one protocol: {remedy.format(field=field)}"
+        )
+
+
+Labelled = tuple[str, Any]
+"""a row and its value of a field"""
+
+
+def parted(
+    key: str,
+    protocols: Sequence[tuple[str, Mapping[str, Any]]],
+    because: Callable[[str], Sequence[tuple[str, ...]]],
+) -> tuple[str, Labelled, Labelled] | None:
+    """The first field by which numbers of a metric are of two protocols, with row and value of each; None: of one.
+
+    Args:
+        key: the metric's.
+        protocols: row and protocol of each number.
+        because: of a field, what it follows from of each number: where that differs, the field may.
+    """
+    for field in sorted(_differing(protocol for _, protocol in protocols) - REPLICATES):
+        if not depends(key, field):
             continue
-        reasons = _reasons(field, varied)
-        seen: dict[tuple[str, ...], tuple[str, Any]] = {}
-        for label, id in cells:
-            because = tuple(source.text(id, reason) for reason in reasons)
-            here = protocols[id].get(field, "absent")
-            first, there = seen.setdefault(because, (label, here))
-            if here != there:
-                raise UserError(
-                    f"table {table.id}, column {column.key}: {field}={there} in row {first!r} but {here} in row"
-                    f" {label!r}; one column holds one protocol: {remedy.format(field=field)}"
-                )
+        seen: dict[tuple[str, ...], Labelled] = {}
+        for (label, protocol), reason in zip(protocols, because(field), strict=True):
+            here = protocol.get(field, "absent")
+            first = seen.setdefault(reason, (label, here))
+            if here != first[1]:
+                return field, first, (label, here)
+    return None
 
 
 def _differing(protocols: Iterable[Mapping[str, Any]]) -> set[str]:
@@ -103,7 +127,7 @@ def timed_on(source: Source, cell: str) -> str:
     return ", ".join(parts + ([f"torch {protocol['torch']}"] if protocol.get("torch") else []))
 
 
-def _reasons(field: str, varied: Sequence[str]) -> list[str]:
+def reasons(field: str, varied: Sequence[str]) -> list[str]:
     """Columns of the frame that a field follows from, among the settings that may differ."""
     name = unqualified(field)
     found = [key for key in varied if name in _names(key)]

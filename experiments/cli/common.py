@@ -12,8 +12,11 @@ import typer
 
 from tokenbridge.config import UserError, on_one_line, short_of_memory
 from tokenbridge.overrides import BOUNDS
+from tokenbridge.store.runs import require_name
 
 if TYPE_CHECKING:
+    from experiments.pipeline import Cell
+    from experiments.presets import Base
     from experiments.runner import Failure
     from tokenbridge.config import Data
 
@@ -21,6 +24,28 @@ PLACES = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROF
 """errors of the system that are about a place, wherever they come up"""
 KINDS = {"int_parsing": "a whole number", "float_parsing": "a number", "bool_parsing": "true or false"}
 """what a word of the command line must be, by pydantic's name for its being none"""
+
+
+def cell_of(base: Base, settings: Sequence[str], only: Sequence[str], name: str | None) -> Cell:
+    """The cell of a base with some settings changed.
+
+    Args:
+        base: a preset or a file of settings.
+        settings: as they are typed, section.key=value.
+        only: the last stages wanted; none: all that the configuration can have.
+        name: of the run; None: the base's with the settings that differ.
+
+    Raises:
+        UserError: a name that no run can have, a setting that cannot be.
+    """
+    from experiments import axes, pipeline
+    from tokenbridge.overrides import differing, override
+
+    if name is not None:
+        require_name(name)
+    config = override(base.config, settings)
+    wanted = tuple(only) if only else pipeline.wanted_of(config)
+    return pipeline.Cell(name or axes.run_name(base.name, differing(config, base.config)), config, wanted)
 
 
 def show_data(data: Data) -> None:

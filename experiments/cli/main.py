@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from experiments.cli import INTERRUPTED, STOPPED
-from experiments.cli.common import end_with, show_data, told
+from experiments.cli.common import cell_of, end_with, show_data, told
 from experiments.cli.exchange import exchange
 from experiments.cli.grid import duel, grid
 from experiments.cli.headline import every_number, headline, sheets
@@ -47,7 +47,7 @@ from tokenbridge.distributed import joined, require_one
 from tokenbridge.overrides import build
 from tokenbridge.signals import Interrupted
 from tokenbridge.store.artifacts import Store, require_folder
-from tokenbridge.store.runs import EXPERIMENT, require_name
+from tokenbridge.store.runs import EXPERIMENT
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -109,21 +109,15 @@ def run(
 
     Several processes share encoding, training and sampling: torchrun --nproc-per-node 2 -m tokenbridge run digits
     """
-    from experiments import axes, pipeline, presets, runner
+    from experiments import presets, runner
     from experiments.tracking import sync as tracking
-    from tokenbridge.overrides import differing, override
 
-    if name is not None:
-        require_name(name)
-    base = presets.base(preset)
-    config = override(base.config, settings or ())
-    wanted = tuple(only) if only else pipeline.wanted_of(config)
-    cell = pipeline.Cell(name or axes.run_name(base.name, differing(config, base.config)), config, wanted)
-    store = Store(runs)
+    base, store = presets.base(preset), Store(runs)
+    cell = cell_of(base, settings or (), only or (), name)
     how = {"device": device, "threads": threads or base.threads, "batch": batch, "accumulate": accumulate}
     runtime = build(Runtime, how | {"trust_weights": trust_weights})
     with joined() as world:
-        show_data(config.data)
+        show_data(cell.config.data)
         runner.raise_first(runner.attempt_cells(store, [cell], runtime, EXPERIMENT, jobs))
     if not world.main:
         return

@@ -29,7 +29,7 @@ BATCH = 64
 
 
 class Generator:
-    """A trained generator with its autoencoder; `load` opens one.
+    """A run with its generator and autoencoder; `load` opens one.
 
     Attributes:
         config: the run's settings.
@@ -39,18 +39,23 @@ class Generator:
     def __init__(self, store: Store, cell: RecordedCell, device: str | torch.device = "cpu"):
         self.config = build(RunConfig, cell.config)
         folders = {kind: store.folder(id) for kind, id in cell.stages.items() if store.finished(id)}
-        if "train" not in folders:
-            raise UserError(f"{cell.name} is not trained in {store.root}; run it to the end first")
         self.metrics = {
             f"{kind}/{name}": value
             for kind, folder in folders.items()
             if has_metrics(folder)
             for name, value in read_metrics(folder).metrics.items()
         }
+        self._name, self._root = cell.name, store.root
         self._folders, self._device = folders, torch.device(device)
+
+    def require_trained(self) -> None:
+        """Refuse a run whose generator is not trained, which has settings and numbers alone."""
+        if "train" not in self._folders:
+            raise UserError(f"{self._name} is not trained in {self._root}; run it to the end first")
 
     @cached_property
     def _model(self) -> Any:
+        self.require_trained()
         return load_model(self.config, self._folders, self._device, self.config.sample.weights)
 
     @cached_property
@@ -141,4 +146,6 @@ def load(runs: str | Path, cell: str, device: str | torch.device = "cpu") -> Gen
     if len(matching) > 1:
         ids = ", ".join(each.id for each in matching.values())
         raise UserError(f"{cell} names {len(matching)} trainings; give an id: {ids}")
-    return Generator(store, next(iter(matching.values())), device)
+    opened = Generator(store, next(iter(matching.values())), device)
+    opened.require_trained()
+    return opened
