@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from experiments.progress import time_text
 from tokenbridge.autoencoders import frozen
@@ -43,14 +44,17 @@ class Machine:
         return operations / (1e12 * (self.tflops if low else self.tflops_float32) * self.utilization)
 
 
-def lines(config: RunConfig, machine: Machine, images: Mapping[str, int | None]) -> list[str]:
-    """What a configuration takes, in lines: parameters, latents, steps, memory, operations, device-hours.
+def estimate(config: RunConfig, machine: Machine, images: Mapping[str, int | None]) -> dict[str, Any]:
+    """What a configuration takes: parameters, latents, steps, memory, operations, seconds of a device.
 
     Args:
         config: the configuration.
         machine: the devices that it would run on.
         images: "train" and "test", images of the two folders where they are not here; None: ImageNet's, where the
             classes are.
+
+    Returns:
+        By subject, counts and bytes as whole numbers; `device_seconds` of the latents, the training and SAMPLES images.
 
     Raises:
         UserError: a pair that cannot work, fewer images than a batch, or an unknown number of images.
@@ -64,27 +68,54 @@ def lines(config: RunConfig, machine: Machine, images: Mapping[str, int | None])
     autoencoder, what = _autoencoder(config)
     step, drawn = costs.training_step_flops(config), costs.sampling_flops(config) + autoencoder.get("decode", 0)
     encoding = autoencoder.get("encode", 0) * (sum(counts.values()) + counts["train"] * config.latents.flip)
-    times = {
-        "latents": machine.seconds(encoding, low=False),
-        "training": machine.seconds(step * steps, low=config.train.precision == "bfloat16"),
-        f"{SAMPLES:,} samples": machine.seconds(drawn * SAMPLES, low=False),
+    parameters = costs.parameters(model)
+    share, kept = _memory(config, machine, parameters)
+    return {
+        "parameters": {
+            "generator": parameters,
+            "backbone": costs.parameters(model.backbone),
+            "head": costs.parameters(model.head),
+        },
+        "autoencoder": {"about": what, **autoencoder},
+        "latents": {"bytes": stored_bytes(config, counts), "images": counts, "images_are": source},
+        "training": {"steps": steps, "operations_per_step": step},
+        "memory": {"images_at_once": share, "bytes": sum(kept.values()), "of_which": kept},
+        "sampling": {"operations_per_image": drawn},
+        "device_seconds": {
+            "latents": machine.seconds(encoding, low=False),
+            "training": machine.seconds(step * steps, low=config.train.precision == "bfloat16"),
+            f"{SAMPLES:,} samples": machine.seconds(drawn * SAMPLES, low=False),
+        },
+        "devices": machine.devices,
     }
+
+
+def lines(config: RunConfig, machine: Machine, images: Mapping[str, int | None]) -> list[str]:
+    """The same in lines, for a terminal."""
+    taken = estimate(config, machine, images)
+    parameters, latents, memory = taken["parameters"], taken["latents"], taken["memory"]
+    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in memory["of_which"].items())
     return [
-        f"parameters  {costs.parameters(model):,}: backbone {costs.parameters(model.backbone):,}, head"
-        f" {costs.parameters(model.head):,}; autoencoder {what}",
-        f"latents     {_bytes(stored_bytes(config, counts), 2)} of {config.latents.dtype}"
+        f"parameters  {parameters['generator']:,}: backbone {parameters['backbone']:,}, head"
+        f" {parameters['head']:,}; autoencoder {taken['autoencoder']['about']}",
+        f"latents     {_bytes(latents['bytes'], 2)} of {config.latents.dtype}"
         f"{', mirror images as well' if config.latents.flip else ''}:"
-        f" {', '.join(f'{count:,} {split}' for split, count in counts.items())} images"
-        f" ({source}) of {config.positions} positions × {config.autoencoder.channels} channels",
-        f"training    {steps:,} steps of {config.train.batch:,} images, {_tera(step)} per step",
-        *memory(config, machine, costs.parameters(model)),
-        f"sampling    {_tera(drawn)} per image: {config.sample.iterations} iterations, guidance"
-        f" {config.sample.guidance:g}, the autoencoder's decoder {'included' if autoencoder else 'left out'}",
+        f" {', '.join(f'{count:,} {split}' for split, count in latents['images'].items())} images"
+        f" ({latents['images_are']}) of {config.positions} positions × {config.autoencoder.channels} channels",
+        f"training    {taken['training']['steps']:,} steps of {config.train.batch:,} images,"
+        f" {_tera(taken['training']['operations_per_step'])} per step",
+        f"memory      {_bytes(memory['bytes'])} on each of {machine.devices} devices, {memory['images_at_once']} images"
+        f" at once: {parts}",
+        "            (activations: what each operator keeps for the backward pass, counted without values; what it"
+        " takes while it runs is not in it)",
+        f"sampling    {_tera(taken['sampling']['operations_per_image'])} per image: {config.sample.iterations}"
+        f" iterations, guidance {config.sample.guidance:g}, the autoencoder's decoder"
+        f" {'included' if 'decode' in taken['autoencoder'] else 'left out'}",
         f"time        at {machine.utilization:.0%} of {machine.tflops:g} TFLOP/s in bfloat16 and"
         f" {machine.tflops_float32:g} in float32 per device:",
         *(
             f"  {name:<15} {_hours(seconds):>10} device-hours, {_time(seconds / machine.devices)} on {machine.devices}"
-            for name, seconds in times.items()
+            for name, seconds in taken["device_seconds"].items()
         ),
     ]
 
@@ -133,8 +164,8 @@ def _tera(operations: float) -> str:
     return f"{operations / 1e12:,.{0 if operations >= 1e14 else 3}f} TFLOP"
 
 
-def memory(config: RunConfig, machine: Machine, parameters: int) -> list[str]:
-    """The memory of one device in training, in lines: weights, gradients, AdamW's moments, EMA, activations.
+def _memory(config: RunConfig, machine: Machine, parameters: int) -> tuple[int, dict[str, int]]:
+    """Images that a device trains on at once, and its bytes of weights, gradients, AdamW's moments, EMA, activations.
 
     Args:
         config: its batch is shared by the devices.
@@ -142,20 +173,13 @@ def memory(config: RunConfig, machine: Machine, parameters: int) -> list[str]:
         parameters: of the generator; each is float32.
     """
     share = -(-config.train.batch // (machine.devices * machine.accumulate))
-    kept = {
+    return share, {
         "weights": 4 * parameters,
         "gradients": (4 if machine.devices == 1 else 8) * parameters,  # and the vector in which processes add them
         "AdamW": 8 * parameters,
         "EMA": 4 * parameters,
         "activations": costs.activation_bytes(config, share),
     }
-    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in kept.items())
-    return [
-        f"memory      {_bytes(sum(kept.values()))} on each of {machine.devices} devices, {share} images at once:"
-        f" {parts}",
-        "            (activations: what each operator keeps for the backward pass, counted without values; what it"
-        " takes while it runs is not in it)",
-    ]
 
 
 def _autoencoder(config: RunConfig) -> tuple[dict[str, int], str]:

@@ -233,8 +233,8 @@ def text_of(seen: Survey, name: str, settings: Sequence[Setting], out: Path, not
         *_comment(f"Settings for {printable(seen.data.path or '')}, written by `tokenbridge init`."),
         "# What is not here is as in the preset; `tokenbridge settings` lists all. Paths are relative to this file.",
         f"# Words behind a command change some for once: tokenbridge run {printable(out.name)} sample.temperature=0.9",
-        f"preset = {_toml(PRESET)}",
-        f"name = {_toml(name)}  # what runs are called",
+        f"preset = {toml_value(PRESET)}",
+        f"name = {toml_value(name)}  # what runs are called",
     ]
     above = {"data": seen.lines(), **notes}
     for section in RunConfig.model_fields:
@@ -289,7 +289,7 @@ def _lines(setting: Setting, out: Path) -> list[str]:
     """A setting with its reason behind it, or above where both are too long for a line."""
     section, _, name = setting.key.partition(".")
     path = isinstance(setting.value, str) and holds_path(section, name) and setting.value not in REFERENCES
-    text = f"{name} = {_toml(_relative(setting.value, out) if path else setting.value)}"
+    text = f"{name} = {toml_value(_relative(setting.value, out) if path else setting.value)}"
     together = f"{text}  # {setting.why}" if setting.why else text
     return [together] if len(together) <= WIDTH else [*_comment(setting.why), text]
 
@@ -302,9 +302,10 @@ def _relative(path: str, out: Path) -> str:
     return str(absolute.relative_to(folder)) if absolute.is_relative_to(folder) else str(absolute.resolve())
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A setting's value as a file of settings has it."""
     if value is None:
-        return _toml(NONE)
+        return toml_value(NONE)
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return json.dumps(list(value) if isinstance(value, tuple) else value)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
+from typing import TYPE_CHECKING, Self
 
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.overrides import build
 from tokenbridge.stages import STAGES
 from tokenbridge.store.artifacts import PARTIAL, PROGRESS, Store, read_json
 from tokenbridge.store.runs import JOURNAL, journal_end
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,50 @@ def training_line(store: Store, id: str) -> str | None:
     if (at := training(store, id)) is None:
         return None
     return f"step {at.step}/{at.steps}, loss {at.loss:.3f}, about {time_text(at.seconds)} to go"
+
+
+class Bars:
+    """Bars in a terminal: of all stages by the time that each is expected to take, and of each stage that runs.
+
+    Lines that are printed meanwhile stand above them, and they go when they end.
+    """
+
+    def __init__(self, store: Store, seconds: float):
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        left = TextColumn("{task.fields[left]}")
+        self.store, self.total = store, seconds
+        self.progress = Progress(TextColumn("{task.description}"), BarColumn(), left, transient=True)
+        self.whole = self.progress.add_task("all stages", total=seconds, left="")
+        self.tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def show(self, running: Mapping[str, str], seconds: float, jobs: int) -> None:
+        """Bring the bars up to date.
+
+        Args:
+            running: id of each stage that runs -> what it is called.
+            seconds: that the stages which are not finished are expected to take, one after another.
+            jobs: stages at a time.
+        """
+        for id in self.tasks.keys() - running.keys():
+            self.progress.remove_task(self.tasks.pop(id))
+        for id, name in running.items():
+            if id not in self.tasks:
+                self.tasks[id] = self.progress.add_task(name, total=None, left="")
+            if at := training(self.store, id):
+                left = f"{time_text(at.seconds)} left, loss {at.loss:.3f}"
+                self.progress.update(self.tasks[id], total=at.steps, completed=at.step, left=left)
+                seconds = max(seconds, at.seconds)
+        self.total = max(self.total, seconds)
+        left = f"about {time_text(seconds / jobs)} left"
+        self.progress.update(self.whole, total=self.total, completed=self.total - seconds, left=left)
 
 
 def seconds_of_work(store: Store) -> dict[str, float]:

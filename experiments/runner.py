@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from experiments.pipeline import Cell, Stage, graph, needing, record
-from experiments.progress import seconds_of_work, time_text, training_line
+from experiments.progress import Bars, seconds_of_work, time_text, training_line
 from experiments.trained import require_imported, require_networks, require_trusted
 from tokenbridge.config import Runtime, UserError, short_of_memory
 from tokenbridge.distributed import World, joined
@@ -193,7 +193,7 @@ def _run_parallel(progress: _Progress, runtime: Runtime, failed: dict[str, BaseE
     runtime = runtime.model_copy(update={"bars": False})  # bars of several processes would overwrite each other
     ahead, running = _seconds_ahead(progress), dict[Future[float], Stage]()
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
-    with pool, _stopping(pool):
+    with progress.bars(), pool, _stopping(pool):
         while True:
             blocked = waiting.keys() | {stage.id for stage in running.values()} | failed.keys()
             ready = [stage for stage in waiting.values() if not any(id in blocked for _, id in stage.inputs)]
@@ -202,7 +202,7 @@ def _run_parallel(progress: _Progress, runtime: Runtime, failed: dict[str, BaseE
                 running[pool.submit(_work, store, stage, runtime)] = waiting.pop(stage.id)
             if not running:
                 return
-            for future in wait(running, TICK_SECONDS, FIRST_COMPLETED).done:
+            for future in wait(running, progress.every, FIRST_COMPLETED).done:
                 stage = running.pop(future)
                 error = future.exception()
                 if isinstance(error, BrokenProcessPool):  # of all that run; nobody says whose process it was
@@ -273,6 +273,22 @@ class _Progress:
         self.begun, self.total = 0, len(stages)
         self.start = self.told = time.monotonic()
         self.lines: dict[str, str] = {}
+        self.shown: Bars | None = None
+
+    @property
+    def every(self) -> float:
+        """Seconds between two looks at what runs: often for bars, seldom for lines of a log."""
+        return 1.0 if self.shown else TICK_SECONDS
+
+    @contextmanager
+    def bars(self) -> Iterator[None]:
+        """Meanwhile, in a terminal, bars of the whole and of each stage that runs; a log has lines."""
+        if not sys.stdout.isatty():
+            yield
+            return
+        with Bars(self.store, sum(map(self.expected, self.left.values()))) as self.shown:
+            yield
+        self.shown = None
 
     def expected(self, stage: Stage) -> float:
         return self.rates[stage.kind.name] * stage.kind.work(stage.config)
@@ -287,7 +303,11 @@ class _Progress:
         del self.left[stage.id]
 
     def tick(self, running: Iterable[Stage]) -> None:
-        """Every few seconds, a line for each training under way that has gone on: step, loss, time left."""
+        """Bring the bars up to date; in a log, every few seconds a line for each training that has gone on."""
+        if self.shown:
+            left = sum(map(self.expected, self.left.values()))
+            self.shown.show({stage.id: f"{stage.kind.name} {stage.label}" for stage in running}, left, self.jobs)
+            return
         if time.monotonic() - self.told < TICK_SECONDS:
             return
         self.told = time.monotonic()

@@ -3,42 +3,52 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import sys
 import time
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from experiments.cli import INTERRUPTED
-from experiments.cli.options import DEFAULT_RUNS, Runs
+from experiments.cli.common import show_json
+from experiments.cli.options import DEFAULT_RUNS, PATH, Json, Runs, complete_plans, complete_sweeps
 from experiments.tracking.memory import FILE
-from slurm import local, remains, scheduler, screen
+from slurm import local, remains, resources, scheduler, screen, survey
 from slurm import logs as attempts
 from slurm.remains import cut_off
 from slurm.screen import count
 from slurm.status import EXIT_UNDER_WAY, LIVE, SweepStatus, look, looks, seconds_left
 from tokenbridge.config import UserError
-from tokenbridge.store.artifacts import Store, writable
+from tokenbridge.store.artifacts import Store, new_file, writable, write_atomic
 from tokenbridge.store.runs import Sweep, is_sweep, read_sweep, recorded_cells, sweep_names, write_event
 
 commands = typer.Typer()
+cluster = typer.Typer(help="Describe this cluster: `tokenbridge cluster init` writes its file of resources.")
+commands.add_typer(cluster, name="cluster")
 
 WATCH_SECONDS = 5.0
 CLEAR = "\033[H\033[2J"
 
-SweepName = Annotated[str, typer.Argument(help="name of the sweep, see `tokenbridge sweeps`", metavar="SWEEP")]
+SweepName = Annotated[
+    str,
+    typer.Argument(help="name of the sweep, see `tokenbridge sweeps`", metavar="SWEEP", autocompletion=complete_sweeps),
+]
 
 
 @commands.command()
 def status(
     name: Annotated[
-        str | None, typer.Argument(help="name of the sweep or grid (default: the latest)", metavar="SWEEP")
+        str | None,
+        typer.Argument(
+            help="name of the sweep or grid (default: the latest)", metavar="SWEEP", autocompletion=complete_plans
+        ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="look again every 5 s until it is over")] = False,
     everything: Annotated[bool, typer.Option("--all", help="a line for each cell, however many")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="all that is known, for programs")] = False,
+    as_json: Json = False,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
     """Show where each cell of a sweep stands; then bring MLflow up to date.
@@ -52,12 +62,13 @@ def status(
     try:
         while True:
             state = look(store, sweep)
-            if as_json:
-                print(json.dumps(state.json(), indent=1))
-            else:
+            over = not watch or state.exit_code != EXIT_UNDER_WAY
+            if as_json and over:
+                show_json(state.json())
+            elif not as_json:
                 _print(store, state, everything, watch)
                 print("".join(f"{intent.sweep}: {screen.cut_off_line(intent)}\n" for intent in others), end="")
-            if not watch or state.exit_code != EXIT_UNDER_WAY:
+            if over:
                 break
             time.sleep(WATCH_SECONDS)
             sweep = _sweep(store, sweep.name)  # the next round may have come
@@ -66,6 +77,31 @@ def status(
     if not as_json:
         _track(store, state)
     raise typer.Exit(state.exit_code)
+
+
+@cluster.command("init")
+def cluster_init(
+    partition: Annotated[
+        str | None, typer.Option("--partition", help="for all jobs (default: Slurm's, or that with GPUs)")
+    ] = None,
+    account: Annotated[str | None, typer.Option("--account", help="for all jobs (default: Slurm's of yours)")] = None,
+    out: Annotated[Path, typer.Option("--out", help="the file, ending in .toml", **PATH)] = Path(resources.DEFAULT),
+    force: Annotated[bool, typer.Option("--force", help="write over a file that is there")] = False,
+) -> None:
+    """Ask Slurm for partitions, limits, GPUs and account, and write the cluster file that `grid --on slurm` takes."""
+    if out.suffix != ".toml":
+        raise UserError(f"--out {out} must end in .toml")
+    if out.exists() and not (force and out.is_file()):
+        raise UserError(f"{out} is there already; give --force to write over it, or --out another name")
+    if reason := scheduler.unavailable():
+        raise UserError(reason)
+    found = survey.parse(scheduler.partitions())
+    text = survey.text_of(found, partition, scheduler.default_account() if account is None else account)
+    resources.from_text(text, out)
+    with new_file(out, "--out"):
+        write_atomic(out, text.encode())
+    print("\n".join(map(str, found)))
+    print(f"{out} has resources that fit; next: tokenbridge grid ablation --on slurm --cluster {out} --dry-run")
 
 
 def _sweep(store: Store, name: str | None) -> Sweep:
@@ -135,10 +171,14 @@ def _news(store: Store) -> bool:
 
 
 @commands.command()
-def sweeps(runs: Runs = DEFAULT_RUNS) -> None:
+def sweeps(as_json: Json = False, runs: Runs = DEFAULT_RUNS) -> None:
     """List the sweeps of Slurm and the grids of this machine, the oldest first: finished cells, and the command."""
     store = Store(runs)
     stored = sorted([*_all(store), *local.sweeps(store)], key=lambda sweep: sweep.submitted)
+    if as_json:
+        left = [asdict(intent) for intent in cut_off(store)]
+        show_json({"sweeps": [state.summary() for state in looks(store, stored)], "cut_off": left})
+        return
     if not stored:
         print(f"no sweep in {store.root}")
     for intent in cut_off(store):

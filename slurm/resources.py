@@ -197,8 +197,17 @@ def read(name_or_path: str | Path = DEFAULT) -> Cluster:
     """A file, or the name of one in slurm/clusters; cluster.toml of the working directory unless told."""
     path = _find(str(name_or_path))
     try:
-        tables = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = path.read_text()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} must be a TOML file: {error}") from None
+    return from_text(text, path)
+
+
+def from_text(text: str, path: Path) -> Cluster:
+    """The resources in a file's text; path is the file's. UserError names it, and what cannot be."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} must be a TOML file: {error}") from None
     for name, table in tables.items():
         if name not in TABLES or not isinstance(table, dict):
@@ -219,6 +228,7 @@ def _find(name: str) -> Path:
     shipped = sorted(path.stem for path in SHIPPED.glob("*.toml"))
     if name == DEFAULT:
         raise UserError(
-            f"{DEFAULT} must be in the working directory, or another file or name told; copy {SHIPPED / 'example.toml'}"
+            f"{DEFAULT} must be in the working directory, or another file or name told; tokenbridge cluster init writes"
+            f" one, or copy {SHIPPED / 'example.toml'}"
         )
     raise UserError(f"{name} is neither a file with resources nor one of {', '.join(shipped)}")

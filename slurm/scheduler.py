@@ -87,6 +87,24 @@ def history(jobs: Iterable[str]) -> dict[str, Task]:
     return _with_returning(_wanted(tasks, jobs))
 
 
+def partitions() -> str:
+    """Ask sinfo for partitions: a line for each kind of node with name, state, limit, nodes, CPUs, MB, resources.
+
+    The default one ends in *; `seconds` reads a limit, and numbers of uneven nodes end in +.
+    """
+    return _ask("sinfo", "--noheader", "--format=%P|%a|%l|%D|%c|%m|%G")
+
+
+def default_account() -> str:
+    """The account that this user's jobs are charged to; empty where there are none, or no accounting."""
+    user = f"name={getpass.getuser()}"
+    try:
+        said = _ask("sacctmgr", "--noheader", "--parsable2", "list", "user", user, "format=DefaultAccount")
+    except UserError:  # also without accounting, and where one must not ask
+        return ""
+    return next((line.strip() for line in said.splitlines() if line.strip()), "")
+
+
 def cancel(jobs: Iterable[str]) -> None:
     """Cancel jobs; those that have ended are passed over.
 

@@ -353,7 +353,8 @@ class SweepStatus:
         """Ids of broken stages and, where nothing is under way any more, of those that were never submitted."""
         return self.broken(BROKEN if self.exit_code == EXIT_UNDER_WAY else (*BROKEN, "waiting"))
 
-    def json(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
+        """The sweep in numbers, for programs."""
         return {
             "sweep": self.sweep.name,
             "command": self.sweep.command,
@@ -366,6 +367,11 @@ class SweepStatus:
             "stages_by_state": dict(self.counts),
             "discarded": self.discarded,
             "cut_off": [asdict(intent) for intent in self.cut_off],
+        }
+
+    def json(self) -> dict[str, Any]:
+        """All that is known, for programs."""
+        return self.summary() | {
             "cells": {
                 id: {"name": cell.name, "state": self.word(cell), "stages": self._stages(cell)}
                 for id, cell in self.sweep.cells.items()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from tokenbridge.config import HEAD_KINDS, RENAMED, TRAINED_TOKENS, Config, UserError, kinds_of, words_of
+from tokenbridge.config import HEAD_KINDS, RENAMED, TRAINED_TOKENS, Config, RunConfig, UserError, kinds_of, words_of
 
 _AnyConfig = TypeVar("_AnyConfig", bound=Config)
 
@@ -134,6 +135,12 @@ def setting_of(key: str, text: str, model: type[Config]) -> Any:
         return value
     kinds = kinds_of(*place)
     return text if kinds == {str} or (kinds == {str, tuple} and not isinstance(value, list)) else value
+
+
+def choices(key: str) -> list[str]:
+    """The words that a setting of a run may be, such as kinds; none where it is no word among few, or no setting."""
+    place = _place(key, RunConfig)
+    return re.findall(r"'([^']+)'", words_of(*place)) if place else []
 
 
 def value_of(text: str) -> Any:

@@ -11,7 +11,10 @@ from typing import Any
 
 from analysis.stats import LEVEL, Comparison, Difference, Estimate, Over, number, signed, visible
 from experiments.paper import Column, Table
+from tokenbridge.overrides import value_of
 
+TEXTS = ("label", "here", "cells", "empty because")
+"""columns of a CSV file that are no numbers, whatever they look like"""
 WIDE = 9
 """columns that fit on a page at their full size"""
 BASE, SAME_RUN, UNPAIRED, OTHER_BINS = "base", "same run", "not paired over images", "other bins"
@@ -140,6 +143,14 @@ def csv_text(lines: Iterable[Iterable[Any]]) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(lines)
     return out.getvalue()
+
+
+def records(text: str) -> list[dict[str, Any]]:
+    """Lines of a CSV file of a table by its headings, as JSON has them: numbers as numbers, None for empty fields."""
+    return [
+        {key: field if key in TEXTS and field else value_of(field) if field else None for key, field in line.items()}
+        for line in csv.DictReader(io.StringIO(text))
+    ]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from analysis.frame.source import Source
 from analysis.stats import Comparison
 from analysis.tables import effects
 from analysis.tables.fill import fill
-from analysis.tables.filled import Entry, FilledTable, csv_text
+from analysis.tables.filled import Entry, FilledTable, csv_text, records
 from experiments.paper import Column
 from tokenbridge.config import UserError
 
@@ -59,7 +59,21 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def tables_text(source: Source, ids: Sequence[str]) -> str:
-    """These tables of a report as Markdown, for a terminal.
+    """These tables of a report as Markdown, for a terminal; ids and errors as of `chosen`."""
+    return "\n".join(to_markdown(filled) for filled in chosen(source, ids))
+
+
+def tables_json(source: Source, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """These tables of a report, or without ids all, for programs: id, heading, and rows by the headings of their CSV.
+
+    The numbers are in the units that the stages store. ids and errors are as of `chosen`.
+    """
+    tables = chosen(source, ids) if ids else [fill(table, source) for table in source.tables] + effects.filled(source)
+    return [{"id": each.id, "heading": each.table.heading, "rows": records(to_csv(each))} for each in tables]
+
+
+def chosen(source: Source, ids: Sequence[str]) -> list[FilledTable]:
+    """Some tables of a report.
 
     Args:
         source: the report's source.
@@ -74,7 +88,7 @@ def tables_text(source: Source, ids: Sequence[str]) -> str:
         if id not in tables and id not in main_effects:
             held = ", ".join((*tables, *main_effects)) or "none"
             raise UserError(f"table {id} is not in this report; it holds {held}")
-    return "\n".join(to_markdown(main_effects.get(id) or fill(tables[id], source)) for id in ids)
+    return [main_effects.get(id) or fill(tables[id], source) for id in ids]
 
 
 def effects_text(source: Source) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -46,6 +49,26 @@ def cell_of(base: Base, settings: Sequence[str], only: Sequence[str], name: str 
     config = override(base.config, settings)
     wanted = tuple(only) if only else pipeline.wanted_of(config)
     return pipeline.Cell(name or axes.run_name(base.name, differing(config, base.config)), config, wanted)
+
+
+@contextmanager
+def told_on_stderr(wanted: bool = True) -> Iterator[None]:
+    """What is told of progress goes to stderr, where stdout is for a result alone."""
+    with redirect_stdout(sys.stderr) if wanted else nullcontext():
+        yield
+
+
+def show_json(document: object) -> None:
+    """Print a result for programs; NaN and infinity, which JSON has not, are null."""
+    print(json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show_data(data: Data) -> None:

@@ -26,6 +26,8 @@ from experiments.cli.options import (
     Runs,
     Threads,
     TrustWeights,
+    complete_settings,
+    complete_tables,
 )
 from experiments.paper import FIGURE_8, TABLES
 from experiments.presets import ENDING
@@ -58,17 +60,27 @@ def grid(
         typer.Argument(
             help=choices(),
             metavar="[FILE] [TABLE|GRID]...",
+            autocompletion=complete_tables,
         ),
     ] = None,
     axes: Annotated[
         list[str] | None,
-        typer.Option("--axis", help="a setting and its values, such as quantizer.levels=16,32; repeatable"),
+        typer.Option(
+            "--axis",
+            help="a setting and its values, such as quantizer.levels=16,32; repeatable",
+            autocompletion=complete_settings,
+        ),
     ] = None,
     each: Annotated[
         bool, typer.Option("--each", help="vary one axis at a time, the others as in the base; not the full product")
     ] = False,
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="setting of the base, such as train.epochs=100; repeatable")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="setting of the base, such as train.epochs=100; repeatable",
+            autocompletion=complete_settings,
+        ),
     ] = None,
     preset: PresetOption = PRESET,
     seeds: Annotated[
@@ -223,7 +235,12 @@ def duel(
         ),
     ],
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="setting of the base, such as train.epochs=100; repeatable")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="setting of the base, such as train.epochs=100; repeatable",
+            autocompletion=complete_settings,
+        ),
     ] = None,
     preset: PresetOption = PRESET,
     seeds: Annotated[int, typer.Option("--seeds", min=2, max=MOST_SEEDS, help="fresh training seeds of each row")] = 10,

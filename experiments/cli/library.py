@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.cli.common import cell_of
+from experiments.cli.common import cell_of, told_on_stderr
 from experiments.cli.options import DEFAULT_BATCH
 from experiments.presets import NAMES, Base, base
 from tokenbridge.config import Runtime, UserError
@@ -80,7 +78,7 @@ def run(
     cell = cell_of(start, _words(settings), [only] if isinstance(only, str) else only, name)
     how = {"device": device, "threads": threads or start.threads, "batch": batch, "trust_weights": trust_weights}
     store, runtime = Store(Path(runs)), build(Runtime, how)
-    with _told():
+    with told_on_stderr():
         runner.run_cells(store, [cell], runtime, EXPERIMENT, jobs)
         tracking.sync(store, [cell.id])
     return Generator(store, read_cell(store, cell.id), pick_device(runtime.model_copy(update={"threads": None})))
@@ -154,7 +152,7 @@ def grid(
     }
     how = {"device": device, "threads": threads or start.threads, "batch": batch, "trust_weights": trust_weights}
     cells, runtime, store = build(Request, asked).grid(), build(Runtime, how), Store(Path(runs))
-    with _told():
+    with told_on_stderr():
         raise_first(run_grid.run(store, cells, runtime, jobs))
         rows = [*(row.cell.id for row in run_grid.final(store, cells).rows), *(trial.cell.id for trial in cells.trials)]
         rows = list(dict.fromkeys(rows))
@@ -184,10 +182,3 @@ def _words(settings: Mapping[str, Any]) -> list[str]:
 def _number(value: Any) -> Any:
     """A number of NumPy or torch as one of Python, a path as text."""
     return str(value) if isinstance(value, Path) else value.item() if hasattr(value, "item") else value
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """What the commands tell of their progress goes to stderr, for stdout is the caller's."""
-    with redirect_stdout(sys.stderr):
-        yield

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 import sys
-from typing import Annotated
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
+from typer.completion import shell_complete
+from typer.core import TyperGroup
 
 from experiments.cli import INTERRUPTED, STOPPED
 from experiments.cli.common import cell_of, end_with, show_data, told
@@ -38,7 +42,7 @@ from experiments.cli.options import (
 from experiments.cli.report import publish, report
 from experiments.cli.rows import refresh
 from experiments.cli.score import score
-from experiments.cli.settings import settings
+from experiments.cli.settings import config, settings
 from experiments.cli.tools import tools
 from experiments.cli.tune import tune
 from slurm.commands import commands
@@ -49,7 +53,55 @@ from tokenbridge.signals import Interrupted
 from tokenbridge.store.artifacts import Store, require_folder
 from tokenbridge.store.runs import EXPERIMENT
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+GROUPS = {
+    "Begin": ("doctor", "demo", "init", "settings", "config", "plan"),
+    "Autoencoders, classifiers and released weights": ("train-autoencoder", "train-classifier", "import"),
+    "Run": ("run", "grid", "tune", "duel", "reconstruct", "speed"),
+    "See what came out": ("report", "score", "samples", "ui", "sync", "export", "stats", "verify-latents"),
+    "Sweeps, here and on a cluster": ("status", "sweeps", "logs", "retry", "cancel", "cluster"),
+}
+"""commands by what one wants to do, in the order of the help"""
+COMPLETE = "_TOKENBRIDGE_COMPLETE"
+"""by which a shell asks for completions"""
+
+
+class Commands(TyperGroup):
+    """Lists commands in GROUPS, each with the whole first paragraph of its help, at any width."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        named = {name for names in GROUPS.values() for name in names}
+        for title, names in {**GROUPS, "More": tuple(name for name in self.commands if name not in named)}.items():
+            there = [(name, self.commands[name].help or "") for name in names if name in self.commands]
+            if there:
+                with formatter.section(title):
+                    formatter.write_dl([(name, " ".join(text.split("\n\n")[0].split())) for name, text in there])
+
+
+app = typer.Typer(
+    cls=Commands,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        versions = [f"{name} {version(name)}" for name in ("tokenbridge", "torch")]
+        print(", ".join([*versions, f"Python {platform.python_version()}"]))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    shown: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print versions and exit.")
+    ] = False,
+) -> None:
+    """Latents of image autoencoders as tokens, and generators of them on equal terms: from images to a report.
+
+    `tokenbridge COMMAND --help` has every option; experiments/README.md lists examples of all commands.
+    """
 
 
 @app.command()
@@ -80,6 +132,7 @@ def demo(
 
 app.command()(init)
 app.command()(settings)
+app.command()(config)
 app.command()(grid)
 app.command()(duel)
 app.command()(tune)
@@ -171,6 +224,8 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     command, code = typer.main.get_command(app), 0
     try:
+        if asked := os.environ.get(COMPLETE):
+            raise SystemExit(shell_complete(command, {}, "tokenbridge", COMPLETE, asked))
         # as Typer's own main, whose usage block and silence on Ctrl-C say less
         with command.make_context("tokenbridge", sys.argv[1:] or ["--help"]) as context:
             command.invoke(context)

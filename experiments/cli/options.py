@@ -24,6 +24,53 @@ def _there(runs: Path) -> Path:
     return runs
 
 
+def complete_bases(incomplete: str) -> list[str]:
+    """Presets, and files of settings that are here."""
+    from experiments.presets import ENDING, PRESETS
+
+    files = sorted(str(path) for path in Path().glob(f"*{ENDING}"))
+    return [name for name in (*PRESETS, *files) if name.startswith(incomplete)]
+
+
+def complete_settings(incomplete: str) -> list[str]:
+    """Settings with `=` behind them; behind that, the words that a setting may be."""
+    from tokenbridge.config import RunConfig
+    from tokenbridge.overrides import choices, settings
+
+    key, equals, _ = incomplete.partition("=")
+    words = [f"{key}={word}" for word in choices(key)] if equals else [f"{key}=" for key in settings(RunConfig)]
+    return [word for word in words if word.startswith(incomplete)]
+
+
+def complete_tables(incomplete: str) -> list[str]:
+    """Tables and named grids, and files of settings that are here."""
+    from experiments.axes import GRIDS
+    from experiments.paper import TABLES
+    from experiments.presets import ENDING
+
+    files = sorted(str(path) for path in Path().glob(f"*{ENDING}"))
+    return [name for name in (*TABLES, *GRIDS, *files) if name.startswith(incomplete)]
+
+
+def complete_plans(context: typer.Context, incomplete: str) -> list[str]:
+    """Reports and grids of the runs folder."""
+    from experiments.paper.plan import names
+
+    return [name for name in names(_runs_of(context)) if name.startswith(incomplete)]
+
+
+def complete_sweeps(context: typer.Context, incomplete: str) -> list[str]:
+    """Sweeps of the runs folder."""
+    from tokenbridge.store.artifacts import Store
+    from tokenbridge.store.runs import sweep_names
+
+    return [name for name in sweep_names(Store(_runs_of(context))) if name.startswith(incomplete)]
+
+
+def _runs_of(context: typer.Context) -> Path:
+    return Path(context.params.get("runs") or os.environ.get("TOKENBRIDGE_RUNS") or DEFAULT_RUNS)
+
+
 MOST_SEEDS = 1000
 PATH: Any = {"parser": path_of, "metavar": "<path>"}
 """of an option that names a file or folder"""
@@ -51,10 +98,18 @@ PRESETS_HELP = (
     "a file of settings (.toml, see init); or digits, small, imagenet256-B, -L or -H, each also -released,"
     " imagenet256-mar-B, -L or -H"
 )
-Preset = Annotated[str, typer.Argument(help=PRESETS_HELP, metavar="FILE|PRESET")]
-PresetOption = Annotated[str, typer.Option("--preset", help="base: a preset, or a file of settings (.toml, see init)")]
+Preset = Annotated[str, typer.Argument(help=PRESETS_HELP, metavar="FILE|PRESET", autocompletion=complete_bases)]
+PresetOption = Annotated[
+    str,
+    typer.Option(
+        "--preset", help="base: a preset, or a file of settings (.toml, see init)", autocompletion=complete_bases
+    ),
+]
 Settings = Annotated[
-    list[str] | None, typer.Argument(help="settings such as quantizer.levels=32", metavar="[KEY=VALUE]...")
+    list[str] | None,
+    typer.Argument(
+        help="settings such as quantizer.levels=32", metavar="[KEY=VALUE]...", autocompletion=complete_settings
+    ),
 ]
 
 
@@ -71,6 +126,7 @@ CheckData = Annotated[
     typer.Option("--check-data", callback=_check_data, help="read images in folders again, whatever their times say"),
 ]
 
+Json = Annotated[bool, typer.Option("--json", help="one JSON document, for programs; progress goes to stderr")]
 DEFAULT_RUNS, DEFAULT_REPORTS, DEFAULT_TRAINED = Path("runs"), Path("reports"), Path("trained")
 DEFAULT_BATCH = 256
 DEMO_JOBS = min(4, os.cpu_count() or 1)

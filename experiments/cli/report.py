@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli.options import DEFAULT_REPORTS, DEFAULT_RUNS, PATH, Reports, Runs
+from experiments.cli.common import show_json, told_on_stderr
+from experiments.cli.options import DEFAULT_REPORTS, DEFAULT_RUNS, PATH, Json, Reports, Runs, complete_plans
 from experiments.cli.rows import refresh
 from experiments.paper import plan as plan_file
 from tokenbridge.config import UserError
@@ -28,7 +29,11 @@ GRID = "grid"
 def report(
     what: Annotated[
         list[str] | None,
-        typer.Argument(help="name of a report, such as demo; all; or tables of one", metavar="NAME|all|TABLE..."),
+        typer.Argument(
+            help="name of a report, such as demo; all; or tables of one",
+            metavar="NAME|all|TABLE...",
+            autocompletion=complete_plans,
+        ),
     ] = None,
     name: Annotated[
         str | None,
@@ -47,10 +52,14 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", help="with --rows: write to this file (.md, .csv, .tex or .html)", **PATH)
     ] = None,
+    as_json: Json = False,
     runs: Runs = DEFAULT_RUNS,
     reports: Reports = DEFAULT_REPORTS,
 ) -> None:
     """Write a report again: from MLflow where the runs are here, else from its source/; print the tables asked for.
+
+    With --json: reports (name, page, tables), or the table of --rows. A table has id, heading and rows, whose keys are
+    the headings of its CSV file.
 
     Example: tokenbridge report --rows quantizer.levels --columns head.kind --metric fd_digits --name mine
     """
@@ -61,18 +70,20 @@ def report(
         from analysis.tables.pivot import Query
 
         query = Query(rows, columns, metric, tuple(where or ()))
-        _pivot(words[0] if words else GRID if name is None else name, query, out, runs, reports)
+        if as_json and out is not None:
+            raise UserError(f"--out {out} must be left out where --json prints the table; or leave --json out")
+        _pivot(words[0] if words else GRID if name is None else name, query, out, runs, reports, as_json)
         return
     for option, value in (("--columns", columns), ("--metric", metric), ("--where", where), ("--out", out)):
         if value:
             raise UserError(f"{option} is about a table of a setting's values; give --rows too, or leave it out")
     if words == [EVERY]:
-        _all(runs, reports)
+        _all(runs, reports, as_json)
     else:
-        _report(words or ["demo"], name, runs, reports)
+        _report(words or ["demo"], name, runs, reports, as_json)
 
 
-def _report(words: Sequence[str], name: str | None, runs: Path, reports: Path) -> None:
+def _report(words: Sequence[str], name: str | None, runs: Path, reports: Path, as_json: bool) -> None:
     from experiments.paper import TABLES
 
     tables = words if all(word in TABLES or word.startswith("effects-") for word in words) else []
@@ -82,7 +93,11 @@ def _report(words: Sequence[str], name: str | None, runs: Path, reports: Path) -
     if not tables or (name is None and len(words) == 1 and _is_report(words[0], runs, reports)):
         name = words[0]  # a grid of one table may be called like it
     name = GRID if name is None else name
-    page = build(name, runs, reports)
+    with told_on_stderr(as_json):
+        page = build(name, runs, reports)
+    if as_json:
+        show_json({"reports": [_document(name, page, reports, tables)]})
+        return
     from analysis.frame.source import read as read_source
     from analysis.tables.text import effects_text, tables_text
 
@@ -92,21 +107,32 @@ def _report(words: Sequence[str], name: str | None, runs: Path, reports: Path) -
     print(f"report: {page}")
 
 
-def _all(runs: Path, reports: Path) -> None:
+def _document(name: str, page: Path, reports: Path, tables: Sequence[str] = ()) -> dict[str, Any]:
+    from analysis.frame.source import read as read_source
+    from analysis.tables.text import tables_json
+
+    return {"name": name, "page": str(page), "tables": tables_json(read_source(reports / name / "source"), tables)}
+
+
+def _all(runs: Path, reports: Path, as_json: bool) -> None:
     """Every report again; one that cannot be built does not keep the others back, and is named at the end."""
     sources = [path.parent.name for path in reports.glob("*/source")]
     names = sorted({*sources, *plan_file.names(runs)})
     if not names:
         raise UserError(f"no report in {reports} and no plan in {runs / 'plans'}; run tokenbridge demo or grid first")
-    failed: list[str] = []
+    failed, pages = list[str](), dict[str, Path]()
     for name in names:
         try:
-            print(f"report: {build(name, runs, reports)}", flush=True)
+            with told_on_stderr(as_json):
+                pages[name] = build(name, runs, reports)
+                print(f"report: {pages[name]}", flush=True)
         except UserError as error:
             failed.append(f"{name}: {error}")
     if failed:
         more = f" (and {', '.join(line.partition(':')[0] for line in failed[1:])})" if failed[1:] else ""
         raise UserError(failed[0] + more)
+    if as_json:
+        show_json({"reports": [_document(name, page, reports) for name, page in pages.items()]})
 
 
 def build(name: str, runs: Path, reports: Path) -> Path:
@@ -168,12 +194,17 @@ def server() -> str:
     return without_credentials(uri).rstrip("/") if uri.startswith(("http://", "https://")) else ""
 
 
-def _pivot(name: str, query: Query, out: Path | None, runs: Path, reports: Path) -> None:
+def _pivot(name: str, query: Query, out: Path | None, runs: Path, reports: Path, as_json: bool) -> None:
+    from analysis.tables.filled import records
     from analysis.tables.pivot import pivot, require_form, written
 
     if out is not None:
         require_form(out)
     filled = pivot(query, _source(name, runs, reports))
+    if as_json:
+        table = {"id": filled.id, "heading": filled.table.heading, "rows": records(written(filled, ".csv"))}
+        show_json({"name": name, "table": table})
+        return
     if out is None:
         print(written(filled))
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from experiments.cli.common import show_json
 from experiments.cli.exchange import sample_stage
 from experiments.cli.headline import line_width, number_lines
-from experiments.cli.options import DEFAULT_RUNS, CheckData, Device, Runs, TrustWeights
+from experiments.cli.options import DEFAULT_RUNS, CheckData, Device, Json, Runs, TrustWeights
 from tokenbridge.config import Runtime, Score, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
@@ -45,7 +45,7 @@ def score(
         str, typer.Option("--train", help="what SAMPLES's model was trained on: gives the share of memorized ones")
     ] = "",
     size: Annotated[int | None, typer.Option("--size", min=4, help="crop folders' images to it (ADM's crop)")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="numbers and protocols as JSON")] = False,
+    as_json: Json = False,
     batch: Annotated[int, typer.Option("--batch", min=1, help="images at once")] = 64,
     runs: Runs = DEFAULT_RUNS,
     device: Device = "auto",
@@ -69,7 +69,10 @@ def score(
         kept = [{"command": ["tokenbridge", *sys.argv[1:]], **_plain(each)} for each in found]
         path = runs / SCORES / f"{digest([each.protocol for each in found])}.json"
         write_json(path, kept)
-    print(json.dumps(kept, indent=1) if as_json else "\n".join([*_lines(found), f"kept in {path}"]))
+    if as_json:
+        show_json(kept)
+    else:
+        print("\n".join([*_lines(found), f"kept in {path}"]))
 
 
 def opened(store: Store, word: str, size: int | None) -> ImageSet | Path:

@@ -1,17 +1,22 @@
-"""The command `tokenbridge settings`: what may stand before and behind `=`."""
+"""The commands `tokenbridge settings`, what may stand before and behind `=`, and `config`, what a run would have."""
 
 from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from experiments.cli.options import Preset, Settings
 from tokenbridge.config import Config, RunConfig, UserError, bounds_of, holds_path, words_of
-from tokenbridge.overrides import near, plain
+from tokenbridge.overrides import differing, near, override, plain
 from tokenbridge.overrides import settings as flat_settings
+
+if TYPE_CHECKING:
+    from experiments.presets import Base
 
 
 def settings(
@@ -32,6 +37,50 @@ def settings(
     values = {} if preset is None else flat_settings(base(preset).config)
     width = min(120, shutil.get_terminal_size((100, 24)).columns)
     print("\n".join(line for key in keys for line in _lines(key, values, width)))
+
+
+def config(preset: Preset = "digits", settings: Settings = None) -> None:
+    """Print what a run would have for every setting, as a file that `run` and every other command takes.
+
+    A line that differs from the preset's says what that has. Paths are absolute, so that the file may lie anywhere.
+
+    Example: tokenbridge config digits quantizer.levels=8 > mine.toml; tokenbridge run mine.toml
+    """
+    from experiments.presets import base
+
+    print(config_text(base(preset), settings or ()), end="")
+
+
+def config_text(base: Base, words: Sequence[str]) -> str:
+    """The text of a file of settings that names all of them.
+
+    Args:
+        base: a preset or a file of settings.
+        words: settings on top of it, as they are typed.
+
+    Raises:
+        UserError: a setting that cannot be.
+    """
+    from experiments.axes import run_name
+    from experiments.fitting import toml_value
+    from experiments.presets import SPLITS, preset
+
+    usual, wanted = flat_settings(preset(base.preset)), override(base.config, words)
+    name = run_name(base.name, differing(wanted, base.config))
+    lines = [
+        "# Every setting of a run, written by `tokenbridge config`; remarks say what the preset has where it differs.",
+        f"preset = {toml_value(base.preset)}",
+        f"name = {toml_value(name)}  # what runs are called",
+    ]
+    section = ""
+    for key, value in flat_settings(wanted).items():
+        here, _, last = key.partition(".")
+        lines += ["", f"[{here}]"] if here != section else []
+        section, remark = here, "" if value == usual[key] else f"  # {base.preset}: {toml_value(usual[key])}"
+        if isinstance(value, str) and value and holds_path(here, last) and value not in SPLITS:
+            value = str(Path(value).expanduser().absolute())
+        lines.append(f"{last} = {toml_value(value)}{remark}")
+    return "\n".join(lines) + "\n"
 
 
 def _keys(section: str | None) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.common import show_data
+from experiments.cli.common import show_data, show_json
 from experiments.cli.options import (
     DEFAULT_BATCH,
     DEFAULT_REPORTS,
@@ -21,6 +21,7 @@ from experiments.cli.options import (
     CheckData,
     Device,
     Jobs,
+    Json,
     Preset,
     Reports,
     Runs,
@@ -91,16 +92,20 @@ def plan(
         int | None, typer.Option("--train-images", min=1, max=10**12, help="of a folder not here")
     ] = None,
     test_images: Annotated[int | None, typer.Option("--test-images", min=1, max=10**12)] = None,
+    as_json: Json = False,
 ) -> None:
     """What a configuration takes before anything runs: parameters, latents, memory, operations, device-hours."""
     from experiments import presets
-    from experiments.budget import Machine, lines
+    from experiments.budget import Machine, estimate, lines
     from tokenbridge.overrides import override
 
     config = override(presets.base(preset).config, settings or ())
     machine = Machine(devices, tflops, tflops_float32, utilization, accumulate)
     images = {"train": train_images, "test": test_images}
-    print("\n".join(lines(config, machine, images)))
+    if as_json:
+        show_json(estimate(config, machine, images))
+    else:
+        print("\n".join(lines(config, machine, images)))
 
 
 @tools.command("verify-latents")

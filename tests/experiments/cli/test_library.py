@@ -26,7 +26,7 @@ def test_the_examples_run(tmp_path, monkeypatch, capsys):
     assert set(frame["name"]) == {"digits-levels8", "t0.8", "t1.0"}
     assert analysis.describe(frame).loc["score/fd_digits", "better"] == "lower"
     assert (tmp_path / "runs" / "plans" / "short.json").exists()
-    assert "[1/3] latents" in capsys.readouterr().err, "progress is told on stderr"
+    assert "2 of 2 stages done" in capsys.readouterr().err, "the latents are there already"
 
 
 def test_a_finished_run_is_found_again_and_draws(finished, tmp_path, monkeypatch):
