@@ -90,11 +90,11 @@ def _reconstruction_figure(
     original: Pixels,
     rows: Sequence[Pixels],
     errors: Sequence[np.ndarray],
-    columns: tuple[str, Sequence[str]],
+    named: tuple[str, Sequence[str]],
     labels: Sequence[str],
 ) -> tuple[Figure, float]:
-    """columns: what they are named by, and their names."""
-    word, names = columns
+    """named: what columns are named by, and their names."""
+    word, names = named
     factor = mosaic.enlargement(original)
     tall, wide = steps(original, factor)
     over = mosaic.heads(names, wide)
