@@ -60,7 +60,7 @@ def init(
     fit = fitting(seen, place, classifier, given)
     file = shlex.quote(str(path))
     train, classify = f"tokenbridge train-autoencoder {file}", f"tokenbridge train-classifier {file}"
-    notes = {} if place.there else {"autoencoder": [f"not there yet: {train} trains a small one and puts it there"]}
+    notes = {} if place.there else {"autoencoder": [f"a small one, which {train} trains and puts there"]}
     features = next((each.value for each in fit if each.key == "score.features"), "")
     if seen.classes > 1 and features == ENCODER:
         notes["score"] = [*unscored(classify, classifier.name)]

@@ -53,6 +53,7 @@ def test_small_grey_images(call, tmp_path):
     assert config.sample.iterations <= config.positions
     assert (config.score.features, config.score.weights) == ("autoencoder", config.autoencoder.path)
     assert '# features = "own", weights = "clothes-classifier"\n' in text
+    assert "# a small one, which tokenbridge train-autoencoder clothes.toml trains and puts there\n" in text
     assert all(len(line) <= 120 for line in text.splitlines())
 
 
