@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed-$(shell cat pyproject.toml requirements.lock | cksum | cut -d' ' -f1)
 
-.PHONY: demo test test-slow browser-test cluster-test cluster-soak check format install lock clean
+.PHONY: demo test test-slow browser-test cluster-test cluster-soak check docs format install lock clean
 
 demo: install  ## images to a report on the shipped digits, about 5 minutes on two cores; a second call takes seconds
 	$(BIN)/tokenbridge demo
@@ -29,6 +29,9 @@ check: install  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+docs: install  ## pages of the guides and docstrings, in build/docs; a warning is an error
+	$(BIN)/python .ci/pages.py
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -14,7 +14,7 @@ import typer
 
 from experiments.cli import INTERRUPTED
 from experiments.cli.common import show_json
-from experiments.cli.options import DEFAULT_RUNS, PATH, Json, Runs, complete_plans, complete_sweeps
+from experiments.cli.options import DEFAULT_RUNS, PATH, Json, Runs, complete_plans, complete_sweeps, path_of
 from experiments.tracking.memory import FILE
 from slurm import local, remains, resources, scheduler, screen, survey
 from slurm import logs as attempts
@@ -26,10 +26,11 @@ from tokenbridge.store.artifacts import Store, new_file, writable, write_atomic
 from tokenbridge.store.runs import Sweep, is_sweep, read_sweep, recorded_cells, sweep_names, write_event
 
 commands = typer.Typer()
-cluster = typer.Typer(help="Describe this cluster: `tokenbridge cluster init` writes its file of resources.")
+cluster = typer.Typer(help="The file of resources of a cluster; a Slurm on this machine.")
 commands.add_typer(cluster, name="cluster")
 
 WATCH_SECONDS = 5.0
+SCRIPT = Path(__file__).parent / "cluster.sh"
 CLEAR = "\033[H\033[2J"
 
 SweepName = Annotated[
@@ -77,6 +78,28 @@ def status(
     if not as_json:
         _track(store, state)
     raise typer.Exit(state.exit_code)
+
+
+@cluster.command("up")
+def cluster_up(
+    folder: Annotated[Path, typer.Argument(help="of the cluster: short, for sockets are in it", parser=path_of)],
+    nodes: Annotated[int, typer.Option("--nodes", min=1)] = 4,
+    cpus: Annotated[int, typer.Option("--cpus", min=1, help="of each node")] = 2,
+) -> None:
+    """Start a real Slurm on this machine, to try things on: eval "$(tokenbridge cluster up /tmp/lab)"."""
+    os.execvp("bash", ["bash", str(SCRIPT), "up", str(folder), str(nodes), str(cpus)])
+
+
+@cluster.command("down")
+def cluster_down(folder: Annotated[Path, typer.Argument(help="of the cluster", parser=path_of)]) -> None:
+    """Stop a Slurm that `cluster up` started, with its jobs."""
+    os.execvp("bash", ["bash", str(SCRIPT), "down", str(folder)])
+
+
+@cluster.command("example")
+def cluster_example() -> None:
+    """Print a cluster file in which each line is explained."""
+    print((resources.SHIPPED / "example.toml").read_text(), end="")
 
 
 @cluster.command("init")

@@ -6,7 +6,6 @@ notebook takes from here. config holds every setting. Imports go downwards only.
 """
 
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +29,7 @@ def __getattr__(name: str) -> Any:
     if name not in FACE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if not FACE[name].startswith(f"{__name__}."):
-        _require_own()
+        from tokenbridge.packages import ours_first
+
+        ours_first()
     return getattr(import_module(FACE[name]), name)
-
-
-def _require_own() -> None:
-    """Refuse where a folder of the user's is found before a package that stands beside this one."""
-    for package in ("experiments", "analysis", "slurm"):
-        spec, own = find_spec(package), Path(__file__).resolve().parents[1] / package
-        if spec and spec.origin and Path(spec.origin).resolve().parent != own:
-            from tokenbridge.config import UserError
-
-            raise UserError(
-                f"{Path(spec.origin).parent} hides TokenBridge's own package {package}; rename it, or start Python in"
-                " another folder"
-            )

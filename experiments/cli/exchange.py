@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -71,11 +73,43 @@ def export(
     what: Annotated[str, typer.Argument(help="cell (id or name) or stage (sample-…)", metavar="CELL|STAGE")],
     png: Annotated[Path | None, typer.Option("--png", help="new folder of PNG files", **PATH)] = None,
     npz: Annotated[Path | None, typer.Option("--npz", help="new file in the layout of ADM's evaluator", **PATH)] = None,
+    hub: Annotated[
+        Path | None,
+        typer.Option("--hub", help="new folder for Hugging Face: the trained generator with its model card", **PATH),
+    ] = None,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
-    """Write samples as other evaluators read them: uint8 RGB, in order; arr_0 of the .npz is (N, H, W, 3)."""
+    """Write samples as other evaluators read them, or a trained generator for Hugging Face.
+
+    Samples are uint8 RGB, in order; arr_0 of the .npz is (N, H, W, 3). A generator is a folder of safetensors, settings
+    and model card, which huggingface_hub uploads as it is and tb.load reads.
+    """
     require_one("export")
-    print("\n".join(write_samples(Store(runs), what, png, npz)))
+    store = Store(runs)
+    if hub is not None:
+        print(write_generator(store, what, hub))
+    if hub is None or png or npz:
+        print("\n".join(write_samples(store, what, png, npz)))
+
+
+def write_generator(store: Store, what: str, target: Path) -> str:
+    """Write the trained generator of a cell into a new folder for Hugging Face; returns a line that says so.
+
+    Raises:
+        UserError: the folder exists, or there is no trained cell of that name.
+    """
+    if what.startswith(PREFIX):
+        raise UserError(f"export {what} --hub needs a cell, not a stage; give the name or id of a run")
+    if os.path.lexists(target):
+        raise UserError(f"{target} is there already; it must be new: choose another name or delete it")
+    cells_called(store, what)  # before torch is imported
+    from tokenbridge.exchange.hub import write_exported
+    from tokenbridge.library.generators import trained_cell
+
+    cell = trained_cell(store, what)
+    with new_folder(target.parent, "--hub"), store.lock(f"export-{digest(str(target.resolve()))}"):
+        write_exported(store, cell, target)
+    return f"{cell.name}: {target}, to upload: hf upload NAME/{target.name} {shlex.quote(str(target))}"
 
 
 def write_samples(store: Store, what: str, png: Path | None, npz: Path | None) -> list[str]:
@@ -91,7 +125,7 @@ def write_samples(store: Store, what: str, png: Path | None, npz: Path | None) -
         UserError: no target, a target that exists, or no finished samples of that name.
     """
     if png is None and npz is None:
-        raise UserError(f"export {what} needs a target; give --png FOLDER or --npz FILE")
+        raise UserError(f"export {what} needs a target; give --png FOLDER, --npz FILE or --hub FOLDER")
     folder = store.folder(sample_stage(store, what))
     from tokenbridge.exchange.export import Samples, require_new, write_npz, write_png  # torch, only for what is there
 

@@ -28,9 +28,10 @@ from experiments.tracking.views import (
     texts,
     varying,
 )
-from tokenbridge.config import UserError
+from tokenbridge.config import RunConfig, UserError
+from tokenbridge.exchange.card import card
 from tokenbridge.metrics.catalogue import telling
-from tokenbridge.overrides import flatten, unread
+from tokenbridge.overrides import build, flatten, unread
 from tokenbridge.stages import kind_of, unmeasured
 from tokenbridge.store.artifacts import MANIFEST, Store, digest, file_hash
 from tokenbridge.store.runs import (
@@ -49,7 +50,7 @@ from tokenbridge.store.runs import (
     spell,
 )
 
-FORMAT = 4
+FORMAT = 5
 """raise it when the content of the records changes: everything is then sent anew"""
 DIGEST = 12
 """characters of a data set's digest that its page has room for"""
@@ -101,6 +102,10 @@ class CellRecord:
                 files[f"{kind}/{METRICS}"] = (folder / METRICS).read_bytes()
             for name, arrays in kind_of(kind).pictures.items():
                 files[f"{kind}/{name}"] = picture(folder / "examples.npz", arrays)
+        if "train" in folders:  # its weights may be gigabytes, and stay where they are
+            tags["weights"] = str(folders["train"].resolve())
+            load = f'"{self.store.root}", "{cell.name}"'
+            files["model/README.md"] = card(cell.name, load, build(RunConfig, cell.config), results).encode()
         return Content(
             tags=tags | texts(metrics),
             params=_params(cell),

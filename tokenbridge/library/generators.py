@@ -16,7 +16,8 @@ from torch import Tensor
 from tokenbridge.autoencoders.sources import autoencoder_of
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.data.latents import Latents, to_grid
-from tokenbridge.library.latents import whole
+from tokenbridge.exchange.hub import is_exported, read_exported
+from tokenbridge.library.latents import downloaded, whole
 from tokenbridge.overrides import build, override
 from tokenbridge.rng import generator
 from tokenbridge.stages import STAGES
@@ -127,11 +128,25 @@ class Generator:
         return torch.cat(values)
 
 
-def load(runs: str | Path, cell: str, device: str | torch.device = "cpu") -> Generator:
+class _Exported(Generator):
+    """A generator from a folder that `tokenbridge export --hub` wrote."""
+
+    def __init__(self, folder: Path, device: str | torch.device):
+        self._exported = read_exported(folder)
+        self.config, self.metrics = self._exported.config, self._exported.metrics
+        self._folders, self._device = self._exported.folders, torch.device(device)
+
+    @cached_property
+    def _autoencoder(self) -> Any:
+        return self._exported.autoencoder(self._device)
+
+
+def load(runs: str | Path, cell: str | None = None, device: str | torch.device = "cpu") -> Generator:
     """Open a trained run.
 
     Args:
-        runs: the runs folder.
+        runs: the runs folder; or, without a cell, a folder that `tokenbridge export CELL --hub` wrote, or its Hugging
+            Face id.
         cell: id or name of the run, as `tokenbridge sweeps` and `status` print it.
         device: where it goes.
 
@@ -141,11 +156,26 @@ def load(runs: str | Path, cell: str, device: str | torch.device = "cpu") -> Gen
     Raises:
         UserError: nothing is called so there, several are, or it is not trained.
     """
-    store = Store(Path(runs))
-    matching = {each.stages.get("train"): each for each in cells_called(store, cell)}
+    if cell is not None:
+        store = Store(Path(runs))
+        opened = Generator(store, trained_cell(store, cell), device)
+        opened.require_trained()
+        return opened
+    folder = Path(runs)
+    if not folder.exists() and str(runs).count("/") == 1:
+        folder = downloaded(str(runs))
+    if not is_exported(folder):
+        raise UserError(
+            f"{runs} must be a folder that tokenbridge export CELL --hub wrote, where no cell is given; correct it, or"
+            " give the name of a run as well"
+        )
+    return _Exported(folder, device)
+
+
+def trained_cell(store: Store, name: str) -> RecordedCell:
+    """The recorded cell of an id or name. UserError where there is none, and for a name of several trainings."""
+    matching = {each.stages.get("train"): each for each in cells_called(store, name)}
     if len(matching) > 1:
         ids = ", ".join(each.id for each in matching.values())
-        raise UserError(f"{cell} names {len(matching)} trainings; give an id: {ids}")
-    opened = Generator(store, next(iter(matching.values())), device)
-    opened.require_trained()
-    return opened
+        raise UserError(f"{name} names {len(matching)} trainings; give an id: {ids}")
+    return next(iter(matching.values()))

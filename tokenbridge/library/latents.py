@@ -85,7 +85,7 @@ def autoencoder(weights: str | Path, device: str | torch.device = "cpu") -> Auto
         return Autoencoder(Digits().load().to(device))
     path = Path(weights)
     if not path.exists() and str(weights).count("/") == 1:
-        path = _downloaded(str(weights))
+        path = downloaded(str(weights))
     name = recognized(path)
     if name is None:
         raise UserError(
@@ -95,12 +95,12 @@ def autoencoder(weights: str | Path, device: str | torch.device = "cpu") -> Auto
     return Autoencoder(source.load().to(device))
 
 
-def _downloaded(id: str) -> Path:
-    """A repository of Hugging Face on disk; what it needs of it alone."""
+def downloaded(id: str) -> Path:
+    """A repository of Hugging Face on disk; its weights and settings alone."""
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(id, allow_patterns=["config.json", "*.safetensors"]))
+        return Path(snapshot_download(id, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:  # many kinds: no network, no such repository, no rights
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{id} is no folder here, and Hugging Face does not give it ({reason})") from error

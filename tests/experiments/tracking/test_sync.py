@@ -33,7 +33,7 @@ def test_a_cell_becomes_a_run(store):
     assert list(sorted(runs)) == ["1a-b002", "1a-b004", "1a-b008", "2a-g1.5"]
     words = [*runs.values(), *runs_of(store, "training").values()]
     assert counts["params"] == sum(len(run.data.params) for run in words)
-    assert counts | {"params": 0} == {"runs": 5, "params": 0, "metrics": 13, "points": 6, "artifacts": 27}
+    assert counts | {"params": 0} == {"runs": 5, "params": 0, "metrics": 13, "points": 6, "artifacts": 28}
     run = runs["1a-b004"]
     tags, stages = run.data.tags, store.root / "stages"
     assert tags["experiment"] == "small"

@@ -81,7 +81,7 @@ def test_a_training_that_ends_is_closed(training):
     id = small_runs.id_of("train", 8)
     write_json(training.folder(f"{id}.partial") / "manifest.json", {"id": id, "wall_seconds": 12.5})
     training.folder(f"{id}.partial").rename(training.folder(id))
-    assert tracking.sync(training) == NOTHING | {"artifacts": 9}
+    assert tracking.sync(training) == NOTHING | {"artifacts": 10}
     run = runs_of(training, "training")["train 2a-g1.5"]
     assert run.info.status == "FINISHED"
     assert run.info.end_time - run.info.start_time == 12500

@@ -197,4 +197,4 @@ def test_what_cannot_be_exported(broken, stage, tmp_path, call):
     cell.write_text(json.dumps(entry))
     refused("tiny", "tiny draws no samples; run first: tokenbridge run digits")
     done = call("export", "tiny", "--runs", store.root, cwd=tmp_path)
-    assert "needs a target; give --png FOLDER or --npz FILE" in done.stderr
+    assert "needs a target; give --png FOLDER, --npz FILE or --hub FOLDER" in done.stderr
