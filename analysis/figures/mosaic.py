@@ -99,7 +99,7 @@ def image_names(source: Source, labels: NDArray[np.integer]) -> list[str]:
         labels: of the images (n,).
     """
     classes = class_names(source, labels)
-    if columns_of(labels) == "image":
+    if columns_of(labels) == "number":
         return [str(number) for number in range(1, len(classes) + 1)]
     earlier = [classes[:i].count(name) for i, name in enumerate(classes)]
     return [name + (f"-{count + 1}" if count else "") for name, count in zip(classes, earlier, strict=True)]
@@ -243,5 +243,5 @@ def name_columns(figure: Figure, word: str, left: int, top: int) -> None:
 
 
 def columns_of(labels: Iterable[int]) -> str:
-    """What the columns of a mosaic are named by: "class", or "image" where all images are of one class."""
-    return "class" if len({int(label) for label in labels}) > 1 else "image"
+    """What the columns of a mosaic are named by: "class", or "number" where all images are of one class."""
+    return "class" if len({int(label) for label in labels}) > 1 else "number"

@@ -144,7 +144,10 @@ def _opening(trainer: Trainer) -> str:
     if shares > 1:
         parts[0] += f" (in {trainer.world.size} processes × {trainer.accumulate} micro-batches)"
     epochs = f"{config.epochs} epoch{'s' if config.epochs != 1 else ''}"
-    parts += [f"learning rate {config.learning_rate:g}", f"{trainer.draws.steps:,} steps in {epochs}"]
+    parts += [
+        f"learning rate {config.learning_rate:g}",
+        f"{trainer.draws.steps:,} step{'s' if trainer.draws.steps > 1 else ''} in {epochs}",
+    ]
     if trainer.step:
         parts[-1] += f", from step {trainer.step:,}"
     parts += [f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters"]

@@ -150,10 +150,10 @@ def test_images_of_one_class_have_numbers_and_no_class(tmp_path: Path) -> None:
         texts = [text.get_text() for text in drawing.figure.texts]
         assert "class" not in texts
         assert "class" not in drawing.caption + drawing.title + drawing.alt
-        assert "image" in texts
+        assert "number" in texts
         assert [text for text in texts if text.isdigit()][:10] == numbers
         assert drawing.data.count("\n") > 1
-    assert "image" in [text.get_text() for text in _of(single, reconstruction.patches).figure.texts]
+    assert "number" in [text.get_text() for text in _of(single, reconstruction.patches).figure.texts]
     with_test = [axes.get_images()[0].get_array() for axes in _of(single, generation.samples).figure.axes]
     assert [len(picture) for picture in with_test] == [96, 3 * 96 + 2 * mosaic.GAP]  # ten real ones, three rows of 34
 
