@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.cli.common import cell_of, told_on_stderr
-from experiments.cli.options import DEFAULT_BATCH
+from experiments.cli.options import DEFAULT_BATCH, MOST_SEEDS
 from experiments.presets import NAMES, Base, base
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.distributed import require_one
@@ -19,6 +19,7 @@ from tokenbridge.store.runs import EXPERIMENT, read_cell, require_name
 if TYPE_CHECKING:
     import pandas as pd
 
+    from experiments.axes import Axis
     from tokenbridge.library.generators import Generator
 
 PRESET = "digits"
@@ -72,6 +73,7 @@ def run(
     from tokenbridge.library.generators import Generator
 
     require_one("tb.run")
+    _require_count("jobs", jobs)
     start = _base(config, {})
     if name is not None:
         require_name(name, "name=")
@@ -131,13 +133,18 @@ def grid(
         RuntimeError: a stage failed; the others ran.
     """
     from analysis.frame import load
-    from experiments.axes import Axis, text
+    from experiments.axes import text
     from experiments.grid import run as run_grid
     from experiments.grid.request import Request
     from experiments.runner import raise_first
     from experiments.tracking import sync as tracking
 
     require_one("tb.grid")
+    _require_count("jobs", jobs)
+    if seeds is not None:
+        _require_count("seeds", seeds, MOST_SEEDS)
+    if not isinstance(axes, str | Mapping):
+        raise UserError(f"axes={axes} must be settings with their values, as in {{'quantizer.levels': [8, 16]}}")
     start = _base(base, settings)
     named = (axes,) if isinstance(axes, str) else ()
     across = {} if isinstance(axes, str) else axes
@@ -145,7 +152,7 @@ def grid(
         "name": name,
         "preset": start.preset,
         "tables": named,
-        "axes": tuple(text(Axis(key, tuple(map(_number, values)))) for key, values in across.items()),
+        "axes": tuple(text(_axis(key, values)) for key, values in across.items()),
         "each": each,
         "assignments": start.settings,
         "seeds": seeds,
@@ -176,9 +183,29 @@ def _base(config: str | Path | Mapping[str, Any], settings: Mapping[str, Any]) -
 
 def _words(settings: Mapping[str, Any]) -> list[str]:
     """Settings as they would be typed."""
-    return [f"{key}={typed(_number(value))}" for key, value in flatten(settings).items()]
+    for key in settings:
+        if not isinstance(key, str):
+            raise UserError(f"{key!r} must be the name of a setting, such as 'train.epochs'")
+    return [f"{key}={typed(_plain(value))}" for key, value in flatten(settings).items()]
 
 
-def _number(value: Any) -> Any:
-    """A number of NumPy or torch as one of Python, a path as text."""
-    return str(value) if isinstance(value, Path) else value.item() if hasattr(value, "item") else value
+def _require_count(name: str, value: Any, most: int | None = None) -> None:
+    """Refuse what is no count, as the command's options do."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most and value > most):
+        rule = f"from 1 to {most:,}" if most else "of at least 1"
+        raise UserError(f"{name}={value!r} must be a whole number {rule}")
+
+
+def _axis(key: str, values: Any) -> Axis:
+    from experiments.axes import Axis
+
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise UserError(f"axis {key}={values!r} must be a list of values; write [{values!r}]")
+    return Axis(key, tuple(map(_plain, values)))
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and arrays of NumPy or torch as Python's, a path as text."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value.tolist() if hasattr(value, "tolist") else value

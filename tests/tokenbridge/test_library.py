@@ -1,9 +1,11 @@
 """What `import tokenbridge as tb` gives: its examples, and its numbers against the stages'."""
 
+import ast
 import doctest
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +34,13 @@ def test_it_takes_torch_when_it_is_asked_for_and_not_before():
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         tb.nothing  # noqa: B018
+
+
+def test_checkers_of_types_know_every_name():
+    stub = ast.parse(Path(tb.__file__).with_suffix(".pyi").read_text())
+    named = {alias.asname for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    named |= {ast.unparse(node.target) for node in stub.body if isinstance(node, ast.AnnAssign)}
+    assert named - {None} == set(tb.__all__) == {"ASSETS", *tb.FACE}
 
 
 def test_image_shaped_and_flat_latents_have_the_same_levels():

@@ -55,8 +55,10 @@ def test_settings_stand_by_section_or_by_dotted_name(given):
 def test_numbers_of_numpy_and_paths_are_settings():
     import numpy as np
 
-    config = library._base("small", {"train.epochs": np.int64(7), "data.path": ROOT, "score.weights": None}).config
+    given = {"train.epochs": np.int64(7), "data.path": ROOT, "score.weights": None, "head.order": np.arange(8)}
+    config = library._base("small", given).config
     assert (config.train.epochs, config.data.path, config.score.weights) == (7, str(ROOT), None)
+    assert config.head.order == tuple(range(8))
 
 
 def test_a_file_of_settings_is_a_base(tmp_path):
@@ -79,6 +81,12 @@ def test_a_file_of_settings_is_a_base(tmp_path):
         (lambda: tb.run("digits", only="scores"), "scores is no stage"),
         (lambda: tb.grid({"quantizer.level": [8]}), "did you mean quantizer.levels"),
         (lambda: tb.grid({"quantizer.levels": []}), "axis quantizer.levels has no value"),
+        (lambda: tb.grid({"quantizer.levels": 8}), r"axis quantizer.levels=8 must be a list of values; write \[8\]"),
+        (lambda: tb.grid({"head.kind": "flow"}), r"axis head.kind='flow' must be a list of values; write \['flow'\]"),
+        (lambda: tb.grid(["quantizer.levels"]), "must be settings with their values"),
+        (lambda: tb.grid({"quantizer.levels": [8]}, seeds=0), "seeds=0 must be a whole number from 1 to 1,000"),
+        (lambda: tb.run("digits", jobs=0), "jobs=0 must be a whole number of at least 1"),
+        (lambda: tb.run({1: 2}), "1 must be the name of a setting"),
         (lambda: tb.grid({}), "a grid needs tables, axes or one of ablation"),
         (lambda: tb.grid("abla"), "abla"),
     ],

@@ -43,15 +43,17 @@ def test_help_names_each_command_once_with_its_whole_description(call, tmp_path,
 
 def complete(words, folder):
     """What bash itself offers behind the last word, by the script that --show-completion prints."""
+    (folder / "bin").mkdir(exist_ok=True)
+    command = folder / "bin" / "tokenbridge"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m tokenbridge "$@"\n')
+    command.chmod(0o755)
     script = f"""
-        eval "$({sys.executable} -m experiments.cli --show-completion bash)"
-        tokenbridge() {{ {sys.executable} -m experiments.cli "$@"; }}
-        COMP_WORDS=({" ".join(f"'{word}'" for word in words)}); COMP_CWORD={len(words) - 1}
-        env() {{ while [[ $1 == *=* ]]; do export "$1"; shift; done; "$@"; }}
+        eval "$(tokenbridge --show-completion bash)"
+        COMP_WORDS=({" ".join(words)}); COMP_CWORD={len(words) - 1}
         _tokenbridge_completion tokenbridge
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    environment = {"PYTHONPATH": str(ROOT), "PATH": f"{folder / 'bin'}:/usr/bin:/bin"}
     done = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, env=environment)
     assert done.stderr == ""
     return done.stdout.split()
