@@ -12,6 +12,7 @@ import sys
 import warnings
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -44,6 +45,18 @@ def with_links(guide: str, text: str) -> str:
     return re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", target, text)
 
 
+def show_all(package: ModuleType) -> None:
+    """Let pdoc see names that are imported when they are asked for, and the modules beside them."""
+    rooms = [each for each in pkgutil.iter_modules(package.__path__) if each.name != "__main__"]
+    if hasattr(package, "__all__"):
+        for name in package.__all__:
+            setattr(package, name, getattr(package, name))
+        package.__all__ = [*package.__all__, *(each.name for each in rooms)]
+    for each in rooms:
+        if each.ispkg:
+            show_all(import_module(f"{package.__name__}.{each.name}"))
+
+
 def main(folder: Path) -> None:
     """Write all pages into a folder, in place of what it holds."""
     warnings.simplefilter("error")
@@ -52,12 +65,9 @@ def main(folder: Path) -> None:
     for guide, module in GUIDES.items():
         text = re.sub(r"^(#+) ", r"#\1 ", (ROOT / guide).read_text(), flags=re.M)
         about = import_module(module)
-        if hasattr(about, "__all__"):  # names that are imported when they are asked for
-            for name in about.__all__:
-                setattr(about, name, getattr(about, name))
-            rooms = [each.name for each in pkgutil.iter_modules(about.__path__) if each.name != "__main__"]
-            about.__all__ = [*about.__all__, *rooms]
         about.__doc__ = f"{with_links(guide, text)}\n\n## In the code\n\n{about.__doc__}"
+    for name in PACKAGES:
+        show_all(import_module(name))
     shutil.rmtree(folder, ignore_errors=True)
     pdoc.render.configure(docformat="google", footer_text="TokenBridge Lab")
     pdoc.pdoc(*PACKAGES, output_directory=folder)

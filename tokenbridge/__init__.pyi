@@ -1,4 +1,4 @@
-"""What `import tokenbridge as tb` gives, for checkers of types; see __init__.py."""
+# What `import tokenbridge as tb` gives, for checkers of types; see __init__.py.
 
 from pathlib import Path
 
