@@ -19,16 +19,18 @@ GENERATION = measuring("generation")
 
 def wanted_of(config: RunConfig) -> tuple[str, ...]:
     """All results that a config can have: continuous tokens with a head of levels are only reconstructed."""
+    if config.sample.given:
+        return tuple(name for name in GENERATION if STAGES[name].of_given)
     if config.quantizer.kind == "identity" and not config.head.continuous:
         return RECONSTRUCTION
-    return tuple(name for name in RECONSTRUCTION + GENERATION if not STAGES[name].refusal(config))
+    return tuple(name for name in RECONSTRUCTION + GENERATION if not STAGES[name].why_not(config))
 
 
 def generated(config: RunConfig) -> tuple[str, ...]:
     """The results that are wanted of a generator: reconstructions have tables of their own."""
     results = tuple(name for name in wanted_of(config) if name not in RECONSTRUCTION)
     # trained tokenizers stand in no table of reconstructions, and figure 5 shows them
-    return (*RECONSTRUCTION, *results) if config.quantizer.trained else results
+    return (*RECONSTRUCTION, *results) if config.quantizer.trained and not config.sample.given else results
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Cell:
             if name not in STAGES:
                 raise UserError(f"{name} is no stage; stages are {', '.join(STAGES)}")
         for kind in _needed(self.wanted, self.config):
-            if reason := kind.refusal(self.config):
+            if reason := kind.why_not(self.config):
                 raise UserError(reason)
         stages: dict[str, Stage] = {}
         for name in self.wanted:

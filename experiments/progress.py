@@ -112,7 +112,7 @@ def seconds_of_work(store: Store) -> dict[str, float]:
             config = build(RunConfig, about["config"])
         except UserError:
             continue  # of another version of the project
-        if about["kind"] == "train" and config.train.released:
+        if {"train": config.train.released, "sample": config.sample.given}.get(about["kind"]):
             continue  # imported
         seconds[about["kind"]] = about["wall_seconds"] / STAGES[about["kind"]].work(config)
     return seconds

@@ -89,17 +89,19 @@ def training(config: RunConfig) -> str:
 
 
 def require_imported(store: Store, stages: Iterable[Stage]) -> None:
-    """Refuse stages that need weights which nobody imported, before the stages they do not need take hours.
+    """Refuse stages that need weights or samples which nobody imported, before those they do not need take hours.
 
     Args:
         store: the runs folder.
         stages: what is to run.
 
     Raises:
-        UserError: names the weights and the command that imports them.
+        UserError: names the weights or samples and the command that imports them.
     """
     for stage in stages:
-        released = stage.config.train.released
+        released, given = stage.config.train.released, stage.config.sample.given
+        if stage.kind.name == "sample" and given and not store.finished(stage.id):
+            raise UserError(f"sample.given={given} is not in {store.root}; run first: tokenbridge samples add")
         if stage.kind.name == "train" and released and not store.finished(stage.id):
             raise UserError(
                 f"train.released={released} has no weights in {store.root} that fit {stage.label}; run first:"

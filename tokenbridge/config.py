@@ -534,6 +534,16 @@ class Sample(Config):
     """ema: the moving average of the weights; raw: the last ones"""
     seed: int = Field(default=0, ge=0)
     """of the images: number i has a generator of its own from it"""
+    given: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{12}$", exclude_if=lambda value: value is None)
+    """images that nobody here draws: their hash, as `tokenbridge samples add` names it; unset, it enters no id"""
+
+    @model_validator(mode="after")
+    def _given(self) -> Self:
+        for name in type(self).model_fields if self.given else ():
+            value = getattr(self, name)
+            if name not in ("given", "images") and value != type(self).model_fields[name].default:
+                raise ValueError(f"sample.{name}={value} goes with images that are drawn, not given; leave it out")
+        return self
 
 
 class Likelihood(Config):
@@ -625,7 +635,7 @@ class RunConfig(Config):
                 f"data.image_size={self.data.image_size} must be a multiple of"
                 f" autoencoder.stride={self.autoencoder.stride}"
             )
-        if self.sample.iterations > self.positions:
+        if self.sample.iterations > self.positions and not self.sample.given:
             raise ValueError(
                 f"sample.iterations={self.sample.iterations} must be at most {self.positions}, the number of positions"
                 " (each iteration reveals at least one)"

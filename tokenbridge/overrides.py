@@ -246,6 +246,8 @@ _SCALAR, _TRAINED = ("levels", "range", "std_range", "edges", "per"), ("levels",
 """settings of Quantizer beside its kind that quantizers after training read, and trained ones"""
 _BINS = ("range", "std_range", "edges")
 """those of the quantizers in whose bins a density of values is measured"""
+_OF_GIVEN = ("sample.given", "sample.images")
+"""what is read of samples that nobody here drew, beside images and scores"""
 _STARTS = ("autoregressive", "diffusion")
 """heads that read head.start"""
 
@@ -257,6 +259,8 @@ def unread(settings: Mapping[str, Any], kinds: Collection[str]) -> set[str]:
         settings: by dotted key, which may come from an older version.
         kinds: of the run's stages.
     """
+    if settings.get("sample.given"):
+        return {key for key in settings if not key.startswith(("data.", "score.")) and key not in _OF_GIVEN}
     tokens, kind = settings.get("quantizer.kind"), str(settings.get("head.kind"))
     head, generates = HEAD_KINDS.get(kind), not {"train", "speed"}.isdisjoint(kinds)
     if head is None:

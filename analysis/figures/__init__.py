@@ -45,6 +45,7 @@ MAKERS: tuple[tuple[str, Callable[[Source], Drawing | None]], ...] = (
     ("", search.search),
     ("axes", axes.effects),
     ("axes", generation.points),
+    ("", generation.given),
 )
 """table that a figure needs (none where it finds out), and what draws it"""
 

@@ -23,6 +23,8 @@ SETTINGS = (
 """what tells one block of images from another"""
 MOST = 10
 """rows of a sheet of samples, and images in a row of it where all are of one class"""
+ACROSS, DOWN = 10, 2
+"""images in a row and rows of a set whose labels need not be known"""
 BETWEEN = 30
 """pixels between two blocks of images"""
 Grid = Mapping[str, np.ndarray]
@@ -145,6 +147,43 @@ def _drawn(source: Source, cell: str) -> str:
 def _told(grid: Grid, words: str) -> str:
     """Words that are true where images are of several classes; else none."""
     return words if columns_of(grid["labels"]) == "class" else ""
+
+
+def given(source: Source) -> Drawing | None:
+    """Samples of other programs below those of the row that they are compared with."""
+    labels = {*source.given}
+    table = next((table for table in source.tables if labels & {row.label for row in table.rows}), None)
+    if table is None:
+        return None
+    cells = {label: ids for label in (table.base_label, *source.given) if (ids := source.cells(table.id, label))}
+    cells = {label: ids for label, ids in cells.items() if _drawn(source, ids[0])}
+    first, fd = {label: ids[0] for label, ids in cells.items()}, source.by_scorer(FD)
+    titles = [label + (_scores(source, ids[0], [fd]) if len(ids) == 1 else "") for label, ids in cells.items()]
+    grids = [source.example(_drawn(source, cell))["images"] for cell in first.values()]
+    if not grids:
+        return None
+    own = {label: cell for label, cell in first.items() if not source.is_given(cell)}
+    caption = (
+        f"The first {ACROSS * DOWN} images of each set, not chosen; where labels are known, their classes come in turn."
+        f" Samples of other programs: {'; '.join(source.given)}. {_models(source, own) if own else ''}"
+    )
+    alt = "Generated images in blocks: those of a row of this report and samples of other programs"
+    title, data = "Samples of other programs", _data(source, first)
+    return Drawing("given-samples", title, caption.strip(), alt, _sets_figure(titles, grids), table.id, data)
+
+
+def _sets_figure(titles: Sequence[str], grids: Sequence[Pixels]) -> Figure:
+    """Titled blocks of images below each other, in rows of so many."""
+    factor = mosaic.enlargement(grids[0])
+    tall, wide = steps(grids[0], factor)
+    top = LINE + 2 * MARGIN
+    rows = [[part for i in range(DOWN) if len(part := grid[i * ACROSS : (i + 1) * ACROSS])] for grid in grids]
+    tops = [top + sum(top + len(above) * tall for above in rows[:i]) for i in range(len(rows) + 1)]
+    columns = max(ACROSS * wide, *(round(mosaic.text_width(title, "bold")) for title in titles))
+    figure = mosaic.canvas(columns + 2 * MARGIN, tops[-1] - top + MARGIN)
+    for title, block, down in zip(titles, rows, tops, strict=False):
+        mosaic.block(figure, block, MARGIN, down, factor, title, mosaic.Heads(height=0))
+    return figure
 
 
 def _first_of_each(example: Mapping[str, np.ndarray], labels: Sequence[int]) -> Pixels | None:

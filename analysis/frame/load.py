@@ -23,7 +23,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.frame import mlflow as tracked
-from analysis.frame.source import CURVES, IMAGES, LEFT_OUT, POINTS, Source, of_frame, planned
+from analysis.frame.source import CURVES, GIVEN, IMAGES, LEFT_OUT, POINTS, Source, of_frame
+from experiments.paper import plan as plan_file
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.metrics.catalogue import metric
 from tokenbridge.overrides import flatten, settings, unread
@@ -155,18 +156,25 @@ def source_from_stages(root: Path, plan: Mapping[str, Any]) -> Source:
         UserError: a cell of the plan is not in the folder, or a file is damaged.
     """
     store = Store(root)
-    rows = [_values(store, read_cell(store, id)) for id in dict.fromkeys(cell for _, cell in planned(plan))]
+    rows = [_values(store, read_cell(store, id)) for id in dict.fromkeys(cell for _, cell in plan_file.entries(plan))]
     return of_frame(_with_nan(_tidy(rows), rows), plan, lambda stage: _images(store, stage))
 
 
 def _values(store: Store, cell: RecordedCell) -> dict[str, Any]:
     """A cell as flat values: what it is, its settings, and the metrics and protocols of its finished stages."""
     row = {"cell": cell.id, "name": cell.name, "experiment": cell.experiment, "run_id": ""}
-    row |= flatten(cell.config) | {f"stage.{kind}": id for kind, id in cell.stages.items()}
+    row |= _settings(cell) | {f"stage.{kind}": id for kind, id in cell.stages.items()}
     for kind, result in measured(store, cell.stages, unmeasured()).items():
         row |= {f"{kind}/{name}": value for name, value in result.metrics.items()}
         row[f"protocol.{kind}"] = json.dumps(result.protocol, sort_keys=True)
     return row
+
+
+def _settings(cell: RecordedCell) -> dict[str, Any]:
+    """The flat settings of a cell; of given samples those of images and scores alone, as there is no model."""
+    flat = flatten(cell.config)
+    left_out = unread(flat, cell.stages) if flat.get(GIVEN) else set[str]()
+    return {key: value for key, value in flat.items() if key not in left_out}
 
 
 def collect(root: Path, uri: str, plan: Mapping[str, Any], source: Path) -> None:
@@ -200,7 +208,7 @@ def collect(root: Path, uri: str, plan: Mapping[str, Any], source: Path) -> None
 
 def _write_source(root: Path, uri: str, plan: Mapping[str, Any], out: Path) -> None:
     store = Store(root)
-    cells = {id: read_cell(store, id) for id in dict.fromkeys(cell for _, cell in planned(plan))}
+    cells = {id: read_cell(store, id) for id in dict.fromkeys(cell for _, cell in plan_file.entries(plan))}
     stages = {id: kind for cell in cells.values() for kind, id in cell.stages.items()}
     pictured = _pictured(plan, cells)
     shown = [cells[row["cell"]].stages for row in plan["rows"] if row["table"] in WITH_CURVES]
@@ -209,7 +217,7 @@ def _write_source(root: Path, uri: str, plan: Mapping[str, Any], out: Path) -> N
         folder.mkdir(parents=True)
     there, rows = _chosen(tracked.rows(uri), list(cells), uri), [_values(store, cell) for cell in cells.values()]
     # settings that nothing of a cell reads are not in MLflow
-    tracked_frame = _tidy([flatten(cell.config) | row for cell, row in zip(cells.values(), there, strict=True)])
+    tracked_frame = _tidy([_settings(cell) | row for cell, row in zip(cells.values(), there, strict=True)])
     _require_agreement(store, tracked_frame, _tidy(rows), uri)
     _with_nan(tracked_frame, rows).to_csv(out / "frame.csv", index=False, lineterminator="\n")
     (out / "plan.json").write_text(_json(plan))
@@ -268,13 +276,14 @@ def _copy_examples(source: Path, target: Path) -> None:
 def _pictured(plan: Mapping[str, Any], cells: Mapping[str, RecordedCell]) -> set[str]:
     """Stages whose images figures can show.
 
-    All of the first seed of each row and of confidence-guided generation; of points of axes the samples of each one's
-    first seed.
+    All of the first seed or set of each row and of confidence-guided generation; of points of axes the samples of each
+    one's first seed.
     """
     first: dict[tuple[str, str], str] = {}
     for row in plan["rows"]:
         first.setdefault((row["table"], row["label"]), row["cell"])
     whole = [*first.values(), *(each["cell"] for each in plan.get("confidence") or [])]
+    whole += [row["cells"][0] for row in plan.get("samples") or []]
     points: dict[str, str] = {}
     for each in plan.get("cells") or []:
         points.setdefault(json.dumps(each["values"], sort_keys=True), each["cell"])

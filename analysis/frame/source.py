@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ AGAIN = "write the report's source again"
 AXES = "axes"
 """id of the table of all points of the axes"""
 TUNED = ("sample.guidance", "sample.temperature")
+GIVEN = "sample.given"
+"""the setting that cells of samples of other programs have"""
 PUBLISHED_IMAGES = (1000, 256)
 """classes and pixels per side of ImageNet, as the paper has it"""
 POINTS = 16
@@ -129,7 +131,34 @@ class Source:
         used |= set(STANDING) if beside else set()
         own = [_table(self.plan, id) for id in (RECONSTRUCT, DUEL) if id in used]
         parts = [TABLE_LIKELIHOOD] if TABLE_HEADS.id in used and TOKEN_BITS_PER_DIM.key in self.metrics else []
-        return [*(t for id, t in TABLES.items() if id in used), *parts, *own, *filter(None, [self.table_of_axes])]
+        tables = [*(t for id, t in TABLES.items() if id in used), *parts, *own, *filter(None, [self.table_of_axes])]
+        return [self._with_given(table) for table in tables]
+
+    def _with_given(self, table: Table) -> Table:
+        """A table with the samples of other programs as its last rows, where it is one of samples that ran here."""
+        ran = any((table.id, row.label) in self._cells for row in table.rows)
+        if not (self.given and table.sampled and ran):
+            return table
+        if taken := next((row.label for row in table.rows if row.label in self.given), ""):
+            raise UserError(
+                f"{taken} is a row of {table.name} and one of samples that were added; first: tokenbridge samples"
+                f' remove {self.plan["name"]} --as "{taken}"'
+            )
+        rows = (Row(label, {GIVEN: label}, reason="not published") for label in self.given)
+        return replace(table, rows=(*table.rows, *rows))
+
+    @cached_property
+    def given(self) -> dict[str, list[str]]:
+        """Label -> ids of the cells of samples that other programs drew, one for each set."""
+        return {row["label"]: list(row["cells"]) for row in self.plan.get("samples") or []}
+
+    def is_given(self, cell: str) -> bool:
+        """Whether a cell is of samples that another program drew."""
+        return bool(self.setting(cell, GIVEN))
+
+    def repetition(self, cell: str) -> Any:
+        """What tells a cell from the others of its row: its training seed, or its set of given samples."""
+        return self.setting(cell, GIVEN) or self.setting(cell, "train.seed")
 
     @cached_property
     def of_reconstructions(self) -> Table:
@@ -217,7 +246,7 @@ class Source:
             table_id: the table's id, such as "2a"; AXES for the grid over axes.
             label: the row's label, or the point's name.
         """
-        return self._cells.get((table_id, label), [])
+        return self._cells.get((table_id, label), []) or self.given.get(label, [])
 
     @cached_property
     def _cells(self) -> dict[tuple[str, str], list[str]]:
@@ -330,12 +359,20 @@ class Source:
         return (self.folder / "examples" / f"{stage}.npz").exists()
 
     def changes(self, cell: str) -> dict[str, Any]:
-        """Settings of a cell that differ from the base."""
+        """Settings of a cell that differ from the base; given samples have none of a model."""
+        if self.is_given(cell):
+            return {}
         values = {key: self.setting(cell, key) for key in self.base if key in self.frame.columns}
         return {key: value for key, value in values.items() if value != _normal(self.base[key])}
 
     def command(self, cell: str) -> str:
         """The command that repeats a cell."""
+        if self.is_given(cell):
+            row = next(row for row in self.plan["samples"] if cell in row["cells"])
+            more = ["--resize"] if row.get("resize") else []
+            return shlex.join(
+                ["tokenbridge", "samples", "add", self.plan["name"], *row["from"], "--as", row["label"], *more]
+            )
         if "command" in self.plan:
             return self.plan["command"]
         wanted = [name for name, kind in STAGES.items() if kind.result and self.stage(cell, name)]
@@ -370,7 +407,7 @@ def read(folder: Path) -> Source:
     plan = plan_file.read(folder / "plan.json", AGAIN)
     _require_rows(plan)
     cells = set(frame["cell"])
-    for where, cell in planned(plan):
+    for where, cell in plan_file.entries(plan):
         if cell not in cells:
             raise UserError(f"plan.json: cell {cell} of {where} is not in frame.csv; {AGAIN}")
     manifests = {path.stem: _read_object(path) for path in sorted((folder / "manifests").glob("*.json"))}
@@ -416,13 +453,6 @@ def of_frame(
     _require_rows(plan)
     frame, nan = _typed(frame, plan)
     return Source(Path(), frame, dict(plan), pd.DataFrame(columns=pd.Index(CURVES)), {}, nan, images)
-
-
-def planned(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Every cell that a plan names, with where it does."""
-    rows = [(f"table {row['table']}", row["cell"]) for row in plan["rows"]]
-    rows += [("the axes", entry["cell"]) for entry in plan.get("cells") or []]
-    return rows + [("confidence", entry["cell"]) for entry in plan.get("confidence") or []]
 
 
 def _typed(frame: pd.DataFrame, plan: Mapping[str, Any]) -> tuple[pd.DataFrame, frozenset[tuple[str, str]]]:

@@ -10,7 +10,7 @@ formulas     laws that numbers are held against; ends of a search's grid
 numbers      how a number is printed
 """
 
-from analysis.stats.differences import Gap, gap, gap_of, pairs
+from analysis.stats.differences import Gap, gap, gap_of, gap_to_set, pairs
 from analysis.stats.estimates import CONFIDENCE, LEVEL, Estimate, Over, best, estimate, quantile
 from analysis.stats.formulas import PANTER_DITE, Setting, edges, extrapolated
 from analysis.stats.moderated import Prior, Spreads, moderated_gap, spreads
@@ -31,6 +31,6 @@ from analysis.stats.scales import Scale
 __all__ = [
     "CONFIDENCE", "LEVEL", "MOST_SEEDS", "PANTER_DITE", "POWER", "SAME", "Comparison", "Difference", "Estimate",
     "Family", "Gap", "Over", "Prior", "Scale", "Setting", "Spreads", "Verdict", "apart", "benjamini_hochberg", "best",
-    "compare", "compare_with", "edges", "estimate", "extrapolated", "gap", "gap_of", "holm", "moderated_gap", "number",
-    "pairs", "quantile", "seeds_needed", "signed", "spreads", "visible", "worded",
+    "compare", "compare_with", "edges", "estimate", "extrapolated", "gap", "gap_of", "gap_to_set", "holm",
+    "moderated_gap", "number", "pairs", "quantile", "seeds_needed", "signed", "spreads", "visible", "worded",
 ]  # fmt: skip

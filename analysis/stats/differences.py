@@ -10,9 +10,12 @@ from functools import cached_property
 from statistics import fmean
 
 from scipy import stats
+from scipy.optimize import brentq
 
 from analysis.stats.estimates import LEVEL, Estimate, Over, quantile, variance
 
+MANY = 1e5
+"""degrees of freedom that are as good as infinite"""
 TIE = 1e-6
 """of a difference: a spread below it is rounding"""
 
@@ -89,6 +92,43 @@ def gap_of(values: Sequence[float], over: Over = "seeds", least: float = 0.0) ->
     mean = fmean(values)
     error = math.sqrt(max(variance(values), least) / count) if count > 1 else None
     return Gap(mean, _no_tie(error, mean), count - 1, tuple(values), over)
+
+
+def gap_to_set(a: Estimate, b: Estimate) -> Gap:
+    """The difference a - b, one of which has several seeds and the other one set of samples, which is taken as it is.
+
+    The variance of the mean over seeds and that of the set over its images are joined, and so are their critical values
+    in proportion to them (Cochran and Cox 1950): with Satterthwaite's degrees of freedom, three seeds would call up to
+    8 % of equal pairs different. Nothing is said of what another set would read that the same method made.
+
+    Args:
+        a: on the scale on which its spread is even.
+        b: on the same scale.
+    """
+    alone, several = (a, b) if a.seeds == 1 else (b, a)
+    assert alone.seeds == 1 < several.seeds
+    mean = a.mean - b.mean
+    if alone.error is None or not math.isfinite(mean):
+        return Gap(mean, None, 1, (mean,), "seeds")
+    of_mean, of_images = max(variance(several.values), several.least) / several.seeds, alone.error**2
+    error = _no_tie(math.sqrt(of_mean + of_images), mean)
+    return Gap(mean, error, _cochran_freedom(of_mean, several.seeds - 1, of_images), (mean,), "seeds")
+
+
+def _cochran_freedom(estimated: float, freedom: int, known: float) -> float:
+    """Degrees of freedom whose 5 % critical value is the mean of those of two variances, weighted by them.
+
+    Args:
+        estimated: one with so many degrees of freedom.
+        freedom: these.
+        known: one with infinitely many.
+    """
+    total = estimated + known
+    ends = quantile(LEVEL, freedom), quantile(LEVEL, math.inf)
+    critical = (estimated * ends[0] + known * ends[1]) / total if total else ends[0]
+    if critical <= quantile(LEVEL, MANY):
+        return math.inf
+    return float(brentq(lambda x: stats.t.ppf(1 - LEVEL / 2, x) - critical, freedom, MANY))
 
 
 def _no_tie(error: float | None, mean: float) -> float | None:

@@ -77,7 +77,7 @@ def group(table: Table, tokens: str, source: Source, head: str = "") -> list[str
         source: the report's source.
         head: the kind of head that they must have; empty for any.
     """
-    kinds = {cell.label: ids[0] for cell, ids in source.rows(table) if ids}
+    kinds = {cell.label: ids[0] for cell, ids in source.rows(table) if ids and not source.is_given(ids[0])}
     return [
         label
         for label, cell in kinds.items()

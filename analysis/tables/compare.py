@@ -2,8 +2,9 @@
 
 Two rows are known by the stages that measured them, so the same two rows in two tables, with the same seeds, are one
 comparison: one test, one p value, one verdict. Bits are compared in equal bins: those of a row of levels with those of
-a row of values made constant within the same bins; those of two rows of other levels not at all. Claims are corrected
-by Holm's method together, all others by their false-discovery rate (analysis.stats.multiple).
+a row of values made constant within the same bins; those of two rows of other levels not at all. One set of samples
+that another program drew is taken as it is: its error is over its images, that of an own row over seeds. Claims are
+corrected by Holm's method together, all others by their false-discovery rate (analysis.stats.multiple).
 """
 
 from __future__ import annotations
@@ -89,9 +90,14 @@ class Comparisons:
             return _gap_in_equal_bins(first, second, self.source)
         if _same_trainings(first.cells, second.cells, self.source):
             return stats.gap(first.value, second.value)
+        given = [self.source.is_given(row.cells[0]) for row in (first, second)]
+        alone = [row.value.seeds == 1 for row in (first, second)]
+        if sum(alone) == 1 and given[alone.index(True)]:  # known as it is; of one own training another is meant as well
+            return stats.gap_to_set(first.value, second.value)
         gap = stats.moderated_gap(first.value, second.value, (a, b), self.spreads[a[0]])
         # images of one training each tell nothing of another training
-        return replace(gap, error=None) if gap.over == "images" and follows_training(first.column) else gap
+        untold = follows_training(first.column) and not all(given)
+        return replace(gap, error=None) if gap.over == "images" and untold else gap
 
 
 @lru_cache(maxsize=4)
@@ -173,9 +179,7 @@ def _gap_in_equal_bins(a: Measured, b: Measured, source: Source) -> Gap:
 
 def _same_trainings(cells: Sequence[str], others: Sequence[str], source: Source) -> bool:
     """Whether two rows are samplings of the same trainings, seed by seed."""
-    ours, theirs = (
-        {source.setting(id, "train.seed"): source.stage(id, "train") for id in ids} for ids in (cells, others)
-    )
+    ours, theirs = ({source.repetition(id): source.stage(id, "train") for id in ids} for ids in (cells, others))
     common = ours.keys() & theirs.keys()
     return bool(common) and all(ours[seed] and ours[seed] == theirs[seed] for seed in common)
 

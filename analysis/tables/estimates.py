@@ -47,7 +47,7 @@ def measure(column: Column, label: str, cells: Sequence[str], source: Source, im
         raise UserError(
             f"column {column.key}: row {label!r} has it for {len(values)} of {len(required)} seeds; finish the runs"
         )
-    seeds, cell = [source.setting(id, "train.seed") for id in values], next(iter(values))
+    seeds, cell = [source.repetition(id) for id in values], next(iter(values))
     if not images or len(values) > 1:
         return stats.estimate(list(values.values()), seeds)
     error, shared = source.number(cell, f"{column.key}_se"), column.stage in SHARED

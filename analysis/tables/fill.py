@@ -29,6 +29,7 @@ from analysis.tables.notes import cautions_of, notes
 from experiments.paper import PUBLISHED_ON, Column, Row, Table
 from tokenbridge.config import CATEGORICAL, HEAD_KINDS, TRAINED_TOKENS
 from tokenbridge.metrics.catalogue import (
+    AGREEMENT,
     BASE_IN_BINS,
     BIN_BITS,
     BIN_COST,
@@ -44,11 +45,16 @@ from tokenbridge.metrics.catalogue import (
     TOKEN_BITS_PER_DIM,
 )
 from tokenbridge.overrides import plain
+from tokenbridge.stages import STAGES
 
 FURTHER = {FD: (EXTRAPOLATED, INFINITY, MEMORIZATION), BITS: (TOKEN_BITS_PER_DIM, NORMAL_BITS)}
 """what a table with a metric tells beside its columns"""
 OF_BINS = {metric.key for metric in (TOKEN_BITS_PER_DIM, BIN_BITS, NORMAL_BITS, BASE_IN_BINS, BIN_COST)}
 NOT_REPORTED, NOT_RUN = "not reported", "not run"
+NO_MODEL = "samples alone"
+"""of samples of another program: a number of a model"""
+NO_LABELS = "none"
+"""in the protocol of samples that have none (tokenbridge.stages.sample)"""
 MEANINGS = {
     "sample.guidance": "how far samples are pushed towards their class (1 is off); searched for each row by itself",
     "sample.temperature": "spread of the draws (1 is what the model says); searched for each row by itself",
@@ -211,11 +217,21 @@ def absence(column: Column, cell: Row, ids: Sequence[str], source: Source) -> st
     if odd := next(filter(None, (source.odd(id, column.key) for id in ids)), ""):
         return odd
     kind = column.key.partition("/")[0]
+    if source.is_given(ids[0]):
+        return _not_of_given(column, ids[0], source)
     if reason := _impossible(column, source.setting(ids[0], "quantizer.kind"), source.setting(ids[0], "head.kind")):
         return reason
     if any(source.stage(id, kind) for id in ids):
         return NOT_REPORTED
     return NOT_RUN if kind == "speed" else f"{kind} {NOT_RUN}"
+
+
+def _not_of_given(column: Column, cell: str, source: Source) -> str:
+    """Why samples of another program lack a number."""
+    if not STAGES[column.stage].of_given:
+        return NO_MODEL
+    unlabelled = source.protocol(cell, "sample").get("labels") == NO_LABELS
+    return "no labels" if unlabelled and column == AGREEMENT.by(column.scorer) else f"{column.stage} {NOT_RUN}"
 
 
 def _impossible(column: Column, quantizer: str, head: str) -> str:
@@ -251,6 +267,8 @@ def _chosen_column(key: str, searched: bool) -> Column:
 
 
 def _setting(key: str, ids: Sequence[str], source: Source) -> Entry:
+    if ids and source.is_given(ids[0]):
+        return Entry(reason=NO_MODEL)
     values = dict.fromkeys(_shown(source.setting(id, key)) for id in ids)
     return Entry(" / ".join(values)) if values else Entry(reason=NOT_RUN)
 

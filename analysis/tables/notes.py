@@ -39,6 +39,18 @@ IN_EQUAL_BINS = (
     f"{EQUAL_BINS} In equal bins: of a row of levels and one of values, that of values has its density made constant"
     " within the bins of the other, so that the difference measures the models and not the bins."
 )
+GIVEN = (
+    "Samples that other programs drew, scored as all others are; how they were drawn and what their models cost is not"
+    " known here:"
+)
+ONE_SET = (
+    "One set of samples is compared as it is, with its error over images, with the mean over the base's seeds: what"
+    " another training of the model behind it would read is not known."
+)
+SEVERAL_SETS = (
+    "Sets of samples are taken as seeds are, and pair with none: whether they are of one training or of several is not"
+    " known."
+)
 SEARCHED = "Guidance and temperature were searched for each row by itself, on images apart from these."
 LISTED = 4
 """most rows that a note lists one by one"""
@@ -49,7 +61,7 @@ def notes(filled: FilledTable, source: Source) -> list[str]:
     table, rows = filled.table, [(row.label, row.cells) for row in filled.rows if row.cells]
     lines = [table.note] if table.note else []
     lines += _seeds(table, {len(ids) for _, ids in rows})
-    lines += _over_images(filled) + _verdicts(filled) + _equal_bins(filled)
+    lines += _over_images(filled) + _verdicts(filled) + _given(filled, source) + _equal_bins(filled)
     if point := source.point(table):
         lines.append(f"No search: all rows at {point_text(point)}.")
     elif table.kind == "generation" and table.sampled and source.tuned and rows:
@@ -87,6 +99,19 @@ def _verdicts(filled: FilledTable) -> list[str]:
     ran = sum(bool(row.cells) for row in filled.rows)
     missing = base is not None and not base.cells and ran > 1
     return [f"No verdicts: the base row, {filled.table.base_label}, has not run."] if missing else []
+
+
+def _given(filled: FilledTable, source: Source) -> list[str]:
+    """What rows of samples of other programs are, and what their verdicts do not know."""
+    rows = [row for row in filled.rows if row.label in source.given]
+    if not rows or filled.kind not in DISTANCES:
+        return []
+    sets = ", ".join(f"{row.label} ({len(row.cells)} set{'' if len(row.cells) == 1 else 's'})" for row in rows)
+    lines = [f"{GIVEN} {sets}."]
+    tested = any(entry.comparison for row in rows if len(row.cells) == 1 for entry in row.measured)
+    lines += [ONE_SET] if tested else []
+    lines += [SEVERAL_SETS] if any(len(row.cells) > 1 for row in rows) else []
+    return lines
 
 
 def _claims(filled: FilledTable) -> str:

@@ -4,7 +4,8 @@ A protocol belongs to a metric: fields that the metric does not depend on (metri
 other may differ between two rows only where it follows from a setting that the table varies (or that was searched for
 each row) and that differs between these rows: what differs along an axis on purpose is the axis, as the number of
 images is of a grid over sample.images. So the scale of the latents, which all post-training quantizers share, may be
-another one with a tokenizer that trained an autoencoder of its own, and only there.
+another one with a tokenizer that trained an autoencoder of its own, and only there. How samples of other programs were
+drawn nobody here knows: what would say it may differ there.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from analysis.frame.source import Source
+from analysis.frame.source import GIVEN, Source
 from experiments.paper import Column, Row, Table
 from tokenbridge.config import UserError
 from tokenbridge.metrics.catalogue import depends, unqualified
@@ -132,6 +133,7 @@ def reasons(field: str, varied: Sequence[str]) -> list[str]:
     name = unqualified(field)
     found = [key for key in varied if name in _names(key)]
     follows = [key for key in varied if key.startswith(FOLLOWS.get(name, ()))]
+    found += [GIVEN] * name.startswith("sample.")  # how another program drew its samples nobody here knows
     return [*found, *(COLUMNS.get(key, {}).get(name, key) for key in follows)]
 
 

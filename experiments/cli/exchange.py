@@ -1,4 +1,4 @@
-"""Commands that take in released weights and hand out samples: import, export."""
+"""Commands that take in released weights and samples, and hand out samples: import, samples, export."""
 
 from __future__ import annotations
 
@@ -10,9 +10,23 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.options import DEFAULT_RUNS, PATH, Runs, path_of
+from experiments.cli.common import end_with
+from experiments.cli.headline import headline
+from experiments.cli.options import (
+    DEFAULT_BATCH,
+    DEFAULT_RUNS,
+    PATH,
+    Batch,
+    CheckData,
+    Device,
+    Runs,
+    RunsThere,
+    TrustWeights,
+    complete_plans,
+    path_of,
+)
 from experiments.trained import SHOWN, command
-from tokenbridge.config import RunConfig, UserError
+from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import PARTIAL, Store, digest, new_file, new_folder
@@ -20,6 +34,9 @@ from tokenbridge.store.rows import progress
 from tokenbridge.store.runs import EXPERIMENT, RecordedCell, cells_called, read_cells
 
 exchange = typer.Typer()
+samples = typer.Typer(help="Samples of other programs as rows of a report, scored as its own rows are.")
+Name = Annotated[str, typer.Argument(help="of the sweep and its report", metavar="NAME", autocompletion=complete_plans)]
+Label = Annotated[str, typer.Option("--as", help="what tables call the row, such as LlamaGen-B")]
 PREFIX = "sample-"
 OPEN = ("data", "autoencoder", "score")
 """sections of settings that released weights do not fix"""
@@ -182,3 +199,60 @@ def _finished(store: Store, id: str, what: str, cell: RecordedCell | None) -> st
 
 def _command(cell: RecordedCell) -> str:
     return command(build(RunConfig, cell.config))
+
+
+@samples.command()
+def add(
+    name: Name,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="folder of images, with class folders or without, or .npz (arr_0, labels arr_1); several are several"
+            " sets of one row, as seeds are",
+            metavar="FOLDER|NPZ...",
+            parser=path_of,
+        ),
+    ],
+    label: Label,
+    resize: Annotated[
+        bool, typer.Option("--resize", help="scale and crop images of another size as the data's are (ADM's crop)")
+    ] = False,
+    batch: Batch = DEFAULT_BATCH,
+    device: Device = "auto",
+    trust_weights: TrustWeights = False,
+    check_data: CheckData = False,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Make samples of any program a row of a report: in its tables, verdicts and MLflow, under its own protocol.
+
+    Example: tokenbridge samples add grid samples.npz --as LlamaGen-B
+    """
+    from experiments import samples as rows
+
+    require_one("samples add")
+    runtime = build(Runtime, {"batch": batch, "device": device, "trust_weights": trust_weights})
+    store = Store(runs)
+    cells, failures = rows.add(store, name, label, paths, runtime, resize)
+    end_with(failures)
+    if len(cells) == 1:
+        print("\n".join(headline(store, cells[0])))
+    print(f"{label} is a row of {name} ({', '.join(cell.id for cell in cells)}); go on: tokenbridge report {name}")
+
+
+@samples.command("list")
+def list_rows(name: Name, runs: RunsThere = DEFAULT_RUNS) -> None:
+    """Say which rows of a report are samples of other programs, and where they are from."""
+    from experiments import samples as rows
+
+    for row in rows.given(rows.read_plan(Store(runs), name)):
+        print(f"{row['label']}: {', '.join(row['from'])} ({', '.join(row['cells'])})")
+
+
+@samples.command()
+def remove(name: Name, label: Label, runs: RunsThere = DEFAULT_RUNS) -> None:
+    """Take samples of another program out of a report; what was measured of them stays in the runs folder."""
+    from experiments import samples as rows
+
+    count = rows.remove(Store(runs), name, label)
+    sets = f"{count} set{'' if count == 1 else 's'} of samples"
+    print(f"{label} ({sets}) is no row of {name} any more; go on: tokenbridge report {name}")

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from experiments.cli import INTERRUPTED, STOPPED
 from experiments.cli.common import cell_of, end_with, show_data, told
-from experiments.cli.exchange import exchange
+from experiments.cli.exchange import exchange, samples
 from experiments.cli.grid import duel, grid
 from experiments.cli.headline import every_number, headline, sheets
 from experiments.cli.init import init
@@ -216,6 +216,7 @@ def ui(
 app.add_typer(tools)
 app.add_typer(networks)
 app.add_typer(exchange)
+app.add_typer(samples, name="samples")
 app.add_typer(commands)
 
 

@@ -179,7 +179,9 @@ def publish(store: Store, name: str, reports: Path) -> Path:
     print("tracking: MLflow is brought up to date", flush=True)
     refresh(store, name)  # what keeps its rows back keeps the report back too, in one line; others' `sync` names
     tracking.sync(store, unreadable=[])
-    tracking.sync(store, {cell: None for _, cell in load.planned(plan)})  # of its own, the first that cannot be read
+    tracking.sync(
+        store, {cell: None for _, cell in plan_file.entries(plan)}
+    )  # of its own, the first that cannot be read
     print("report: tables and figures", flush=True)
     with writable(reports / name, "--reports"):
         load.collect(store.root, tracking.tracking_uri(store), plan, reports / name / "source")

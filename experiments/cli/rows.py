@@ -44,7 +44,7 @@ def refresh(store: Store, again: str = "") -> list[UserError]:
     for name in plan_file.names(store.root):
         try:
             plan = plan_file.read(plan_file.file(store.root, name))
-            cells = {entry["cell"]: read_cell(store, entry["cell"]) for entry in _entries(plan)}
+            cells = {id: read_cell(store, id) for _, id in plan_file.entries(plan)}
             stamps = {id: stages.stamps(id) for cell in cells.values() for id in cell.stages.values()}
             state = digest([FORMAT, plan, stamps])
             if name == again or state != tracked.state(store, name):
@@ -56,15 +56,12 @@ def refresh(store: Store, again: str = "") -> list[UserError]:
     return errors
 
 
-def _entries(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [*plan["rows"], *(plan.get("cells") or ()), *(plan.get("confidence") or ())]
-
-
 def _has_seeds(plan: Mapping[str, Any]) -> bool:
     """Whether any row has several seeds; that needs no analysis to be imported."""
     counts = Counter((row["table"], row["label"]) for row in plan["rows"])
     counts.update(("", digest(cell["values"])) for cell in plan.get("cells") or ())
-    return any(count > 1 for count in counts.values())
+    several = any(len(row["cells"]) > 1 for row in plan.get("samples") or ())
+    return several or any(count > 1 for count in counts.values())
 
 
 def _rows(report: str, plan: Mapping[str, Any], cells: Mapping[str, RecordedCell], store: Store) -> list[ReportRow]:
@@ -99,7 +96,7 @@ def _row(report: str, cells: Sequence[RecordedCell], places: Sequence[Place], so
         if shown.interval and shown.estimate.half is not None:
             metrics[f"{key}{HALF}"] = shown.estimate.half / columns[key].scale
     tags = {"report": report, "rows": "; ".join(f"{table.id} {label}" for table, label in places)}
-    tags |= {"seeds": ", ".join(str(source.setting(id, "train.seed")) for id in ids)}
+    tags |= {"sets" if source.is_given(ids[0]) else "seeds": ", ".join(str(source.repetition(id)) for id in ids)}
     tags |= {"refused": refused} if refused else {}
     verdicts = {(t.id, column.key): _verdict(column, ids, t, source) for t, _ in places for column in t.measured}
     bases = {table.id: table.base_label for table, _ in places}

@@ -4,7 +4,8 @@ A grid writes it; the folder that a report is built from holds a copy as plan.js
 (the words that make the base, where that takes more than the preset), base (a whole configuration); tables, rows
 (table, label, cell); search (metric, chosen, points, ...); duel, the keys of its two rows; command, what was typed
 where one command made all; looks, the seeds at each look; points, those that all rows of a table have; confidence
-(strength, cell); axes (key, values), each, cells (cell, values, seed); notes.
+(strength, cell); axes (key, values), each, cells (cell, values, seed); samples of other programs (label; cells, one for
+each set; from, their paths), which are rows of each table of samples; notes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ LISTS = {
     "rows": {"table", "label", "cell"},
     "cells": {"values", "seed", "cell"},
     "confidence": {"strength", "cell"},
+    "samples": {"label", "cells", "from"},
 }
 """lists of a plan, and what each of their entries has"""
 DATA = {"source", "path", "image_size"}
@@ -68,8 +70,22 @@ def read(path: Path, remedy: str = _AGAIN) -> Plan:
 def write(runs: Path, plan: Plan) -> None:
     """Write a plan under its name; tables and points of an earlier one stay where it had the same base."""
     path = file(runs, plan["name"])
+    replace(runs, merged(read(path), plan) if path.exists() else plan)
+
+
+def replace(runs: Path, plan: Plan) -> None:
+    """Write a plan in place of an earlier one of its name."""
+    path = file(runs, plan["name"])
     with writable(path.parent):
-        write_json(path, merged(read(path), plan) if path.exists() else plan)
+        write_json(path, plan)
+
+
+def entries(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Every cell that a plan names, with where it does."""
+    cells = [(f"table {row['table']}", row["cell"]) for row in plan["rows"]]
+    cells += [("the axes", entry["cell"]) for entry in plan.get("cells") or []]
+    cells += [("confidence", entry["cell"]) for entry in plan.get("confidence") or []]
+    return cells + [(f"samples {row['label']}", id) for row in plan.get("samples") or [] for id in row["cells"]]
 
 
 def require_room(runs: Path, name: str) -> None:
@@ -94,11 +110,14 @@ def merged(before: Mapping[str, Any], plan: Plan) -> Plan:
     """The plan, with those tables and points of an earlier one that it does not have itself.
 
     Args:
-        before: the earlier plan; one on another base, a duel and reconstructions of own images add nothing.
+        before: the earlier plan; one on another base adds nothing, a duel and reconstructions of own images add
+            samples of other programs alone.
         plan: the new one.
     """
-    alone = any("duel" in each or RECONSTRUCT in each.get("tables", ()) for each in (before, plan))
-    if before.get("base") != plan["base"] or alone:
+    if before.get("base") != plan["base"]:
+        return plan
+    plan = plan | ({"samples": before["samples"]} if before.get("samples") else {})
+    if any("duel" in each or RECONSTRUCT in each.get("tables", ()) for each in (before, plan)):
         return plan
     kept = [id for id in before.get("tables", ()) if id not in plan["tables"]]
     return plan | {

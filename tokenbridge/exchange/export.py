@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tokenbridge.config import UserError
-from tokenbridge.stages.sample import ARRAYS
+from tokenbridge.stages.sample import ARRAYS, read_labels
 from tokenbridge.store.artifacts import atomic, checked, read_array
 from tokenbridge.store.rows import RECORD, Rows
 
@@ -27,7 +27,10 @@ AT_ONCE = 256
 
 
 class Samples:
-    """Images and labels that a sample stage left in a folder. Raises UserError where they are not whole."""
+    """Images that a sample stage left in a folder, and their labels; None where given ones have none.
+
+    Raises UserError where they are not whole.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -36,10 +39,10 @@ class Samples:
         self.images: NDArray[np.uint8] = read_array(
             folder / "samples.npy" if self.rows else checked(folder / "samples.npy")
         )
-        self.labels: NDArray[np.int64] = np.array(read_array(checked(folder / "labels.npy")))
+        self.labels = read_labels(folder)
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
             raise _damaged(folder, f"samples are {self.images.dtype} {self.images.shape}")
-        if len(self.labels) != len(self.images):
+        if self.labels is not None and len(self.labels) != len(self.images):
             raise _damaged(folder, f"{len(self.images)} images have {len(self.labels)} labels")
 
     def __len__(self) -> int:
@@ -56,7 +59,7 @@ class Samples:
 
 
 def write_npz(samples: Samples, target: Path) -> None:
-    """Write `arr_0`, uint8 (N, H, W, 3), and `arr_1`, labels int64 (N,).
+    """Write `arr_0`, uint8 (N, H, W, 3), and `arr_1`, labels int64 (N,) where they are known.
 
     Args:
         samples: of a finished stage.
@@ -72,6 +75,8 @@ def write_npz(samples: Samples, target: Path) -> None:
             _header(member, (n, height, width, 3), np.dtype(np.uint8))
             for part in samples.pixels():
                 member.write(part.data)
+        if samples.labels is None:
+            return
         with archive.open("arr_1.npy", "w") as member:
             _header(member, samples.labels.shape, samples.labels.dtype)
             member.write(samples.labels.data)

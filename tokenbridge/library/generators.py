@@ -109,7 +109,7 @@ class Generator:
         Raises:
             UserError: a head without exact density (diffusion, flow), tokens of another latent space.
         """
-        if reason := STAGES["likelihood"].refusal(self.config):
+        if reason := STAGES["likelihood"].why_not(self.config):
             raise UserError(reason)
         given = torch.as_tensor(labels, dtype=torch.int64)
         draw, values = generator("likelihood of images", seed), []

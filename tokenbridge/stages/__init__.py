@@ -103,6 +103,8 @@ class Kind:
     """files for MLflow -> arrays of examples.npz that they show: one as a grid of images, two one above the other"""
     curves: bool = False
     """whether it is a training, which writes a journal of its losses and the steps that it has to go"""
+    of_given: bool = False
+    """whether a config with given samples (sample.given) can have it, which has no model"""
 
     def __reduce__(self) -> tuple[Callable[[str], Kind], tuple[str]]:
         """Go to another process by name alone, so that `reads` and `work` may be lambdas."""
@@ -117,13 +119,20 @@ class Kind:
         }
         return options[self.smaller]
 
+    def why_not(self, config: RunConfig) -> str:
+        """Why a config cannot have this stage, empty where it can."""
+        if config.sample.given and not self.of_given:
+            return f"{self.name} is not of given samples (sample.given={config.sample.given}); ask for score alone"
+        return self.refusal(config)
+
     @property
     def run(self) -> Callable[..., None]:
         return importlib.import_module(f"tokenbridge.stages.{self.name}").run
 
     def inputs(self, config: RunConfig) -> tuple[str, ...]:
-        """The kinds that it needs with this config: imported weights need none, only what is trained its training."""
-        if self.name == "train" and config.train.released:
+        """The kinds that it needs with this config: imported weights and given samples need none, only what is trained
+        its training."""
+        if (self.name == "train" and config.train.released) or (self.name == "sample" and config.sample.given):
             return ()
         tokens = config.quantizer.trained
         trained = {"tokenizer": tokens, "autoencoder": config.autoencoder.trained and not tokens}
@@ -402,7 +411,7 @@ def _likelihood_refusal(config: RunConfig) -> str:
 
 def _sample_reads(config: RunConfig) -> dict[str, Any]:
     """Settings at their defaults stay out, so that a new one changes no id."""
-    start = {"start": config.head.start} if config.head.start != "trained" else {}
+    start = {"start": config.head.start} if config.head.start != "trained" and not config.sample.given else {}
     return config.sample.model_dump(exclude_defaults=True) | start
 
 
@@ -505,8 +514,18 @@ STAGES: dict[str, Kind] = {
             work=_sample_work,
             examples="always",
             pictures={"grid.png": ("images",)},
+            of_given=True,
         ),
-        Kind("score", _score_reads, needs=("sample",), version=2, result="generation", compared=True, scores=True),
+        Kind(
+            "score",
+            _score_reads,
+            needs=("sample",),
+            version=2,
+            result="generation",
+            compared=True,
+            scores=True,
+            of_given=True,
+        ),
         Kind("speed", _speed_reads, refusal=_pair_refusal, work=_speed_work, result="speed", smaller=""),
     )
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from tokenbridge.autoencoders.sources import autoencoder_of
@@ -19,12 +20,14 @@ from tokenbridge.devices import pick_device
 from tokenbridge.distributed import world
 from tokenbridge.model.generator import Generator
 from tokenbridge.stages.train import load_model
-from tokenbridge.store.artifacts import write_array
+from tokenbridge.store.artifacts import checked, read_array, write_array
 from tokenbridge.store.rows import Rows
-from tokenbridge.store.runs import write_metrics
+from tokenbridge.store.runs import has_metrics, read_metrics, write_metrics
 
 ARRAYS = ("samples", "tokens")
 EXAMPLES = 100
+NO_LABELS = "none"
+"""in the protocol of given samples that have none"""
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
@@ -32,6 +35,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
 
     Processes (tokenbridge.distributed) share the batches, and a batch is the same images in whichever process.
     """
+    if config.sample.given:
+        raise UserError(f"sample.given={config.sample.given} is not drawn; run first: tokenbridge samples add")
     here, count = world(), config.sample.images
     device = here.device(pick_device(runtime))
     model = load_model(config, inputs, device, config.sample.weights)
@@ -93,3 +98,14 @@ def _finish(config: RunConfig, out: Path) -> None:
     np.savez_compressed(out / "examples.npz", images=rows.array("samples")[:EXAMPLES], labels=labels[:EXAMPLES])
     protocol = config.sample.model_dump() | {"head": config.head.kind, "quantizer": config.quantizer.kind}
     write_metrics(out, {"images": count}, protocol)
+
+
+def read_labels(folder: Path) -> NDArray[np.int64] | None:
+    """The classes of a stage's samples, int64 (N,); None where they were given without (library/sample_sets.py).
+
+    Raises:
+        UserError: they are missing or damaged.
+    """
+    if has_metrics(folder) and read_metrics(folder).protocol.get("labels") == NO_LABELS:
+        return None
+    return np.array(read_array(checked(folder / "labels.npy")))

@@ -21,6 +21,7 @@ from tokenbridge.metrics.measures import MEASURES, Scored, by_class
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import References
 from tokenbridge.metrics.scorers import cautions, misfit, own_cautions, qualified
+from tokenbridge.stages.sample import read_labels
 from tokenbridge.store.artifacts import Store, checked, read_array, write_json
 from tokenbridge.store.runs import read_metrics, write_metrics
 
@@ -42,7 +43,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         protocol |= qualified(_protocol(config, scored, references), scored.scorer, config.score)
         counts = {"samples": len(images), "reference images": scored.reference.images}
         warnings += cautions(scored.scorer, scored.fd, references.weights, counts, scored.reference.unsaid)
-        if scored.reference.real is not None:
+        if scored.reference.real is not None and labels is not None:
             classes[name] = by_class(scored.scorer, scored.extracted, labels, scored.reference.real)
     protocol |= {f"sample.{key}": value for key, value in settings.items()}
     for line in warnings:
@@ -52,7 +53,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
 
 
 def _scored(
-    config: RunConfig, name: str, images: Images, labels: Labels, out: Path, runtime: Runtime
+    config: RunConfig, name: str, images: Images, labels: Labels | None, out: Path, runtime: Runtime
 ) -> tuple[Scored, References]:
     """The images as a scorer sees them, whose features stay in `out`; and its references."""
     if reason := misfit(config.score, name, config.data):
@@ -94,9 +95,9 @@ def _duplicates(images: Images) -> list[str]:
     return [f"{again} of {len(images)} samples are duplicates of others, pixel by pixel"] if again else []
 
 
-def _samples(folder: Path) -> tuple[Images, Labels, dict[str, Any]]:
-    """Samples (N, ch, H, W), labels (N,) and the protocol of their making."""
-    images, labels = (read_array(checked(folder / name)) for name in ("samples.npy", "labels.npy"))
+def _samples(folder: Path) -> tuple[Images, Labels | None, dict[str, Any]]:
+    """Samples (N, ch, H, W), labels (N,), None where given samples have none, and the protocol of their making."""
+    images, labels = read_array(checked(folder / "samples.npy")), read_labels(folder)
     assert images.dtype == np.uint8, images.dtype
-    assert len(images) == len(labels), (images.shape, labels.shape)
-    return images, np.array(labels), read_metrics(folder).protocol
+    assert labels is None or len(images) == len(labels), (images.shape, labels.shape)
+    return images, labels, read_metrics(folder).protocol

@@ -168,6 +168,21 @@ def write_cells(store: Store, cells: Iterable[RecordedCell]) -> None:
             write_json(path, asdict(merged))
 
 
+def leave_sweep(store: Store, cells: Iterable[str], sweep: str) -> None:
+    """Have recorded cells belong to a sweep no more.
+
+    Args:
+        store: the runs folder.
+        cells: their ids.
+        sweep: its name.
+    """
+    with writable(store.root), store.lock("cells"):
+        for id in cells:
+            cell = read_cell(store, id)
+            left = replace(cell, sweeps=[name for name in cell.sweeps if name != sweep])
+            write_json(cell_file(store, id), asdict(left))
+
+
 # metrics of a stage
 
 
