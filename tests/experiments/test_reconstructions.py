@@ -201,7 +201,7 @@ def test_other_files_are_no_lpips(tmp_path, network, content, size, said):
         (["digits", "--autoencoder", "kl.ckpt"], "--autoencoder kl.ckpt must be digits, a diffusers folder or an LDM"),
         (["digits", "--train", "one"], "--train one goes with a folder of images"),
         (["digits", "--levels", "8,16,8"], "--levels has 8 twice; give each value once"),
-        (["digits", "--range", "5,5.0"], "--range has 5 twice; give each value once"),
+        (["digits", "--range", "5,5.0"], "--range has 5.0 twice; give each value once"),
         (["digits", "--levels", "1"], "quantizer.levels=1 must be >= 2"),
         (["digits", "score.lpips=none.pth"], "score.lpips=none.pth must be a file"),
         (["digits", "--out", "file"], "file cannot be written (File exists); choose another folder with --out"),
