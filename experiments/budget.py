@@ -72,7 +72,7 @@ def lines(config: RunConfig, machine: Machine, images: Mapping[str, int | None])
     return [
         f"parameters  {costs.parameters(model):,}: backbone {costs.parameters(model.backbone):,}, head"
         f" {costs.parameters(model.head):,}; autoencoder {what}",
-        f"latents     {stored_bytes(config, counts) / 1e9:.2f} GB of {config.latents.dtype}"
+        f"latents     {_bytes(stored_bytes(config, counts), 2)} of {config.latents.dtype}"
         f"{', mirror images as well' if config.latents.flip else ''}:"
         f" {', '.join(f'{count:,} {split}' for split, count in counts.items())} images"
         f" ({source}) of {config.positions} positions × {config.autoencoder.channels} channels",
@@ -83,8 +83,7 @@ def lines(config: RunConfig, machine: Machine, images: Mapping[str, int | None])
         f"time        at {machine.utilization:.0%} of {machine.tflops:g} TFLOP/s in bfloat16 and"
         f" {machine.tflops_float32:g} in float32 per device:",
         *(
-            f"  {name:<15} {seconds / 3600:>10,.2f} device-hours, {time_text(seconds / machine.devices)} on"
-            f" {machine.devices}"
+            f"  {name:<15} {_hours(seconds):>10} device-hours, {_time(seconds / machine.devices)} on {machine.devices}"
             for name, seconds in times.items()
         ),
     ]
@@ -117,6 +116,19 @@ def image_counts(config: RunConfig, given: Mapping[str, int | None]) -> tuple[di
     return {split: parts[split] for split in splits(data)}, origin
 
 
+def _bytes(size: float, decimals: int = 1) -> str:
+    """In GB; less than a tenth of one in MB."""
+    return f"{size / 1e9:,.{decimals}f} GB" if size >= 1e8 else f"{size / 1e6:.{decimals}f} MB"
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:,.2f}" if seconds >= 18 else "under 0.01"
+
+
+def _time(seconds: float) -> str:
+    return time_text(seconds) if seconds >= 1 else "under 1 s"
+
+
 def _tera(operations: float) -> str:
     return f"{operations / 1e12:,.{0 if operations >= 1e14 else 3}f} TFLOP"
 
@@ -137,9 +149,9 @@ def memory(config: RunConfig, machine: Machine, parameters: int) -> list[str]:
         "EMA": 4 * parameters,
         "activations": costs.activation_bytes(config, share),
     }
-    parts = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in kept.items())
+    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in kept.items())
     return [
-        f"memory      {sum(kept.values()) / 1e9:.1f} GB on each of {machine.devices} devices, {share} images at once:"
+        f"memory      {_bytes(sum(kept.values()))} on each of {machine.devices} devices, {share} images at once:"
         f" {parts}",
         "            (activations: what each operator keeps for the backward pass, counted without values; what it"
         " takes while it runs is not in it)",

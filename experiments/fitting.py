@@ -150,7 +150,7 @@ def _data(seen: Survey, sizes: Sizes, place: Place) -> Iterator[Setting]:
     size = max(-(-4 // sizes.stride), int(wanted / sizes.stride + 0.5)) * sizes.stride
     why = "the shorter side is scaled to this, and the middle kept (ADM's crop)"
     if len(seen.shapes) > 1:
-        why += "; 64, 128 and 256 take four times as long each"
+        why += "; twice as many take four times as long"
     elif set(next(iter(seen.shapes))) == {size}:
         why = "as the images are"
     if size != wanted:
@@ -182,7 +182,7 @@ def _training(config: RunConfig, given: Mapping[str, Any]) -> Iterator[Setting]:
     epochs = given.get("train.epochs", min(max(-(-STEPS // (count // batch)), EPOCHS[0]), EPOCHS[1]))
     told = ", ".join(f"{number:,} {split}" for split, number in counts.items())
     yield Setting("train.batch", batch, f"images per step, at most those to train; images: {told}")
-    steps = f"{epochs * (count // batch):,} steps; longer is better, and `tokenbridge plan` says what it takes"
+    steps = f"{epochs * (count // batch):,} steps; longer is better, and a run begins with how long it takes"
     yield Setting("train.epochs", epochs, steps)
     yield Setting("train.warmup_epochs", epochs / 10 if epochs % 10 else epochs // 10, "a tenth of them")
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from tokenbridge.config import RunConfig, UserError
-from tokenbridge.stages import STAGES, Kind, measuring
+from tokenbridge.stages import STAGES, Kind, measuring, require_batch
 from tokenbridge.store.artifacts import Store, digest, stage_id
 from tokenbridge.store.runs import RecordedCell, write_cells
 
@@ -79,6 +79,8 @@ class Cell:
         stages: dict[str, Stage] = {}
         for name in self.wanted:
             _add(STAGES[name], self, stages)
+        if "train" in stages:
+            require_batch(self.config)
         return list(stages.values())
 
 

@@ -19,6 +19,7 @@ from tokenbridge.autoencoders.sources import CARD, recognized, source_of
 from tokenbridge.config import Autoencoder, RunConfig, Sample, UserError
 from tokenbridge.data.files import class_count
 from tokenbridge.data.survey import Survey, survey
+from tokenbridge.metrics.catalogue import ARROWS, find
 from tokenbridge.metrics.reference_files import FEWEST
 from tokenbridge.metrics.scorers import ENCODER
 from tokenbridge.overrides import build, override, plain
@@ -28,6 +29,8 @@ from tokenbridge.store.runs import read_metrics
 DIGITS = "digits"
 HIDDEN = ("_floor", "agreement", "agreement_own")
 """endings of metrics that only the CSV file has"""
+BITS = "bits"
+"""column of the bits that an image's tokens take without a code"""
 
 
 def cells(
@@ -47,10 +50,13 @@ def cells(
         UserError: what cannot work.
     """
     base = _base(images, train, autoencoder, assignments)
-    cells = [Cell("continuous", override(base, {"quantizer.kind": "identity"}), RECONSTRUCTION)]
+    of = f"{base_of(images).name}-" if images.endswith(ENDING) else ""
+    cells = [Cell(f"{of}continuous", override(base, {"quantizer.kind": "identity"}), RECONSTRUCTION)]
     for wide in grid["range"]:
         for levels in grid["levels"]:
-            name = f"{base.quantizer.kind}-b{plain(levels)}" + (f"-r{plain(wide)}" if len(grid["range"]) > 1 else "")
+            name = f"{of}{base.quantizer.kind}-b{plain(levels)}" + (
+                f"-r{plain(wide)}" if len(grid["range"]) > 1 else ""
+            )
             changes = {"quantizer.levels": levels, "quantizer.range": wide}
             cells.append(Cell(name, override(base, changes), RECONSTRUCTION))
     return cells
@@ -100,7 +106,7 @@ def _survey(images: str) -> Survey:
 def _size(autoencoder: str, images: str, settings: Mapping[str, Any]) -> int:
     """Pixels per side: those on the card of an own autoencoder; else what most images have, at most its config's."""
     folder = Path(autoencoder)
-    card = read_json(folder / CARD) if (folder / CARD).is_file() else {}
+    card = read_json(folder / CARD, "delete it, or train it again") if (folder / CARD).is_file() else {}
     if isinstance(card, dict) and type(card.get("image_size")) is int:
         return card["image_size"]
     stride, of_config = sizes_of(settings).stride, settings.get("sample_size")
@@ -169,7 +175,7 @@ def rows(store: Store, cells: Sequence[Cell]) -> list[dict[str, Any]]:
         settings: dict[str, Any] = {"quantizer": "none" if how.kind == "identity" else how.kind}
         settings |= {"levels": plain(how.levels) if levels else "", "range": how.range if levels else ""}
         metrics = read_metrics(store.folder(cell.stages()[-1].id)).metrics
-        bits = {"bits": cell.config.positions * sum(map(math.log2, levels))} if levels else {}
+        bits = {BITS: cell.config.positions * sum(map(math.log2, levels))} if levels else {}
         rows.append(settings | bits | metrics)
     return rows
 
@@ -190,13 +196,17 @@ def remarks(store: Store, cells: Sequence[Cell]) -> Iterator[str]:
         yield "fd_autoencoder sees what the autoencoder's encoder sees, which favours what it has decoded."
     if score.lpips is None:
         yield "No LPIPS: score.lpips names no weights (torchvision's VGG-16 or AlexNet)."
-    yield f"{protocol['images']} images of {protocol['image_size']} pixels; autoencoder {protocol['autoencoder']}."
+    where = cells[0].config.autoencoder.path or cells[0].config.autoencoder.source
+    yield (
+        f"{protocol['images']} images of {protocol['image_size']} pixels; autoencoder {where}"
+        f" ({protocol['autoencoder']}). ±: standard error over images."
+    )
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Lines of a table: a metric with its standard error in one column."""
+    """Lines of a table: a metric with its standard error in one column, under its title, unit and direction."""
     keys = [key for key in _keys(rows) if not key.endswith(("_se", *HIDDEN))]
-    lines = ["| " + " | ".join(keys) + " |", "|" + "---|" * len(keys)]
+    lines = ["| " + " | ".join(map(_title, keys)) + " |", "|" + "---|" * len(keys)]
     return lines + ["| " + " | ".join(_cell(row, key) for key in keys) + " |" for row in rows]
 
 
@@ -217,6 +227,16 @@ def write(folder: Path, lines: Sequence[str], rows: Sequence[Mapping[str, Any]])
 
 def _keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row))
+
+
+def _title(key: str) -> str:
+    """Of a column: a metric's title with unit and direction, the name of what is none."""
+    if key == BITS:
+        return "bits/image"
+    of = find(f"reconstruct/{key}")
+    if of is None:
+        return key
+    return " ".join(filter(None, [f"{of.title}, {of.unit}" if of.unit else of.title, ARROWS[of.better]]))
 
 
 def _cell(row: Mapping[str, Any], key: str) -> str:

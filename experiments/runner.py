@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -81,6 +82,10 @@ def attempt_cells(
     require_trusted(store, stages.values(), runtime)
     require_networks(store, stages.values())
     store.require_room(stages)
+    if runtime.device.startswith("cuda"):
+        from tokenbridge.devices import pick_device
+
+        pick_device(runtime)  # one that is not there is refused before a record is written
     with joined() as here:
         if here.size > 1 and jobs > 1:
             raise UserError(f"--jobs={jobs} must be 1 where {here.size} processes share each stage; leave it out")
@@ -94,7 +99,9 @@ def attempt_cells(
             for stage in _in_turn(todo, failed):
                 progress.starts(stage)
                 try:
-                    progress.ends(stage, run_stage(store, stage, runtime))
+                    with progress.ticking(stage, here.main):
+                        seconds = run_stage(store, stage, runtime)
+                    progress.ends(stage, seconds)
                 except Exception as error:  # whatever it was, the others go on and the list in the end tells it
                     failed[stage.id] = error
                     if here.size > 1:  # the others are elsewhere in the graph, or waiting: ending is what tells them
@@ -286,6 +293,26 @@ class _Progress:
         for stage in running:
             if line := training_line(self.store, stage.id):
                 self._tell(" " * 7, stage, line)
+
+    @contextmanager
+    def ticking(self, stage: Stage, wanted: bool) -> Iterator[None]:
+        """Tick while this process itself runs a stage, in a log; a terminal shows its bar."""
+        if not wanted or sys.stderr.isatty():
+            yield
+            return
+        ended = threading.Event()
+
+        def tick() -> None:
+            while not ended.wait(TICK_SECONDS):
+                self.tick([stage])
+
+        teller = threading.Thread(target=tick, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            teller.join()
 
     def done(self) -> None:
         if self.total:

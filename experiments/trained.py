@@ -11,12 +11,12 @@ from typing import Any, cast
 
 from experiments.axes import run_name
 from experiments.pipeline import Cell, Stage
-from experiments.presets import ENDING, PRESETS
+from experiments.presets import ENDING, PRESETS, SPLITS
 from experiments.presets import base as base_of
-from tokenbridge.config import RunConfig, Runtime, UserError
+from tokenbridge.config import RunConfig, Runtime, UserError, holds_path
 from tokenbridge.metrics.programs import require_known
 from tokenbridge.metrics.scorers import SHIPPED
-from tokenbridge.overrides import build, differing, near, override, plain
+from tokenbridge.overrides import build, differing, near, override, plain, settings
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import RecordedCell, read_cells
 
@@ -53,7 +53,12 @@ def models(store: Store, what: str, assignments: Sequence[str] = ()) -> Models:
         name, base = _named(what, cells, store)
         run = command(override(base, assignments))
     config = override(base, assignments)
-    if not store.finished(training(config)):
+    try:
+        finished = store.finished(training(config))
+    except UserError:
+        _require_here(what, config)
+        raise
+    if not finished:
         raise UserError(f"{what} is not trained in {store.root}; run first: {run} --only train")
     stages = {id for cell in cells.values() if (id := cell.stages.get("train"))}
     seeds = {config.train.seed, *(cell.config.get("train", {}).get("seed", 0) for cell in cells.values())}
@@ -65,6 +70,16 @@ def models(store: Store, what: str, assignments: Sequence[str] = ()) -> Models:
     recorded = cells.get(Cell("", config).id)
     names = recorded.names if recorded else [run_name(name, differing(config, base))]
     return Models(re.sub(r"[^\w.=-]+", "-", name if name in names else names[0]), trained, waiting)
+
+
+def _require_here(what: str, config: RunConfig) -> None:
+    """Refuse relative paths that are not here: a cell has them as they were typed where it ran."""
+    for key, value in settings(config).items():
+        named = holds_path(*key.split(".")) and isinstance(value, str) and value not in SPLITS
+        if named and not Path(value).is_absolute() and not Path(value).exists():
+            raise UserError(
+                f"{key}={value} of {what} is not in this folder; go where it was run, or give {key}=PATH as well"
+            )
 
 
 def training(config: RunConfig) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from experiments.cli import INTERRUPTED
 from experiments.cli.options import DEFAULT_RUNS, Runs
 from experiments.tracking.memory import FILE
 from slurm import local, remains, scheduler, screen
@@ -26,7 +27,6 @@ commands = typer.Typer()
 
 WATCH_SECONDS = 5.0
 CLEAR = "\033[H\033[2J"
-INTERRUPTED = 130
 
 SweepName = Annotated[str, typer.Argument(help="name of the sweep, see `tokenbridge sweeps`", metavar="SWEEP")]
 

@@ -49,6 +49,7 @@ FLOORS = (
     ("metrics", "speed"),
     ("stages",),
     ("exchange",),
+    ("library",),
 )
 """of the core, from the ground up: imports go downwards, or to a neighbour on the same floor"""
 MLFLOW = {"analysis.frame.mlflow", "experiments.tracking.store", "experiments.tracking.sender"}

@@ -198,7 +198,9 @@ class Data(Config):
 
     @model_validator(mode="after")
     def _path(self) -> Self:
-        if (self.path is not None) != (self.source == "folder"):
+        if self.path is None and self.source == "folder":
+            raise ValueError("data.source=folder must come with data.path, a folder of images; give both or neither")
+        if self.path is not None and self.source != "folder":
             raise ValueError(f"data.path={self.path} goes with data.source=folder only; give both or neither")
         for name, value in (("class_list", self.class_list), ("test_path", self.test_path)):
             if value is not None and self.source != "folder":
@@ -267,7 +269,7 @@ class Quantizer(Config):
     """vq, fsq and lfq train an autoencoder of the same body around themselves; all others take it as it is"""
     levels: Levels | tuple[Levels, ...] = 64
     """V, levels per channel (paper: B = 64); vq: codes in the codebook; fsq: also one number per channel; lfq: 2"""
-    range: float = Field(default=5.0, gt=0, le=1e6)
+    range: float = Field(default=5.0, ge=1e-6, le=1e6)
     """[-range, range] of unit-deviation latents is mapped to [-r, r] (paper: 5)"""
     std_range: float = Field(default=3.0, gt=0, le=100)
     """r of equation 1 (paper: 3)"""
@@ -478,6 +480,13 @@ class Train(Config):
     released: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{12}$", exclude_if=lambda value: value is None)
     """weights that are imported, not trained: their file, as `tokenbridge import` names it. Unset, it enters no id"""
 
+    def require_images(self, count: int) -> None:
+        """Raise UserError for a batch of more images than there are for training."""
+        if self.batch > count and not self.released:
+            raise UserError(
+                f"train.batch={self.batch} must be at most {count}, the number of training images; lower it"
+            )
+
     @model_validator(mode="after")
     def _seedless(self) -> Self:
         if self.released and self.seed:
@@ -533,7 +542,7 @@ class Likelihood(Config):
     whose bins it is made constant, to be compared with heads of as many levels"""
 
 
-SCORERS = ("digits", "inception", "clean", "dinov2", "own", "autoencoder")
+SCORERS = ("digits", "inception", "clean", "dinov2", "clip", "own", "autoencoder")
 
 
 def _known_scorers(names: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -547,8 +556,8 @@ def _known_scorers(names: str | tuple[str, ...]) -> str | tuple[str, ...]:
 
 class Score(Config):
     features: Annotated[str | tuple[str, ...], AfterValidator(_known_scorers)] = "digits"
-    """one or several scorers (inception,clean,dinov2; own: what `train-classifier` made of your images; autoencoder: an
-    encoder): networks whose features are compared; each has metrics of its own"""
+    """one or several scorers (inception,clean,dinov2,clip; own: what `train-classifier` made of your images;
+    autoencoder: an encoder): networks whose features are compared; each has metrics of its own"""
     weights: FilePath | None = Field(default=None, exclude_if=lambda value: value is None)
     """folder of the scorers' weights by their public names (such as torch.hub's), or the file of one; unset: the
     folder of torch.hub, and what it lacks is downloaded. own: the folder of `train-classifier`; autoencoder: a
@@ -559,7 +568,7 @@ class Score(Config):
     split: Literal["validation", "test"] = "test"
     """the images that bits, reconstructions and the floor of distances are measured on: test is reported, settings are
     chosen on validation"""
-    reference_features: Literal["digits", "inception", "clean", "dinov2", "own", "autoencoder"] | None = Field(
+    reference_features: Literal["digits", "inception", "clean", "dinov2", "clip", "own", "autoencoder"] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
     """whose features the statistics of score.reference are, for a file that does not say it itself"""
@@ -741,10 +750,16 @@ class RunConfig(Config):
             )
 
 
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", text):
+        raise ValueError(f"device={text} is no device; use auto, cpu or cuda")
+    return text
+
+
 class Runtime(Config):
     """Where and how fast; changes no number beyond float tolerance and enters no id."""
 
-    device: str = "auto"
+    device: Annotated[str, AfterValidator(_device)] = "auto"
     """auto, cpu or cuda"""
     threads: int | None = Field(default=None, ge=1, le=MOST)
     """CPU threads of a stage; unset: its share of the processors"""

@@ -13,10 +13,8 @@ def pick_device(runtime: Runtime) -> torch.device:
         torch.set_num_threads(runtime.threads)
     if runtime.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(runtime.device)
-    except RuntimeError:
-        raise UserError(f"device={runtime.device} is no device; use auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device={runtime.device} is not there (torch sees no GPU); use device=cpu or auto")
+    device = torch.device(runtime.device)
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        seen = f"{count} GPUs, from cuda:0 on" if count else "no GPU"
+        raise UserError(f"device={runtime.device} is not there (torch sees {seen}); use device=cpu or auto")
     return device

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from tokenbridge.config import RENAMED, Config, UserError, kinds_of, words_of
+from tokenbridge.config import HEAD_KINDS, RENAMED, TRAINED_TOKENS, Config, UserError, kinds_of, words_of
 
 _AnyConfig = TypeVar("_AnyConfig", bound=Config)
 
@@ -189,14 +189,14 @@ def _closest(key: str, model: type[Config]) -> str:
     return f"did you mean {close[0]}?" if close else f"sections are {', '.join(model.model_fields)}"
 
 
-_BOUNDS = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}
+BOUNDS = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}
 _SHOWN = 60
 """characters of a wrong value in a message"""
 
 
 def _explain(model: type[Config], error: ValidationError) -> str:
     errors = error.errors()
-    first = next((each for each in errors if each["type"] in _BOUNDS), errors[0])  # of alternatives, the nearest
+    first = next((each for each in errors if each["type"] in BOUNDS), errors[0])  # of alternatives, the nearest
     if errors[0]["type"] == "extra_forbidden":
         key = ".".join(map(str, errors[0]["loc"]))
         return f"{key} is no setting; {_closest(key, model)}"
@@ -204,8 +204,8 @@ def _explain(model: type[Config], error: ValidationError) -> str:
         return str(first.get("ctx", {})["error"])
     key, place = _setting_at(first["loc"], model)
     start, context = f"{key}={_shown(first['input'])}", first.get("ctx", {})
-    if first["type"] in _BOUNDS:
-        return f"{start} must be {_BOUNDS[first['type']]} {_shown(next(iter(context.values())))}"
+    if first["type"] in BOUNDS:
+        return f"{start} must be {BOUNDS[first['type']]} {_shown(next(iter(context.values())))}"
     if first["type"] in ("huge", "path", "title", "utf8"):
         return f"{start} {first['msg']}"
     if place is None:  # a section, or the whole
@@ -233,3 +233,48 @@ def _setting_at(location: tuple[int | str, ...], model: type[Config]) -> tuple[s
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+_SCALAR, _TRAINED = ("levels", "range", "std_range", "edges", "per"), ("levels", "epochs", "seed")
+"""settings of Quantizer beside its kind that quantizers after training read, and trained ones"""
+_BINS = ("range", "std_range", "edges")
+"""those of the quantizers in whose bins a density of values is measured"""
+_STARTS = ("autoregressive", "diffusion")
+"""heads that read head.start"""
+
+
+def unread(settings: Mapping[str, Any], kinds: Collection[str]) -> set[str]:
+    """The settings that nothing of a run reads: levels of continuous tokens, a head where none is trained.
+
+    Args:
+        settings: by dotted key, which may come from an older version.
+        kinds: of the run's stages.
+    """
+    tokens, kind = settings.get("quantizer.kind"), str(settings.get("head.kind"))
+    head, generates = HEAD_KINDS.get(kind), not {"train", "speed"}.isdisjoint(kinds)
+    if head is None:
+        return set()
+    binned = generates and head.predicts == "values" and head.density
+    of_tokens = _TRAINED if tokens in TRAINED_TOKENS else _SCALAR if tokens != "identity" else _BINS if binned else ()
+    of_head = ("kind", "width", "depth", *head.reads, *(("start",) if kind in _STARTS else ()))
+    draws = {
+        "top_k": head.predicts == "levels",
+        "top_p": head.predicts == "levels",
+        "confidence": head.density,
+        "head_steps": kind in ("diffusion", "flow"),
+        "solver": kind == "flow",
+    }
+
+    def read(key: str) -> bool:
+        section, _, name = key.partition(".")
+        if section == "quantizer":
+            return name == "kind" or name in of_tokens
+        if section in ("backbone", "train"):
+            return generates
+        if section == "head":
+            return generates and name in of_head
+        if section == "sample":
+            return generates and draws.get(name, True)
+        return binned if section == "likelihood" else True
+
+    return {key for key in settings if not read(key)}

@@ -130,6 +130,8 @@ def kind_of_file(path: Path) -> str:
         return "a .npy file of NumPy"
     if first[:1] == b"\x80" and MAGIC not in first[:32]:
         return "a raw pickle, which can run code and was not read"
+    if first.isascii() and first.decode().replace("\n", "").replace("\r", "").replace("\t", "").isprintable():
+        return "a text file"
     if first.startswith((b"\x1f\x8b", b"x\x01", b"x\x9c", b"x\xda", b"x^", b"BZh", b"\xfd7zXZ")):
         return "a compressed file, such as a pickle of joblib"
     return ""

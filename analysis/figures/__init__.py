@@ -9,7 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from analysis.figures import axes, claims, generation, heads, latents, quantization, reconstruction, search, training
+from analysis.figures import (
+    axes,
+    claims,
+    generation,
+    heads,
+    latents,
+    pipeline,
+    quantization,
+    reconstruction,
+    search,
+    training,
+)
 from analysis.figures.form import Drawing, style
 from analysis.frame.source import Source
 
@@ -28,6 +39,7 @@ MAKERS: tuple[tuple[str, Callable[[Source], Drawing | None]], ...] = (
     ("2a", generation.confidence),
     ("2a", training.training),
     ("2b", latents.spectra),
+    ("heads", pipeline.pipeline),
     ("heads", heads.heads),
     ("heads", heads.costs),
     ("", search.search),

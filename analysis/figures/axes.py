@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from analysis.figures.form import Drawing, charts, csv_of, face, grey, legend
 from analysis.frame.source import Source
-from analysis.tables.effects import PREFIX, Effect, effects_on, main_metrics, over
+from analysis.tables.effects import MATRIX, Effect, effects_on, main_metrics, over
 from experiments.axes import Axis
 from experiments.paper import Column
 from tokenbridge.overrides import plain
@@ -64,8 +64,7 @@ def effects(source: Source) -> Drawing | None:
         " that are equal in everything else."
     )
     alt = f"Main effects of {', '.join(axis.key for axis in axes)}"
-    table = PREFIX + columns[0].key.rpartition("/")[2]
-    return Drawing("effects", "Main effects of the axes", caption, alt, _chart(rows), table, _data(source, rows))
+    return Drawing("effects", "Main effects of the axes", caption, alt, _chart(rows), MATRIX, _data(source, rows))
 
 
 def _panel(source: Source, axis: Axis, column: Column) -> Panel:

@@ -23,7 +23,7 @@ from analysis.stats import Comparison, Difference, signed
 from analysis.tables.claims import besides
 from analysis.tables.claims import claims as claimed
 from analysis.tables.compare import comparisons, side
-from analysis.tables.effects import PREFIX, effects_on, main_metrics
+from analysis.tables.effects import MATRIX, effects_on, main_metrics
 from analysis.tables.estimates import other_bins
 from analysis.tables.filled import EXPLORATORY, Entry, change_text, effect_text
 from experiments.paper import Column
@@ -107,7 +107,7 @@ class Line:
     @cached_property
     def entry(self) -> Entry:
         """The effect as tables print one, with its verdict."""
-        text = effect_text(self.column, self.difference)
+        text = effect_text(self.column, self.difference, self.shown)
         change = change_text(self.column, self.comparison) if self.comparison else text
         return Entry(text, comparison=self.comparison, change=change, remark=UNTESTED)
 
@@ -236,13 +236,12 @@ def _pairs(source: Source) -> Iterator[Line]:
 def _effects(source: Source) -> Iterator[Line]:
     """Of each axis its last value against its first, in the metrics that a reader asks for first."""
     for column in main_metrics(source):
-        table = PREFIX + column.key.rpartition("/")[2]
         for axis in source.axes:
             by_value = effects_on(source, axis, column)
             last = by_value[-1] if by_value else None
             if last and last.difference and not (last.unmoved or last.other_bins):
                 names = f"{axis.key} {plain(last.value)}", plain(by_value[0].value)
-                yield Line(*names, table, column, last.difference, last.comparison)
+                yield Line(*names, MATRIX, column, last.difference, last.comparison)
 
 
 def _reach(lines: Sequence[Line]) -> float:
@@ -312,7 +311,7 @@ def _line_height(line: Line) -> float:
 
 
 def _wrapped(line: Line) -> list[str]:
-    of = "" if line.table.startswith(PREFIX) else f" ({line.table})"
+    of = "" if line.table == MATRIX else f" ({line.table})"
     return textwrap.wrap(line.name + of, CHARACTERS)
 
 

@@ -21,6 +21,8 @@ SETTINGS = (
     "sample.confidence", "train.seed", "sample.seed",
 )  # fmt: skip
 """what tells one block of images from another"""
+MOST = 10
+"""rows of a sheet of samples"""
 BETWEEN = 30
 """pixels between two blocks of images"""
 Grid = Mapping[str, np.ndarray]
@@ -42,8 +44,8 @@ def prediction(source: Source) -> Drawing | None:
         " The two models differ in how the channels of a token are predicted: all at once (parallel) or one after"
         f" another (autoregressive). {_models(source, first)}"
     )
-    alt = "Generated digits of the parallel head beside those of the autoregressive head"
-    figure = _blocks(titles, [source.example(id) for id in ids.values()], most=5)
+    alt = "Generated images of the parallel head beside those of the autoregressive head"
+    figure = _blocks(source, titles, [source.example(id) for id in ids.values()], most=5)
     title = "Parallel against autoregressive prediction"
     return Drawing("figure-7-prediction", title, caption, alt, figure, "2a", _data(source, first))
 
@@ -60,27 +62,29 @@ def confidence(source: Source) -> Drawing | None:
         " strengths draw what is certain first, in a random order nothing is preferred. The scores above a block are of"
         f" this one model. {_models(source, {'': sampled[0][1]})}"
     )
-    alt = "Generated digits in blocks, from a random order of positions to one by the model's confidence"
+    alt = "Generated images in blocks, from a random order of positions to one by the model's confidence"
     cells = {("random order" if strength == 0 else f"confidence × {strength:g}"): id for strength, id in sampled}
     titles = [
         name + _scores(source, id, (source.by_scorer(FD), source.by_scorer(AGREEMENT))) for name, id in cells.items()
     ]
-    figure = _blocks(titles, [source.example(source.stage(id, "sample")) for id in cells.values()])
+    figure = _blocks(source, titles, [source.example(source.stage(id, "sample")) for id in cells.values()])
     title = "Confidence-guided generation"
     return Drawing("figure-8-confidence", title, caption, alt, figure, "2a", _data(source, cells))
 
 
-def _blocks(titles: Sequence[str], grids: Sequence[Grid], most: int = 4) -> Figure:
+def _blocks(source: Source, titles: Sequence[str], grids: Sequence[Grid], most: int = 4) -> Figure:
     """Titled blocks of example images below each other, one column per class, at most so many rows in each."""
-    images, names = grids[0]["images"], _classes(grids[0])
+    images, names = grids[0]["images"], _classes(source, grids[0])
     factor = mosaic.enlargement(images)
     tall, wide = steps(images, factor)
-    shown, top = min(most, len(images) // len(names)), 2 * LINE + MARGIN
+    over = mosaic.heads(names, wide)
+    shown, top = min(most, len(images) // len(names)), LINE + over.height + MARGIN
     left, down = 100, top + shown * tall + BETWEEN
-    figure = mosaic.canvas(left + len(names) * wide, len(grids) * down - BETWEEN)
+    columns = max(len(names) * wide, *(round(mosaic.text_width(title, "bold")) + 2 * MARGIN for title in titles))
+    figure = mosaic.canvas(left + columns, len(grids) * down - BETWEEN)
     for i, (title, grid) in enumerate(zip(titles, grids, strict=True)):
         rows = by_class(grid["images"], len(names))[:shown]
-        mosaic.block(figure, rows, left, i * down + top, factor, title, _classes(grid))
+        mosaic.block(figure, rows, left, i * down + top, factor, title, over)
         name_classes(figure, left, i * down + top)
     return figure
 
@@ -92,36 +96,48 @@ def samples(source: Source) -> Drawing | None:
         return None
     grid, cell = source.example(id), source.cells(TABLE_2A.id, "autoregressive")[0]
     shown = stages(source, source.of_reconstructions, "reconstruct").values()
-    real = next((source.example(id)["original"] for id in shown), None)
+    real = next((_first_of_each(source.example(id), _labels(grid)) for id in shown), None)
     above = " The top row holds test images." if real is not None else ""
+    rows = by_class(grid["images"], len(_classes(source, grid)))[:MOST]
     caption = (
-        f"Figures 2 and 9 of the paper, on {source.measured_on}. The first {len(grid['images'])} images of the"
+        f"Figures 2 and 9 of the paper, on {source.measured_on}. The first {sum(map(len, rows))} images of the"
         f" autoregressive model, not chosen, one column per class.{above} {_models(source, {'': cell})}"
     )
-    alt = "Grid of generated digits, one column per class"
+    alt = "Grid of generated images, one column per class"
     title, data = "Generated images by class", _data(source, {"autoregressive": cell})
-    return Drawing("samples", title, caption, alt, _sample_figure(grid, real), "2a", data)
+    return Drawing("samples", title, caption, alt, _sample_figure(rows, _classes(source, grid), real), "2a", data)
 
 
-def _sample_figure(grid: Grid, real: Pixels | None) -> Figure:
-    names = _classes(grid)
-    rows, factor = by_class(grid["images"], len(names)), mosaic.enlargement(grid["images"])
-    tall, wide = steps(grid["images"], factor)
-    left, top, gap = 170, LINE + MARGIN, 20
+def _first_of_each(example: Mapping[str, np.ndarray], labels: Sequence[int]) -> Pixels | None:
+    """A real image of each class; None where a class has none among those that were kept."""
+    there = example["labels"].tolist()
+    return example["original"][[there.index(label) for label in labels]] if {*labels} <= {*there} else None
+
+
+def _sample_figure(rows: Sequence[Pixels], names: Sequence[str], real: Pixels | None) -> Figure:
+    factor = mosaic.enlargement(rows[0])
+    tall, wide = steps(rows[0], factor)
+    over = mosaic.heads(names, wide)
+    left, top, gap = 170, over.height + MARGIN, 20
     above = tall + gap if real is not None else 0
     figure = mosaic.canvas(left + len(names) * wide + MARGIN, top + above + len(rows) * tall + MARGIN)
     name_classes(figure, left, top)
     if real is not None:
-        mosaic.block(figure, [real], left, top, factor, "", names)
+        mosaic.block(figure, [real], left, top, factor, over=over)
         name_rows(figure, ["real"], left, top, tall)
-    mosaic.block(figure, rows, left, top + above, factor, "", [] if real is not None else names)
+    mosaic.block(figure, rows, left, top + above, factor, over=None if real is not None else over)
     name_rows(figure, ["generated"], left, top + above, tall)
     return figure
 
 
-def _classes(grid: Grid) -> list[str]:
+def _classes(source: Source, grid: Grid) -> list[str]:
     """Names of the classes in the order of the columns."""
-    return [str(label) for label in grid["labels"][: len(np.unique(grid["labels"]))]]
+    return mosaic.class_names(source, _labels(grid))
+
+
+def _labels(grid: Grid) -> list[int]:
+    """The classes in the order of the columns."""
+    return [int(label) for label in grid["labels"][: len(np.unique(grid["labels"]))]]
 
 
 def _scores(source: Source, cell: str, columns: Sequence[Column]) -> str:

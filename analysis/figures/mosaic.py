@@ -5,14 +5,19 @@ n images, ch channels, h and w sides, H and W those of a mosaic. Lengths are pix
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
+
+from analysis.frame.source import Source
 
 Pixels = NDArray[np.uint8]
 
@@ -24,6 +29,66 @@ MARGIN = 8
 """around a mosaic"""
 ASIDE = 16
 """between the names of rows and the mosaic"""
+LONGEST = 240
+"""of a name over a column that is written upwards; a longer one is cut"""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What stands over the columns of a mosaic."""
+
+    names: tuple[str, ...] = ()
+    upwards: bool = False
+    """whether they are written from below, because one is wider than its column"""
+    height: int = LINE
+
+
+def heads(names: Sequence[str], step: int) -> Heads:
+    """Names over columns: across where all of them have room, else upwards.
+
+    Args:
+        names: of the columns.
+        step: pixels from one column to the next, the gap included.
+    """
+    widest = max(map(text_width, names), default=0)
+    if widest <= step - GAP / 2:
+        return Heads(tuple(names))
+    cut = tuple(map(_cut, names))
+    return Heads(cut, upwards=True, height=max(LINE, round(max(map(text_width, cut))) + GAP))
+
+
+def _cut(name: str) -> str:
+    short = name
+    while text_width(short) > LONGEST:
+        short = short.removesuffix("…")[:-1].rstrip() + "…"
+    return short
+
+
+def text_width(text: str, weight: str = "normal") -> float:
+    """The width of a line in the style's type, in pixels of a canvas.
+
+    Args:
+        text: the line.
+        weight: "normal" or "bold".
+    """
+    if not text:
+        return 0.0
+    # a pair of dollars would be read as mathematics
+    size, font = mpl.rcParams["font.size"], FontProperties(weight=weight)
+    path = TextPath((0, 0), text.replace("$", "S"), size=size, prop=font)
+    return float(path.get_extents().width * mpl.rcParams["figure.dpi"] / 72)
+
+
+def class_names(source: Source, labels: Iterable[int]) -> list[str]:
+    """The names of classes; the label of one that has none, or none that the style's font can write.
+
+    Args:
+        source: the report's source.
+        labels: of the classes.
+    """
+    known = get_font(findfont(FontProperties())).get_charmap()
+    names = ((int(label), source.class_name(int(label))) for label in labels)
+    return [name if all(ord(letter) in known for letter in name) else str(label) for label, name in names]
 
 
 def enlargement(images: Pixels, target: int = 96) -> int:
@@ -112,25 +177,28 @@ def write(figure: Figure, text: str, x: float, y: float, **style: object) -> Non
         style: options of matplotlib's Figure.text.
     """
     width, height = figure.get_size_inches() * figure.dpi
-    figure.text(x / width, 1 - y / height, text, **style)  # pyright: ignore[reportArgumentType]
+    figure.text(x / width, 1 - y / height, text, parse_math=False, **style)  # pyright: ignore[reportArgumentType]
 
 
 def block(
-    figure: Figure, rows: Sequence[Pixels], left: int, top: int, factor: int, title: str, names: Sequence[str]
+    figure: Figure, rows: Sequence[Pixels], left: int, top: int, factor: int, title: str = "", over: Heads | None = None
 ) -> Axes:
     """A mosaic with its upper left corner at (left, top), a title above and a name over each column.
 
     Args:
         rows: uint8 (n, ch, h, w) each.
         factor: pixels of the canvas per side of an image's pixel.
-        names: of the columns; none where another mosaic above has them.
+        title: in bold; empty for none.
+        over: the names of the columns; none where another mosaic above has them.
     """
     picture = sheet(rows, factor, str(mpl.rcParams["grid.color"]))
     step = steps(rows[0], factor)[1]
-    for i, name in enumerate(names):
-        write(figure, name, left + i * step + (step - GAP) / 2, top - 8, ha="center", va="bottom")
+    over = over or Heads()
+    for i, name in enumerate(over.names):
+        look = {"rotation": 90 if over.upwards else 0, "ha": "center", "va": "bottom"}
+        write(figure, name, left + i * step + (step - GAP) / 2, top - 8, **look)
     if title:
-        write(figure, title, left, top - 8 - LINE, ha="left", va="bottom", fontweight="bold")
+        write(figure, title, left, top - 8 - over.height, ha="left", va="bottom", fontweight="bold")
     return place(figure, picture, left, top)
 
 

@@ -49,12 +49,12 @@ def _of_trained(examples: Mapping[str, object]) -> str:
 
 
 def reconstructions(source: Source) -> Drawing | None:
-    """Figure 6: ten digits through the autoencoder, continuous and at each number of levels, with error maps."""
+    """Figure 6: images through the autoencoder, continuous and at each number of levels, with error maps."""
     examples = _examples(source)
     if not examples:
         return None
     first = next(iter(examples.values()))
-    original, names = first["original"], _names(first["labels"])
+    original, names = first["original"], _names(source, first["labels"])
     rows = [example["reconstructed"] for example in examples.values()]
     errors = [_errors(example) for example in examples.values()]
     figure, largest = _reconstruction_figure(original, rows, errors, names, list(examples))
@@ -66,7 +66,7 @@ def reconstructions(source: Source) -> Drawing | None:
         f" pixel, all maps on one square-root scale that ends at the largest error ({largest:.0f} of 255 grey levels)."
         + _of_trained(examples)
     )
-    alt = "Reconstructed digits in rows from continuous latents to the fewest levels, with maps of their errors"
+    alt = "Reconstructed images in rows from continuous latents to the fewest levels, with maps of their errors"
     data = csv_of(
         ["tokenizer", "class", "mean absolute error", "largest absolute error"],
         [
@@ -80,13 +80,13 @@ def reconstructions(source: Source) -> Drawing | None:
     )
 
 
-def _names(labels: np.ndarray) -> list[str]:
+def _names(source: Source, labels: np.ndarray) -> list[str]:
     """Names of images: their classes, numbered where a class has several; their numbers where all are of one."""
-    classes = [int(label) for label in labels]
+    classes = mosaic.class_names(source, labels)
     if len({*classes}) == 1 < len(classes):
         return [str(number) for number in range(1, len(classes) + 1)]
-    earlier = [classes[:i].count(label) for i, label in enumerate(classes)]
-    return [f"{label}" + (f"-{count + 1}" if count else "") for label, count in zip(classes, earlier, strict=True)]
+    earlier = [classes[:i].count(name) for i, name in enumerate(classes)]
+    return [name + (f"-{count + 1}" if count else "") for name, count in zip(classes, earlier, strict=True)]
 
 
 def _errors(example: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -99,22 +99,23 @@ def _reconstruction_figure(
 ) -> tuple[Figure, float]:
     factor = mosaic.enlargement(original)
     tall, wide = steps(original, factor)
-    left, top = 190, 2 * LINE + MARGIN
+    over = mosaic.heads(names, wide)
+    left, top = 190, LINE + over.height + MARGIN
     second = top + (len(rows) + 1) * tall + top + 3 * MARGIN
     columns = max(len(original) * wide, HEADING + BAR)
     width, height = left + columns, second + len(rows) * tall
     figure = mosaic.canvas(width, height)
-    mosaic.block(figure, [original, *rows], left, top, factor, "image", names)
+    mosaic.block(figure, [original, *rows], left, top, factor, "image", over)
     name_rows(figure, ["original", *labels], left, top, tall)
     largest = max(float(error.max()) for error in errors) or 1.0
     colours = mpl.colormaps["inferno"]
     # with a linear scale the coarsest row leaves all others black
     mapped = [_coloured(np.sqrt(error / largest), colours) for error in errors]
-    mosaic.block(figure, mapped, left, second, factor, "absolute error", names)
+    mosaic.block(figure, mapped, left, second, factor, "absolute error", over)
     name_rows(figure, labels, left, second, tall)
     for y in (top, second):
         name_classes(figure, left, y)
-    bar = (left + columns - GAP - BAR, second - 2 * LINE - 28)
+    bar = (left + columns - GAP - BAR, second - over.height - LINE - 28)
     _colour_bar(figure, colours, largest, bar, width, height)
     return figure, largest
 
@@ -148,7 +149,7 @@ def patches(source: Source) -> Drawing | None:
     most = max(1, min(PATCHES, PATCHED // steps(original, factor)[1]))
     chosen = np.sort(np.argsort(-errors.mean((1, 2, 3)), kind="stable")[:most])
     corners = [worst(errors[i, 0], side) for i in chosen]
-    labels = _names(examples[coarse]["labels"])
+    labels = _names(source, examples[coarse]["labels"])
     figure = _patch_figure({"original": original} | {n: e["reconstructed"] for n, e in examples.items()},
                            {labels[i]: int(i) for i in chosen}, corners, side, factor)  # fmt: skip
     caption = (
@@ -156,7 +157,7 @@ def patches(source: Source) -> Drawing | None:
         f" {coarse.replace(' ', '')} changes most; the frame holds the {side}×{side} pixels with the largest error."
         f" Below: these pixels, enlarged, from each tokenizer.{_of_trained(examples)}"
     )
-    alt = f"Enlarged parts of {len(chosen)} digits, from the original and from each tokenizer"
+    alt = f"Enlarged parts of {len(chosen)} images, from the original and from each tokenizer"
     rows = [
         (name, labels[i], x, y, side, float(_errors(example)[i, 0, y : y + side, x : x + side].mean()))
         for name, example in examples.items()
@@ -203,10 +204,12 @@ def _patch_figure(
     whole = images["original"][list(chosen.values())]
     # both on the same pixels of the canvas: a patch is enlarged more
     size, more = whole.shape[-1] * factor, whole.shape[-1] * factor // side
-    step, left, top = size + GAP, 190, LINE + MARGIN
+    step, left = size + GAP, 190
+    over = mosaic.heads(list(chosen), step)
+    top = over.height + MARGIN
     second = top + step + 20
     figure = mosaic.canvas(left + len(whole) * step, second + len(images) * step)
-    axes = mosaic.block(figure, [whole], left, top, factor, "", list(chosen))
+    axes = mosaic.block(figure, [whole], left, top, factor, over=over)
     name_classes(figure, left, top)
     name_rows(figure, ["whole"], left, top, step)
     for i, (y, x) in enumerate(corners):
@@ -214,6 +217,6 @@ def _patch_figure(
         axes.add_patch(Rectangle(left_top, side * factor, side * factor, fill=False, edgecolor="C1", linewidth=1.5))
     patches = list(zip(chosen.values(), corners, strict=True))
     rows = [np.stack([row[i, :, y : y + side, x : x + side] for i, (y, x) in patches]) for row in images.values()]
-    mosaic.block(figure, rows, left, second, more, "", [])
+    mosaic.block(figure, rows, left, second, more)
     name_rows(figure, list(images), left, second, step)
     return figure

@@ -2,9 +2,10 @@
 
 In a notebook: frame = load.runs("runs"), and load.describe(frame) says what its metrics are.
 
-One row per cell, which is one configuration with its seeds and its scorer; columns in this order: cell, name,
-experiment, run_id, stage.<kind>, the settings (`quantizer.levels`, with the types of the config; lists as JSON text),
-`<kind>/<metric>` as float64 (NaN where the stage has not run), and protocol.<kind> as JSON text.
+One row per cell, which is one configuration with its seeds and its scorer; empty are settings that nothing of the cell
+reads, such as the levels of continuous tokens. Columns in this order: cell, name, experiment, run_id, stage.<kind>, the
+settings (`quantizer.levels`, with the types of the config, whole numbers as floats where some are empty; lists as JSON
+text), `<kind>/<metric>` as float64 (NaN where the stage has not run), and protocol.<kind> as JSON text.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import math
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from analysis.frame import mlflow as tracked
 from analysis.frame.source import CURVES, IMAGES, LEFT_OUT, Source, of_frame, planned
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.metrics.catalogue import metric
-from tokenbridge.overrides import flatten, settings
+from tokenbridge.overrides import flatten, settings, unread
 from tokenbridge.stages import STAGES, kind_of, unmeasured
 from tokenbridge.store.runs import (
+    CLASSES,
     RecordedCell,
     Store,
     cell_ids,
@@ -35,6 +37,7 @@ from tokenbridge.store.runs import (
     journal_of,
     measured,
     read_cell,
+    read_classes,
     read_images,
     read_journal,
     read_metrics,
@@ -80,10 +83,16 @@ def frame(store_root: Path | None, uri: str, cells: Sequence[str] | None = None)
     Raises:
         UserError: MLflow lacks one of the cells or cannot be read.
     """
-    rows = tracked.rows(uri)
+    rows = {id: _read(row) for id, row in tracked.rows(uri).items()}
     if cells is not None:
         return _tidy(_chosen(rows, cells, uri))
     return _by_name(list(rows.values()) if store_root is None else _chosen(rows, cell_ids(Store(store_root)), uri))
+
+
+def _read(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without the settings that nothing of its cell reads; an MLflow of an older version has them."""
+    left_out = unread(row, [key.removeprefix("stage.") for key in row if key.startswith("stage.")])
+    return {key: value for key, value in row.items() if key not in left_out}
 
 
 def _chosen(rows: Mapping[str, dict[str, Any]], cells: Sequence[str], uri: str) -> list[dict[str, Any]]:
@@ -131,7 +140,7 @@ def frame_from_stages(root: Path, cells: Sequence[str] | None = None) -> pd.Data
         UserError: a cell is not in the folder, or its file is damaged.
     """
     store = Store(root)
-    rows = [_values(store, read_cell(store, id)) for id in (cell_ids(store) if cells is None else cells)]
+    rows = [_read(_values(store, read_cell(store, id))) for id in (cell_ids(store) if cells is None else cells)]
     return _by_name(rows) if cells is None else _tidy(rows)
 
 
@@ -161,7 +170,8 @@ def _values(store: Store, cell: RecordedCell) -> dict[str, Any]:
 
 
 def collect(root: Path, uri: str, plan: Mapping[str, Any], source: Path) -> None:
-    """Write a report's source folder: frame.csv (from MLflow), plan.json, curves.csv, examples/, images/, manifests/.
+    """Write a report's source folder: frame.csv (from MLflow), plan.json, curves.csv, examples/, images/, manifests/,
+    and classes.json where the classes have names.
 
     The folder appears whole or stays as it was. What a cell has not run yet is left out.
 
@@ -197,12 +207,16 @@ def _write_source(root: Path, uri: str, plan: Mapping[str, Any], out: Path) -> N
     trained = dict.fromkeys(id for stages in shown for kind, id in stages.items() if kind_of(kind).curves)
     for folder in (out / "examples", out / "manifests", out / IMAGES):
         folder.mkdir(parents=True)
-    tracked_frame, rows = frame(root, uri, list(cells)), [_values(store, cell) for cell in cells.values()]
+    there, rows = _chosen(tracked.rows(uri), list(cells), uri), [_values(store, cell) for cell in cells.values()]
+    # settings that nothing of a cell reads are not in MLflow
+    tracked_frame = _tidy([flatten(cell.config) | row for cell, row in zip(cells.values(), there, strict=True)])
     _require_agreement(store, tracked_frame, _tidy(rows), uri)
     _with_nan(tracked_frame, rows).to_csv(out / "frame.csv", index=False, lineterminator="\n")
     (out / "plan.json").write_text(_json(plan))
     curves = [(id, key, step, value) for id in trained for key, value, _, step in read_journal(journal_of(store, id))]
     pd.DataFrame(curves, columns=CURVES).to_csv(out / "curves.csv", index=False, lineterminator="\n")
+    if names := _class_names(store, [id for id, kind in stages.items() if kind == "latents"]):
+        (out / CLASSES).write_text(_json(names))
     for id, kind in stages.items():
         if not store.finished(id):
             continue
@@ -213,6 +227,12 @@ def _write_source(root: Path, uri: str, plan: Mapping[str, Any], out: Path) -> N
         left, examples = kind_of(kind).examples, store.folder(id) / "examples.npz"
         if id in pictured and (left == "always" or (left == "perhaps" and examples.exists())):
             _copy_examples(examples, out / "examples" / f"{id}.npz")
+
+
+def _class_names(store: Store, latents: Iterable[str]) -> list[str]:
+    """The names of the classes by label, where all of these stages have the same."""
+    names = [read_classes(store.folder(id)) for id in latents if store.finished(id)]
+    return names[0] if names and all(each == names[0] for each in names) else []
 
 
 def _images(store: Store, stage: str) -> dict[str, NDArray[Any]]:

@@ -43,12 +43,14 @@ from tokenbridge.config import UserError
 from tokenbridge.metrics.catalogue import MSE, TOKEN_BITS_PER_DIM, Metric, scorers_of
 from tokenbridge.overrides import flatten, plain
 from tokenbridge.stages import STAGES
-from tokenbridge.store.runs import read_json
+from tokenbridge.store.runs import CLASSES, class_names, read_json
 
 AGAIN = "write the report's source again"
 AXES = "axes"
 """id of the table of all points of the axes"""
 TUNED = ("sample.guidance", "sample.temperature")
+PUBLISHED_IMAGES = (1000, 256)
+"""classes and pixels per side of ImageNet, as the paper has it"""
 STANDING = ("3", "4")
 """tables that can be shown without runs: systems and settings"""
 IMAGES = "images"
@@ -107,6 +109,8 @@ class Source:
     """(cell, metric) where a stage measured NaN, which in the frame also stands for what was not measured"""
     images: Callable[[str], Mapping[str, np.ndarray]] | None = None
     """what a stage measured of each image, by its id, where that does not lie in the folder"""
+    classes: tuple[str, ...] = ()
+    """names of the classes by label; none where they have no names"""
 
     @cached_property
     def base(self) -> dict[str, Any]:
@@ -119,7 +123,8 @@ class Source:
         those that need no runs; with that of all heads its likelihoods in parts, where they were measured."""
         used = {row["table"] for row in self.plan["rows"]}
         known = [TABLES[id] for id in used if id in TABLES]
-        used |= set(STANDING) if any(table.published and table.kind != "speed" for table in known) else set()
+        beside = not self.own_images and any(table.published and table.kind != "speed" for table in known)
+        used |= set(STANDING) if beside else set()
         own = [_table(self.plan, id) for id in (RECONSTRUCT, DUEL) if id in used]
         parts = [TABLE_LIKELIHOOD] if TABLE_HEADS.id in used and TOKEN_BITS_PER_DIM.key in self.metrics else []
         return [*(t for id, t in TABLES.items() if id in used), *parts, *own, *filter(None, [self.table_of_axes])]
@@ -187,10 +192,21 @@ class Source:
         return () if self.point(table) else self.tuned
 
     @property
+    def own_images(self) -> bool:
+        """Whether the images are a folder of the user's: neither the shipped digits nor what the paper is about."""
+        images = self.base.get("data.classes"), self.base["data.image_size"]
+        return self.base["data.source"] == "folder" and images != PUBLISHED_IMAGES
+
+    @property
     def measured_on(self) -> str:
         size = self.base["data.image_size"]
-        name = "digits" if self.base["data.source"] == "digits" else Path(self.base["data.path"]).name
+        own = self.base.get("data.name") or Path(self.base["data.path"] or "").name
+        name = "digits" if self.base["data.source"] == "digits" else own
         return f"{name} {size}×{size}"
+
+    def class_name(self, label: int) -> str:
+        """The name of a class; its label where it has none."""
+        return self.classes[label] if label < len(self.classes) else str(label)
 
     def cells(self, table_id: str, label: str) -> list[str]:
         """Ids of the cells that fill one row of a table, one per seed; empty where it did not run.
@@ -356,7 +372,9 @@ def read(folder: Path) -> Source:
             raise UserError(f"plan.json: cell {cell} of {where} is not in frame.csv; {AGAIN}")
     manifests = {path.stem: _read_object(path) for path in sorted((folder / "manifests").glob("*.json"))}
     frame, nan = _typed(frame, plan)
-    return Source(folder, frame, plan, curves, manifests, nan)
+    named = folder / CLASSES
+    classes = tuple(class_names(named, AGAIN)) if named.exists() else ()
+    return Source(folder, frame, plan, curves, manifests, nan, classes=classes)
 
 
 def _table(plan: Mapping[str, Any], id: str) -> Table:

@@ -57,12 +57,14 @@ def render(source: Source, mlflow: str = "") -> dict[str, bytes]:
     Raises:
         UserError: a table would mix protocols, or an example that a figure needs is missing.
     """
-    filled = [fill(table, source) for table in source.tables] + effects.filled(source)
+    filled = [fill(table, source) for table in source.tables] + effects.matrix(source)
     points = search.to_csv(source)
     files: dict[str, bytes] = {"tables/search.csv": points.encode()} if points else {}
     for table in filled:
         for ending, form in FORMS.items():
             files[f"tables/table-{table.id}.{ending}"] = form(table).encode()
+    for table in effects.filled(source):
+        files[f"tables/table-{table.id}.csv"] = to_csv(table).encode()
     pictures = []
     for light, dark in zip(figures.draw(source), figures.draw(source, dark=True), strict=True):
         png = _image(light.figure, "png", dark=False)

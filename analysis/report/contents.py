@@ -102,10 +102,10 @@ def contents(source: Source, filled: Sequence[FilledTable], drawings: Sequence[D
     kinds = [kind for kind in SECTIONS if any(table.kind == kind for table in filled)]
     filled = sorted(filled, key=lambda table: kinds.index(table.kind))
     alone = source.plan.get("duel") or source.of_reconstructions.id in shown - {*(table.id for table in PAPER)}
-    published_on = PUBLISHED_ON if any(table.published for table in filled) or not (source.axes or alone) else ""
+    published_on = PUBLISHED_ON if any(table.published for table in filled) else ""
     claims = verdicts.verdicts(source)
     measured = [column for table in filled for column in table.measured]
-    words = terms.of_summary(claims, measured, of_paper=bool(published_on))
+    words = terms.of_summary(claims, measured, of_paper=not (source.axes or alone))
     return Contents(
         title=source.plan["title"],
         notes=[
@@ -121,7 +121,7 @@ def contents(source: Source, filled: Sequence[FilledTable], drawings: Sequence[D
         table_notes=_table_notes(filled),
         glossary=terms.of_tables(filled, words),
         drawings=list(drawings),
-        missing=[] if alone else [table.id for table in PAPER if table.id not in shown],
+        missing=[] if alone or source.own_images else [table.id for table in PAPER if table.id not in shown],
         protocols=facts.protocols(source, filled),
         search=facts.search(source),
         metric=(source.plan.get("search") or {}).get("metric", ""),

@@ -33,7 +33,7 @@ HEIGHT = 0.8
 def paper(contents: Contents) -> str:
     lines = [PREAMBLE.lstrip() + rf"\title{{{escape(contents.title)}}}", r"\begin{document}", r"\maketitle", ""]
     lines += _figure(contents.picture, "!htp") if contents.picture else []
-    lines += [escape(contents.lead), "", r"\section*{Summary}", *_summary(contents), ""]
+    lines += [escape(contents.lead), "", *_summary(contents), ""]
     lines += [*_meanings(contents.terms), *(f"{escape(note)}\n" for note in contents.notes)]
     for heading, tables in contents.sections:
         lines += [rf"\section*{{{escape(heading)}}}", ""]
@@ -49,7 +49,7 @@ def paper(contents: Contents) -> str:
 
 def _summary(contents: Contents) -> list[str]:
     items = [rf"\item[{escape(verdict.status)}] {escape(verdict.text)}" for verdict in contents.verdicts]
-    return [r"\begin{description}", *items, r"\end{description}"] if items else []
+    return [r"\section*{Summary}", r"\begin{description}", *items, r"\end{description}"] if items else []
 
 
 def _table(filled: FilledTable, contents: Contents) -> list[str]:

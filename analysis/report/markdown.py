@@ -15,24 +15,32 @@ from analysis.tables.text import pipe_table
 def report(contents: Contents) -> str:
     parts = [f"# {escape(contents.title)}", _figure(contents.picture) if contents.picture else ""]
     parts += [escape(contents.lead), *map(escape, contents.notes)]
-    parts += ["## Summary", _verdicts(contents), _in_one_line(contents.terms)]
+    parts += ["## Summary" if contents.verdicts else "", _verdicts(contents), _in_one_line(contents.terms)]
     for heading, tables in contents.sections:
         parts.append(f"## {heading}")
         for filled in tables:
             parts += _table(filled, contents)
     parts += ["## Protocol", "What the numbers depend on beside the model."]
-    for heading, fields in [*contents.protocols, *([("search", contents.search)] if contents.search else [])]:
-        parts += [f"### {escape(heading)}", _facts(fields)]
-    parts += ["## Environment", _facts(contents.environment)]
+    protocols = [*contents.protocols, *([("search", contents.search)] if contents.search else [])]
+    fields = [part for heading, fields in protocols for part in (f"### {escape(heading)}", _facts(fields))]
+    parts += _folded(f"Fields of {', '.join(heading for heading, _ in protocols)}", fields)
+    parts.append("## Environment")
+    parts += _folded(", ".join(name for name, _ in contents.environment), [_facts(contents.environment)])
     parts += [
         "## Repeat a number",
         "Each row of a table comes from one cell per seed. The command repeats it; what is finished already is not done"
         " again.",
-        *(_origin(origin, contents) for origin in contents.provenance),
     ]
+    commands = [_origin(origin, contents) for origin in contents.provenance]
+    parts += _folded(f"Commands and cells of {len(commands)} configurations", commands)
     if contents.missing:
         parts.append(f"Tables of the paper that this report does not hold: {', '.join(contents.missing)}.")
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _folded(summary: str, parts: Sequence[str]) -> list[str]:
+    """Parts that a reader unfolds."""
+    return [f"<details>\n<summary>{escape(summary)}</summary>", *parts, "</details>"]
 
 
 def escape(text: str) -> str:

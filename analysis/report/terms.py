@@ -13,16 +13,11 @@ from tokenbridge.metrics.catalogue import BITS, FD, SCORERS, by_scorers
 Terms = list[tuple[str, str]]
 """word or mark -> a sentence without its full stop"""
 CLAIMS: Terms = [
-    ("holds", "a claim of the paper, tested here and confirmed"),
-    ("does not hold", "a claim of the paper, tested here: the opposite is shown"),
-    ("undecided", "a claim of the paper that these numbers do not settle"),
+    ("holds", "a claim{}, tested here and confirmed"),
+    ("does not hold", "a claim{}, tested here: the opposite is shown"),
+    ("undecided", "a claim{} that these numbers do not settle"),
     ("one seed", "seen in one training, so not tested"),
-    ("measured", "no claim of the paper to test"),
-]
-AXES: Terms = [
-    ("measured", "a difference is shown for a value of the axis"),
-    ("undecided", "for none"),
-    ("one seed", "seen once, without an interval"),
+    ("measured", "no claim{} to test"),
 ]
 SAID = (BOLD, VERDICTS, IMAGES, UNREPEATED)
 """notes of single tables that a report with these terms need not repeat"""
@@ -81,10 +76,11 @@ def of_summary(verdicts: Sequence[Verdict], columns: Iterable[Column], of_paper:
     Args:
         verdicts: its sentences.
         columns: the metrics of all tables.
-        of_paper: whether the verdicts are on claims of the paper, not on axes.
+        of_paper: whether the claims are the paper's.
     """
     used, keys = {verdict.status for verdict in verdicts}, {column.key for column in columns}
-    words = [(word, meaning) for word, meaning in (CLAIMS if of_paper else AXES) if word in used]
+    whose = " of the paper" if of_paper else ""
+    words = [(word, meaning.format(whose)) for word, meaning in CLAIMS if word in used]
     return words + [(column.title, column.meaning) for column in COLUMNS if used and column.key in keys]
 
 

@@ -24,13 +24,13 @@ from analysis.stats.multiple import (
     compare_with,
     holm,
 )
-from analysis.stats.numbers import number, signed
+from analysis.stats.numbers import apart, number, signed, visible, worded
 from analysis.stats.power import MOST_SEEDS, POWER, seeds_needed
 from analysis.stats.scales import Scale
 
 __all__ = [
     "CONFIDENCE", "LEVEL", "MOST_SEEDS", "PANTER_DITE", "POWER", "Comparison", "Difference", "Estimate",
-    "Family", "Gap", "Over", "Prior", "Scale", "Setting", "Spreads", "Verdict", "benjamini_hochberg", "best",
+    "Family", "Gap", "Over", "Prior", "Scale", "Setting", "Spreads", "Verdict", "apart", "benjamini_hochberg", "best",
     "compare", "compare_with", "edges", "estimate", "extrapolated", "gap", "gap_of", "holm", "moderated_gap", "number",
-    "pairs", "quantile", "seeds_needed", "signed", "spreads",
+    "pairs", "quantile", "seeds_needed", "signed", "spreads", "visible", "worded",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 
 from analysis import stats
 from analysis.frame.source import Source
-from analysis.stats import Comparison, Difference, Estimate
+from analysis.stats import Comparison, Difference, Estimate, number
 from analysis.tables import protocol
 from analysis.tables.estimates import count, observation, other_bins, scale_of
 from analysis.tables.filled import OTHER_BINS, Entry, FilledRow, FilledTable, effect_text, entry, interval_text
@@ -20,14 +20,21 @@ from experiments.paper import Column, Row, Table
 from tokenbridge.metrics.catalogue import AGREEMENT, BITS, FD
 from tokenbridge.overrides import plain
 
+MATRIX = "effects"
+"""id of the table of all effects: axes by metrics"""
 PREFIX = "effects-"
-"""before a metric's name in the id of its table"""
+"""before a metric's name in the id of the table of its means and effects"""
+READ = (
+    "Each entry: what the step from an axis's first value changes, over cells that are equal in all else, with its 95 %"
+    " interval. In colour and named: a difference is shown; ≈: none is; °: exploratory."
+)
 PAIRS = Column(
     "pairs",
     "pairs",
     decimals=0,
     meaning="pairs with the axis's first value; those of the same two stages, or trainings, are one, with their mean",
 )
+MEANS = "Mean: over the cells with this value, each other axis at all its values equally often."
 UNMOVED = "does not enter"
 Numbers = dict[str, tuple[str, float]]
 """value of an axis -> a cell with this value and its number, for cells that are equal in all else"""
@@ -160,8 +167,50 @@ def over(source: Source, effect: Effect) -> str:
     return f"{pairs} matched pairs, {how}" if pairs > 1 else f"one matched pair, {how}, so no interval"
 
 
+def matrix(source: Source) -> list[FilledTable]:
+    """The table of all effects, a row for each step from an axis's first value, a column for each metric.
+
+    None for a source without axes or numbers.
+    """
+    columns = metrics(source)
+    if not columns:
+        return []
+    steps = [(axis, value) for axis in source.axes for value in axis.values[1:]]
+    found = {(c.key, key): by_value for c in columns for key, by_value in effects(source, c).items()}
+    rows = tuple(
+        FilledRow(
+            _step(source, axis, value),
+            measured=tuple(_of_step(source, found[c.key, axis.key], axis, value, c) for c in columns),
+        )
+        for axis, value in steps
+    )
+    cells, keys = tuple(Row(row.label, None) for row in rows), tuple(axis.key for axis in source.axes)
+    table = Table(MATRIX, "Main effects", "effects", keys, cells, (), tuple(columns), READ)
+    heading = f"difference to the axis's first value, {source.measured_on}"
+    return [FilledTable(table, tuple(columns), (), (), rows, heading, "", (READ, *_notes(source)))] if rows else []
+
+
+def _step(source: Source, axis: Axis, value: Any) -> str:
+    """The name of an axis without its section, where no other has it, and the step: levels 8 → 64."""
+    last = [other.key.rpartition(".")[2] for other in source.axes]
+    name = axis.key.rpartition(".")[2]
+    return f"{name if last.count(name) == 1 else axis.key} {plain(axis.values[0])} → {plain(value)}"
+
+
+def _of_step(source: Source, by_value: Sequence[Effect], axis: Axis, value: Any, column: Column) -> Entry:
+    effects = {plain(effect.value): effect for effect in by_value}
+    first, effect = effects.get(plain(axis.values[0])), effects.get(plain(value))
+    if first is None or effect is None:
+        return Entry(reason="not measured")
+    if effect.difference is None:
+        return Entry(reason="no pair")
+    told = _change(effect, effect.difference, column)
+    means = " → ".join(number(each.mean, column.decimals) for each in (first, effect))
+    return replace(told, change=f"{means} over {over(source, effect)}{f', {told.change}' if told.change else ''}")
+
+
 def filled(source: Source) -> list[FilledTable]:
-    """A table of main effects for each metric."""
+    """A table for each metric, with the mean at each value beside the effects: what files hold beside the matrix."""
     return [_filled(source, column) for column in metrics(source)]
 
 
@@ -177,7 +226,7 @@ def _filled(source: Source, column: Column) -> FilledTable:
     columns = (column, replace(column, key=f"{column.key} effect", title="effect", meaning=""), PAIRS)
     table = Table(id, f"Main effects on {column.title}", "effects", keys, cells, (), columns)
     heading = f"measured, {source.measured_on}"
-    return FilledTable(table, columns, (), (), rows, heading, "", tuple(_notes(source)))
+    return FilledTable(table, columns, (), (), rows, heading, "", (MEANS, *_notes(source)))
 
 
 def _entries(effect: Effect, column: Column) -> tuple[Entry, Entry, Entry]:
@@ -193,11 +242,12 @@ def _change(effect: Effect, difference: Difference, column: Column) -> Entry:
         return Entry(reason=UNMOVED)
     if not math.isfinite(difference.effect):
         return Entry(reason="a share of unknown number")
-    comparison, interval = effect.comparison, interval_text(column, difference)
+    comparison, shown = effect.comparison, effect.settled
+    interval = interval_text(column, difference, shown=shown)
     half = difference.gap.half() if difference.scale.kind == "plain" else None
     told = Estimate(difference.effect, half, (difference.effect,), over="pairs" if interval else "")
     return Entry(
-        effect_text(column, difference),
+        effect_text(column, difference, shown),
         estimate=told,
         half=interval.removeprefix("± ") if interval.startswith("± ") else "",
         range="" if interval.startswith("± ") else interval,
@@ -205,7 +255,7 @@ def _change(effect: Effect, difference: Difference, column: Column) -> Entry:
         comparison=comparison,
         remark=OTHER_BINS if effect.other_bins else "",
         # the effect is the difference: beside the word only its other interval
-        change=f"corrected {interval_text(column, difference, comparison.level)}" if comparison else "",
+        change=f"corrected {interval_text(column, difference, comparison.level, shown)}" if comparison else "",
     )
 
 
@@ -216,10 +266,9 @@ def _notes(source: Source) -> list[str]:
         else "there is one training seed, so it is over matched cells and not over seeds"
     )
     return [
-        "Mean: over the cells with this value, each other axis at all its values equally often. Effect: difference to"
-        " the axis's first value, mean over pairs of cells that are equal in every other axis and the seed; pairs of"
-        " the same two trainings, which differ in sampling only, are one pair with their mean, and so are pairs whose"
-        " numbers come from the same two stages.",
+        "Effect: difference to the axis's first value, mean over pairs of cells that are equal in every other axis and"
+        " the seed; pairs of the same two trainings, which differ in sampling only, are one pair with their mean,"
+        " and so are pairs whose numbers come from the same two stages.",
         f"± is the half-width of the paired 95 % Student t interval over these pairs; {seeds}. It says how far the"
         " effect holds across the other axes. Fréchet distances and times are compared as ratios (in per cent, between"
         " the ends of the interval), shares by their logits. Better, worse, no difference shown: against the axis's"

@@ -25,7 +25,7 @@ from analysis.tables.filled import (
     change_text,
     entry,
 )
-from analysis.tables.notes import notes
+from analysis.tables.notes import cautions_of, notes
 from experiments.paper import PUBLISHED_ON, Column, Row, Table
 from tokenbridge.config import CATEGORICAL, HEAD_KINDS, TRAINED_TOKENS
 from tokenbridge.metrics.catalogue import (
@@ -48,7 +48,7 @@ from tokenbridge.overrides import plain
 FURTHER = {FD: (EXTRAPOLATED, INFINITY, MEMORIZATION), BITS: (TOKEN_BITS_PER_DIM, NORMAL_BITS)}
 """what a table with a metric tells beside its columns"""
 OF_BINS = {metric.key for metric in (TOKEN_BITS_PER_DIM, BIN_BITS, NORMAL_BITS, BASE_IN_BINS, BIN_COST)}
-NOT_REPORTED = "not reported"
+NOT_REPORTED, NOT_RUN = "not reported", "not run"
 MEANINGS = {
     "sample.guidance": "how far samples are pushed towards their class (1 is off); searched for each row by itself",
     "sample.temperature": "spread of the draws (1 is what the model says); searched for each row by itself",
@@ -73,7 +73,9 @@ def fill(table: Table, source: Source) -> FilledTable:
     measured = table.measured if ran else table.measured[:1]
     further = _further(table, source) if ran else ()
     entries = _measured(table, measured, further, rows, source)
-    measured, further = (tuple(c for c in columns if _reported(entries[c.key])) for columns in (measured, further))
+    reported = [tuple(c for c in columns if _reported(entries[c.key])) for columns in (measured, further)]
+    measured, further = reported[0] or measured[:1], reported[1]
+    published = _printed(table, source)
     searched = source.tuned_in(table) if ran and table.sampled else ()
     settings = {"generation": searched, "axes": table.varies}.get(table.kind, ())
     chosen = tuple(_chosen_column(key, table.kind == "generation") for key in settings)
@@ -84,7 +86,7 @@ def fill(table: Table, source: Source) -> FilledTable:
             tuple(ids),
             tuple(entries[column.key][i] for column in measured),
             tuple(_setting(column.key, ids, source) for column in chosen),
-            tuple(_published(column, cell) for column in table.published),
+            tuple(_published(column, cell) for column in published),
             tuple(entries[column.key][i] for column in further),
         )
         for i, (cell, ids) in enumerate(rows)
@@ -92,8 +94,8 @@ def fill(table: Table, source: Source) -> FilledTable:
     headings = (f"measured, {source.measured_on}", f"published, {PUBLISHED_ON}")
     if table.kind == "speed":  # of heads alone, on no images
         headings = ("measured here", "published, A100")
-    filled = FilledTable(table, measured, chosen, table.published, filled_rows, *headings, further=further)
-    filled = replace(filled, notes=tuple(notes(filled, source)))
+    filled = FilledTable(table, measured, chosen, published, filled_rows, *headings, further=further)
+    filled = replace(filled, notes=tuple(notes(filled, source)), cautions=tuple(cautions_of(filled, source)))
     return replace(filled, chosen_heading="axes") if table.kind == "axes" else filled
 
 
@@ -105,9 +107,16 @@ def _further(table: Table, source: Source) -> tuple[Column, ...]:
 
 
 def _reported(entries: Sequence[Entry]) -> bool:
-    """Whether a column stays: one that no row has is left out where stages of an older version did not report it."""
+    """Whether a column stays: one that no row has is left out where it was not asked for or not reported."""
     reasons = {entry.reason for entry in entries}
-    return "" in reasons or NOT_REPORTED not in reasons
+    return "" in reasons or not any(reason == NOT_REPORTED or reason.endswith(NOT_RUN) for reason in reasons)
+
+
+def _printed(table: Table, source: Source) -> tuple[Column, ...]:
+    """The published columns: those that have a number; of own images none, which nobody published anything of."""
+    if source.own_images and table.kind != "speed":
+        return ()
+    return tuple(column for column in table.published if any(column.key in row.published for row in table.rows))
 
 
 def _measured(
@@ -198,7 +207,7 @@ def absence(column: Column, cell: Row, ids: Sequence[str], source: Source) -> st
         source: the report's source.
     """
     if not ids:
-        return cell.reason if cell.overrides is None else cell.needs or "not run"
+        return cell.reason if cell.overrides is None else cell.needs or NOT_RUN
     if odd := next(filter(None, (source.odd(id, column.key) for id in ids)), ""):
         return odd
     kind = column.key.partition("/")[0]
@@ -206,7 +215,7 @@ def absence(column: Column, cell: Row, ids: Sequence[str], source: Source) -> st
         return reason
     if any(source.stage(id, kind) for id in ids):
         return NOT_REPORTED
-    return "not run" if kind == "speed" else f"{kind} not run"
+    return NOT_RUN if kind == "speed" else f"{kind} {NOT_RUN}"
 
 
 def _impossible(column: Column, quantizer: str, head: str) -> str:
@@ -243,7 +252,7 @@ def _chosen_column(key: str, searched: bool) -> Column:
 
 def _setting(key: str, ids: Sequence[str], source: Source) -> Entry:
     values = dict.fromkeys(_shown(source.setting(id, key)) for id in ids)
-    return Entry(" / ".join(values)) if values else Entry(reason="not run")
+    return Entry(" / ".join(values)) if values else Entry(reason=NOT_RUN)
 
 
 def _published(column: Column, cell: Row) -> Entry:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from analysis.stats import LEVEL, Comparison, Difference, Estimate, Over, number, signed
+from analysis.stats import LEVEL, Comparison, Difference, Estimate, Over, number, signed, visible
 from experiments.paper import Column, Table
 
 WIDE = 9
@@ -92,40 +92,47 @@ def entry(column: Column, value: Estimate, best: bool = False) -> Entry:
     return Entry(number(value.mean, column.decimals), "", value, half, best)
 
 
-def effect_text(column: Column, difference: Difference) -> str:
-    """A difference as it is told: in per cent of the base for a metric that varies in proportion, else in its unit."""
-    if difference.scale.told_in_percent:
-        return f"{signed(difference.effect, _percent_decimals(difference))} %"
-    return signed(difference.effect, column.decimals)
+def effect_text(column: Column, difference: Difference, shown: bool = False) -> str:
+    """A difference as it is told: in per cent of the base for a metric that varies in proportion, else in its unit.
+
+    Args:
+        column: its decimals.
+        difference: as it is told.
+        shown: whether a word says which way it goes, so that it must not be printed as zero.
+    """
+    text = signed(difference.effect, _decimals(column, difference, shown))
+    return f"{text} %" if difference.scale.told_in_percent else text
 
 
-def interval_text(column: Column, difference: Difference, level: float = LEVEL) -> str:
+def interval_text(column: Column, difference: Difference, level: float = LEVEL, shown: bool = False) -> str:
     """The interval of a difference behind its effect: "± 0.12", or its ends where they are uneven; empty without one.
 
     Args:
         column: its decimals.
         difference: as it is told.
         level: probability with which the interval misses the true difference.
+        shown: as in `effect_text`.
     """
-    half = difference.gap.half(level)
+    decimals, half = _decimals(column, difference, shown), difference.gap.half(level)
     if half is None:
         return ""
     if difference.scale.kind == "plain":
-        return f"± {number(half, column.decimals)}"
-    decimals = _percent_decimals(difference) if difference.scale.told_in_percent else column.decimals
+        return f"± {number(half, decimals)}"
     low, high = difference.interval(level) or (0.0, 0.0)
     return f"({signed(low, decimals)} to {signed(high, decimals)})"
 
 
 def change_text(column: Column, comparison: Comparison) -> str:
     """A difference with the interval that its verdict goes by."""
-    return (
-        f"{effect_text(column, comparison.difference)} {interval_text(column, comparison.difference, comparison.level)}"
-    )
+    difference, shown = comparison.difference, comparison.shown
+    return f"{effect_text(column, difference, shown)} {interval_text(column, difference, comparison.level, shown)}"
 
 
-def _percent_decimals(difference: Difference) -> int:
-    return 0 if abs(difference.effect) >= 10 else 1
+def _decimals(column: Column, difference: Difference, shown: bool) -> int:
+    decimals = column.decimals
+    if difference.scale.told_in_percent:
+        decimals = 0 if abs(difference.effect) >= 10 else 1
+    return visible(difference.effect, decimals) if shown else decimals
 
 
 def csv_text(lines: Iterable[Iterable[Any]]) -> str:
@@ -164,6 +171,8 @@ class FilledTable:
     published_heading: str
     """used where the table has published columns"""
     notes: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
+    """those of the notes without which the numbers would mislead"""
     chosen_heading: str = "chosen by search"
     further: tuple[Column, ...] = ()
     """columns for which a page has no room: in the CSV, and told in a note"""
@@ -180,6 +189,16 @@ class FilledTable:
     def columns(self) -> tuple[Column, ...]:
         """The columns that a page shows, from left to right."""
         return (*self.measured, *self.chosen, *self.published)
+
+    @property
+    def ran(self) -> bool:
+        """Whether any of its rows was run for this report."""
+        return any(row.cells or entry.estimate for row in self.rows for entry in row.measured)
+
+    @property
+    def first_notes(self) -> tuple[str, ...]:
+        """The notes that a page shows at once; it folds the others."""
+        return (self.table.note, *self.cautions)
 
     @property
     def intervals(self) -> list[bool]:

@@ -56,7 +56,7 @@ def notes(filled: FilledTable, source: Source) -> list[str]:
         lines.append(SEARCHED)
     cells = [id for _, ids in rows for id in ids]
     lines += [*_timing(table, cells, source), *_image_errors(table, cells, source), *_floor(table, rows, source)]
-    lines += _cautions(table, cells, source)
+    lines += cautions_of(filled, source)
     return lines + _extrapolated(filled) + _memorized(filled, source)
 
 
@@ -153,11 +153,11 @@ def _distance(table: Table, source: Source) -> Column | None:
     return next((column for column in table.measured if of and column.key == source.by_scorer(of).key), None)
 
 
-def _cautions(table: Table, cells: Sequence[str], source: Source) -> list[str]:
+def cautions_of(filled: FilledTable, source: Source) -> list[str]:
     """The reasons why a Fréchet distance compares with few others: too few images, other weights."""
-    if _distance(table, source) is None:
+    if _distance(filled.table, source) is None:
         return []
-    column = DISTANCES[table.kind]
+    column, cells = DISTANCES[filled.kind], [cell for row in filled.rows for cell in row.cells]
     protocols = [source.protocol(cell, column.key.partition("/")[0]) for cell in cells]
     lines = [line for each in protocols for name in source.scorers for line in cautions(column, name, each)]
     return [f"{line}." for line in dict.fromkeys(lines)]

@@ -13,6 +13,8 @@ from analysis.tables.filled import Entry, FilledTable, csv_text
 from experiments.paper import Column
 from tokenbridge.config import UserError
 
+ALIKE = "≈"
+"""behind an effect of which no difference is shown"""
 DAGGER = " †"
 """marks an interval over images"""
 PARTS = (
@@ -31,7 +33,8 @@ def to_markdown(filled: FilledTable) -> str:
 def pipe_table(filled: FilledTable) -> str:
     """A table alone; each heading repeats which data it is about, because Markdown has no grouped headings."""
     heads = ["", "seeds"] if filled.shows_seeds else [""]
-    heads += [f"{_title(column)} ({filled.measured_heading})" for column in filled.measured]
+    where = f" ({filled.measured_heading})" if filled.kind != "effects" else ""
+    heads += [f"{_title(column)}{where}" for column in filled.measured]
     heads += [f"{_title(column)} ({filled.chosen_heading})" for column in filled.chosen]
     heads += [f"{_title(column)} ({filled.published_heading})" for column in filled.published]
     listed = filled.kind == "axes"
@@ -40,7 +43,7 @@ def pipe_table(filled: FilledTable) -> str:
         label = f"{row.label} (here {row.here})" if row.here else row.label
         first = [label, str(len(row.cells))] if filled.shows_seeds else [label]
         last = [" ".join(row.cells)] if listed else []
-        lines.append([*first, *map(_markdown, row.entries), *last])
+        lines.append([*first, *(_markdown(entry, filled.kind) for entry in row.entries), *last])
     return _aligned(lines)
 
 
@@ -66,7 +69,7 @@ def tables_text(source: Source, ids: Sequence[str]) -> str:
         UserError: the report does not hold one of them, or it would mix protocols.
     """
     tables = {table.id: table for table in source.tables}
-    main_effects = {filled.id: filled for filled in effects.filled(source)}
+    main_effects = {filled.id: filled for filled in (*effects.matrix(source), *effects.filled(source))}
     for id in ids:
         if id not in tables and id not in main_effects:
             held = ", ".join((*tables, *main_effects)) or "none"
@@ -75,8 +78,8 @@ def tables_text(source: Source, ids: Sequence[str]) -> str:
 
 
 def effects_text(source: Source) -> str:
-    """The first table of main effects as Markdown, for a terminal; empty for a report without axes."""
-    return "".join(map(to_markdown, effects.filled(source)[:1]))
+    """All main effects as Markdown, for a terminal; empty for a report without axes."""
+    return "".join(map(to_markdown, effects.matrix(source)))
 
 
 def to_csv(filled: FilledTable) -> str:
@@ -150,9 +153,12 @@ def _title(column: Column) -> str:
     return f"{column.title}, {column.unit}" if column.unit else column.title
 
 
-def _markdown(entry: Entry) -> str:
+def _markdown(entry: Entry, kind: str) -> str:
     if entry.reason:
         return f"*{entry.reason}*"
     text = f"{entry.text} {entry.interval}{DAGGER if entry.over == 'images' else ''}" if entry.interval else entry.text
     needed = f", {entry.seeds_needed}" if entry.seeds_needed else ""
-    return (f"**{text}**" if entry.best else text) + (f" ({entry.word}{entry.mark}{needed})" if entry.word else "")
+    text = f"**{text}**" if entry.best else text
+    if kind == "effects" and entry.comparison:
+        return f"{text} {entry.word if entry.comparison.shown else ALIKE}{entry.mark}"
+    return text + (f" ({entry.word}{entry.mark}{needed})" if entry.word else "")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from analysis.frame.source import Source
-from analysis.verdicts import axes, generation, heads, reconstruction
+from analysis.verdicts import generation, heads, reconstruction
 from analysis.verdicts.form import Status, Verdict
 from experiments.paper import RECONSTRUCT
 
@@ -26,7 +26,6 @@ MAKERS: dict[str, Callable[[Source], Sequence[Verdict | None]]] = {
     "1a": reconstruction.levels,
     "1b": reconstruction.ranges,
     RECONSTRUCT: reconstruction.own,
-    "axes": axes.effects,
 }
 
 

@@ -105,6 +105,18 @@ def show(value: Estimate, column: Column) -> str:
     return number(value.mean, column.decimals)
 
 
+def shown(result: Outcome, column: Column, a: Estimate, b: Estimate) -> tuple[str, str]:
+    """Two values as a verdict prints them: not alike where it says that they differ.
+
+    Args:
+        result: what it says.
+        column: the metric.
+        a: one value.
+        b: the other.
+    """
+    return stats.apart(a.mean, b.mean, column.decimals) if result.apart else (show(a, column), show(b, column))
+
+
 def outcome(
     source: Source, table: Table, column: Column, values: Mapping[str, Estimate], first: str, second: str
 ) -> Outcome:
@@ -155,7 +167,7 @@ def claim(
     if not set(rows) <= values.keys():
         return None
     result, (first, second) = outcome(source, table, column, values, *rows), names or rows
-    subject, (ours, rival) = first[0].upper() + first[1:], (show(values[row], column) for row in rows)
+    subject, (ours, rival) = first[0].upper() + first[1:], shown(result, column, *(values[row] for row in rows))
     if not result.apart:
         says = f"{subject} and {second} {result.verb}"
     else:
@@ -181,7 +193,7 @@ def trend(
         return None
     first, *_, last = values
     result = outcome(source, table, column, values, last, first)
-    ends = [show(values[label], column) for label in (first, last)]
+    ends = shown(result, column, values[first], values[last])
     if not result.apart:
         numbers = f"{' and '.join(ends)}{result.remark}"
         return Finding("undecided", f"{first} and {last} {result.verb}", column.title, numbers, table.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from analysis.frame.source import Source
 from analysis.stats import Estimate
 from analysis.tables.claims import CONTINUOUS, POST_TRAINING, TRAINED, best_by_search, group
-from analysis.verdicts.form import ONE_SEED, Verdict, estimates, outcome, show
+from analysis.verdicts.form import ONE_SEED, Verdict, estimates, outcome, show, shown
 from experiments.paper import TABLE_HEADS
 from tokenbridge.metrics.catalogue import FD
 
@@ -47,10 +47,11 @@ def _best_of(source: Source, tokens: str) -> Verdict | None:
         verb = f"{result.verb} from"
     else:
         verb = "beat" if result.change < 0 else "do not beat" if result.once else "lose to"
+    ours, theirs = shown(result, fd, values[a], values[b])
     which, other = ("The search's best", "its best") if by_search else (NO_CLAIM, "the lowest")
     text = (
-        f"{which} {POST_TRAINING} tokens {verb} {other} {tokens} ones in {fd.title}: {show(values[a], fd)} ({a})"
-        f" against {show(values[b], fd)} ({b}){result.remark}."
+        f"{which} {POST_TRAINING} tokens {verb} {other} {tokens} ones in {fd.title}: {ours} ({a}) against {theirs}"
+        f" ({b}){result.remark}."
     )
     return Verdict(result.status(result.change < 0), text, TABLE_HEADS.id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from analysis.frame.source import Source
-from analysis.stats import PANTER_DITE, number
+from analysis.stats import PANTER_DITE, number, worded
 from analysis.tables.claims import COSTS, QUANTIZED
 from analysis.verdicts.form import Verdict, estimates
 from experiments.paper import RECONSTRUCT, TABLE_1A, TABLE_1B
@@ -46,9 +46,7 @@ def _costs(source: Source) -> Verdict | None:
         values = estimates(source, TABLE_1A, column)
         if set(QUANTIZED) <= values.keys():
             tokens, latents = (values[label].mean for label in QUANTIZED)
-            change = tokens - latents if column.better == "lower" else latents - tokens
-            by, unit = number(abs(change), column.decimals), f" {column.unit}" if column.unit else ""
-            told.append(f"{by}{unit} {'worse' if change >= 0 else 'better'} in {column.title}")
+            told.append(f"{worded(tokens - latents, column.better, column.decimals, column.unit)} in {column.title}")
     text = f"Reconstructions from 64 levels against those from continuous latents: {', '.join(told)}."
     return Verdict("measured", text, "1a") if told else None
 
@@ -75,10 +73,9 @@ def own(source: Source) -> list[Verdict | None]:
         return []
     continuous, *values = rows
     costs = ", ".join(
-        f"{number(abs(cost), PSNR.decimals)} dB {'less' if cost > 0 else 'more'} at {label}"
+        f"{worded(value.mean - continuous[1].mean, PSNR.better, PSNR.decimals, PSNR.unit)} at {label}"
         for label, value in values
-        if round(cost := continuous[1].mean - value.mean, PSNR.decimals)
     )
     without = number(continuous[1].mean, PSNR.decimals)
-    text = f"Quantizing costs: PSNR {without} dB without it, {costs or 'and the same with each quantizer'}."
+    text = f"Quantizing costs: PSNR {without} dB without it, {costs}."
     return [Verdict("measured", text, RECONSTRUCT)]

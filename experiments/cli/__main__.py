@@ -1,5 +1,19 @@
-"""`python -m experiments.cli`: the command, where its name is not on the path."""
+"""The entry of the command `tokenbridge`, also as `python -m experiments.cli`."""
 
-from experiments.cli.main import main
+import sys
 
-main()
+from experiments.cli import INTERRUPTED, STOPPED
+
+
+def main() -> None:
+    """Import the command, which takes a while in which Ctrl-C may come, and run it."""
+    try:
+        from experiments.cli.main import main as command
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    command()
+
+
+if __name__ == "__main__":
+    main()

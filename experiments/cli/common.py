@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
-
-from tokenbridge.store.artifacts import writable
 
 if TYPE_CHECKING:
     from experiments.runner import Failure
@@ -23,19 +19,6 @@ def show_data(data: Data) -> None:
 
     for line in remarks(data):
         print(line, flush=True)
-
-
-@contextmanager
-def new_folder(out: Path, option: str = "--out") -> Iterator[None]:
-    """A folder to write into, refused before anything is computed; where nothing came into a new one, it goes again."""
-    made = not out.exists()
-    try:
-        with writable(out, option):
-            yield
-    finally:
-        if made:
-            with suppress(OSError):
-                out.rmdir()
 
 
 def end_with(failures: Sequence[Failure]) -> None:

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from experiments.cli.options import DEFAULT_RUNS, Runs, Settings
+from experiments.cli.options import DEFAULT_RUNS, PATH, Runs, path_of
 from experiments.trained import SHOWN, command
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build, near
-from tokenbridge.store.artifacts import PARTIAL, Store, digest, writable
+from tokenbridge.store.artifacts import PARTIAL, Store, digest, new_file, new_folder
 from tokenbridge.store.rows import progress
 from tokenbridge.store.runs import EXPERIMENT, RecordedCell, read_cells
 
 exchange = typer.Typer()
 PREFIX = "sample-"
+OPEN = ("data", "autoencoder", "score")
+"""sections of settings that released weights do not fix"""
 
 
 @exchange.command("import")
 def import_released(
-    path: Annotated[Path, typer.Argument(help="checkpoint-last.pth of a release")],
+    path: Annotated[Path, typer.Argument(help="checkpoint-last.pth of a release", parser=path_of)],
     model: Annotated[str, typer.Option("--as", help="tokenbridge-B, -L or -H, or mar-B, -L or -H")],
-    settings: Settings = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="settings such as data.path=imagenet/train, or a file of settings (.toml, see init): its images,"
+            " autoencoder and scorer",
+            metavar="[FILE] [KEY=VALUE]...",
+        ),
+    ] = None,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
     """Make released weights of TokenBridge or MAR the finished training of their configuration."""
@@ -32,10 +42,11 @@ def import_released(
     from tokenbridge.exchange.released import read_released, require_fit, require_told, write_released
     from tokenbridge.overrides import override
 
-    config = override(presets.released(model), settings or ())
+    words = [each for word in settings or () for each in _words(word)]
+    config = override(presets.released(model), words)
     weights = read_released(path)
     require_fit(weights, config)
-    require_told(config, presets.released(model), {word.partition("=")[0] for word in settings or ()})
+    require_told(config, presets.released(model), {word.partition("=")[0] for word in words})
     config = override(config, {"train.released": weights.id})
     store, cell = Store(runs), pipeline.Cell(model, config, ("train",))
     (stage,) = cell.stages()
@@ -46,11 +57,20 @@ def import_released(
     print(f"{model} is {stage.id} in {runs / 'stages'}; go on: {trained.command(config)} --name {model}")
 
 
+def _words(word: str) -> list[str]:
+    """A setting as it is; of a file of settings those that a release leaves open, as they would be typed."""
+    from experiments import presets
+
+    if "=" in word or not word.endswith(presets.ENDING):
+        return [word]
+    return [each for each in presets.base(word).settings if each.partition(".")[0] in OPEN]
+
+
 @exchange.command()
 def export(
     what: Annotated[str, typer.Argument(help="cell (id or name) or stage (sample-…)", metavar="CELL|STAGE")],
-    png: Annotated[Path | None, typer.Option("--png", help="new folder of PNG files")] = None,
-    npz: Annotated[Path | None, typer.Option("--npz", help="new file in the layout of ADM's evaluator")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="new folder of PNG files", **PATH)] = None,
+    npz: Annotated[Path | None, typer.Option("--npz", help="new file in the layout of ADM's evaluator", **PATH)] = None,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
     """Write samples as other evaluators read them: uint8 RGB, in order; arr_0 of the .npz is (N, H, W, 3)."""
@@ -73,17 +93,19 @@ def write_samples(store: Store, what: str, png: Path | None, npz: Path | None) -
     if png is None and npz is None:
         raise UserError(f"export {what} needs a target; give --png FOLDER or --npz FILE")
     folder = store.folder(sample_stage(store, what))
-    from tokenbridge.exchange.export import Samples, write_npz, write_png  # torch, only for what is there
+    from tokenbridge.exchange.export import Samples, require_new, write_npz, write_png  # torch, only for what is there
 
-    samples = Samples(folder)
-    lines = []
-    for option, target, write in (("--png", png, write_png), ("--npz", npz, write_npz)):
-        if target is None:
-            continue
-        with writable(target.parent, option), store.lock(f"export-{digest(str(target.resolve()))}"):
-            write(samples, target)
-        lines.append(f"{len(samples)} images of {folder.name}: {target}")
-    return lines
+    samples, todo = Samples(folder), [(png, write_png), (npz, write_npz)]
+    with ExitStack() as places:
+        for target in (png, npz):
+            if target is not None:
+                require_new(target)
+                places.enter_context(new_file(target, "--npz") if target is npz else new_folder(target.parent, "--png"))
+        for target, write in todo:
+            if target is not None:
+                with store.lock(f"export-{digest(str(target.resolve()))}"):
+                    write(samples, target)
+    return [f"{len(samples)} images of {folder.name}: {target}" for target, _ in todo if target is not None]
 
 
 def sample_stage(store: Store, what: str) -> str:

@@ -16,6 +16,7 @@ from experiments.cli.options import (
     DEFAULT_BATCH,
     DEFAULT_RUNS,
     DEMO_JOBS,
+    MOST_SEEDS,
     Accumulate,
     Batch,
     CheckData,
@@ -72,7 +73,9 @@ def grid(
     preset: PresetOption = PRESET,
     seeds: Annotated[
         int | None,
-        typer.Option("--seeds", min=1, help="training seeds of each row or cell (default: 3; 1 for axes alone)"),
+        typer.Option(
+            "--seeds", min=1, max=MOST_SEEDS, help="training seeds of each row or cell (default: 3; 1 for axes alone)"
+        ),
     ] = None,
     on: Annotated[
         str,
@@ -89,7 +92,12 @@ def grid(
     accumulate: Accumulate = 1,
     search_images: Annotated[
         int | None,
-        typer.Option("--search-images", min=50, help="images per point and training seed, where guidance is searched"),
+        typer.Option(
+            "--search-images",
+            min=50,
+            max=1_000_000_000,
+            help="images per point and training seed, where guidance is searched",
+        ),
     ] = None,
     points: Annotated[
         str,
@@ -106,7 +114,9 @@ def grid(
         bool,
         typer.Option("--until-settled", help="add seeds until the claims of these tables are settled, or --max-seeds"),
     ] = False,
-    max_seeds: Annotated[int, typer.Option("--max-seeds", min=2, help="with --until-settled: seeds at most")] = 12,
+    max_seeds: Annotated[
+        int, typer.Option("--max-seeds", min=2, max=MOST_SEEDS, help="with --until-settled: seeds at most")
+    ] = 12,
     first: Annotated[
         bool, typer.Option("--try", help="run the first cell only, here, and say what the rest would take")
     ] = False,
@@ -215,7 +225,7 @@ def duel(
         list[str] | None, typer.Option("--set", help="setting of the base, such as train.epochs=100; repeatable")
     ] = None,
     preset: PresetOption = PRESET,
-    seeds: Annotated[int, typer.Option("--seeds", min=2, help="fresh training seeds of each row")] = 10,
+    seeds: Annotated[int, typer.Option("--seeds", min=2, max=MOST_SEEDS, help="fresh training seeds of each row")] = 10,
     search_seeds: Annotated[
         int, typer.Option("--search-seeds", min=1, max=100, help="other training seeds, with which points are searched")
     ] = 3,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tokenbridge.metrics.catalogue import (
     AGREEMENT,
+    ARROWS,
     BITS,
     FD,
     MSE,
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
 HEADLINE = (FD, AGREEMENT, PRECISION, RECALL, BITS, PSNR, RECONSTRUCTION_FD, MSE)
 """what tells most of a run, by the first of its scorers"""
 MOST = 8
-ARROWS = {"lower": "↓", "higher": "↑", "": " "}
 SHEETS = "sheets"
 """folder of pictures in the runs folder"""
-PICTURED = {"sample": "samples, their classes in turn", "reconstruct": "reconstructions, below their originals"}
+TURNS = ", their classes in turn"
+PICTURED = {"sample": f"samples{TURNS}", "reconstruct": "reconstructions, below their originals"}
 
 
 def every_number(store: Store, cell: Cell) -> list[str]:
@@ -62,7 +63,7 @@ def headline(store: Store, cell: Cell) -> list[str]:
 
 def _row(each: Metric, values: Mapping[str, float], cell: Cell, longest: int, width: int) -> list[str]:
     number = f"{values[each.key] * each.scale:.{each.decimals}f} {each.unit}".rstrip()
-    start = f"{each.key:<{longest}}  {number:<10} {ARROWS[each.better]}  "
+    start = f"{each.key:<{longest}}  {number:<10} {ARROWS[each.better] or ' '}  "
     text = f"{each.title}: {each.meaning}" if each.meaning else each.title
     if (floor := f"{each.key}_floor") in values and (of_floor := find(floor)):
         text += f"; real images read {values[floor] * of_floor.scale:.{each.decimals}f}"
@@ -84,7 +85,8 @@ def sheets(store: Store, cell: Cell) -> Iterator[str]:
         path = store.root / SHEETS / f"{stage.id}.png"
         with writable(path.parent):
             write_atomic(path, picture(examples, arrays))
-        yield f"{path}: {PICTURED.get(stage.kind.name, stage.kind.name)}"
+        told = PICTURED.get(stage.kind.name, stage.kind.name)
+        yield f"{path}: {told if cell.config.data.classes > 1 else told.removesuffix(TURNS)}"
 
 
 def _values(store: Store, cell: Cell) -> dict[str, float]:

@@ -9,13 +9,15 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.options import Settings
+from experiments.cli.options import PATH, Settings, path_of
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.distributed import require_one
 
 
 def init(
-    images: Annotated[Path, typer.Argument(help="folder with one sub-folder per class, or of images alone")],
+    images: Annotated[
+        Path, typer.Argument(help="folder with one sub-folder per class, or of images alone", parser=path_of)
+    ],
     settings: Settings = None,
     autoencoder: Annotated[
         str | None,
@@ -25,7 +27,7 @@ def init(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="the file, ending in .toml (default: NAME.toml here)")
+        Path | None, typer.Option("--out", help="the file, ending in .toml (default: NAME.toml here)", **PATH)
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="of runs and reports (default: the folder's)")] = None,
     force: Annotated[bool, typer.Option("--force", help="write over a file that is there")] = False,
@@ -38,7 +40,7 @@ def init(
     from experiments.presets import ENDING
     from tokenbridge.data.survey import survey
     from tokenbridge.overrides import typed_settings
-    from tokenbridge.store.artifacts import writable, write_atomic
+    from tokenbridge.store.artifacts import new_file, write_atomic
     from tokenbridge.store.runs import require_name
 
     require_one("init")
@@ -62,7 +64,7 @@ def init(
         own = f'features = "own", weights = "{classifier.name}"'
         notes["score"] = [f"with the class agreement of samples, after {classify}:", own]
     text = text_of(seen, name, fit, path, notes)
-    with writable(path.parent, "--out"):
+    with new_file(path, "--out"):
         write_atomic(path, text.encode())
     print("\n".join(seen.lines()))
     print(f"{path} has the settings that fit, with reasons; next:")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from experiments.cli import INTERRUPTED, STOPPED
 from experiments.cli.common import end_with, show_data
 from experiments.cli.exchange import exchange
 from experiments.cli.grid import duel, grid
@@ -28,6 +29,7 @@ from experiments.cli.options import (
     Preset,
     Reports,
     Runs,
+    RunsThere,
     Seeds,
     Settings,
     Threads,
@@ -35,17 +37,20 @@ from experiments.cli.options import (
 )
 from experiments.cli.report import publish, report
 from experiments.cli.rows import refresh
+from experiments.cli.score import score
 from experiments.cli.settings import settings
 from experiments.cli.tools import tools
 from experiments.cli.tune import tune
+from experiments.cli.usage import told
 from slurm.commands import commands
-from tokenbridge.config import Runtime, UserError, short_of_memory
+from tokenbridge.config import Runtime, UserError
 from tokenbridge.distributed import joined, require_one
 from tokenbridge.overrides import build
-from tokenbridge.store.artifacts import Store
+from tokenbridge.signals import Interrupted
+from tokenbridge.store.artifacts import Store, require_folder
 from tokenbridge.store.runs import EXPERIMENT, require_name
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -67,7 +72,9 @@ def demo(
     store = Store(runs)
     runtime = build(Runtime, {"device": device, "threads": presets.THREADS["digits"]})
     request = Request(name=name, tables=("1a", "1b", "2a"), seeds=seeds, assignments=tuple(settings or ()))
-    end_with(run_grid.run(store, request.grid(), runtime, jobs))
+    asked = request.grid()
+    require_folder(reports / name, "--reports")
+    end_with(run_grid.run(store, asked, runtime, jobs))
     print(f"report: {publish(store, name, reports)}")
     print(f"MLflow: tokenbridge ui --runs {shlex.quote(str(runs))}")
 
@@ -77,6 +84,7 @@ app.command()(settings)
 app.command()(grid)
 app.command()(duel)
 app.command()(tune)
+app.command()(score)
 
 
 @app.command()
@@ -130,7 +138,7 @@ app.command()(report)
 
 
 @app.command()
-def sync(runs: Runs = DEFAULT_RUNS) -> None:
+def sync(runs: RunsThere = DEFAULT_RUNS) -> None:
     """Bring MLflow up to date with what the stages left; twice sends nothing twice.
 
     It waits up to two minutes for each answer, where other commands leave a slow server after one minute in all.
@@ -139,15 +147,18 @@ def sync(runs: Runs = DEFAULT_RUNS) -> None:
 
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # and once again
     errors = refresh(Store(runs))
-    counts = tracking.sync(Store(runs), patience=None)
+    counts = tracking.sync(Store(runs), patience=None, unreadable=errors)
     sent = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     print(f"sent {sent}" if sent else "MLflow was up to date")
     if errors:  # which keep nothing else back
-        raise errors[0]
+        raise UserError(f"{errors[0]}" + (f" (and {len(errors) - 1} more)" if errors[1:] else ""))
 
 
 @app.command()
-def ui(runs: Runs = DEFAULT_RUNS, port: Annotated[int, typer.Option("--port")] = 5000) -> None:
+def ui(
+    runs: RunsThere = DEFAULT_RUNS,
+    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="0: a free one")] = 5000,
+) -> None:
     """Open MLflow's page on the runs."""
     from experiments.tracking import sync as tracking
 
@@ -165,12 +176,26 @@ app.add_typer(commands)
 def main() -> None:
     """Entry point: what a user can mend is one line and exit code 2; anything else is a bug and keeps its traceback."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    command, code = typer.main.get_command(app), 0
     try:
-        app()
+        # as Typer's own main, whose usage block and silence on Ctrl-C say less
+        with command.make_context("tokenbridge", sys.argv[1:] or ["--help"]) as context:
+            command.invoke(context)
+        print(end="", flush=True)  # while an error of it can still be told
+    except typer.Exit as ended:
+        code = ended.exit_code
+    except (typer.Abort, EOFError):
+        print("tokenbridge: stopped, as the question had no answer; --yes answers it", file=sys.stderr)
+        code = 1
+    except (KeyboardInterrupt, Interrupted) as stop:
+        print(STOPPED, file=sys.stderr)
+        code = 128 + stop.number if isinstance(stop, Interrupted) else INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is for nobody
+        code = 1
     except Exception as error:
-        if said := short_of_memory(error):
-            error = UserError(f"out of memory ({said}); set --batch or --jobs lower, or take a machine with more of it")
-        if not isinstance(error, UserError):
+        if not (line := told(error)):
             raise
-        print(f"tokenbridge: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        print(f"tokenbridge: {line}", file=sys.stderr)
+        code = 2
+    raise SystemExit(code) from None

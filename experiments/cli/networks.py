@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli.common import new_folder
-from experiments.cli.options import DEFAULT_TRAINED, Device, Threads, TrainedOut
+from experiments.cli.options import DEFAULT_TRAINED, Device, Threads, TrainedOut, path_of
 from experiments.presets import ENDING, Base, base
-from tokenbridge.config import Autoencoder, Data, Runtime, UserError
+from tokenbridge.config import MOST, Autoencoder, Data, Runtime, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
+from tokenbridge.store.artifacts import new_folder
 
 if TYPE_CHECKING:
     from tokenbridge.data.survey import Survey
@@ -26,13 +26,16 @@ networks = typer.Typer()
 
 EPOCHS, STEPS = 30, 200
 """of a training: so many epochs, and more where they have fewer steps than this (an autoencoder: than twice this)"""
+LONGER = 4
+"""times the epochs that gave an autoencoder of little use, for the next try"""
 FEWEST = 8
 """images of a folder"""
 STEP = 4
 """pixels in whose multiples a size is chosen"""
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help=f"default: {EPOCHS}, and more of few images")]
 Size = Annotated[
-    int | None, typer.Option("--size", min=4, help="pixels per side (default: those of the images, 256 at most)")
+    int | None,
+    typer.Option("--size", min=4, max=MOST, help="pixels per side (default: those of the images, 256 at most)"),
 ]
 Grey = Annotated[
     bool | None, typer.Option("--grey/--colour", help="one channel, or three (default: as the images are)")
@@ -45,14 +48,17 @@ def train_autoencoder(
     images: Annotated[
         Path | None,
         typer.Argument(
-            help="folder of images, with class folders or without, or file of settings; unset: the shipped one"
+            help="folder of images, with class folders or without, or file of settings; unset: the shipped one",
+            parser=path_of,
         ),
     ] = None,
     epochs: Epochs = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     size: Size = None,
     grey: Grey = None,
-    channels: Annotated[int | None, typer.Option("--channels", min=1, help="latent channels (default: 4)")] = None,
+    channels: Annotated[
+        int | None, typer.Option("--channels", min=1, max=MOST, help="latent channels (default: 4)")
+    ] = None,
     stride: Annotated[
         int | None,
         typer.Option("--stride", help="pixels per latent position and side (default: 8, 4 or 2 by the size)"),
@@ -65,14 +71,15 @@ def train_autoencoder(
     """Train a small autoencoder of your images, as a diffusers folder; or the shipped one of the digits again."""
     from tokenbridge.autoencoders.train import require_stride, train_own_autoencoder
     from tokenbridge.autoencoders.train import train_autoencoder as train_shipped
+    from tokenbridge.devices import pick_device
 
     require_one("train-autoencoder")
+    chosen = pick_device(build(Runtime, {"device": device, "threads": threads}))
     if images is None:
-        _require_no({"--size": size, "--grey": grey, "--channels": channels, "--stride": stride})
+        _require_no({"--size": size, "--grey": grey, "--channels": channels, "--stride": stride, **_gpu(device)})
         _train_again(train_shipped, out, epochs or EPOCHS, seed)
         return
     from tokenbridge.data.survey import stride_of
-    from tokenbridge.devices import pick_device
     from tokenbridge.metrics.autoencoder_quality import cautions, judge
 
     if images.suffix == ENDING:
@@ -86,16 +93,19 @@ def train_autoencoder(
         data = _data(images, size, grey, STEP if stride is None else stride)
         stride = stride_of(data.image_size) if stride is None else stride
     require_stride(stride, data.image_size)
-    chosen = pick_device(build(Runtime, {"device": device, "threads": threads}))
     epochs = epochs or _epochs(data, batch, 2 * STEPS)
-    with new_folder(out):
+    with new_folder(out, "--out"):
         trained = train_own_autoencoder(out, data, channels or 4, stride, epochs, seed, chosen, batch)
         card = judge(out, *trained)
     print("\n".join(_about_autoencoder(card, out)))
-    for line in cautions(card):
+    of = {} if images.suffix != ENDING else {name: f"{name} in {images}" for name in ("channels", "stride")}
+    doubts = list(cautions(card, **of))
+    for line in doubts:
         print(f"train-autoencoder: {line}", file=sys.stderr)
     if images.suffix == ENDING:
-        print(f"{out}: where {images} says it is; next: tokenbridge run {shlex.quote(str(images))}")
+        file = shlex.quote(str(images))
+        longer = f"tokenbridge train-autoencoder {file} --epochs {LONGER * epochs}; or, as it is: " if doubts else ""
+        print(f"{out}: where {images} says it is; next: {longer}tokenbridge run {file}")
         return
     print(
         f"{out}: autoencoder.source=diffusers {shlex.quote(f'autoencoder.path={out}')}"
@@ -134,7 +144,9 @@ def _about_autoencoder(card: Mapping[str, Any], out: Path) -> Iterator[str]:
 def train_classifier(
     images: Annotated[
         Path | None,
-        typer.Argument(help="folder with one sub-folder per class, or file of settings; unset: the shipped one"),
+        typer.Argument(
+            help="folder with one sub-folder per class, or file of settings; unset: the shipped one", parser=path_of
+        ),
     ] = None,
     epochs: Epochs = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
@@ -149,14 +161,15 @@ def train_classifier(
     threads: Threads = None,
 ) -> None:
     """Train a classifier of your images, whose features score samples as fd_own; or the shipped one of digits again."""
+    from tokenbridge.devices import pick_device
     from tokenbridge.metrics.train_classifier import train_classifier as train_shipped
 
     require_one("train-classifier")
+    chosen = pick_device(build(Runtime, {"device": device, "threads": threads}))
     if images is None:
-        _require_no({"--size": size, "--grey": grey, "--name": name})
+        _require_no({"--size": size, "--grey": grey, "--name": name, **_gpu(device)})
         _train_again(train_shipped, out, epochs or EPOCHS, seed)
         return
-    from tokenbridge.devices import pick_device
     from tokenbridge.metrics.scorers import OWN
     from tokenbridge.metrics.train_classifier import train_own_classifier
 
@@ -170,10 +183,11 @@ def train_classifier(
             out = Path(score.weights or "") if named else images.parent / f"{of_file.name}-classifier"
     else:
         data = _data(images, size, grey, STEP)
-    chosen = pick_device(build(Runtime, {"device": device, "threads": threads}))
-    with new_folder(out):
+    name = name or images.resolve().name
+    build(Data, {"name": name})  # a name that no page could show is refused
+    with new_folder(out, "--out"):
         epochs = epochs or _epochs(data, batch, STEPS)
-        card = train_own_classifier(out, data, name or images.resolve().name, epochs, seed, batch, chosen)
+        card = train_own_classifier(out, data, name, epochs, seed, batch, chosen)
     print("\n".join(_about_classifier(card)))
     for line in _cautions_of_classifier(card["quality"]):
         print(f"train-classifier: {line}", file=sys.stderr)
@@ -281,7 +295,12 @@ def _require_no(options: Mapping[str, object]) -> None:
         raise UserError(f"{', '.join(given)} goes with a folder of images; name it first")
 
 
+def _gpu(device: str) -> dict[str, str]:
+    """The option, where it asks for a GPU: what ships is trained on the processor."""
+    return {"--device": device} if device.startswith("cuda") else {}
+
+
 def _train_again(train: Callable[..., dict[str, Any]], out: Path, epochs: int, seed: int) -> None:
-    with new_folder(out):
+    with new_folder(out, "--out"):
         print(json.dumps(train(out, epochs=epochs, seed=seed)["quality"]))
     print(f"weights and card: {out}")

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-Runs = Annotated[Path, typer.Option("--runs", envvar="TOKENBRIDGE_RUNS", help="folder of all artifacts")]
-Reports = Annotated[Path, typer.Option("--reports", help="folder of all reports")]
+from tokenbridge.config import UserError
+
+
+def path_of(text: str | Path) -> Path:
+    """The path that a word names."""
+    if not str(text):  # Path makes it the folder that one is in
+        raise ValueError("must name a file or folder")
+    return Path(text)
+
+
+def _there(runs: Path) -> Path:
+    if not os.path.isdir(runs):  # noqa: PTH112 - pathlib raises where a name is too long
+        raise UserError(f"{runs} is no folder of runs; correct --runs, or let tokenbridge run make it")
+    return runs
+
+
+MOST_SEEDS = 1000
+PATH: Any = {"parser": path_of, "metavar": "<path>"}
+"""of an option that names a file or folder"""
+RUNS: Any = {"envvar": "TOKENBRIDGE_RUNS", "help": "folder of all artifacts", **PATH}
+Runs = Annotated[Path, typer.Option("--runs", **RUNS)]
+RunsThere = Annotated[Path, typer.Option("--runs", callback=_there, **RUNS)]
+"""of a command that has nothing to look at in a new folder"""
+Reports = Annotated[Path, typer.Option("--reports", help="folder of all reports", **PATH)]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="stages at a time on this machine")]
-TrainedOut = Annotated[Path, typer.Option("--out", help="folder for the weights and their card")]
-Seeds = Annotated[int, typer.Option("--seeds", min=1, help="training seeds per row")]
+TrainedOut = Annotated[Path, typer.Option("--out", help="folder for the weights and their card", **PATH)]
+Seeds = Annotated[int, typer.Option("--seeds", min=1, max=MOST_SEEDS, help="training seeds per row")]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads of a stage (default: the preset's, else its share)")
 ]

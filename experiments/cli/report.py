@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experiments.cli.options import DEFAULT_REPORTS, DEFAULT_RUNS, Reports, Runs
+from experiments.cli.options import DEFAULT_REPORTS, DEFAULT_RUNS, PATH, Reports, Runs
 from experiments.cli.rows import refresh
 from experiments.paper import plan as plan_file
 from tokenbridge.config import UserError
-from tokenbridge.store.artifacts import Store, writable
+from tokenbridge.store.artifacts import Store, new_file, require_folder, writable
 from tokenbridge.store.runs import without_credentials
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from analysis.tables.pivot import Query
 
 EVERY = "all"
+GRID = "grid"
+"""a grid's name where none is given"""
 
 
 def report(
@@ -28,7 +30,10 @@ def report(
         list[str] | None,
         typer.Argument(help="name of a report, such as demo; all; or tables of one", metavar="NAME|all|TABLE..."),
     ] = None,
-    name: Annotated[str, typer.Option("--name", help="the report that the tables are of")] = "grid",
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="the report that the tables are of (default: one called like the table, or grid)"),
+    ] = None,
     rows: Annotated[
         str, typer.Option("--rows", help="print a table instead: the setting down, such as quantizer.levels")
     ] = "",
@@ -40,7 +45,7 @@ def report(
         list[str] | None, typer.Option("--where", help="with --rows: only cells with this KEY=VALUE; repeatable")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="with --rows: write to this file (.md, .csv, .tex or .html)")
+        Path | None, typer.Option("--out", help="with --rows: write to this file (.md, .csv, .tex or .html)", **PATH)
     ] = None,
     runs: Runs = DEFAULT_RUNS,
     reports: Reports = DEFAULT_REPORTS,
@@ -56,7 +61,7 @@ def report(
         from analysis.tables.pivot import Query
 
         query = Query(rows, columns, metric, tuple(where or ()))
-        _pivot(words[0] if words else name, query, out, runs, reports)
+        _pivot(words[0] if words else GRID if name is None else name, query, out, runs, reports)
         return
     for option, value in (("--columns", columns), ("--metric", metric), ("--where", where), ("--out", out)):
         if value:
@@ -67,14 +72,16 @@ def report(
         _report(words or ["demo"], name, runs, reports)
 
 
-def _report(words: Sequence[str], name: str, runs: Path, reports: Path) -> None:
+def _report(words: Sequence[str], name: str | None, runs: Path, reports: Path) -> None:
     from experiments.paper import TABLES
 
     tables = words if all(word in TABLES or word.startswith("effects-") for word in words) else []
     if not tables and len(words) > 1:
         ours = f"{', '.join(TABLES)}, effects-fd_digits and others of a grid over axes"
         raise UserError(f"{' '.join(words)} must be one report's name, or tables among {ours}")
-    name = name if tables else words[0]
+    if not tables or (name is None and len(words) == 1 and _is_report(words[0], runs, reports)):
+        name = words[0]  # a grid of one table may be called like it
+    name = GRID if name is None else name
     page = build(name, runs, reports)
     from analysis.frame.source import read as read_source
     from analysis.tables.text import effects_text, tables_text
@@ -141,13 +148,16 @@ def publish(store: Store, name: str, reports: Path) -> Path:
     from experiments.tracking import sync as tracking
 
     plan = plan_file.read(plan_file.file(store.root, name))
+    require_folder(reports / name, "--reports")
     plan |= {"mlflow": server()} if server() else {}
     print("tracking: MLflow is brought up to date", flush=True)
     refresh(store, name)  # what keeps its rows back keeps the report back too, in one line; others' `sync` names
-    tracking.sync(store)
+    tracking.sync(store, unreadable=[])
+    tracking.sync(store, {cell: None for _, cell in load.planned(plan)})  # of its own, the first that cannot be read
     print("report: tables and figures", flush=True)
-    load.collect(store.root, tracking.tracking_uri(store), plan, reports / name / "source")
-    page = build_report(reports / name)
+    with writable(reports / name, "--reports"):
+        load.collect(store.root, tracking.tracking_uri(store), plan, reports / name / "source")
+        page = build_report(reports / name)
     tracking.log_report(store, name, reports / name)
     return page
 
@@ -169,7 +179,7 @@ def _pivot(name: str, query: Query, out: Path | None, runs: Path, reports: Path)
         return
     from analysis.report.build import write
 
-    with writable(out.parent, "--out"):
+    with new_file(out, "--out"):
         write({out: written(filled, out.suffix).encode()})
     print(f"table: {out}")
 
@@ -187,7 +197,11 @@ def _source(name: str, runs: Path, reports: Path) -> Source:
     return read_source(reports / name / "source")
 
 
+def _is_report(name: str, runs: Path, reports: Path) -> bool:
+    return plan_file.file(runs, name).exists() or (reports / name / "source").is_dir()
+
+
 def _require_report(name: str, runs: Path, reports: Path) -> None:
-    if not (reports / name / "source").is_dir():
+    if not _is_report(name, runs, reports):
         places = f"{runs / 'plans' / name}.json nor {reports / name / 'source'}"
         raise UserError(f"{name} is no report: neither {places} exists; run tokenbridge demo or grid first")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.paper import Column, Table
 from experiments.paper import plan as plan_file
 from experiments.tracking import rows as tracked
-from experiments.tracking.rows import HALF, ReportRow
+from experiments.tracking.rows import ERROR, HALF, ReportRow
 from tokenbridge.config import UserError
 from tokenbridge.overrides import flatten
 from tokenbridge.store.artifacts import Store, digest, writable
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """raise it when the rows' content changes: all are then computed anew"""
-ERROR = "_se"
-"""ends the name of a standard error over images: its mean over seeds is no error of the mean"""
 MEANING = (
     "± is the half-width of the 95 % Student t interval over seeds (of one measurement that all seeds share, 1.96"
     " standard errors over images). Verdicts are those of the whole report; °: exploratory, no claim."
@@ -116,6 +114,7 @@ def _columns(ids: Sequence[str], places: Sequence[Place], source: Source) -> dic
 
     columns = {column.key: column for table, _ in places for column in table.measured}
     measured = (key for key in source.metrics if any(source.number(id, key) is not None for id in ids))
+    # the mean of a standard error over seeds is no error of the mean
     return columns | {key: metric(key) for key in measured if key not in columns and not key.endswith(ERROR)}
 
 

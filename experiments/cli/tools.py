@@ -10,11 +10,12 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.common import new_folder, show_data
+from experiments.cli.common import show_data
 from experiments.cli.options import (
     DEFAULT_BATCH,
     DEFAULT_REPORTS,
     DEFAULT_RUNS,
+    PATH,
     Accumulate,
     Batch,
     CheckData,
@@ -23,15 +24,18 @@ from experiments.cli.options import (
     Preset,
     Reports,
     Runs,
+    RunsThere,
     Settings,
     Threads,
     TrustWeights,
+    path_of,
 )
 from experiments.cli.report import publish
+from experiments.paper import plan as plan_file
 from tokenbridge.config import Runtime, Score
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
-from tokenbridge.store.artifacts import Store, writable
+from tokenbridge.store.artifacts import Store, new_file, new_folder, require_folder
 from tokenbridge.store.runs import EXPERIMENT
 
 tools = typer.Typer()
@@ -57,13 +61,14 @@ def speed(
     device: Device = "auto",
 ) -> None:
     """Table 5 and the claims about speed, as ratios inside one run; at most three minutes on an idle core."""
-    from experiments.speed import claims, plan, preset_cells, run, table_lines
+    from experiments.speed import PLAN, claims, plan, preset_cells, run, table_lines
     from experiments.tracking import sync as tracking
     from tokenbridge.speed.comparisons import bucketized_encoding
 
     store = Store(runs)
     runtime = build(Runtime, {"device": device, "threads": threads})
     rows = preset_cells()
+    plan_file.require_room(runs, PLAN)
     times = run(store, runtime, rows, quick, again)
     print("\n".join([*table_lines(times), *claims(times)]))
     print(bucketized_encoding(1_000_000 if quick else 3_000_000, rounds=1 if quick else 3).line())
@@ -75,13 +80,17 @@ def speed(
 def plan(
     preset: Preset,
     settings: Settings = None,
-    devices: Annotated[int, typer.Option("--devices", min=1, help="that train together")] = 8,
+    devices: Annotated[int, typer.Option("--devices", min=1, max=1_000_000, help="that train together")] = 8,
     accumulate: Accumulate = 1,
-    tflops: Annotated[float, typer.Option("--tflops", min=0.001, help="a device's peak in bfloat16 (A100)")] = 312.0,
-    tflops_float32: Annotated[float, typer.Option("--tflops-float32", min=0.001, help="in float32")] = 19.5,
+    tflops: Annotated[
+        float, typer.Option("--tflops", min=0.001, max=1e6, help="a device's peak in bfloat16 (A100)")
+    ] = 312.0,
+    tflops_float32: Annotated[float, typer.Option("--tflops-float32", min=0.001, max=1e6, help="in float32")] = 19.5,
     utilization: Annotated[float, typer.Option("--utilization", min=0.001, max=1, help="share of the peak")] = 0.4,
-    train_images: Annotated[int | None, typer.Option("--train-images", min=1, help="of a folder not here")] = None,
-    test_images: Annotated[int | None, typer.Option("--test-images", min=1)] = None,
+    train_images: Annotated[
+        int | None, typer.Option("--train-images", min=1, max=10**12, help="of a folder not here")
+    ] = None,
+    test_images: Annotated[int | None, typer.Option("--test-images", min=1, max=10**12)] = None,
 ) -> None:
     """What a configuration takes before anything runs: parameters, latents, memory, operations, device-hours."""
     from experiments import presets
@@ -95,7 +104,7 @@ def plan(
 
 
 @tools.command("verify-latents")
-def verify_latents(runs: Runs = DEFAULT_RUNS) -> None:
+def verify_latents(runs: RunsThere = DEFAULT_RUNS) -> None:
     """Compare all finished latents with the checksums that were written with them."""
     from tokenbridge.data.latents import verify
 
@@ -117,8 +126,11 @@ def reconstruct(
     train: Annotated[
         str | None, typer.Option("--train", help="folder that scale and reference are of (default: IMAGES)")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="folder for the table, as Markdown and CSV")] = None,
-    name: Annotated[str, typer.Option("--name", help="of the report")] = "reconstruct",
+    out: Annotated[Path | None, typer.Option("--out", help="folder for the table, as Markdown and CSV", **PATH)] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="of the report (default: reconstruct; of a file of settings, NAME-reconstruct)"),
+    ] = None,
     runs: Runs = DEFAULT_RUNS,
     reports: Reports = DEFAULT_REPORTS,
     jobs: Jobs = 1,
@@ -134,6 +146,8 @@ def reconstruct(
     from tokenbridge.store.runs import require_name
 
     require_one("reconstruct")
+    if name is None:
+        name = f"{presets.base(images).name}-reconstruct" if images.endswith(presets.ENDING) else "reconstruct"
     require_name(name)
     threads = threads or presets.THREADS.get(images)
     grid = {
@@ -143,7 +157,9 @@ def reconstruct(
     cells = reconstructions.cells(images, train, autoencoder, grid, settings or ())
     how = {"device": device, "threads": threads, "batch": batch, "trust_weights": trust_weights}
     store, runtime = Store(runs), build(Runtime, how)
-    with new_folder(out) if out else nullcontext():
+    require_folder(reports / name, "--reports")
+    plan_file.require_room(runs, name)
+    with new_folder(out, "--out") if out else nullcontext():
         show_data(cells[0].config.data)
         if line := reconstructions.crop(cells[0].config, images):
             print(line, flush=True)
@@ -159,8 +175,10 @@ def reconstruct(
 
 @tools.command()
 def stats(
-    images: Annotated[Path, typer.Argument(help="folder of images, with or without sub-folders, or .npz with arr_0")],
-    out: Annotated[Path, typer.Option("--out", help="FILE.npz, for score.reference")],
+    images: Annotated[
+        Path, typer.Argument(help="folder of images, with or without sub-folders, or .npz with arr_0", parser=path_of)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="FILE.npz, for score.reference", **PATH)],
     features: Annotated[str, typer.Option("--features", help="scorer: inception, clean, dinov2")] = "inception",
     weights: Annotated[str, typer.Option("--weights", help="as score.weights")] = "",
     size: Annotated[int | None, typer.Option("--size", min=4, help="crop to it (ADM's centre crop)")] = None,
@@ -173,7 +191,7 @@ def stats(
 
     score = build(Score, {"features": features} | ({"weights": weights} if weights else {}))
     runtime = build(Runtime, {"device": device, "batch": batch, "trust_weights": trust_weights})
-    with writable(out.parent, "--out"):
+    with new_file(out, "--out"):
         about = write_statistics(out, images, score, size, runtime)
     shown = f"{about['images']} images of {about['image_size']} pixels"
     print(f"{out}: {shown} by {about['features']} {about['weights'][:12]}; {shlex.quote(f'score.reference={out}')}")

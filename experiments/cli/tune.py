@@ -15,7 +15,7 @@ from experiments.cli.options import DEFAULT_RUNS, DEMO_JOBS, Device, Jobs, Runs,
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
-from tokenbridge.store.artifacts import Store, write_json
+from tokenbridge.store.artifacts import Store, require_folder, writable, write_json
 
 if TYPE_CHECKING:
     from analysis.stats import Comparison, Estimate
@@ -72,6 +72,7 @@ def tune(
     preset = trained.nearest(search.models.configs[0])
     how = {"device": device, "threads": threads or presets.THREADS.get(preset)}
     runtime = build(Runtime, how | {"trust_weights": trust_weights})
+    require_folder(path.parent)
     rungs = []
     try:
         for rung in climb(store, search, runtime, jobs):
@@ -82,8 +83,8 @@ def tune(
         end_with(failed.failures)
         return
     own = before(store, search)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, _record(search, rungs, last, own))
+    with writable(path.parent):
+        write_json(path, _record(search, rungs, last, own))
     print("\n".join(["", *_end(search, rungs, last, own), f"all of it: {path}"]))
 
 

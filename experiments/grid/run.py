@@ -58,6 +58,7 @@ def run(store: Store, grid: Grid, runtime: Runtime, jobs: int) -> list[Failure]:
     Returns:
         What failed, each stage once.
     """
+    plan.require_room(store.root, grid.name)
     print(f"{grid.name}: {grid.about}, {jobs} stages at a time; results in {store.root}", flush=True)
     cells, ahead = grid.first()
     failures = attempt_cells(store, cells, runtime, EXPERIMENT, jobs, ahead, grid.name)

@@ -15,10 +15,11 @@ from typing import Any
 
 from experiments.paper import RECONSTRUCT, TABLES
 from tokenbridge.config import UserError
-from tokenbridge.store.artifacts import read_json, write_json
+from tokenbridge.store.artifacts import read_json, require_folder, writable, write_json
 from tokenbridge.store.runs import require_name
 
 Plan = dict[str, Any]
+_AGAIN = "delete it and give its command again"
 LISTS = {
     "rows": {"table", "label", "cell"},
     "cells": {"values", "seed", "cell"},
@@ -44,7 +45,7 @@ def names(runs: Path) -> list[str]:
     return sorted(path.stem for path in (runs / "plans").glob("*.json"))
 
 
-def read(path: Path, remedy: str = "run its grid again") -> Plan:
+def read(path: Path, remedy: str = _AGAIN) -> Plan:
     """A plan with what every report needs of it.
 
     Raises:
@@ -66,8 +67,15 @@ def read(path: Path, remedy: str = "run its grid again") -> Plan:
 def write(runs: Path, plan: Plan) -> None:
     """Write a plan under its name; tables and points of an earlier one stay where it had the same base."""
     path = file(runs, plan["name"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, merged(read_json(path), plan) if path.exists() else plan)
+    with writable(path.parent):
+        write_json(path, merged(read(path), plan) if path.exists() else plan)
+
+
+def require_room(runs: Path, name: str) -> None:
+    """Raise UserError where a plan cannot be written, before what it is about runs."""
+    require_folder((path := file(runs, name)).parent)
+    if path.exists():
+        read(path)
 
 
 def ranked(values: Sequence[float], better: str) -> list[int]:

@@ -47,6 +47,11 @@ class Record(Protocol):
     def content(self) -> Content: ...
 
 
+def title_of(record: Record) -> str:
+    """What its run is called: a cell of several names has the shortest, for the page cuts long ones."""
+    return getattr(record, "title", record.name)
+
+
 def key_of(record: Record) -> str:
     """The key of a record among all: its kind and its id."""
     return f"{record.kind}/{record.id}"

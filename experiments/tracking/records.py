@@ -16,11 +16,21 @@ import numpy as np
 
 from experiments.tracking import rows as report_rows
 from experiments.tracking.content import Content, Record, Status
-from experiments.tracking.rows import SEEDS, ReportRow
-from experiments.tracking.views import LISTED, MEMBER, direction, member_tag, of_sweep
+from experiments.tracking.rows import ERROR, SEEDS, ReportRow
+from experiments.tracking.views import (
+    ABSENT,
+    LISTED,
+    MEMBER,
+    direction,
+    member_tag,
+    of_sweep,
+    text_of,
+    texts,
+    varying,
+)
 from tokenbridge.config import UserError
 from tokenbridge.metrics.catalogue import telling
-from tokenbridge.overrides import flatten
+from tokenbridge.overrides import flatten, unread
 from tokenbridge.stages import kind_of, unmeasured
 from tokenbridge.store.artifacts import MANIFEST, Store, digest, file_hash
 from tokenbridge.store.runs import (
@@ -31,14 +41,15 @@ from tokenbridge.store.runs import (
     is_sweep,
     journal_of,
     measured,
-    read_cells,
+    read_cell,
     read_journal,
     read_metrics,
     read_sweep,
+    readable_cells,
     spell,
 )
 
-FORMAT = 3
+FORMAT = 4
 """raise it when the content of the records changes: everything is then sent anew"""
 DIGEST = 12
 """characters of a data set's digest that its page has room for"""
@@ -49,8 +60,8 @@ COLUMNS, GAP = 10, 2
 LEAST_PIXELS = 64
 """to which the sides of small images are enlarged, without smoothing"""
 
-Best = tuple[float, float, str]
-"""of a cell with a metric: its number of images (negative), the value, its name"""
+Best = tuple[float, float, str, str]
+"""of a cell or row with a metric: its number of images (negative), the value, its name, and all of text_of"""
 
 
 class CellRecord:
@@ -62,7 +73,7 @@ class CellRecord:
         self, store: Store, cell: RecordedCell, stages: StageFiles, row: str = "", alone: Collection[str] = ()
     ):
         """row: id of that of several seeds under which it lies; alone: reports of which it is a row by itself."""
-        self.store, self.cell, self.id, self.name = store, cell, cell.id, cell.name
+        self.store, self.cell, self.id, self.name, self.title = store, cell, cell.id, cell.name, _title(cell)
         self.parent = f"row/{row}" if row else f"sweep/{cell.sweeps[0]}" if cell.sweeps else ""
         self.listed = [sweep for sweep in cell.sweeps if sweep in alone]
         self.finished = {kind: id for kind, id in cell.stages.items() if stages.finished(id)}
@@ -91,8 +102,8 @@ class CellRecord:
             for name, arrays in kind_of(kind).pictures.items():
                 files[f"{kind}/{name}"] = picture(folder / "examples.npz", arrays)
         return Content(
-            tags=tags,
-            params={key: spell(value) for key, value in flatten(cell.config).items()},
+            tags=tags | texts(metrics),
+            params=_params(cell),
             metrics={key: metrics[key] for key in dict.fromkeys([*telling(metrics), *metrics])},
             files=files,
             dataset=_dataset(cell, manifests.get("latents")),
@@ -158,48 +169,78 @@ class SweepRecord:
         self.signature = digest([FORMAT, *about])
 
     def content(self) -> Content:
-        values = _values(self.cells)
-        varying = {key: spelled for key, spelled in values.items() if len(spelled) > 1}
-        states = _states(self.cells, self.stages)
+        settings, states = list(map(_params, self.cells)), _states(self.cells, self.stages)
         compared = self._compared()
-        best = {_best_name(key): min(cells, key=_rank(key)) for key, cells in compared.items()}
+        best = {key: min(each, key=_rank(key)) for key, each in compared.items()}
         tags = {"sweep": self.id, "states": _told(states)}
         tags |= {member_tag(self.id): MEMBER} | ({"command": self.command} if self.command else {})
         return Content(
-            tags=tags | {f"best.{name}": cell for name, (_, _, cell) in best.items()},
-            params={key: spelled[0] for key, spelled in values.items() if len(spelled) == 1},
-            metrics={f"best/{name}": value for name, (_, value, _) in best.items()}
+            tags=tags | {key: f"best {text}: {name}" for key, (_, _, name, text) in best.items()},
+            params=_shared(settings),
+            metrics={f"best/{_best_name(key)}": value for key, (_, value, _, _) in best.items()}
             | {"cells": len(self.cells), "cells_finished": states["finished"]},
             seconds=self._seconds(),
             started=self.submission.submitted if self.submission else 0.0,
             status=_status_of(states),
             error=self.stages.failure([id for cell in self.cells for id in cell.stages.values()]),
-            note=self._note(varying),
-            view=self._view(list(varying), compared),
+            note=self._note(varying(settings)),
+            view=self._view(compared),
         )
 
-    def _view(self, varying: Sequence[str], compared: Collection[str]) -> dict[str, Any]:
+    def _view(self, compared: Collection[str]) -> dict[str, Any]:
         """Of its rows, unless there are none or cells that no row has yet are under way."""
         measured = {*compared, *(key for row in self.rows for key in (SEEDS, *row.metrics))}
         known = {id for row in self.rows for id in row.cells}
         if not self.rows or _states([cell for cell in self.cells if cell.id not in known], self.stages)["open"]:
-            return of_sweep(self.id, varying, measured)
+            errors = {f"{key}{ERROR}" for key in compared if self._has(self.cells, f"{key}{ERROR}")}
+            names = [self.name, *map(_title, self.cells), *(row.name for row in self.rows)]
+            return of_sweep(self.id, varying(self._ranked(self.cells, compared)), measured | errors, "", names)
         first = {row.cells[0] for row in self.rows}
-        values = _values([cell for cell in self.cells if cell.id in first])
-        return of_sweep(self.id, [key for key, spelled in values.items() if len(spelled) > 1], measured, LISTED)
+        ranked = self._ranked([cell for cell in self.cells if cell.id in first], compared)
+        return of_sweep(self.id, varying(ranked), measured, LISTED, [row.name for row in self.rows])
+
+    def _ranked(self, cells: Sequence[RecordedCell], compared: Collection[str]) -> list[dict[str, str]]:
+        """Settings of those cells that have the metric by which a list ranks them; where none is there, of all."""
+        main = next(iter(telling(compared)), "")
+        return [_params(cell) for cell in cells if not main or self._has([cell], main)]
+
+    def _has(self, cells: Sequence[RecordedCell], key: str) -> bool:
+        """Whether one of these cells has a metric."""
+        kind, _, name = key.partition("/")
+        ids = (cell.stages[kind] for cell in cells if kind in cell.stages)
+        return any(self.stages.stamps(id)[1] and name in read_metrics(self.store.folder(id)).metrics for id in ids)
 
     def _compared(self) -> dict[str, list[Best]]:
-        """Metrics that say better or worse, with all cells that have them."""
+        """Metrics that say better or worse, with all rows that have them; without rows, with all cells.
+
+        Of a row of several seeds its mean counts: the best of its seeds would be the luckiest.
+        """
+        of_cells = self._of_cells()
+        if not self.rows:
+            return {key: list(each.values()) for key, each in of_cells.items()}
         compared: dict[str, list[Best]] = {}
+        for key, each in of_cells.items():
+            for row in self.rows:
+                if (first := each.get(row.cells[0])) is None or (len(row.cells) > 1 and key not in row.metrics):
+                    continue
+                mean = (first[0], row.metrics[key], row.name, text_of(key, row.metrics)) if row.metrics else first
+                compared.setdefault(key, []).append(mean)
+        return compared
+
+    def _of_cells(self) -> dict[str, dict[str, Best]]:
+        """By metric that says better or worse, the cells that have it, by id."""
+        compared: dict[str, dict[str, Best]] = {}
         read: dict[str, Measured] = {}
         for cell in self.cells:
             for kind, id in cell.stages.items():
                 if not kind_of(kind).compared or not self.stages.stamps(id)[1]:
                     continue
                 metrics, protocol, _ = read[id] = read.get(id) or read_metrics(self.store.folder(id))
-                for name, value in metrics.items():
-                    if direction(key := f"{kind}/{name}") and value == value:
-                        compared.setdefault(key, []).append((-float(protocol.get("images", 0)), value, cell.name))
+                keyed = {f"{kind}/{name}": value for name, value in metrics.items()}
+                for key, value in keyed.items():
+                    if direction(key) and value == value:
+                        found = (-float(protocol.get("images", 0)), value, _title(cell), text_of(key, keyed))
+                        compared.setdefault(key, {})[cell.id] = found
         return compared
 
     def _seconds(self) -> float:
@@ -211,9 +252,10 @@ class SweepRecord:
         last = max((end[0] / 1e9 for end in ends if end), default=0.0)
         return max(0.0, last - self.submission.submitted)
 
-    def _note(self, varying: dict[str, list[str]]) -> str:
+    def _note(self, varying: Mapping[str, Sequence[str]]) -> str:
         lines = [f"{len(self.cells)} cells" + (", which differ in" if varying else "")]
-        for key, spelled in varying.items():
+        for key, values in varying.items():
+            spelled = [value for value in values if value != ABSENT]
             more = f", … ({len(spelled)})" if len(spelled) > VALUES_SHOWN else ""
             lines.append(f"- `{key}`: {', '.join(sorted(spelled[:VALUES_SHOWN], key=_by_size))}{more}")
         return "\n".join([*lines, *(["", f"`{self.command}`"] if self.command else [])])
@@ -233,13 +275,12 @@ class RowRecord:
         self.signature = digest([FORMAT, asdict(row), self.sweep, names, _stamps(cells, stages)])
 
     def content(self) -> Content:
-        values = _values(self.cells)
         states = _states(self.cells, self.stages)
         tags = {"row": self.id, "cells": ", ".join(cell.id for cell in self.cells)} | self.row.tags
         tags |= {"sweep": self.sweep, member_tag(self.sweep): LISTED} if self.sweep else {}
         return Content(
-            tags=tags | {"states": _told(states)},
-            params={key: spelled[0] for key, spelled in values.items() if len(spelled) == 1},
+            tags=tags | {"states": _told(states)} | texts(self.row.metrics),
+            params=_shared(list(map(_params, self.cells))),
             metrics=self.row.metrics | {SEEDS: len(self.cells)},
             seconds=_seconds(self.store, self.cells, self.stages),
             status=_status_of(states),
@@ -264,7 +305,7 @@ class ReportRecord:
         return Content(tags={"report": self.id}, files={name: path.read_bytes() for name, path in self.paths.items()})
 
 
-def find_records(store: Store, ids: Iterable[str] | None) -> list[Record]:
+def find_records(store: Store, ids: Iterable[str] | None, unreadable: list[UserError] | None = None) -> list[Record]:
     """Records of these cells, of their sweeps, of the rows that they belong to and of their trainings.
 
     Sweeps, rows and trainings come first, as the runs of the cells lie under the ones and link to the others. A cell
@@ -274,15 +315,18 @@ def find_records(store: Store, ids: Iterable[str] | None) -> list[Record]:
     Args:
         store: the runs folder.
         ids: of the cells; None for all.
+        unreadable: gets an error for each record that is damaged, where all are asked for.
 
     Raises:
-        UserError: a cell is not in the folder, or a file of it is damaged.
+        UserError: one of these cells is not in the folder, or its record is damaged.
     """
-    recorded = read_cells(store)
+    recorded, errors = readable_cells(store)
+    if ids is None and unreadable is not None:
+        unreadable += errors
     ids = recorded if ids is None else list(dict.fromkeys(ids))
     for id in ids:
         if id not in recorded:
-            raise UserError(f"cell {id} is not in {store.root / 'cells'}; run it, or choose its folder with --runs")
+            read_cell(store, id)  # raises
     cells, stages = sorted((recorded[id] for id in ids), key=lambda cell: cell.name), StageFiles(store)
     rows = {
         report: [row for row in each if all(id in recorded for id in row.cells)]
@@ -403,10 +447,21 @@ def _png(sheet: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _values(cells: Sequence[RecordedCell]) -> dict[str, list[str]]:
-    """The values of each setting among cells, each once, as MLflow has them."""
-    settings = [flatten(cell.config) for cell in cells]
-    return {key: list(dict.fromkeys(spell(cell.get(key)) for cell in settings)) for key in settings[0]}
+def _title(cell: RecordedCell) -> str:
+    """The shortest of a cell's names: a sweep's tells what varies there, that of a run alone all that was typed."""
+    return min(cell.names, key=len)
+
+
+def _params(cell: RecordedCell) -> dict[str, str]:
+    """The settings of a cell that its stages read, as MLflow has them."""
+    settings = flatten(cell.config)
+    left_out = unread(settings, cell.stages)
+    return {key: spell(value) for key, value in settings.items() if key not in left_out}
+
+
+def _shared(settings: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Those that all have alike."""
+    return {key: value for key, value in settings[0].items() if all(each.get(key) == value for each in settings)}
 
 
 def _stamps(cells: Sequence[RecordedCell], stages: StageFiles) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from experiments.paper import plan as plan_file
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store, read_json, write_json
 
-HALF = "_half_width"
-"""behind the name of a metric: half of its 95 % interval"""
+HALF, ERROR, NORMAL = "_half_width", "_se", 1.96
+"""behind the name of a metric: half of its 95 % interval; its standard error over images, which that is so often"""
 SEEDS = "seeds"
 """the metric that counts the seeds of a row"""
 _AGAIN = "delete it and run `tokenbridge sync`, which makes it again"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from experiments.tracking import views
-from experiments.tracking.content import Content, Record, key_of
+from experiments.tracking.content import Content, Record, key_of, title_of
 from experiments.tracking.memory import Memory
 from experiments.tracking.store import save_view
 from tokenbridge.store.runs import STORED_INFINITY
@@ -150,7 +150,7 @@ class Sender:
             start = above.info.start_time + BELOW - self.counts["runs"] % BELOW
         tags = {"kind": record.kind, ID_TAG[record.kind]: record.id, "mlflow.source.name": "tokenbridge"}
         self.counts["runs"] += 1
-        run = self.mlflow.create_run(self.experiment, start_time=start, tags=tags, run_name=record.name)
+        run = self.mlflow.create_run(self.experiment, start_time=start, tags=tags, run_name=title_of(record))
         self.runs[key_of(record)] = run
         self.memory.remember({key_of(record): run.info.run_id})
         return run
@@ -164,8 +164,9 @@ class Sender:
             tags["error"] = content.error
         for key in (key for key in run.data.tags if key.startswith(PASSING) and key not in tags):
             self.mlflow.delete_tag(run.info.run_id, key)
-        if run.data.tags.get("name") not in (None, record.name):  # another plan calls the same cell by another name
-            self.mlflow.update_run(run.info.run_id, name=record.name)
+        renamed = run.data.tags.get("name") not in (None, record.name)  # another plan calls the cell by another name
+        if renamed or run.info.run_name == record.name != title_of(record):  # or an older version sent all names
+            self.mlflow.update_run(run.info.run_id, name=title_of(record))
         now, old = round(1000 * time.time()), run.data
         changed = [key for key, value in content.metrics.items() if not _same(value, old.metrics.get(key))]
         metrics = [Metric(key, content.metrics[key], now, 0) for key in changed]

@@ -217,8 +217,9 @@ def _save_overview(mlflow: MlflowClient, experiment: str) -> dict[str, str]:
     rows = mlflow.search_runs([experiment], "tags.kind = 'row'")
     sweeps = mlflow.search_runs([experiment], "tags.kind = 'sweep'")  # the latest first
     measured = {key for run in [*cells, *rows, *sweeps] for key in run.data.metrics}
-    varying = views.varying(run.data.params for run in cells)
-    save_view(mlflow, experiment, views.ALL, "all", views.of_all(varying, measured, bool(sweeps or rows)))
+    varying = list(views.varying([run.data.params for run in cells]))
+    names = [run.info.run_name or "" for run in (*cells, *rows, *sweeps)]
+    save_view(mlflow, experiment, views.ALL, "all", views.of_all(varying, measured, bool(sweeps or rows), names))
     pages = {"": views.page(experiment, views.ALL)}
     names = [run.data.tags["sweep"] for run in sweeps]
     return pages | {name: views.page(experiment, views.view_key(name)) for name in names}

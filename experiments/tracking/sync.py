@@ -37,7 +37,12 @@ __all__ = ["catch_up", "ensure_store", "log_report", "send_curves", "sync", "tra
 Counts = dict[str, int]
 
 
-def sync(store: Store, cells: Iterable[str] | None = None, patience: float | None = PATIENCE) -> Counts:
+def sync(
+    store: Store,
+    cells: Iterable[str] | None = None,
+    patience: float | None = PATIENCE,
+    unreadable: list[UserError] | None = None,
+) -> Counts:
     """Send what MLflow lacks of these cells, their sweeps and trainings; return how much of what.
 
     A folder that cannot be read does not keep the others back.
@@ -46,12 +51,19 @@ def sync(store: Store, cells: Iterable[str] | None = None, patience: float | Non
         store: the runs folder.
         cells: ids of the cells; without them all.
         patience: seconds that a server or another sender may take, and one more for each run; None: however long.
+        unreadable: gets the errors of what cannot be read; without it, the first is raised at the end.
 
     Raises:
-        UserError: an unreadable folder, or MLflow away or too slow (send again later).
+        UserError: what cannot be read, or MLflow away or too slow (send again later).
     """
+    errors = list[UserError]()
     with writable(store.root), _alone(store, patience):
-        return _send(store, find_records(store, cells), whole=cells is None, patience=patience)
+        counts = _send(store, find_records(store, cells, errors), errors, whole=cells is None, patience=patience)
+    if unreadable is None:
+        _raise(errors)
+    else:
+        unreadable += errors
+    return counts
 
 
 def catch_up(store: Store, cells: Iterable[str] | None = None, seconds: float | None = None) -> Counts | None:
@@ -64,7 +76,10 @@ def catch_up(store: Store, cells: Iterable[str] | None = None, seconds: float | 
         cells: ids of the cells; without them all.
         seconds: no record is begun after that many.
     """
-    return _unless_busy(store, lambda: find_records(store, cells), seconds, whole=cells is None)
+    errors = list[UserError]()
+    sent = _unless_busy(store, lambda: find_records(store, cells, errors), errors, seconds, whole=cells is None)
+    _raise(errors)
+    return sent
 
 
 def ui(store: Store, port: int = 5000) -> int:
@@ -87,13 +102,18 @@ def send_curves(
         trainings: ids of the training stages.
         seconds: no record is begun after that many.
     """
-    return _unless_busy(store, lambda: find_trainings(store, cells, trainings, StageFiles(store)), seconds)
+    errors = list[UserError]()
+    sent = _unless_busy(store, lambda: find_trainings(store, cells, trainings, StageFiles(store)), errors, seconds)
+    _raise(errors)
+    return sent
 
 
 def log_report(store: Store, name: str, folder: Path) -> Counts:
     """Send a report's pages, tables and figures as artifacts of a run of its own."""
     with writable(store.root), _alone(store, PATIENCE):
-        return _send(store, [ReportRecord(name, folder)])
+        counts = _send(store, [ReportRecord(name, folder)], errors := [])
+    _raise(errors)
+    return counts
 
 
 @contextmanager
@@ -109,21 +129,35 @@ def _alone(store: Store, patience: float | None) -> Iterator[None]:
 
 
 def _unless_busy(
-    store: Store, find: Callable[[], Sequence[Record]], seconds: float | None, whole: bool = False
+    store: Store,
+    find: Callable[[], Sequence[Record]],
+    errors: list[UserError],
+    seconds: float | None,
+    whole: bool = False,
 ) -> Counts | None:
     with writable(store.root), store.lock("mlflow", wait=False) as mine:
-        return _send(store, find(), whole, trusting=True, seconds=seconds) if mine else None
+        return _send(store, find(), errors, whole, trusting=True, seconds=seconds) if mine else None
+
+
+def _raise(errors: Sequence[UserError]) -> None:
+    if errors:
+        raise UserError(f"{errors[0]}" + (f" (and {len(errors) - 1} more)" if errors[1:] else ""))
 
 
 def _send(
     store: Store,
     records: Sequence[Record],
+    errors: list[UserError],
     whole: bool = False,
     trusting: bool = False,
     seconds: float | None = None,
     patience: float | None = PATIENCE,
 ) -> Counts:
-    """whole: whether the records are of all that the folder has, so that a row that is not among them is gone."""
+    """Send records; what cannot be read is added to errors.
+
+    whole: whether the records are of all that the folder has, so that a row that is not among them is gone.
+    """
+    whole = whole and not errors
     counts: Counter[str] = Counter(runs=0, params=0, metrics=0, points=0, artifacts=0)
     uri = tracking_uri(store)
     memory = Memory(store, uri)
@@ -133,7 +167,6 @@ def _send(
     from tqdm import tqdm
 
     ensure_store(store)
-    unreadable: list[UserError] = []
     late = time.monotonic() + seconds if seconds is not None else float("inf")
     mlflow = client(uri)
     with within(uri, patience and patience + len(records)), reaching(uri):
@@ -147,9 +180,6 @@ def _send(
             try:
                 sender.bring_up_to_date(record)
             except UserError as error:
-                unreadable.append(error)
+                errors.append(error)
     memory.save_all_sent()
-    if unreadable:
-        more = f" (and {len(unreadable) - 1} more)" if unreadable[1:] else ""
-        raise UserError(f"{unreadable[0]}{more}")
     return dict(counts)

@@ -144,6 +144,17 @@ def test_what_is_not_here_is_said(tiny, tmp_path):
         lines(override(tiny, ["autoencoder.channels=3"]), Machine(), {})
 
 
+def test_of_a_small_model_no_number_is_zero(tiny):
+    """Of few bytes and operations; four bytes are a weight's."""
+    text = "\n".join(lines(tiny, Machine(devices=1), {}))
+    weights = 4 * costs.parameters(costs.empty_generator(tiny)) / 1e6
+    stored = stored_bytes(tiny, image_counts(tiny, {})[0]) / 1e6
+    assert f"weights {weights:.1f} MB" in text
+    assert f"latents     {stored:.2f} MB of float32" in text
+    assert "under 0.01 device-hours, under 1 s on 1" in text
+    assert " 0 s" not in text
+
+
 @pytest.mark.slow
 def test_the_plan_of_the_paper(call, tmp_path):
     """In a folder without data and weights; nothing is left there."""

@@ -11,13 +11,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experiments.pipeline import GENERATION, Cell, graph, wanted_of
+from experiments.pipeline import GENERATION, RECONSTRUCTION, Cell, graph, wanted_of
 from experiments.presets import preset
 from experiments.progress import training_line
 from experiments.runner import run_cells
 from tests.helpers.machine import ROOT
 from tokenbridge.config import CONTINUOUS, Runtime, UserError
-from tokenbridge.overrides import differing, override
+from tokenbridge.overrides import differing, flatten, override, unread
 from tokenbridge.stages import STAGES
 from tokenbridge.stages.sample import run as sample_run
 from tokenbridge.store.artifacts import PROGRESS, Store
@@ -211,6 +211,36 @@ def test_progress_of_a_training_is_told_while_its_files_are_there(tmp_path):
     assert training_line(store, "train-1") is None
     (work / PROGRESS).write_text('{"steps": 50}')
     assert training_line(store, "train-1") == "step 20/50, loss 1.500, about 6 s to go"
+
+
+OTHERS = {
+    "quantizer.levels": 3, "quantizer.range": 4.0, "quantizer.std_range": 2.5, "quantizer.edges": "truncated",
+    "quantizer.per": "channel", "quantizer.epochs": 7, "quantizer.seed": 5, "head.width": 24, "head.heads": 1,
+    "head.depth": 3, "head.order": "reverse", "head.group": 2, "head.multiplier": 3, "head.components": 5,
+    "head.covariance": "full", "head.dropout": 0.3, "backbone.width": 24, "train.epochs": 77,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tokens", "head", "wanted"),
+    [
+        ("gaussian", "autoregressive", GENERATION),
+        ("identity", "flow", ("sample", "score")),
+        ("identity", "mixture", GENERATION),
+        ("fsq", "parallel", ("sample", "score")),
+        ("gaussian", "autoregressive", RECONSTRUCTION),
+        ("identity", "autoregressive", RECONSTRUCTION),
+    ],
+)
+def test_settings_that_nothing_reads_are_those_that_change_no_stage(tiny, tokens, head, wanted):
+    settings = {"quantizer.kind": tokens, "quantizer.levels": 4, "head.kind": head}
+    config = override(tiny, settings)
+    cell = Cell("", config, wanted)
+    left_out = unread(flatten(config.model_dump()), [stage.kind.name for stage in cell.stages()])
+    ids = [stage.id for stage in cell.stages()]
+    for key, value in OTHERS.items():
+        changed = [stage.id for stage in Cell("", override(config, {key: value}), wanted).stages()]
+        assert (key in left_out) == (changed == ids), key
 
 
 def test_differing_settings_are_named(tiny):

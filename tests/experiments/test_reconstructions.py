@@ -74,6 +74,11 @@ def test_photographs_and_a_diffusers_autoencoder(call, tmp_path, photographs, au
     asked = ["--levels", "2,8", "--autoencoder", autoencoder, "--out", "out", "--threads", 1]
     done = call("reconstruct", photographs, f"score.lpips={network}", *asked, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    head, _, *lines = done.stdout[done.stdout.index("| quantizer") :].splitlines()
+    titles = [title.strip() for title in head.strip("|").split("|")]
+    assert titles[:5] == ["quantizer", "levels", "range", "bits/image", "PSNR, dB ↑"]
+    assert {"SSIM ↑", "LPIPS (AlexNet) ↓", "effective bits, bits/image", "fd_autoencoder ↓"} < {*titles}
+    assert all(line.count("|") == head.count("|") for line in lines[:3])
     with open(tmp_path / "out" / "reconstruction.csv") as file:
         continuous, coarse, fine = csv.DictReader(file)
     assert (continuous["quantizer"], coarse["levels"], fine["levels"]) == ("none", "2", "8")

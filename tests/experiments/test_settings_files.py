@@ -136,7 +136,7 @@ def test_a_trained_cell_is_found_by_its_file(call, own, template):
         ('preset = "small"\n[train]\nlearning_rate = nan', "train.learning_rate='nan' must be a number"),
         ('preset = "small"\n[train]\nbetas = [2020-01-01]', "train.betas=2020-01-01 must be a number, text"),
         ('preset = "small"\n[train]\nepochs = 1e400', "train.epochs='inf' must be a whole number"),
-        ('preset = "small"\n[quantizer]\nrange = 0', "quantizer.range=0 must be > 0"),
+        ('preset = "small"\n[quantizer]\nrange = 0', "quantizer.range=0 must be >= 1e-06"),
         ('preset = "small"\n[quantizer]\nrange = 3\nrange = 3', "must be a TOML file: Cannot overwrite a value"),
         ('preset = "small', "must be a TOML file: "),
         ("[" * 5000, "must be a TOML file: "),

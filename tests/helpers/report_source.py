@@ -28,8 +28,12 @@ def write_source(
     tables: tuple[str, ...] = ("1a", "1b", "2a"),
     examples: bool = True,
     strengths: tuple[float, ...] = (),
+    classes: tuple[str, ...] = (),
 ) -> Path:
-    """Write folder/source for these tables, generation with so many seeds, figure 8 with these strengths."""
+    """Write folder/source for these tables, generation with so many seeds, figure 8 with these strengths.
+
+    classes: of a folder of images of one's own, by label; without them they are the digits.
+    """
     source = folder / "source"
     for part in ("examples", "manifests"):
         (source / part).mkdir(parents=True)
@@ -49,7 +53,7 @@ def write_source(
         confidence.append({"strength": strength, "cell": row["cell"]})
     if examples:
         for id, row in rows.items():
-            _write_examples(source, row, configs[id])
+            _write_examples(source, row, configs[id], len(classes))
     for id in sorted({value for row in rows.values() for key, value in row.items() if key.startswith("stage.")}):
         _write_json(source / "manifests" / f"{id}.json", _manifest(id))
     curves = [point for row in rows.values() for point in _curves(row)]
@@ -65,6 +69,9 @@ def write_source(
         "confidence": confidence,
         "notes": ["Every number on this page is made up: it shows the layout and nothing else."],
     }
+    if classes:
+        plan["base"]["data"] |= {"source": "folder", "path": "photos/wear", "classes": len(classes)}
+        _write_json(source / "classes.json", classes)
     _write_json(source / "plan.json", plan)
     return folder
 
@@ -191,9 +198,11 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     return np.stack(large)[:, None], data.target[:400]
 
 
-def _write_examples(source: Path, row: dict[str, Any], config: RunConfig) -> None:
+def _write_examples(source: Path, row: dict[str, Any], config: RunConfig, few: int) -> None:
+    """few: number of classes; 0 for those of the digits."""
     images, labels = _digits()
-    firsts = np.array([np.flatnonzero(labels == k)[0] for k in range(10)])
+    classes, each = few or 10, 10 // (few or 10)
+    firsts = np.array([i for k in range(classes) for i in np.flatnonzero(labels == k)[:each]])
     random = np.random.default_rng(5)
     folder = source / "examples"
     if "stage.quantizer" not in row or (config.train.seed and "stage.sample" in row):
@@ -207,11 +216,11 @@ def _write_examples(source: Path, row: dict[str, Any], config: RunConfig) -> Non
     if "stage.reconstruct" in row:
         original = images[firsts]
         arrays = {"original": original, "reconstructed": noisy(original, 3 + 110 * math.sqrt(numbers.mse(config)))}
-        np.savez_compressed(folder / f"{row['stage.reconstruct']}.npz", **arrays, labels=np.arange(10))
+        np.savez_compressed(folder / f"{row['stage.reconstruct']}.npz", **arrays, labels=labels[firsts])
     if "stage.sample" in row:
-        order = np.stack([np.flatnonzero(labels == k)[1:11] for k in range(10)], axis=1).reshape(-1)
+        order = np.stack([np.flatnonzero(labels == k)[1:35][: 100 // classes] for k in range(classes)], 1).reshape(-1)
         drawn = noisy(images[order], 12 if config.head.kind == "autoregressive" else 60)
-        np.savez_compressed(folder / f"{row['stage.sample']}.npz", images=drawn, labels=np.arange(100) % 10)
+        np.savez_compressed(folder / f"{row['stage.sample']}.npz", images=drawn, labels=np.arange(len(drawn)) % classes)
 
 
 def _histograms(config: RunConfig) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch_fidelity.feature_extractor_clip import CLIPVisual
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from tokenbridge.metrics.scorers import DINOV2_CODE, SCORERS
@@ -60,6 +61,26 @@ def write_dinov2(folder: Path) -> None:
     (folder / "checkpoints").mkdir()
     state = nn.Sequential(nn.Identity(), nn.Identity(), nn.Linear(12, SCORERS["dinov2"].width)).state_dict()
     torch.save(state, folder / "checkpoints" / SCORERS["dinov2"].file)
+
+
+class ScriptedClip(nn.Module):
+    """What of OpenAI's ViT-L-14-336px.pt is read: the image tower (narrow, for 28 pixels) beside the text's parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.visual = CLIPVisual(SCORERS["clip"].width, 28, 1, 64, 14).visual
+        self.text_projection = nn.Parameter(torch.zeros(4, SCORERS["clip"].width))
+        self.ln_final = nn.LayerNorm(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def write_clip(folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
+        model = torch.jit.trace_module(ScriptedClip(), {"forward": torch.zeros(1)})
+        model.save(str(folder / SCORERS["clip"].file))
 
 
 def pictures(count: int, seed: int = 0, size: int = 16) -> np.ndarray:

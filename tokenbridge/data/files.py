@@ -197,6 +197,16 @@ def class_count(folder: Path, other: str = "") -> int:
     return len(names)
 
 
+def names_by_label(config: Data) -> list[str]:
+    """Names of the classes by label, fit to be printed; none for the digits and for images without classes.
+
+    Raises:
+        UserError: as `files`.
+    """
+    names = _classes(config, "train")[0] if config.source == "folder" else [FLAT]
+    return [] if names == [FLAT] else [printable(name) for name in names]
+
+
 def class_names_of(folder: Path) -> list[str]:
     """Names of a folder's classes, sorted as text; FLAT alone where it holds images instead."""
     return _names_in(folder)[0]

@@ -65,7 +65,7 @@ def write_npz(samples: Samples, target: Path) -> None:
     Raises:
         UserError: the target exists.
     """
-    _require_new(target)
+    require_new(target)
     n, _, height, width = samples.images.shape
     with atomic(target) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         with archive.open("arr_0.npy", "w", force_zip64=True) as member:
@@ -87,7 +87,7 @@ def write_png(samples: Samples, target: Path) -> None:
     Raises:
         UserError: the target exists.
     """
-    _require_new(target)
+    require_new(target)
     work = target.with_name(f".{target.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
@@ -116,7 +116,8 @@ def _header(member: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
     )  # version 1, which ADM's evaluator streams
 
 
-def _require_new(target: Path) -> None:
+def require_new(target: Path) -> None:
+    """Raise UserError for a target that is there."""
     if os.path.lexists(target):
         raise UserError(f"{target} is there already; it must be new: choose another name or delete it")
 

@@ -64,7 +64,7 @@ def judge(folder: Path, frozen: FrozenAutoencoder, images: Tensor) -> dict[str, 
     for name in ("", "_blurred") if len(images) > 1 else ():
         distance = frechet.frechet_distance(features[name], features["originals"])
         numbers[f"fd_autoencoder{name}"] = round(distance, 4)
-    card = read_json(folder / CARD)
+    card = read_json(folder / CARD, "train it again")
     card |= {"compared": numbers | _correlated(card["quality"]["channel_correlation"]), "compared_by": DEFINITIONS}
     write_json(folder / CARD, card)
     with atomic(folder / STRIP) as file:
@@ -94,10 +94,16 @@ def _correlated(correlation: list[list[float]]) -> dict[str, Any]:
     return {"largest_correlation": float(values[first, second]), "correlated": [first, second]}
 
 
-def cautions(card: Mapping[str, Any]) -> Iterator[str]:
-    """Why an autoencoder with such a card is of little use, a sentence each, without a full stop."""
+def cautions(card: Mapping[str, Any], channels: str = "--channels", stride: str = "--stride") -> Iterator[str]:
+    """Why an autoencoder with such a card is of little use, a sentence each, without a full stop.
+
+    Args:
+        card: as `judge` gives it.
+        channels: how their number is chosen: an option, or a setting of a file.
+        stride: how the stride is.
+    """
     numbers, quality = card["compared"], card["quality"]
-    remedy = "train longer (--epochs), with more images or another --stride"
+    remedy = f"train longer (--epochs), with more images or another {stride}"
     if quality["informative_channels"] == 0:
         yield f"no latent channel carries information: what it decodes is the same for all images; {remedy}"
     elif numbers["psnr"] < numbers["psnr_blurred"]:
@@ -105,9 +111,15 @@ def cautions(card: Mapping[str, Any]) -> Iterator[str]:
             f"reconstructions are worse than images averaged over {card['stride']}×{card['stride']} pixels"
             f" ({numbers['psnr']:.2f} against {numbers['psnr_blurred']:.2f} dB): latents keep little; {remedy}"
         )
+    if 0 < quality["informative_channels"] < card["channels"]:
+        yield (
+            f"only {quality['informative_channels']} of {card['channels']} channels carry information, and a generator"
+            f" must model the others too: train longer (--epochs), or give fewer ({channels})"
+        )
     if numbers["largest_correlation"] > ALIKE and quality["informative_channels"]:
         first, second = numbers["correlated"]
         yield (
             f"channels {first} and {second} say nearly the same (correlation {numbers['largest_correlation']:.3f}):"
-            " fewer --channels hold as much, and heads that predict one channel from another gain by it alone"
+            f" train longer (--epochs), or give fewer ({channels}); heads that predict one channel from another gain by"
+            " it alone"
         )

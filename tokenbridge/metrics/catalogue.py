@@ -34,7 +34,7 @@ class Metric:
     """factor from the stored number to the printed one; the title or the unit says so"""
     meaning: str = ""
     """one sentence without its full stop"""
-    needs: Literal["", "in_domain", "published", "classifies", "knows_classes", "spatial"] = ""
+    needs: Literal["", "in_domain", "published", "classifies", "knows_classes", "spatial", "cmmd"] = ""
     """attribute that a scorer must have to measure it"""
     fields: tuple[str, ...] = ()
     """those fields of its stage's protocol that it depends on and others of the stage do not; all read the rest"""
@@ -62,6 +62,9 @@ class Metric:
         told = {field: getattr(self, field).format_map(words) for field in ("key", "title", "meaning")}
         return replace(self, **told, scorer=scorer if self.needs or told["key"] != self.key else "")
 
+
+ARROWS = {"lower": "↓", "higher": "↑", "": ""}
+"""which way is better, as a sign"""
 
 FEATURES = (
     *("features", "features_name", "features_width", "features_weights", "features_code"),
@@ -132,6 +135,10 @@ KID = Metric(
     "score/kid_{suffix}_x1e3", "KID ×10³", "lower", 3, fields=SUBSETS,
     meaning="squared kernel distance between features of real and generated images, by {by}, without bias by their"
     " number (arXiv 1801.01401)")
+CMMD = Metric(
+    "score/cmmd", "CMMD", "lower", 3, needs="cmmd", fields=REFERENCE,
+    meaning="squared kernel distance between embeddings of real and generated images, by {by}, × 1000 (arXiv"
+    " 2401.09603)")
 MEMORIZATION = Metric(
     "score/memorized_{suffix}", "memorized", "", 1, "%", 100, fields=(*REFERENCE, "floor"),
     meaning="share of generated images beyond chance whose nearest real image is a training image: 0 where training and"
@@ -198,7 +205,7 @@ CORRELATION = Metric(
 METRICS: tuple[Metric, ...] = (
     # the most telling first: so MLflow orders its columns
     FD, BITS, TOKEN_BITS_PER_DIM, BIN_BITS, NORMAL_BITS, BASE_IN_BINS, BIN_COST, IS, AGREEMENT, PRECISION, RECALL,
-    RECONSTRUCTION_FD, PSNR, SSIM, MSE, ORIGINALS_FD, MEMORIZATION, KID, SPATIAL_FD, DENSITY, COVERAGE, INFINITY,
+    RECONSTRUCTION_FD, PSNR, SSIM, MSE, ORIGINALS_FD, MEMORIZATION, KID, CMMD, SPATIAL_FD, DENSITY, COVERAGE, INFINITY,
     EXTRAPOLATED,
     Metric("reconstruct/lpips_vgg", "LPIPS (VGG)", "lower", 4,
            meaning="distance of reconstructed test images to the originals by VGG-16 (arXiv 1801.03924)"),

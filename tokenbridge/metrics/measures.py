@@ -28,10 +28,10 @@ class Scored:
     """Generated images, what the extractor gives for them, and the real ones they are measured against."""
 
     scorer: Scorer
-    images: Images
-    """uint8 (N, ch, H, W)"""
-    labels: Labels
-    """int64 (N,), the classes asked for"""
+    images: Images | None
+    """uint8 (N, ch, H, W); None where they need not fit in memory, as outside of the stage"""
+    labels: Labels | None
+    """int64 (N,), the classes asked for, by number in the scorer's order; None where nobody says them"""
     extracted: Extracted
     reference: Reference
     floor: Extracted | None
@@ -65,7 +65,8 @@ class Scored:
     @cached_property
     def left_out(self) -> list[float]:
         """The Fréchet distances without each group of images of the jackknife."""
-        return frechet.left_out(self.features, self.labels, self.statistics)
+        labels = np.zeros(len(self.features), np.int64) if self.labels is None else self.labels
+        return frechet.left_out(self.features, labels, self.statistics)
 
 
 def distance(s: Scored) -> dict[str, float]:
@@ -78,7 +79,7 @@ def distance(s: Scored) -> dict[str, float]:
         f"{s.fd}_floor": frechet.frechet_distance(real, s.statistics),
         f"{s.fd}_floor_images": float(len(real)),
     }
-    if len(s.images) >= len(real):
+    if len(s.features) >= len(real):
         # few images read high: this one compares with the floor
         few = s.features[: len(real)]
         distances[f"{s.fd}_at_floor_images"] = frechet.frechet_distance(few, s.statistics)
@@ -100,16 +101,23 @@ def set_scores(s: Scored) -> dict[str, float]:
     return scores | sets.set_metrics(s.scorer, s.features, s.reference.real.extracted.features)
 
 
+def cmmd(s: Scored) -> dict[str, float]:
+    """CMMD (arXiv 2401.09603), of the scorer that it is defined by."""
+    if not s.scorer.cmmd or s.reference.real is None:
+        return {}
+    return {"cmmd": sets.cmmd(s.features, s.reference.real.extracted.features)}
+
+
 def agreement(s: Scored) -> dict[str, float]:
     """The agreement with the labels, of an extractor that knows the data's classes."""
-    if s.logits is None or not s.scorer.knows_classes:
+    if s.logits is None or s.labels is None or not s.scorer.knows_classes:
         return {}
     return {s.scorer.agreement: sets.agreement(s.logits, s.labels)}
 
 
 def infinity(s: Scored) -> dict[str, float]:
     """FD∞ (arXiv 1911.07023), of published scorers with images enough."""
-    if s.scorer.in_domain or len(s.images) < 4 * s.scorer.width:
+    if s.scorer.in_domain or len(s.features) < 4 * s.scorer.width:
         return {}
     return {f"{s.fd}_infinity": frechet.extrapolated(s.features, s.statistics)}
 
@@ -127,6 +135,7 @@ MEASURES: tuple[Callable[[Scored], dict[str, float]], ...] = (
     distance,
     spatial,
     set_scores,
+    cmmd,
     agreement,
     infinity,
     memorization,

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.feature_extractor_clip import build_model
 from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA, FeatureExtractorDinoV2
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -36,6 +37,8 @@ LEAST = 7
 """positions per side, at most, behind its convolutions"""
 SPATIAL_CHANNELS = 7
 DINOV2 = "dinov2-vit-l-14"
+CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""of CLIP's training images, values in [0, 1] (github.com/openai/CLIP, clip.py)"""
 
 
 class DigitsClassifier(nn.Module):
@@ -232,6 +235,35 @@ class DinoV2(FeatureExtractorDinoV2):
         return super().forward(_coloured(x))
 
 
+class Clip(nn.Module):
+    """CLIP's image tower (arXiv 2103.00020) as CMMD uses it (arXiv 2401.09603): features are its embeddings (B, 768).
+
+    The file is a TorchScript, of which the weights alone are taken; torch-fidelity has the network.
+    """
+
+    gives = ("features",)
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, path: Path, program: Program):
+        super().__init__()
+        try:
+            with program.copied() as folder, warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
+                scripted = torch.jit.load(folder / path.name, map_location="cpu")
+            self.network = build_model(scripted.state_dict(), torch.float32).visual
+        except (RuntimeError, KeyError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path} must be CLIP's ViT-L/14 as TorchScript ({reason}); get it again") from error
+        self.register_buffer("mean", 255 * torch.tensor(CLIP_MEAN)[:, None, None])
+        self.register_buffer("deviation", 255 * torch.tensor(CLIP_DEVIATION)[:, None, None])
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        size = 2 * (self.network.input_resolution,)
+        resized = nn.functional.interpolate(_coloured(images).float(), size, mode="bicubic", antialias=True)
+        return (self.network((resized - self.mean) / self.deviation).float(),)
+
+
 def _coloured(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
@@ -240,7 +272,12 @@ def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.SiLU()
 
 
-NETWORKS: dict[str, Callable[[Path, Any], nn.Module]] = {"inception": Inception, "clean": Clean, "dinov2": DinoV2}
+NETWORKS: dict[str, Callable[[Path, Any], nn.Module]] = {
+    "inception": Inception,
+    "clean": Clean,
+    "dinov2": DinoV2,
+    "clip": Clip,
+}
 
 
 def load_extractor(

@@ -95,24 +95,27 @@ class References:
         """The reference that score.reference names."""
         if self.score.reference_split:
             return self.split(self.score.reference_split)
-        path = Path(self.score.reference)
-        hash = reference_files.fingerprint(self.score, self.config.image_size)
+        return self.of_path(self.score, self.config.image_size)
+
+    def of_path(self, score: Score, size: int | None) -> Reference:
+        """The folder or file that score.reference names, of images of so many pixels, None where that is all one."""
+        path = Path(score.reference)
+        hash = reference_files.fingerprint(score, size)
         if path.is_dir():
-            channels = channels_of(self.score, self.scorer.name)
-            real = self._kept(hash, lambda: folder(path, self.config.image_size, channels))
+            channels = channels_of(score, self.scorer.name)
+            real = self._kept([hash, size], lambda: folder(path, size, channels))
             return Reference(path.name, real, hash=hash)
         if path.suffix == ".safetensors":
             reference_files.require_kept(path, self.scorer, self.weights)
             return Reference(path.name, extraction.read(path)[0], hash=hash)
         keys = reference_files.holds(path)
-        real = self._kept(hash, lambda: _array(path)) if reference_files.IMAGES in keys else None
+        real = self._kept([hash, size], lambda: _array(path)) if reference_files.IMAGES in keys else None
         if real is not None and "mu" not in keys:
             return Reference(path.name, real, None, hash)
-        file = reference_files.read_statistics(path, self.scorer, self.score.reference_features, self.weights)
+        file = reference_files.read_statistics(path, self.scorer, score.reference_features, self.weights)
         return Reference(path.name, real, file, hash)
 
-    def _kept(self, hash: str, load: Any) -> Real:
-        what = [hash, self.config.image_size]
+    def _kept(self, what: Any, load: Any) -> Real:
         real = extraction.kept(self.store, what, self.extractor, self.weights, self.batch, load)
         return replace(real, labels=None)  # nobody has said them
 
@@ -145,7 +148,9 @@ def write_statistics(path: Path, images: Path, score: Score, size: int | None, r
         path: the .npz file to write.
         size: side in pixels that the images of a folder are cropped to, by default the shorter one, the same of all.
     """
-    (name,) = score.scorers
+    name, *others = score.scorers
+    if others:
+        raise UserError(f"--features={','.join(score.scorers)} must be one scorer, whose statistics a file holds")
     if path.suffix != ".npz":
         raise UserError(f"--out={path} must end in .npz; correct it")
     extractor = load_extractor(name, pick_device(runtime), score, runtime.trust_weights)

@@ -28,7 +28,7 @@ from tokenbridge.metrics.scorers import ENCODER, OWN, Scorer, channels_of, score
 from tokenbridge.store.artifacts import atomic, file_hash
 
 Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
-IMAGES = "arr_0"
+IMAGES, LABELS = "arr_0", "arr_1"
 ABOUT = "about"
 BROKEN = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 FEWEST = 4
@@ -88,6 +88,20 @@ def images_of(path: Path) -> NDArray[np.uint8]:
             return file[IMAGES].transpose(0, 3, 1, 2)
     except BROKEN as error:
         raise UserError(f"{path} must be a whole .npz file ({error}); get it again") from error
+
+
+def labels_of(path: Path) -> NDArray[np.int64] | None:
+    """The labels of the images of an .npz file, int64 (N,), where arr_1 holds them as ADM's evaluator writes them."""
+    (count, *_), labels = images_shape(path), None
+    try:
+        with _opened(path) as file:
+            if LABELS in file.files:
+                labels = file[LABELS]
+    except BROKEN as error:
+        raise UserError(f"{path} must be a whole .npz file ({error}); get it again") from error
+    if labels is None or labels.dtype.kind not in "iu" or labels.shape != (count,) or labels.min(initial=0) < 0:
+        return None
+    return labels.astype(np.int64)
 
 
 def images_shape(path: Path) -> tuple[int, ...]:

@@ -49,6 +49,8 @@ DINOV2_PROGRAMS = (
     "2e4b62c3f14b4b415a2dfbd7fdc967f733e9bad7a7f16593736ef1066be594ac",  # ad5a262b22a6
     "ee0e117767dd13b0675378f0bdc9b8f0899bb0e5110fc58ca9139caf29544fd0",  # e203621e57d8
 )
+CLIP_SHA256 = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"
+"""of ViT-L-14-336px.pt; a part of its address, as openai/CLIP checks it"""
 CLEAN_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 """of inception-2015-12-05.pt; as k-diffusion checks it (github.com/crowsonkb/k-diffusion, evaluation.py)"""
 
@@ -78,6 +80,8 @@ class Scorer:
     """SHA-256 of what may run (metrics.programs), where the weights are more than numbers"""
     spatial: int = 0
     """width of its spatial features, of which sFID is made"""
+    cmmd: bool = False
+    """whether the literature measures CMMD by it"""
     classifies: bool = False
     """whether it gives logits too, of which the Inception score is made"""
     code: str = ""
@@ -161,6 +165,20 @@ SCORERS = {
             programs=DINOV2_PROGRAMS,
             code=DINOV2_CODE,
             code_source=f"https://github.com/facebookresearch/dinov2/archive/{DINOV2_COMMIT}.zip",
+        ),
+        Scorer(
+            "clip",
+            "clip",
+            "fd_clip",
+            "rfd_clip",
+            "CLIP's ViT-L/14 for 336 pixels",
+            768,
+            "bicubic with antialiasing to 336, not rounded, by torch as by CMMD's own code",
+            "ViT-L-14-336px.pt",
+            f"https://openaipublic.azureedge.net/clip/models/{CLIP_SHA256}/ViT-L-14-336px.pt",
+            CLIP_SHA256,
+            programs=(CLIP_SHA256,),
+            cmmd=True,
         ),
         Scorer(
             OWN,
@@ -367,12 +385,11 @@ def seen_in(data: Data) -> dict[str, Any]:
 
 def encoder_of(score: Score) -> Source:
     """The autoencoder that score.weights names for score.features=autoencoder. UserError where it is none."""
-    from tokenbridge.autoencoders.sources import SOURCES, source_of
+    from tokenbridge.autoencoders.sources import recognized, source_of
 
     path = score.weights
-    for kind in SOURCES.values():
-        if path is not None and kind.recognizes(Path(path)):
-            return source_of(Autoencoder(source=kind.name, path=path))
+    if path is not None and (name := recognized(Path(path))) is not None:
+        return source_of(Autoencoder(source=name, path=path))
     raise UserError(
         f"score.weights={path} must be an autoencoder with score.features={ENCODER}: a diffusers folder or an LDM"
         " checkpoint; give it"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
@@ -26,6 +26,7 @@ SEED = 0
 KID_SUBSETS = 20
 KID_SUBSET_SIZE = 1000
 NEIGHBORHOOD = 3
+CMMD_SIGMA, CMMD_SCALE = 10, 1000
 BATCH = 10_000
 """reference images at once for density and coverage"""
 
@@ -88,6 +89,28 @@ def kernel_distance(first: Array, second: Array) -> float:
     return float(sum(within) - 2 * kernel(x, y).mean())
 
 
+def cmmd(features: Array, reference: Array) -> float:
+    """CMMD (arXiv 2401.09603): squared kernel distance of embeddings of unit length, × 1000.
+
+    Kernel exp(−|x − y|²/2σ²) with σ = 10, an image's pair with itself included, as in cmmd/distance.py
+    of github.com/google-research/google-research.
+
+    Args:
+        features: (N, F) of generated images.
+        reference: (M, F) of real ones.
+
+    Returns:
+        At least 0 but for rounding.
+    """
+    x, y = (nn.functional.normalize(torch.from_numpy(each).double(), dim=1) for each in (features, reference))
+
+    def kernel(a: Tensor, b: Tensor) -> float:
+        parts = ((-(1 - part @ b.T) / CMMD_SIGMA**2).exp().sum() for part in a.split(1000))  # |x − y|² = 2 − 2 x·y
+        return float(sum(parts)) / (len(a) * len(b))
+
+    return CMMD_SCALE * (kernel(x, x) + kernel(y, y) - 2 * kernel(x, y))
+
+
 def density_coverage(features: Array, reference: Array, k: int) -> tuple[float, float]:
     """Density and coverage (arXiv 2002.09797, eq. 2 and 3).
 
@@ -128,17 +151,18 @@ def kid_subsets(scorer: Scorer) -> int:
 
 
 def set_protocol(
-    scorer: Scorer, weights: str, image_size: int, images: int, reference: int | None, hash: str
+    scorer: Scorer, weights: str, image_size: int | None, images: int | None, reference: int | None, hash: str
 ) -> dict[str, Any]:
     """The settings that a scorer's numbers depend on beside the images.
 
     Args:
         weights: SHA-256 of the scorer's, hex.
-        images: N.
+        image_size: pixels per side, where they are known.
+        images: N, where it is known.
         reference: M, where it is known.
         hash: of the reference.
     """
-    return {
+    protocol = {
         "features": scorer.name,
         "features_weights": weights,
         "reference_images": reference,
@@ -146,9 +170,11 @@ def set_protocol(
         "images": images,
         "image_size": image_size,
         "resize": scorer.resize,
-        "is_splits": is_splits(images),
-        "fd_se": f"jackknife over {frechet.groups(images)} groups of images, stratified by label",
     }
+    if images is None:
+        return protocol
+    error = f"jackknife over {frechet.groups(images)} groups of images, stratified by label"
+    return protocol | {"is_splits": is_splits(images), "fd_se": error}
 
 
 def kid_protocol(scorer: Scorer, images: int, reference: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokenbridge.config import Train, UserError
+from tokenbridge.config import Train
 from tokenbridge.data.latents import Latents
 from tokenbridge.model.backbone import UNCONDITIONAL
 from tokenbridge.model.masking import mask_from_order, masked_count
@@ -53,10 +53,7 @@ class Draws:
         self.train, self.latents, self.labels = train, latents, latents.labels("train")
         self.images = len(self.labels)
         self.epoch_steps = self.images // train.batch
-        if self.epoch_steps == 0:
-            raise UserError(
-                f"train.batch={train.batch} must be at most {self.images}, the number of training images; lower it"
-            )
+        train.require_images(self.images)
         self.steps = train.epochs * self.epoch_steps
 
     def batch(self, step: int, images: range | None = None) -> Batch:

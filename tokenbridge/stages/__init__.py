@@ -35,10 +35,24 @@ if TYPE_CHECKING:
     from tokenbridge.data.files import Split
 
 Result = Literal["", "reconstruction", "generation", "speed"]
+SHIPPED_IMAGES, SHIPPED_SIZE = 1198, 16
+"""training images of the shipped digits and their pixels per side: the unit of work"""
 
 
 def _one(config: RunConfig) -> float:
     return 1
+
+
+def _images_work(config: RunConfig) -> float:
+    """Training images relative to the shipped digits; 1 where they are no longer here."""
+    try:
+        return _count(config.data, "train") / SHIPPED_IMAGES  # pyright: ignore[reportArgumentType] (frozen models hash)
+    except UserError:
+        return 1
+
+
+def _pixels_work(config: RunConfig) -> float:
+    return _images_work(config) * (config.data.image_size / SHIPPED_SIZE) ** 2
 
 
 def _possible(config: RunConfig) -> str:
@@ -130,6 +144,12 @@ def _pair_refusal(config: RunConfig) -> str:
     return ""
 
 
+def require_batch(config: RunConfig) -> None:
+    """Raise UserError for a training whose batch is of more images than there are."""
+    if not config.train.released:
+        config.train.require_images(_count(config.data, "train"))  # pyright: ignore[reportArgumentType] (frozen)
+
+
 def _images(config: RunConfig) -> dict[str, Any]:
     return {
         "data": config.data.model_dump(exclude={"name", "path", "test_path", "class_list", "class_order"}),
@@ -175,7 +195,7 @@ def _autoencoder_refusal(config: RunConfig) -> str:
 
 
 def _autoencoder_work(config: RunConfig) -> float:
-    return config.autoencoder.epochs
+    return config.autoencoder.epochs * _pixels_work(config)
 
 
 def _tokenizer_reads(config: RunConfig) -> dict[str, Any]:
@@ -193,13 +213,14 @@ def _tokenizer_refusal(config: RunConfig) -> str:
 
 
 def _tokenizer_work(config: RunConfig) -> float:
-    return config.quantizer.epochs
+    return config.quantizer.epochs * _pixels_work(config)
 
 
 def _latents_reads(config: RunConfig) -> dict[str, Any]:
     """Of an autoencoder the id holds its weights alone, so one that does not fit the settings is refused here."""
     from tokenbridge.autoencoders.sources import require_fit
 
+    _require_images(config, "train", 2, "the scale of latents")
     reads = _images(config) | config.latents.model_dump()
     if config.quantizer.trained:
         if config.latents.scale == "autoencoder":
@@ -335,7 +356,7 @@ def _train_reads(config: RunConfig) -> dict[str, Any]:
 
 
 def _train_work(config: RunConfig) -> float:
-    """Epochs × operations per image relative to the digits preset, at about 6 operations per weight and token."""
+    """Epochs × images × operations of each relative to the digits preset, about 6 operations per weight and token."""
     head, backbone, levels = config.head, config.backbone, config.token_levels
     tokens = config.positions + backbone.class_tokens
     work = 12 * backbone.width**2 * (backbone.encoder_depth + backbone.decoder_depth) * tokens
@@ -345,7 +366,7 @@ def _train_work(config: RunConfig) -> float:
         work += config.positions * steps * head.width * (18 * head.width * head.depth + classes)
     else:
         work += config.positions * head.multiplier * 5 * head.width**2 * head.depth
-    return config.train.epochs * work / 31e6
+    return config.train.epochs * work / 31e6 * _images_work(config)
 
 
 def _likelihood_reads(config: RunConfig) -> dict[str, Any]:
@@ -427,6 +448,7 @@ STAGES: dict[str, Kind] = {
             sections=("data", "autoencoder", "latents", "quantizer"),
             resumable=True,
             shared=True,
+            work=_pixels_work,
             measured=False,
             examples="perhaps",  # spectra came after the first runs
         ),
@@ -443,6 +465,7 @@ STAGES: dict[str, Kind] = {
             "reconstruct",
             _reconstruct_reads,
             needs=("autoencoder", "tokenizer", "latents", "quantizer"),
+            work=_pixels_work,
             result="reconstruction",
             compared=True,
             scores=True,
@@ -467,6 +490,7 @@ STAGES: dict[str, Kind] = {
             _likelihood_reads,
             needs=("latents", "quantizer", "train"),
             version=2,
+            work=_images_work,
             refusal=_likelihood_refusal,
             result="generation",
             compared=True,

@@ -24,12 +24,13 @@ from tokenbridge.autoencoders.frozen import FrozenAutoencoder
 from tokenbridge.autoencoders.sources import autoencoder_of
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.data import images as data
-from tokenbridge.data.files import Split, splits
+from tokenbridge.data.files import Split, names_by_label, splits
 from tokenbridge.data.latents import STORED, as_tensor, labels_path, moments_path, moments_shape
 from tokenbridge.devices import pick_device
 from tokenbridge.distributed import world
 from tokenbridge.model.ordering import CUTOFF, constant, low_frequency_share, radial_spectrum
 from tokenbridge.store.artifacts import NOTES, write_array, write_json
+from tokenbridge.store.runs import write_classes
 from tokenbridge.store.shards import Filling, publish
 
 FIT_IMAGES = 50_000
@@ -112,9 +113,10 @@ def _finish(
     fillings: list[Filling],
     out: Path,
 ) -> None:
-    """Write labels, statistics of what is stored, and checksums."""
+    """Write labels, names of classes, statistics of what is stored, and checksums."""
     for split in images:
         write_array(labels_path(out, split), images[split].labels)
+    write_classes(out, names_by_label(config.data))
     train = as_tensor(np.load(moments_path(out, "train"), mmap_mode="r")[:FIT_IMAGES]).float()
     train = train[:, 0] if config.latents.flip else train
     scale, units = config.latents.scale, {}

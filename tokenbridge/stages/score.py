@@ -72,7 +72,7 @@ def _scored(
 
 
 def _protocol(config: RunConfig, scored: Scored, references: References) -> dict[str, Any]:
-    scorer, reference, count = scored.scorer, scored.reference, len(scored.images)
+    scorer, reference, count = scored.scorer, scored.reference, len(scored.features)
     size, weights = config.data.image_size, references.weights
     protocol = sets.set_protocol(scorer, weights, size, count, reference.images, reference.hash)
     protocol |= references.protocol(reference)

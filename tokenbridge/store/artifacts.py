@@ -51,6 +51,8 @@ _FULL = {
     errno.EFBIG: "file larger than its file system or the shell's limit (ulimit -f) allows",
 }
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
+_UNWRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+_NO_PLACE = (errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 _REMEDY = "free space or choose another folder with"
 
 
@@ -232,19 +234,56 @@ def _status(pid: int) -> str:
 @contextmanager
 def writable(root: Path, option: str = "--runs") -> Iterator[None]:
     """Turn what a file system refuses into one line, which names the option that chooses another place."""
+    there = False
     try:
         root.mkdir(parents=True, exist_ok=True)
         if not os.access(root, os.W_OK):
             raise PermissionError(errno.EACCES, "Permission denied", str(root))
+        there = True
         yield
     except OSError as error:
         if full := _full(error, root):
             raise UserError(f"{error.filename or root}: {full} while writing; {_REMEDY} {option}") from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        # inside, others are errors of reading as well, unless they are about what lies in the folder itself
+        if error.errno in _UNWRITABLE or (error.errno in _NO_PLACE and (not there or _parent(error) == root)):
             raise UserError(
                 f"{error.filename or root} cannot be written ({error.strerror}); choose another folder with {option}"
             ) from error
         raise
+
+
+def _parent(error: OSError) -> Path | None:
+    return Path(error.filename).parent if isinstance(error.filename, str | Path) else None
+
+
+@contextmanager
+def new_file(path: Path, option: str) -> Iterator[None]:
+    """As new_folder, of the folder of a file that will be written there."""
+    if os.path.isdir(path):  # noqa: PTH112 - pathlib raises where a name is too long
+        raise UserError(f"{option} {path} is a folder and must be a file; correct it")
+    with new_folder(path.parent, option):
+        with open(probe := path.with_name(f"{path.name}.{os.getpid()}.tmp"), "wb"):  # as atomic will
+            probe.unlink()
+        yield
+
+
+@contextmanager
+def new_folder(folder: Path, option: str) -> Iterator[None]:
+    """As writable; of the folders that this makes, those into which nothing came go again."""
+    made = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+    try:
+        with writable(folder, option):
+            yield
+    finally:
+        for each in made:
+            with suppress(OSError):
+                each.rmdir()
+
+
+def require_folder(folder: Path, option: str = "--runs") -> None:
+    """Raise UserError for a folder that cannot be written, before what goes into it is computed."""
+    with new_folder(folder, option):
+        pass
 
 
 def damaged(path: Path, why: str) -> UserError:
@@ -343,7 +382,9 @@ def _full(error: BaseException, root: Path) -> str:
     for link in (error, error.__cause__, error.__context__):
         if isinstance(link, OSError) and link.errno in _FULL:
             return _FULL[link.errno]
-    return _FULL[errno.ENOSPC] if root.is_dir() and shutil.disk_usage(root).free < 65_536 else ""
+    if not root.is_dir() or not (disk := shutil.disk_usage(root)).total:  # such as /proc, which holds no files
+        return ""
+    return _FULL[errno.ENOSPC] if disk.free < 65_536 else ""
 
 
 def read_json(path: Path, remedy: str = "delete its folder and run again") -> Any:

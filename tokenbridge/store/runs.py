@@ -4,6 +4,7 @@ cells/ID.json             a configuration, its names, its stages, the sweeps tha
 stages/ID/metrics.json    what a stage measured, and by which protocol
 stages/ID/images.npz      what it measured of each image, where it did: metric -> one float32 for each, in their order
 stages/ID/metrics.jsonl   the journal of a training: its curves; progress.json beside it while it trains
+stages/ID/classes.json    the names of the classes by label, of latents whose images have such
 sweeps/NAME/sweep.json    a request to Slurm, its cells and their stages; written at each submission
 sweeps/events/ID.jsonl    what the jobs of a stage said: started, stopped, finished, failed, discarded, cancelled
 sweeps/discarded.jsonl    results that came too late, of all stages: a look need not read every stage's events
@@ -17,6 +18,7 @@ import json
 import logging
 import os
 import re
+import sys
 import time
 import warnings
 import zipfile
@@ -24,6 +26,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -45,6 +48,7 @@ from tokenbridge.store.artifacts import (
 METRICS = "metrics.json"
 IMAGES = "images.npz"
 JOURNAL = "metrics.jsonl"
+CLASSES = "classes.json"
 _JOINT = " · "
 """between the names of a cell where they are shown; older runs folders hold them joined in one text"""
 _AGAIN = "delete its folder and run again"
@@ -108,9 +112,28 @@ def read_cell(store: Store, id: str) -> RecordedCell:
     return cell
 
 
+def readable_cells(store: Store) -> tuple[dict[str, RecordedCell], list[UserError]]:
+    """All recorded cells by id, and an error for each whose record is damaged, which keeps no other back."""
+    cells, errors = dict[str, RecordedCell](), list[UserError]()
+    for id in cell_ids(store):
+        try:
+            cells[id] = read_cell(store, id)
+        except UserError as error:
+            errors.append(error)
+    return cells, errors
+
+
 def read_cells(store: Store) -> dict[str, RecordedCell]:
-    """All recorded cells by id."""
-    return {id: read_cell(store, id) for id in cell_ids(store)}
+    """All recorded cells by id; those whose record is damaged are left out, and named on stderr once."""
+    cells, errors = readable_cells(store)
+    for error in errors:
+        _tell(str(error))
+    return cells
+
+
+@cache
+def _tell(line: str) -> None:
+    print(f"tokenbridge: left out: {line}", file=sys.stderr)
 
 
 def write_cells(store: Store, cells: Iterable[RecordedCell]) -> None:
@@ -175,6 +198,36 @@ def read_images(folder: Path) -> dict[str, NDArray[np.float32]]:
             return dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is not readable ({error}); {_AGAIN}") from error
+
+
+def write_classes(folder: Path, names: Iterable[str]) -> None:
+    """Write classes.json into a stage's folder; none where the classes have no names.
+
+    Args:
+        folder: of a latents stage.
+        names: of the classes, by label.
+    """
+    if names := list(names):
+        write_json(folder / CLASSES, names)
+
+
+def read_classes(folder: Path) -> list[str]:
+    """The names of the classes by label that a latents stage left in its folder.
+
+    Empty where they have none, and for latents that are older than the file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    return class_names(checked(path)) if (path := folder / CLASSES).exists() else []
+
+
+def class_names(path: Path, remedy: str = _AGAIN) -> list[str]:
+    """Read a list of names of classes by label. UserError where it is damaged."""
+    names = read_json(path, remedy)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path} must be a list of names of classes; {remedy}")
+    return names
 
 
 def has_metrics(folder: Path) -> bool:

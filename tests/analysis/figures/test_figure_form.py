@@ -30,6 +30,9 @@ COLUMN, SMALLEST = 3.3, 5.0
 """inches of a column of a paper, and points of type that can be read"""
 STEP = 10
 """of CIE lightness (0 to 100) between two series that differ in nothing else"""
+FEW = ("bag", "sandal", "trouser")
+LONG = ("ankle boot with laces and a very long name", "T-shirt/top", "coat for $5, $6", "外套")
+"""names of classes; of the last the figures' font has no letters"""
 MANY = ("1a", "1b", "2a", "2b", "heads")
 
 
@@ -37,6 +40,8 @@ def _sources(folder: Path) -> Iterator[tuple[str, Path]]:
     yield "digits", REPORTS / "digits"
     yield "ablation", REPORTS / "ablation"
     yield "synthetic", write_source(folder / "many", seeds=3, tables=MANY, strengths=(0, 1, 16))
+    for name, classes in (("few", FEW), ("long", LONG)):
+        yield name, write_source(folder / name, seeds=2, tables=("1a", "2a"), strengths=(0, 1, 16), classes=classes)
     values = (
         Axis("quantizer.levels", (4, 8, 16, 32, 64)),
         Axis("quantizer.kind", ("gaussian", "uniform", "lloyd-max")),
@@ -109,8 +114,25 @@ def _out_of_view(figure: Figure) -> list[str]:
 def test_no_text_overlaps_leaves_the_canvas_or_is_small_in_a_column_and_no_marker_is_out_of_view(
     drawn: list[tuple[str, Drawing]],
 ) -> None:
-    assert {name.split()[0] for name, _ in drawn} == {"digits", "ablation", "synthetic", "axes"}
+    assert {name.split()[0] for name, _ in drawn} == {"digits", "ablation", "synthetic", "few", "long", "axes"}
     assert {name: faults for name, drawing in drawn if (faults := _faults(drawing.figure))} == {}
+
+
+def test_columns_of_images_have_the_names_of_their_classes(drawn: list[tuple[str, Drawing]]) -> None:
+    mosaics = ("figure-6-reconstructions", "figure-7-prediction", "samples", "figure-8-confidence")
+    for name in mosaics:
+        few, long = (
+            {text.get_text() for text in drawing.figure.texts}
+            for source in ("few", "long")
+            for title, drawing in drawn
+            if title == f"{source} {name}"
+        )
+        assert {*FEW} <= few
+        assert {*LONG[1:3], "3"} <= long
+        assert any(text.startswith("ankle boot") and text.endswith("…") for text in long)
+        assert not {"0", "1", "2"} & few
+        digits = next(drawing for title, drawing in drawn if title == f"digits {name}")
+        assert {*map(str, range(10))} <= {text.get_text() for text in digits.figure.texts}
 
 
 def test_charts_have_one_width(drawn: list[tuple[str, Drawing]]) -> None:

@@ -21,8 +21,8 @@ from tokenbridge.config import UserError
 
 NAMES = [
     "claims", "figure-3-latents", "levels-used", "distortion", "quality-bits", "figure-6-reconstructions",
-    "figure-5-patches", "figure-7-prediction", "samples", "figure-8-confidence", "training", "spectra", "heads",
-    "cost", "search",
+    "figure-5-patches", "figure-7-prediction", "samples", "figure-8-confidence", "training", "spectra", "pipeline",
+    "heads", "cost", "search",
 ]  # fmt: skip
 MOSAICS = ["figure-6-reconstructions", "figure-5-patches", "figure-7-prediction", "samples", "figure-8-confidence"]
 

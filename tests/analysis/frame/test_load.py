@@ -17,7 +17,7 @@ from tests.helpers import runs as small_runs
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.overrides import flatten, settings
 from tokenbridge.store.artifacts import Store, write_json
-from tokenbridge.store.runs import JOURNAL, write_images
+from tokenbridge.store.runs import JOURNAL, write_classes, write_images
 
 
 @pytest.fixture
@@ -60,12 +60,18 @@ def test_one_row_a_cell_with_the_types_of_the_config(store):
     frame = tracked(store)
     assert list(frame.columns[:5]) == ["cell", "name", "experiment", "run_id", "stage.latents"]
     recorded = flatten(DIGITS.model_dump(mode="json"))  # some settings are in no record where they are unset
-    keys = [key for key in settings(RunConfig) if key in recorded]
+    of_others = {
+        "quantizer.epochs", "quantizer.seed", "head.multiplier", "head.components", "head.covariance",
+        "sample.head_steps", "sample.solver", "likelihood.bins",
+    }  # fmt: skip
+    keys = [key for key in settings(RunConfig) if key in recorded and key not in of_others]
     assert [column for column in frame.columns if column in settings(RunConfig)] == keys
     row = frame.iloc[1]
     assert (row["quantizer.levels"], row["quantizer.range"], row["quantizer.kind"]) == (4, 5.0, "gaussian")
-    assert (row["data.path"], row["train.gradient_checkpointing"]) == (None, False)
-    assert row["head.order"] == "[1, 0, 2, 3, 4, 5, 6, 7]"
+    assert row["data.path"] is None
+    assert list(frame["head.order"].isna()) == [True, True, True, False]  # of reconstructions nothing reads a head
+    trained = frame.iloc[3]
+    assert (trained["train.gradient_checkpointing"], trained["head.order"]) == (False, "[1, 0, 2, 3, 4, 5, 6, 7]")
     assert frame["quantizer.levels"].dtype == np.int64
     pixels, decoded = small_runs.images().astype(float), small_runs.quantize(small_runs.images(), 4)
     assert row["quantizer/mse"] == ((pixels - decoded) ** 2).mean()
@@ -188,6 +194,22 @@ def test_a_source_holds_what_was_measured_of_each_image(store, tmp_path):
     assert len(left) == 1000
     assert 999 * left.std(ddof=1) / np.sqrt(1000) == pytest.approx(many.std(ddof=1) / 50, rel=0.1)
     assert not found.left_out(found.cells("1a", "B=8")[0], "reconstruct/ssim").size
+
+
+def test_a_source_holds_the_names_of_classes_where_all_latents_have_the_same(store, tmp_path):
+    tracking.sync(store)
+    plan = plan_of(store) | {"base": DIGITS.model_dump(mode="json")}
+    plan["rows"] = [row for row in plan["rows"] if row["label"] == "B=4"]
+    (folder,) = {path.parent for path in store.root.glob("stages/latents-*/manifest.json")}
+    load.collect(store.root, tracking.tracking_uri(store), plan, tmp_path / "older")
+    assert read(tmp_path / "older").class_name(1) == "1"
+    write_classes(folder, ["bag", "sandal"])
+    load.collect(store.root, tracking.tracking_uri(store), plan, tmp_path / "source")
+    source = read(tmp_path / "source")
+    assert (source.classes, source.class_name(1), source.class_name(2)) == (("bag", "sandal"), "sandal", "2")
+    (folder / "classes.json").write_text("[1, 2]")
+    with pytest.raises(UserError, match=r"classes\.json must be a list of names of classes; delete its folder"):
+        load.collect(store.root, tracking.tracking_uri(store), plan, tmp_path / "source")
 
 
 def test_values_of_images_that_are_damaged_are_named(store, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,10 @@ from scipy import stats as scipy_stats
 from analysis import figures, verdicts
 from analysis.frame.source import read
 from analysis.report.build import build, render
+from analysis.stats import number
 from analysis.tables import effects, html, latex
 from analysis.tables.fill import fill
-from analysis.tables.text import effects_text, tables_text, to_csv, to_markdown
+from analysis.tables.text import effects_text, pipe_table, tables_text, to_csv, to_markdown
 from experiments.axes import Axis
 from tests.helpers.machine import REPORTS
 from tests.helpers.report_axes import write_axes
@@ -46,6 +48,12 @@ def certain(trial):
     """64 levels add about 3 at each depth."""
     depth, many = trial.values["head.depth"], trial.values["quantizer.levels"] == 64
     return {"score/fd_digits": 10 + depth + (3 + 0.01 * depth if many else 0)}
+
+
+def steps(trial):
+    """64 levels add 2.9, 3.0, 3.1 to is_digits at depths 1, 2, 3; depths add 0.1 or nothing by the levels."""
+    many, depth = trial.values["quantizer.levels"] == 64, trial.values["head.depth"]
+    return {"score/is_digits": 5.05 + (2.8 + 0.1 * depth if many else 0.0), "likelihood/bits_per_dim": 1.0 + many}
 
 
 def source_of(folder, *axes, **options):
@@ -160,7 +168,9 @@ def test_one_axis_at_a_time(tmp_path):
     assert len(source.trials) == 3
     eight = effects.effects_on(source, source.axes[0], FD)[1]
     assert (eight.difference.effect, eight.difference.interval()) == (pytest.approx(100 / 11), None)
-    assert [verdict.status for verdict in verdicts.verdicts(source)[:2]] == ["one seed", "one seed"]
+    (matrix,) = effects.matrix(source)
+    assert [row.measured[0].word for row in matrix.rows] == ["", ""]
+    assert matrix.rows[0].measured[0].text == "+9.1 %"
 
 
 def test_tables_say_effect_interval_and_what_it_is_over(tmp_path):
@@ -172,7 +182,7 @@ def test_tables_say_effect_interval_and_what_it_is_over(tmp_path):
     assert [part.strip() for part in line.strip("|").split("|")] == [
         "quantizer.levels = 64",
         "16.00",
-        "+23 % (+8 to +41) (no difference shown°)",
+        "+23 % (+8 to +41) ≈°",
         "3",
     ]
     assert "not over seeds" in text
@@ -193,17 +203,58 @@ def test_tables_say_effect_interval_and_what_it_is_over(tmp_path):
     assert row["cells"] in {trial.cell for trial in source.trials}
 
 
-def test_a_better_value_is_bold_and_a_sentence(tmp_path):
+def test_a_better_value_is_bold(tmp_path):
     metrics = lambda t: {"score/agreement": 0.5 + 0.1 * t.values["head.depth"] + 1e-3 * t.values["quantizer.levels"]}  # noqa: E731
     source = source_of(tmp_path, DEPTH, Axis("quantizer.levels", (8, 16, 32)), metrics=metrics)
     tables = {filled.table.id: filled for filled in effects.filled(source)}
     row = tables["effects-agreement"].rows[2]
     assert (row.label, row.measured[1].text, row.measured[1].best) == ("head.depth = 3", "+20.0", True)
-    (verdict,) = [
-        verdict for verdict in verdicts.verdicts(source) if "head.depth" in verdict.text and "agreement" in verdict.text
-    ]
-    assert verdict.status == "measured"
-    assert verdict.text.endswith("; 3 is better in agreement (+20.0).")
+
+
+def test_the_matrix_has_a_row_for_each_step_and_a_column_for_each_metric(tmp_path):
+    source = source_of(tmp_path, LEVELS, DEPTH, TEMPERATURE, metrics=steps)
+    (matrix,) = effects.matrix(source)
+    assert [row.label for row in matrix.rows] == [
+        "levels 8 → 64", "depth 1 → 2", "depth 1 → 3", "temperature 0.9 → 1.0",
+    ]  # fmt: skip
+    assert [column.title for column in matrix.measured[:3]] == ["fd_digits", "bits/dim", "is_digits"]
+    levels, two, three, warm = (dict(zip(matrix.measured, row.measured, strict=True)) for row in matrix.rows)
+    # is_digits by hand: levels add 2.9, 3.0, 3.1 at the three depths, t(0.975, 2) = 4.302653; depths add nothing
+    assert (levels[IS].text, levels[IS].half, levels[IS].word) == (
+        "+3.00",
+        number(4.302653 * 0.1 / math.sqrt(3), 2),
+        "better",
+    )
+    assert (two[IS].word, two[IS].comparison.shown) == ("no difference shown", False)
+    assert warm[IS].reason == three[BITS].reason == "does not enter"
+    assert levels[BITS].word == "other bins"
+    assert levels[IS].change.startswith("5.05 → 8.05 over 3 matched pairs, one seed, corrected ± ")
+    # the same effects as in the tables of single metrics, which files hold
+    single = {table.id: table for table in effects.filled(source)}["effects-is_digits"]
+    assert single.rows[1].measured[1].comparison == levels[IS].comparison
+
+
+def test_the_matrix_is_told_by_marks_and_colours_instead_of_sentences(tmp_path):
+    source = source_of(tmp_path, LEVELS, DEPTH, metrics=steps)
+    (matrix,) = effects.matrix(source)
+    line = next(line for line in pipe_table(matrix).splitlines() if "levels 8 → 64" in line)
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[3] == "**+3.00 ± 0.25** better°"
+    assert " ≈° |" in pipe_table(matrix)
+    page = html.to_html(matrix)
+    assert re.search(r'<td class="number measured shown better"[^>]*>(<a[^>]*>)?\+3\.00', page)
+    assert "no difference shown: " in page  # behind the sign, where a reader asks
+    assert [verdict for verdict in verdicts.verdicts(source) if "against 8" in verdict.text] == []
+
+
+def test_axes_of_one_name_keep_their_section(tmp_path):
+    axes = (Axis("head.depth", (1, 2)), Axis("backbone.decoder_depth", (1, 2)), Axis("backbone.width", (48, 96)),
+            Axis("head.width", (32, 64)))  # fmt: skip
+    source = source_of(tmp_path, *axes, metrics=lambda trial: {"score/is_digits": 5.0 + trial.values["head.width"]})
+    (matrix,) = effects.matrix(source)
+    assert [row.label for row in matrix.rows] == [
+        "depth 1 → 2", "decoder_depth 1 → 2", "backbone.width 48 → 96", "head.width 32 → 64",
+    ]  # fmt: skip
 
 
 def test_the_figure_shows_every_cell_and_the_means(tmp_path):
@@ -244,13 +295,14 @@ def test_the_report_holds_all_of_it_and_stays_the_same(tmp_path):
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     for ending in ("png", "pdf", "csv"):
         assert f"figures/effects.{ending}" in names
-    assert {"tables/table-axes.csv", "tables/table-effects-fd_digits.tex"} <= names
-    for part in ("Main effects on fd_digits", "Every point of the axes", "quantizer.levels = 64", "b64-d3"):
+    assert {"tables/table-axes.csv", "tables/table-effects.tex", "tables/table-effects-fd_digits.csv"} <= names
+    for part in ("Main effects", "Every point of the axes", "levels 8 → 64", "depth 1 → 3", "b64-d3"):
         assert part in page
     assert "Published numbers stand beside" not in page
     assert render(read(folder / "source"))["index.html"] == page.encode()
     source = read(folder / "source")
-    assert effects_text(source) == tables_text(source, ["effects-fd_digits"])
+    assert effects_text(source) == tables_text(source, ["effects"])
+    assert "Main effects on fd_digits" in tables_text(source, ["effects-fd_digits"])
 
 
 def test_effects_of_two_protocols_are_refused(tmp_path):
@@ -258,6 +310,6 @@ def test_effects_of_two_protocols_are_refused(tmp_path):
     path = folder / "source" / "frame.csv"
     path.write_text(path.read_text().replace('""images"": 2000', '""images"": 500', 1))
     source = read(folder / "source")
-    for made in (effects.filled, verdicts.verdicts):
+    for made in (effects.filled, effects.matrix):
         with pytest.raises(UserError, match="axes, column score/fd_digits: images=500 in row"):
             made(source)

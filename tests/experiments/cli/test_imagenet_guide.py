@@ -1,4 +1,4 @@
-"""Every command of experiments/README.md, on a small folder of images with small weights of the released formats."""
+"""Every command of experiments/imagenet.md, on a small folder of images with small weights of the released formats."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from tests.helpers.generators import arrays_of
 from tests.helpers.machine import ROOT
 from tests.helpers.release import DATA, SIZES
 
-GUIDE = (ROOT / "experiments" / "README.md").read_text()
+GUIDE = (ROOT / "experiments" / "imagenet.md").read_text()
 SMALL = [*(word for word in SIZES if not word.startswith("sample.images")), "train.epochs=1", "train.warmup_epochs=0",
          "train.batch=4", "quantizer.levels=16"]  # fmt: skip
 SIZE = [word for word in SIZES if word.startswith("data.image_size")]

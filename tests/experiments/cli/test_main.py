@@ -33,7 +33,7 @@ def refused(done, tmp_path, *parts):
     [
         (["digit"], ["digit is no preset; did you mean digits?"]),
         (["digits", "quantizer.levels=1"], ["quantizer.levels=1 must be >= 2"]),
-        (["digits", "quantizer.range=0"], ["quantizer.range=0 must be > 0"]),
+        (["digits", "quantizer.range=0"], ["quantizer.range=0 must be >= 1e-06"]),
         (["digits", "quantizer.levls=8"], ["did you mean quantizer.levels?"]),
         (["digits", "--device", "gpu"], ["device=gpu is no device; use auto, cpu or cuda"]),
         (["digits", "data.source=folder", "data.path=nowhere"], ["nowhere"]),
@@ -137,6 +137,15 @@ def test_any_cells_as_a_table(call, tmp_path):
         assert wrong.stderr.count("\n") == 1
     assert "give --rows too" in call("report", "mine", "--metric", "mse", cwd=tmp_path).stderr
     assert not (tmp_path / "table.pdf").exists()
+
+
+def test_a_report_may_be_called_like_its_table(call, tmp_path, no_figures):
+    write_source(tmp_path / "reports" / "2a", tables=("2a",), examples=False)
+    done = call("report", "2a", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("# ")
+    assert "report: reports/2a/index.html" in done.stdout
+    assert "grid is no report" in call("report", "2a", "--name", "grid", cwd=tmp_path).stderr
 
 
 def test_run_sync_report_and_resume(call, tmp_path, with_latents, template):

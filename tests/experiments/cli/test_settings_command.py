@@ -65,7 +65,7 @@ def test_what_is_none(call, tmp_path, word, said):
         (Train, "clip", "above 0"),
         (Train, "warmup_epochs", "0 or more"),
         (Train, "precision", ""),
-        (Quantizer, "range", "above 0, at most 1,000,000"),
+        (Quantizer, "range", "1e-06 to 1,000,000"),
         (Sample, "temperature", "0 to 1,000,000"),
     ],
 )

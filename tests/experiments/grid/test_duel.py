@@ -78,7 +78,8 @@ def test_the_best_row_of_some_tokens_is_that_of_the_lowest_search(tmp_path, monk
 def test_a_duel_s_plan_joins_no_other(tmp_path):
     first = {
         "name": "x",
-        "base": {"a": 1},
+        "title": "x",
+        "base": DIGITS.model_dump(mode="json"),
         "tables": ["2a"],
         "rows": [{"table": "2a", "label": "parallel", "cell": "1"}],
     }

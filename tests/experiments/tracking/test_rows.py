@@ -314,9 +314,21 @@ def test_the_sweeps_page_lists_its_rows_best_first(store):
     view, names = seen_first(store, GRID)
     ranked = sorted(LEVELS, key=lambda n: interval(n, "fd_digits")[0])
     assert names == [f"b{n:02d}" for n in ranked]
-    start = ["params.`quantizer.levels`", "metrics.`seeds`", "metrics.`score/fd_digits`"]
-    assert view["selectedColumns"][:4] == [*start, f"metrics.`score/fd_digits{HALF}`"]
-    assert f"metrics.`score/fd_digits{HALF}`" in seen_first(store, "")[0]["selectedColumns"]
+    first = ["tags.`score/fd_digits`", "metrics.`seeds`", "params.`quantizer.levels`"]
+    assert view["selectedColumns"][:3] == first
+    assert seen_first(store, "")[0]["selectedColumns"][:2] == first[:2]
+    rows, best = runs_of(store, "row"), ranked[0]
+    for n, name in zip(LEVELS, NAMES, strict=True):
+        mean, half = interval(n, "fd_digits")
+        assert rows[name].data.tags["score/fd_digits"] == f"{mean:.4g} ± {half:.2g}"
+        mean, half = (100 * value for value in interval(n, "agreement"))
+        assert rows[name].data.tags["score/agreement"] == f"{mean:.4g} ± {half:.2g} %"
+    charts = [chart.get("metricKey") for chart in view["compareRunCharts"]]
+    assert charts[:2] == ["score/fd_digits", f"score/fd_digits{HALF}"]  # which draws no error bars
+    sweep = runs_of(store, "sweep")[GRID].data
+    mean, half = interval(best, "fd_digits")
+    assert sweep.metrics["best/fd_digits"] == pytest.approx(mean, rel=1e-12)  # and not the luckiest seed's
+    assert sweep.tags["score/fd_digits"] == f"best {mean:.4g} ± {half:.2g}: b{best:02d}"
 
 
 def test_the_sweeps_page_lists_cells_too_while_some_that_no_row_has_are_under_way(store):

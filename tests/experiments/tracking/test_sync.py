@@ -187,6 +187,18 @@ def test_an_unreadable_stage_is_named_and_keeps_no_other_back(store, text, messa
         tracking.sync(store)
 
 
+def test_a_half_written_record_keeps_no_other_cell_back(store):
+    path = store.root / "cells" / "0123456789ab.json"
+    path.write_text('{"id": "01234')
+    with pytest.raises(UserError, match=r"0123456789ab\.json is not readable JSON .*; delete it and run again"):
+        tracking.sync(store)
+    assert set(runs_of(store, "cell")) == {"1a-b002", "1a-b004", "1a-b008", "2a-g1.5"}
+    left = list[UserError]()
+    assert tracking.sync(store, unreadable=left) == NOTHING
+    assert len(left) == 1
+    assert "\n" not in str(left[0])
+
+
 @pytest.mark.parametrize("damage", ["truncated", "missing", "wrong"])
 def test_damaged_examples_are_named(store, damage):
     path = store.folder(small_runs.id_of("reconstruct", 2)) / "examples.npz"

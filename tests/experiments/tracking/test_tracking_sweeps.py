@@ -58,7 +58,12 @@ def test_cells_lie_under_their_sweep(store):
     assert metrics["best/reconstruct/psnr"] == max(
         run.data.metrics["reconstruct/psnr"] for name, run in cells.items() if "1a-" in name
     )
-    assert tags["best.quantizer/mse"] == "1a-b008"
+    mse = metrics["best/quantizer/mse"]
+    assert tags["quantizer/mse"] == f"best {mse:.4g}: 1a-b008"
+    assert cells["1a-b008"].data.tags["quantizer/mse"] == f"{mse:.4g}"
+    unread = {"head.width", "train.epochs", "sample.guidance", "backbone.width"}  # of reconstructions
+    assert not unread & {*cells["1a-b008"].data.params}
+    assert unread <= {*cells["2a-g1.5"].data.params}
     assert "quantizer.levels" not in params
     assert params.items() <= cells["1a-b002"].data.params.items()
     assert "`quantizer.levels`: 2, 4, 8" in tags["mlflow.note.content"]
@@ -83,9 +88,9 @@ def test_each_sweep_has_a_page_of_its_own(store):
     order = f"{view['orderByKey']} {'ASC' if view['orderByAsc'] else 'DESC'}"
     found = mlflow.search_runs([experiment.experiment_id], view["searchFilter"], order_by=[order])
     assert [run.info.run_name for run in found] == ["1a-b008", "1a-b004", "1a-b002", SWEEP]
-    metrics = ["metrics.`reconstruct/psnr`", "metrics.`quantizer/mse`"]
-    assert view["selectedColumns"] == ["params.`quantizer.levels`", *metrics]
-    assert [chart.get("metricKey") for chart in view["compareRunCharts"]] == [None, "reconstruct/psnr", "quantizer/mse"]
+    first, last = "tags.`reconstruct/psnr`", "tags.`quantizer/mse`"
+    assert view["selectedColumns"] == [first, "params.`quantizer.levels`", last]
+    assert [chart.get("metricKey") for chart in view["compareRunCharts"]] == ["reconstruct/psnr", "quantizer/mse", None]
     note = runs_of(store, "cell")["1a-b004"].data.tags["mlflow.note.content"]
     assert f"Cell of [{SWEEP}]({urls[SWEEP].partition('/#')[2].join(['#', ''])})" in note
 
@@ -100,12 +105,15 @@ def test_a_sweep_that_grows_shares_less(store):
     path = next(path for path in (store.root / "cells").glob("*.json") if "1a-b002" in path.read_text())
     belong(path, ["first", SWEEP])
     small_runs.add_generation(store, 8, 3, guidance=3.0)
-    belong(path_of(store, "2a-g3"), [SWEEP])
+    belong(path := path_of(store, "2a-g3"), [SWEEP])
+    cell = json.loads(path.read_text())
+    cell["config"]["quantizer"]["range"] = 3.0
+    write_json(path, cell)
     assert tracking.sync(store)["runs"] == 4
     sweeps, cells = runs_of(store, "sweep"), runs_of(store, "cell")
     assert set(sweeps) == {SWEEP, "first", "other"}
     assert sweeps[SWEEP].info.run_id != first
-    assert "sample.guidance" not in sweeps[SWEEP].data.params
+    assert "quantizer.range" not in sweeps[SWEEP].data.params
     above = {name: run.data.tags["mlflow.parentRunId"] for name, run in cells.items()}
     ours = dict.fromkeys(("1a-b004", "1a-b008", "2a-g1.5", "2a-g3"), sweeps[SWEEP].info.run_id)
     assert above == ours | {"1a-b002": sweeps["first"].info.run_id}
@@ -169,3 +177,18 @@ def test_nothing_new_costs_no_import(store):
     code += "sys.exit('mlflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, str(store.root)], capture_output=True, text=True, env=os.environ)
     assert (done.returncode, done.stdout) == (0, "0\n")
+
+
+def test_a_run_has_the_shortest_name_of_its_cell(store):
+    """Also where an older version gave it all of them, which the page cuts."""
+    path = path_of(store, "1a-b004")
+    names = ["digits-levels4-all-that-was-typed", "1a-b004"]
+    write_json(path, json.loads(path.read_text()) | {"names": names})
+    tracking.sync(store)
+    run = runs_of(store, "cell")["1a-b004"]
+    assert run.data.tags["name"] == " · ".join(names)
+    mlflow = mlflow_store.client(tracking.tracking_uri(store))
+    mlflow.update_run(run.info.run_id, name=" · ".join(names))
+    (store.root / "tracking.json").unlink()
+    tracking.sync(store)
+    assert runs_of(store, "cell")["1a-b004"].info.run_id == run.info.run_id

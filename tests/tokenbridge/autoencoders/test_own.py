@@ -138,13 +138,23 @@ def test_the_card_compares_with_plain_pictures(call, tmp_path):
     ("psnr", "informative", "correlation", "said"),
     [
         (10.3, 0, 0.2, ["no latent channel carries information"]),
-        (14.0, 2, 0.2, ["reconstructions are worse than images averaged over 8×8 pixels (14.00 against 15.00 dB)"]),
-        (25.0, 2, 0.995, ["channels 0 and 1 say nearly the same (correlation 0.995)"]),
-        (25.0, 2, 0.6, []),
+        (14.0, 3, 0.2, ["reconstructions are worse than images averaged over 8×8 pixels (14.00 against 15.00 dB)"]),
+        (
+            25.0,
+            3,
+            0.995,
+            ["channels 0 and 1 say nearly the same (correlation 0.995): train longer (--epochs), or"],
+        ),
+        (25.0, 2, 0.6, ["only 2 of 3 channels carry information"]),
+        (25.0, 3, 0.6, []),
     ],
 )
 def test_what_an_autoencoder_is_worth_is_said(psnr, informative, correlation, said):
     compared = {"psnr": psnr, "psnr_blurred": 15.0, "largest_correlation": correlation, "correlated": [0, 1]}
-    lines = list(cautions({"stride": 8, "compared": compared, "quality": {"informative_channels": informative}}))
+    card = {"stride": 8, "channels": 3, "compared": compared, "quality": {"informative_channels": informative}}
+    lines = list(cautions(card))
     assert len(lines) == len(said)
     assert all(start in line for start, line in zip(said, lines, strict=True))
+    of_file = "\n".join(cautions(card, "channels in own.toml", "stride in own.toml"))
+    assert "--channels" not in of_file  # which a file of settings refuses
+    assert "--stride" not in of_file

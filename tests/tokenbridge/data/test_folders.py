@@ -154,10 +154,20 @@ def test_numeric_class_folders(root):
     numeric = config(root, class_order="numeric")
     assert [path.parent.name for path in files.files(numeric, "train")[0]][::10] == ["2", "3", "10"]
     assert not any("order of text" in line for line in files.remarks(numeric))
+    assert (files.names_by_label(config(root)), files.names_by_label(numeric)) == (["10", "2", "3"], ["2", "3", "10"])
     assert files.fingerprint(numeric) != files.fingerprint(config(root))
     (root / "2").rename(root / "two")
     with pytest.raises(UserError, match=r"class_order=numeric needs class folders that are whole numbers, and two of"):
         files.files(numeric, "train")
+
+
+def test_names_by_label_are_those_of_the_folders_and_fit_to_be_printed(root, tmp_path):
+    assert files.names_by_label(config(root)) == list(CLASSES)
+    (root / "bee").rename(root / "b\x1bee")
+    assert files.names_by_label(config(root)) == ["ant", r"b\x1bee", "cat"]
+    draw(tmp_path / "flat" / "a.png")
+    assert files.names_by_label(config(tmp_path / "flat", classes=1)) == []
+    assert files.names_by_label(Data()) == []
 
 
 def test_the_label_that_is_named_is_the_first_that_parts(tmp_path):

@@ -115,6 +115,24 @@ def test_sampling_goes_on_from_mar_and_its_preset_trains(call, tmp_path, paths):
     assert len(list(tmp_path.glob("runs/stages/train-*"))) == 2
 
 
+def test_a_file_of_settings_says_where_images_and_autoencoder_are(call, path, paths):
+    """Its trainings and samples are none of the release's."""
+    sections: dict[str, list[str]] = {"train": ["epochs = 300"], "sample": ["guidance = 7.0"]}
+    for key, _, value in (word.partition("=") for word in paths):
+        section, _, name = key.partition(".")
+        sections.setdefault(section, []).append(f'{name} = "{value}"')
+    text = ['preset = "imagenet256-L"', *(f"[{name}]\n" + "\n".join(lines) for name, lines in sections.items())]
+    (path.parent / "mine.toml").write_text("\n".join(text))
+    configs = []
+    for runs, words in (("file", ["mine.toml"]), ("words", paths)):
+        done = call("import", path, "--as", "tokenbridge-L", *SIZES, *words, "--runs", runs, cwd=path.parent)
+        assert done.returncode in (0, None), done.stderr
+        (cell,) = read_cells(Store(path.parent / runs)).values()
+        configs.append(cell.config)
+    assert configs[0] == configs[1]
+    assert configs[0]["data"]["path"] == str(path.parent / "images")
+
+
 @pytest.mark.parametrize("name", RELEASED)
 def test_the_configuration_is_the_preset_but_for_how_it_is_sampled(name):
     family, _, size = name.partition("-")

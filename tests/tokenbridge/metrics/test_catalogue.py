@@ -117,7 +117,7 @@ def test_a_metric_takes_one_declaration(finished, tmp_path, contrast, monkeypatc
     measured = [str(column) for column in frame.columns if "/" in str(column)]
     about, meaning = load.describe(frame).loc[key], "spread of the pixels, before the shipped digit classifier"
     assert (about["better"], about["meaning"]) == ("higher", meaning)
-    assert f"metrics.`{key}`" in of_sweep("x", [], measured)["selectedColumns"]
+    assert f"tags.`{key}`" in of_sweep("x", {}, measured)["selectedColumns"]
     assert directions()["contrast_digits"] == "higher"
 
     source = of_frame(frame, {"base": DIGITS.model_dump(mode="json"), "title": "x", "rows": []})

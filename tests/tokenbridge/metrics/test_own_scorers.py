@@ -126,7 +126,8 @@ def test_a_folder_is_a_reference_for_own_features(trained, folder, data, tmp_pat
     expected = ((a[0] - b[0]) ** 2).sum() + np.trace(a[1]) + np.trace(b[1]) - 2 * np.sqrt(values).sum()
     assert metrics["fd_own"] == pytest.approx(expected, rel=1e-3)
     np.savez(tmp_path / "images.npz", arr_0=np.zeros((5, 12, 12, 3), np.uint8))
-    score = {"score.features": "own", "score.weights": str(trained[0]), "score.reference": str(tmp_path / "images.npz")}
+    score = {"score.features": "own", "score.weights": str(trained[0]), "train.batch": 8}
+    score |= {"score.reference": str(tmp_path / "images.npz")}
     with pytest.raises(UserError, match=r"is of images of 3 channels, which must be 1 for score\.features=own"):
         Cell("x", override(RunConfig(data=data, sample=Sample(iterations=1)), score), ("score",)).stages()
 

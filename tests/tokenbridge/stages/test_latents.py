@@ -18,6 +18,7 @@ from tokenbridge.model.batches import Draws
 from tokenbridge.overrides import override
 from tokenbridge.stages import latents
 from tokenbridge.store.artifacts import TRANSIENT, Store
+from tokenbridge.store.runs import read_classes
 
 RUNTIME = Runtime(threads=1, batch=3)
 
@@ -47,10 +48,11 @@ def plain(images, tmp_path_factory):
 
 def test_the_store_is_one_array_a_split(plain, images):
     assert sorted(path.name for path in plain.folder.iterdir() if path.name not in TRANSIENT) == [
-        "checksums.json", "examples.npz", "stats.json", "test_labels.npy", "test_moments.npy", "train_labels.npy",
-        "train_moments.npy", "validation_labels.npy", "validation_moments.npy",
+        "checksums.json", "classes.json", "examples.npz", "stats.json", "test_labels.npy", "test_moments.npy",
+        "train_labels.npy", "train_moments.npy", "validation_labels.npy", "validation_moments.npy",
     ]  # fmt: skip
     assert verify(plain.folder) == 20
+    assert read_classes(plain.folder) == ["c0", "c1"]
     sums = json.loads((plain.folder / "checksums.json").read_text())["arrays"]["train_moments.npy"]
     assert [(each["start"], each["stop"]) for each in sums] == [(0, 4), (4, 8), (8, 12)]
     config = config_of(images)

@@ -9,11 +9,14 @@ import pytest
 
 from analysis.frame.load import frame_from_stages
 from experiments.pipeline import Cell
+from experiments.presets import DIGITS
 from experiments.progress import seconds_of_work
 from experiments.runner import run_cells
 from experiments.tracking.records import find_records
+from tests.experiments.cli.test_init import images
 from tests.helpers.machine import ROOT
 from tokenbridge.config import Runtime
+from tokenbridge.data.files import split_of
 from tokenbridge.overrides import override
 from tokenbridge.stages import STAGES, Kind
 from tokenbridge.store.artifacts import Store, write_json
@@ -88,3 +91,16 @@ def test_a_stage_that_this_version_lacks_tells_no_time(finished, tmp_path):
         {**finished[0].manifest(finished[1].stages()[0].id), "kind": "balance", "id": folder.name},
     )
     assert seconds_of_work(store) == {name: kind.seconds for name, kind in STAGES.items()}
+
+
+def test_work_grows_with_the_images_and_their_pixels(tmp_path):
+    """So that the time left of other data is no guess by the times of these."""
+    images(tmp_path / "few", ("a", "b"), 10, (32, 32))
+    folder = ["data.source=folder", f"data.path={tmp_path / 'few'}", "data.classes=2", "data.image_size=32"]
+    few = override(DIGITS, [*folder, "autoencoder.stride=8"])  # as many positions
+    trained = len(split_of(few.data, "train")[1])
+    assert STAGES["train"].work(few) == pytest.approx(STAGES["train"].work(DIGITS) * trained / 1198)
+    assert STAGES["latents"].work(DIGITS) == 1
+    assert STAGES["latents"].work(few) == pytest.approx(4 * trained / 1198)
+    gone = override(few, [f"data.path={tmp_path / 'gone'}"])
+    assert STAGES["train"].work(gone) == STAGES["train"].work(DIGITS)

@@ -51,7 +51,7 @@ def test_planning_refuses(here, wanted, settings, said):
 def test_the_remedy_is_one_that_helps(here):
     with pytest.raises(UserError, match=r"tokenbridge train-classifier IMAGES --out FOLDER.*or leave score out"):
         Cell("x", override(DIGITS, FOLDER), ("score",)).stages()
-    assert Cell("x", override(DIGITS, [*FOLDER, "data.image_channels=1"]), ("sample",)).stages()
+    assert Cell("x", override(DIGITS, [*FOLDER, "data.image_channels=1", "train.batch=8"]), ("sample",)).stages()
 
 
 def test_reconstructions_of_few_images_have_no_error(here):

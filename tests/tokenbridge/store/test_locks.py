@@ -86,6 +86,7 @@ REFUSED = textwrap.dedent("""
     [(["run", "digits"], errno.ENOLCK), (["run", "digits"], errno.ENOSYS), (["sync"], errno.EOPNOTSUPP)],
 )
 def test_a_file_system_without_locks_is_one_line(words, error, tmp_path):
+    (tmp_path / "runs").mkdir()
     done = subprocess.run(
         [sys.executable, "-c", REFUSED, str(error), *words, "--runs", tmp_path / "runs"], capture_output=True, text=True
     )

@@ -57,6 +57,16 @@ def test_names_stages_and_sweeps_of_a_cell_add_up(store):
     assert read_cell(store, "0a1b") == both
 
 
+def test_a_damaged_record_is_named_once_and_keeps_no_other_back(store, capsys):
+    write_cells(store, [CELL])
+    (store.root / "cells" / "ffff.json").write_text('{"id": "ff')
+    assert read_cells(store) == read_cells(store) == {"0a1b": CELL}
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"left out: {store.root}/cells/ffff.json is not readable JSON" in said
+    assert said.endswith("; delete it and run again\n")
+
+
 def test_a_cell_of_an_older_version_holds_its_names_in_one_text(store):
     (store.root / "cells").mkdir()
     old = {"id": "0a1b", "name": "2a parallel · 2b random", "experiment": "tokenbridge", "config": {}, "stages": {}}

@@ -168,18 +168,9 @@ def test_fit_takes_rows_of_positions_alone(kind, shape):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"range": 1e-46},
-        {"kind": "uniform", "range": 1e-46},
-        {"range": 1e-44},
-        {"edges": "truncated", "std_range": 1e-12},
-    ],
-)
-def test_levels_that_float32_does_not_tell_apart(settings):
+def test_levels_that_float32_does_not_tell_apart():
     with pytest.raises(UserError, match="lie closer than float32 tells apart") as error:
-        fit(Quantizer(**settings), normal())
+        fit(Quantizer(edges="truncated", std_range=1e-12), normal())
     assert "\n" not in str(error.value)
 
 

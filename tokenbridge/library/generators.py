@@ -1,0 +1,155 @@
+"""Trained runs: sampling and likelihood, with any labels and settings.
+
+Letters: N images, H and W sides, L positions, C latent channels, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenbridge.autoencoders.sources import autoencoder_of
+from tokenbridge.config import RunConfig, UserError
+from tokenbridge.data.latents import Latents, to_grid
+from tokenbridge.library.latents import whole
+from tokenbridge.overrides import build, near, override
+from tokenbridge.rng import generator
+from tokenbridge.stages.likelihood import bits
+from tokenbridge.stages.train import load_model
+from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import RecordedCell, has_metrics, read_cells, read_metrics
+
+BATCH = 64
+
+
+class Generator:
+    """A trained generator with its autoencoder; `load` opens one.
+
+    Attributes:
+        config: the run's settings.
+        metrics: what was measured of it, stage/name -> number.
+    """
+
+    def __init__(self, store: Store, cell: RecordedCell, device: str | torch.device = "cpu"):
+        self.config = build(RunConfig, cell.config)
+        folders = {kind: store.folder(id) for kind, id in cell.stages.items() if store.finished(id)}
+        if "train" not in folders:
+            raise UserError(f"{cell.name} is not trained in {store.root}; run it to the end first")
+        self.metrics = {
+            f"{kind}/{name}": value
+            for kind, folder in folders.items()
+            if has_metrics(folder)
+            for name, value in read_metrics(folder).metrics.items()
+        }
+        self._folders, self._device = folders, torch.device(device)
+
+    @cached_property
+    def _model(self) -> Any:
+        return load_model(self.config, self._folders, self._device, self.config.sample.weights)
+
+    @cached_property
+    def _autoencoder(self) -> Any:
+        return autoencoder_of(self.config, self._folders, self._device)
+
+    @cached_property
+    def _latents(self) -> Latents:
+        return Latents(self._folders["latents"])
+
+    def sample(self, labels: Sequence[int] | Tensor, **settings: Any) -> Tensor:
+        """Draw an image of each label.
+
+        Args:
+            labels: (N,) classes from 0 to K − 1.
+            settings: others of the section `sample` than the run's: seed, guidance, temperature, iterations, …
+                Image i depends on its label, the settings and i alone.
+
+        Returns:
+            uint8 (N, image channels, H, W).
+
+        Raises:
+            UserError: a label that is no class, a setting that cannot be.
+        """
+        wanted = torch.as_tensor(labels, dtype=torch.int64)
+        classes = self.config.data.classes
+        if wrong := [label for label in wanted.flatten().tolist() if not 0 <= label < classes]:
+            raise UserError(f"label {wrong[0]} must be from 0 to {classes - 1}, for there are {classes} classes")
+        how = override(self.config, {f"sample.{name}": value for name, value in settings.items()}).sample
+        images = []
+        for first in range(0, len(wanted), BATCH):
+            here = range(first, min(first + BATCH, len(wanted)))
+            order, noise = (draw.to(self._device) for draw in self._model.draws(how, here))
+            tokens = self._model.sample(wanted[here.start : here.stop].to(self._device), order, noise, how)
+            grid = to_grid(self._model.tokenizer.decode(tokens), self._latents.scale)
+            images.append(self._autoencoder.decode(grid).cpu())
+        return torch.cat(images)
+
+    def likelihood(self, images: Tensor, labels: Sequence[int] | Tensor, seed: int = 0) -> Tensor:
+        """Bits per latent dimension of images, as the stage `likelihood` measures them.
+
+        Args:
+            images: (N, image channels, H, W), uint8 or floats in [0, 1].
+            labels: (N,) their classes.
+            seed: of the draws from the posteriors and of the orders.
+
+        Returns:
+            float64 (N,), as a density of latents of unit deviation: it can be negative.
+
+        Raises:
+            UserError: a head without exact density (diffusion, flow), tokens of another latent space.
+        """
+        if reason := _refusal(self.config):
+            raise UserError(reason)
+        given = torch.as_tensor(labels, dtype=torch.int64)
+        draw, values = generator("likelihood of images", seed), []
+        stats = self._latents.stats
+        normal = torch.tensor([stats["channel_mean"], stats["channel_deviation"]]).to(self._device)
+        low, high = self._model.tokenizer.extremes
+        for first in range(0, len(images), BATCH):
+            moments = self._autoencoder.moments(whole(images[first : first + BATCH]).to(self._device))
+            mean, log_variance = moments.flatten(2).transpose(1, 2).cpu().chunk(2, dim=-1)
+            deviation = (0.5 * log_variance.clamp(-30, 20)).exp()
+            x = (mean + deviation * torch.randn(mean.shape, generator=draw)) * self._latents.scale
+            order = torch.stack([torch.randperm(x.shape[1], generator=draw) for _ in x])
+            x = x.to(self._device).clamp(low, high)
+            here = given[first : first + BATCH].to(self._device)
+            values.append(bits(self._model, x, here, order.to(self._device), normal, {})["bits_per_dim"].cpu())
+        return torch.cat(values)
+
+
+def _refusal(config: RunConfig) -> str:
+    from tokenbridge.stages import STAGES
+
+    return STAGES["likelihood"].refusal(config)
+
+
+def load(runs: str | Path, cell: str, device: str | torch.device = "cpu") -> Generator:
+    """Open a trained run.
+
+    Args:
+        runs: the runs folder.
+        cell: id or name of the run, as `tokenbridge sweeps` and `status` print it.
+        device: where it goes.
+
+    Returns:
+        A generator: `tb.load("runs", "digits").sample([0, 1, 2], guidance=1.5)`.
+
+    Raises:
+        UserError: nothing is called so there, several are, or it is not trained.
+    """
+    store = Store(Path(runs))
+    cells = read_cells(store)
+    matching = {each.stages.get("train"): each for each in cells.values() if each.called(cell)}
+    if not matching:
+        names = [*{name: None for each in cells.values() for name in each.names}]
+        close = near(cell, names, 3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise UserError(f"{cell} is no cell of {store.root / 'cells'}{hint}")
+    if len(matching) > 1:
+        ids = ", ".join(each.id for each in matching.values())
+        raise UserError(f"{cell} names {len(matching)} trainings; give an id: {ids}")
+    return Generator(store, next(iter(matching.values())), device)
