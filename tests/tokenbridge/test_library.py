@@ -23,6 +23,7 @@ def test_the_examples_run(module):
     assert found.failed == 0
 
 
+@pytest.mark.slow
 def test_it_takes_torch_when_it_is_asked_for_and_not_before():
     code = "import sys, tokenbridge as tb; assert 'torch' not in sys.modules; tb.score"
     subprocess.run([sys.executable, "-c", code], check=True)

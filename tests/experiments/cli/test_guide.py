@@ -19,7 +19,7 @@ GUIDE = (ROOT / "CONTRIBUTING.md").read_text()
 PARTS = {title: text for title, text in re.findall(r"^### (.+?)\n(.*?)(?=^### |^## |\Z)", GUIDE, re.M | re.S)}
 SETTINGS = [*SHORT, "sample.images=53"]
 EXPECTED = {
-    "An axis": "sample.top_p = 0.8",
+    "An axis": "0.8 → 1",
     "A stage": "balance/smallest_class",
     "A metric": "score/certainty_digits",
     "A head": "likelihood/bits_per_dim",

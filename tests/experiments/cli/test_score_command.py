@@ -49,6 +49,7 @@ def by_class(root, count, size=16, seed=0, names="ab"):
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning", "ignore:The .disp. argument:DeprecationWarning")
 def test_numbers_are_those_of_the_libraries_called_on_the_same_folders(call, folders, weights):
     from torch_fidelity import calculate_metrics

@@ -93,6 +93,7 @@ def test_no_words_are_the_help(call, tmp_path):
     assert "train-autoencoder" in done.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_one_line_while_libraries_are_imported_and_later(tmp_path):
     """To the process group, as a terminal sends it."""
     for wait in ("", "train: batch"):
