@@ -9,6 +9,10 @@ import pytest
 from tests.helpers.machine import ROOT
 
 PACKAGES = ("tokenbridge", "experiments", "analysis", "slurm")
+TOP = {
+    *PACKAGES, "tests", "reports", "README.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE",
+    "Makefile", "pyproject.toml", "requirements.lock",
+}  # fmt: skip
 MOST_MODULES = 16
 """of a folder: what belongs together has a room"""
 FORBIDDEN = {
@@ -155,6 +159,12 @@ def test_no_circle_of_rooms_or_of_modules():
     rooms = {(room_of(name), room_of(imported)) for name, imported in edges}
     # options of the command line are the roof's; the sweeps' commands hang below it
     assert circle({(a, b) for a, b in rooms if a != b and (a, b) != ("slurm.commands", ROOF)}) == []
+
+
+def test_the_top_level_holds_what_it_should_and_nothing_else():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    top = {path.partition("/")[0] for path in listed.splitlines()}
+    assert {name for name in top if not name.startswith(".")} == TOP
 
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES.values()}), ids=lambda path: path.name)

@@ -1,16 +1,26 @@
-"""How commands that run cells begin and end: what the images are read as, and what failed."""
+"""How commands begin and end: what images are read as, what failed, and one line for what a user can mend."""
 
 from __future__ import annotations
 
+import errno
+import re
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from tokenbridge.config import UserError, on_one_line, short_of_memory
+from tokenbridge.overrides import BOUNDS
 
 if TYPE_CHECKING:
     from experiments.runner import Failure
     from tokenbridge.config import Data
+
+PLACES = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC)
+"""errors of the system that are about a place, wherever they come up"""
+KINDS = {"int_parsing": "a whole number", "float_parsing": "a number", "bool_parsing": "true or false"}
+"""what a word of the command line must be, by pydantic's name for its being none"""
 
 
 def show_data(data: Data) -> None:
@@ -28,3 +38,35 @@ def end_with(failures: Sequence[Failure]) -> None:
     if failures:
         print("the same command tries these again and nothing else", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def told(error: Exception) -> str:
+    """An error in one line; empty for one that is none of the user's."""
+    if said := short_of_memory(error):
+        return f"out of memory ({said}); set --batch or --jobs lower, or take a machine with more of it"
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in PLACES:
+        return on_one_line(
+            f"{error.filename or 'what was to be written'}: {error.strerror}; mend that, or give another path"
+        )
+    # of Click, which newer versions of Typer hold a copy of
+    return on_one_line(_of_words(error)) if hasattr(error, "format_message") else ""
+
+
+def _of_words(error: Any) -> str:
+    """What is wrong with the words of a command: value, rule, and where the rules are listed."""
+    remedy = f"; see {error.ctx.command_path if getattr(error, 'ctx', None) else 'tokenbridge'} --help"
+    cause, parameter = error.__cause__, getattr(error, "param", None)
+    if parameter is not None and hasattr(cause, "errors"):
+        first = cause.errors()[0]
+        name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar or parameter.name
+        rule = re.sub("^(Input should|Value error, must) ", "", first["msg"])
+        if first["type"] in KINDS:
+            rule = f"be {KINDS[first['type']]}"
+        elif first["type"] in BOUNDS:
+            bound = next(iter(first["ctx"].values()))
+            rule = f"be {BOUNDS[first['type']]} {bound:,.0f}" if bound >= 1 else f"be {BOUNDS[first['type']]} {bound:g}"
+        return f"{name}={first['input']} must {rule}{remedy}"
+    said = error.format_message().rstrip(".")
+    return said[0].lower() + said[1:] + ("" if said.endswith("?") else remedy)

@@ -12,10 +12,10 @@ from experiments.cli.options import DEFAULT_RUNS, PATH, Runs, path_of
 from experiments.trained import SHOWN, command
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.distributed import require_one
-from tokenbridge.overrides import build, near
+from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import PARTIAL, Store, digest, new_file, new_folder
 from tokenbridge.store.rows import progress
-from tokenbridge.store.runs import EXPERIMENT, RecordedCell, read_cells
+from tokenbridge.store.runs import EXPERIMENT, RecordedCell, cells_called, read_cells
 
 exchange = typer.Typer()
 PREFIX = "sample-"
@@ -118,16 +118,10 @@ def sample_stage(store: Store, what: str) -> str:
     Raises:
         UserError: there is none, it is not finished, or the name is that of cells with different samples.
     """
-    cells = read_cells(store)
     if what.startswith(PREFIX):
-        cell = next((cell for cell in cells.values() if what in cell.stages.values()), None)
+        cell = next((cell for cell in read_cells(store).values() if what in cell.stages.values()), None)
         return _finished(store, what, what, cell)
-    matching = [cell for cell in cells.values() if cell.called(what)]
-    if not matching:
-        names = [*{name: None for cell in cells.values() for name in cell.names}, *cells]
-        close = near(what, names, SHOWN)
-        hint = f"did you mean {' or '.join(close)}?" if close else "tokenbridge run makes one"
-        raise UserError(f"{what} is no cell of {store.root / 'cells'}; {hint}")
+    matching = cells_called(store, what)
     matching = [
         cell for cell in matching if "sample" in cell.stages
     ] or matching  # imported weights are a cell without samples

@@ -55,7 +55,7 @@ def headline(store: Store, cell: Cell) -> list[str]:
     told = told[:MOST]
     if not told:
         return []
-    width = max(60, min(120, shutil.get_terminal_size((120, 24)).columns))
+    width = line_width()
     longest = max(len(each.key) for each in told)
     rows = [row for each in told for row in _row(each, values, cell, longest, width)]
     return [*rows, "↓ lower is better, ↑ higher; --all prints every number"]
@@ -63,14 +63,32 @@ def headline(store: Store, cell: Cell) -> list[str]:
 
 def _row(each: Metric, values: Mapping[str, float], cell: Cell, longest: int, width: int) -> list[str]:
     number = f"{values[each.key] * each.scale:.{each.decimals}f} {each.unit}".rstrip()
-    start = f"{each.key:<{longest}}  {number:<10} {ARROWS[each.better] or ' '}  "
     text = f"{each.title}: {each.meaning}" if each.meaning else each.title
     if (floor := f"{each.key}_floor") in values and (of_floor := find(floor)):
         text += f"; real images read {values[floor] * of_floor.scale:.{each.decimals}f}"
     if each.name.startswith("agreement"):
         text += f"; chance is {100 / cell.config.data.classes:.3g} %"
+    return number_lines(f"{each.key:<{longest}}  {number:<10}", each.better, text, width)
+
+
+def line_width() -> int:
+    """Letters of a line: those of the terminal, within reason."""
+    return max(60, min(120, shutil.get_terminal_size((120, 24)).columns))
+
+
+def number_lines(number: str, better: str, text: str, width: int) -> list[str]:
+    """Lines of a number, its direction, and what it is, beside it.
+
+    Args:
+        number: its name and value.
+        better: "lower", "higher", or empty.
+        text: what it is.
+        width: letters of a line.
+    """
+    start = f"{number} {ARROWS[better] or ' '}  "
     indent = " " * len(start)
-    return textwrap.wrap(text, width, initial_indent=start, subsequent_indent=indent, break_on_hyphens=False)
+    lines = textwrap.wrap(text, width, initial_indent=start, subsequent_indent=indent, break_on_hyphens=False)
+    return lines or [start.rstrip()]
 
 
 def sheets(store: Store, cell: Cell) -> Iterator[str]:

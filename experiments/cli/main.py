@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from experiments.cli import INTERRUPTED, STOPPED
-from experiments.cli.common import end_with, show_data
+from experiments.cli.common import end_with, show_data, told
 from experiments.cli.exchange import exchange
 from experiments.cli.grid import duel, grid
 from experiments.cli.headline import every_number, headline, sheets
@@ -41,9 +41,8 @@ from experiments.cli.score import score
 from experiments.cli.settings import settings
 from experiments.cli.tools import tools
 from experiments.cli.tune import tune
-from experiments.cli.usage import told
 from slurm.commands import commands
-from tokenbridge.config import Runtime, UserError
+from tokenbridge.config import Runtime
 from tokenbridge.distributed import joined, require_one
 from tokenbridge.overrides import build
 from tokenbridge.signals import Interrupted
@@ -151,7 +150,7 @@ def sync(runs: RunsThere = DEFAULT_RUNS) -> None:
     sent = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     print(f"sent {sent}" if sent else "MLflow was up to date")
     if errors:  # which keep nothing else back
-        raise UserError(f"{errors[0]}" + (f" (and {len(errors) - 1} more)" if errors[1:] else ""))
+        tracking.raise_first(errors)
 
 
 @app.command()

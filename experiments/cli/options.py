@@ -44,7 +44,7 @@ Accumulate = Annotated[
 ]
 TrustWeights = Annotated[
     bool,
-    typer.Option("--trust-weights", help="run code in score.weights that is not known: clean's TorchScript, DINOv2's"),
+    typer.Option("--trust-weights", help="run code in score.weights that is not known, of clean, clip or dinov2"),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
 PRESETS_HELP = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from experiments.cli.exchange import sample_stage
-from experiments.cli.headline import ARROWS
+from experiments.cli.headline import line_width, number_lines
 from experiments.cli.options import DEFAULT_RUNS, CheckData, Device, Runs, TrustWeights
 from tokenbridge.config import Runtime, Score, UserError
 from tokenbridge.distributed import require_one
@@ -21,7 +20,7 @@ from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store, digest, new_folder, write_json
 
 if TYPE_CHECKING:
-    from tokenbridge.library.compare import Comparison
+    from tokenbridge.library.compare import ScorerResult
     from tokenbridge.library.image_sets import ImageSet
 
 SCORES = "scores"
@@ -36,7 +35,7 @@ def score(
     samples: Annotated[str, typer.Argument(help=SETS)],
     reference: Annotated[str, typer.Option("--reference", help="what SAMPLES are measured against: as SAMPLES")],
     features: Annotated[
-        str, typer.Option("--features", help="scorers, such as inception,clean,dinov2; see settings score")
+        str, typer.Option("--features", help="scorers, such as inception,clean,dinov2,clip; see settings score")
     ] = "inception",
     weights: Annotated[str, typer.Option("--weights", help="as score.weights")] = "",
     reference_features: Annotated[
@@ -125,7 +124,7 @@ def _drawn(store: Store, what: str) -> ImageSet:
     return image_sets.of_arrays(what, stage, np.asarray(drawn.images), drawn.labels)
 
 
-def _plain(found: Comparison) -> dict[str, Any]:
+def _plain(found: ScorerResult) -> dict[str, Any]:
     return {
         "scorer": found.scorer,
         "metrics": found.metrics,
@@ -136,8 +135,8 @@ def _plain(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _lines(scored: list[Comparison]) -> Iterator[str]:
-    width = max(60, min(120, shutil.get_terminal_size((120, 24)).columns))
+def _lines(scored: list[ScorerResult]) -> Iterator[str]:
+    width = line_width()
     for found in scored:
         yield from _numbers(found, width)
         yield from _by_class(found)
@@ -148,7 +147,7 @@ def _lines(scored: list[Comparison]) -> Iterator[str]:
         yield ""
 
 
-def _numbers(found: Comparison, width: int) -> Iterator[str]:
+def _numbers(found: ScorerResult, width: int) -> Iterator[str]:
     """A line for each number: value ± half a 95 % interval over images, direction, meaning."""
     from tokenbridge.metrics.catalogue import find
 
@@ -161,13 +160,12 @@ def _numbers(found: Comparison, width: int) -> Iterator[str]:
         value = f"{found.metrics[name] * scale:.{decimals}f}"
         if name in halves:
             value += f" ± {halves[name] * scale:.{decimals}f}"
-        start = f"{name:<{longest}}  {f'{value} {unit}'.rstrip():<16} {ARROWS[metric.better] if metric else ' '}  "
-        text = metric.meaning if metric else ""
-        indent = " " * len(start)
-        yield from textwrap.wrap(start + text, width, subsequent_indent=indent, break_on_hyphens=False) or [start]
+        number = f"{name:<{longest}}  {f'{value} {unit}'.rstrip():<16}"
+        better, text = (metric.better, metric.meaning) if metric else ("", "")
+        yield from number_lines(number, better, text, width)
 
 
-def _by_class(found: Comparison) -> Iterator[str]:
+def _by_class(found: ScorerResult) -> Iterator[str]:
     if not found.classes:
         return
     names = list(dict.fromkeys(key for row in found.classes for key in row))

@@ -179,7 +179,7 @@ def stats(
         Path, typer.Argument(help="folder of images, with or without sub-folders, or .npz with arr_0", parser=path_of)
     ],
     out: Annotated[Path, typer.Option("--out", help="FILE.npz, for score.reference", **PATH)],
-    features: Annotated[str, typer.Option("--features", help="scorer: inception, clean, dinov2")] = "inception",
+    features: Annotated[str, typer.Option("--features", help="scorer: inception, clean, dinov2, clip")] = "inception",
     weights: Annotated[str, typer.Option("--weights", help="as score.weights")] = "",
     size: Annotated[int | None, typer.Option("--size", min=4, help="crop to it (ADM's centre crop)")] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="images at once")] = 64,

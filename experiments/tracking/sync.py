@@ -32,7 +32,17 @@ from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store, writable
 from tokenbridge.store.runs import RecordedCell, StageFiles, tracking_uri
 
-__all__ = ["catch_up", "ensure_store", "log_report", "send_curves", "sync", "tracking_uri", "ui", "ui_command"]
+__all__ = [
+    "catch_up",
+    "ensure_store",
+    "log_report",
+    "raise_first",
+    "send_curves",
+    "sync",
+    "tracking_uri",
+    "ui",
+    "ui_command",
+]
 
 Counts = dict[str, int]
 
@@ -60,7 +70,7 @@ def sync(
     with writable(store.root), _alone(store, patience):
         counts = _send(store, find_records(store, cells, errors), errors, whole=cells is None, patience=patience)
     if unreadable is None:
-        _raise(errors)
+        raise_first(errors)
     else:
         unreadable += errors
     return counts
@@ -78,7 +88,7 @@ def catch_up(store: Store, cells: Iterable[str] | None = None, seconds: float | 
     """
     errors = list[UserError]()
     sent = _unless_busy(store, lambda: find_records(store, cells, errors), errors, seconds, whole=cells is None)
-    _raise(errors)
+    raise_first(errors)
     return sent
 
 
@@ -104,7 +114,7 @@ def send_curves(
     """
     errors = list[UserError]()
     sent = _unless_busy(store, lambda: find_trainings(store, cells, trainings, StageFiles(store)), errors, seconds)
-    _raise(errors)
+    raise_first(errors)
     return sent
 
 
@@ -112,7 +122,7 @@ def log_report(store: Store, name: str, folder: Path) -> Counts:
     """Send a report's pages, tables and figures as artifacts of a run of its own."""
     with writable(store.root), _alone(store, PATIENCE):
         counts = _send(store, [ReportRecord(name, folder)], errors := [])
-    _raise(errors)
+    raise_first(errors)
     return counts
 
 
@@ -139,7 +149,8 @@ def _unless_busy(
         return _send(store, find(), errors, whole, trusting=True, seconds=seconds) if mine else None
 
 
-def _raise(errors: Sequence[UserError]) -> None:
+def raise_first(errors: Sequence[UserError]) -> None:
+    """Raise the first of errors, where there is one, with the number of the others."""
     if errors:
         raise UserError(f"{errors[0]}" + (f" (and {len(errors) - 1} more)" if errors[1:] else ""))
 

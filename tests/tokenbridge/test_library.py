@@ -1,6 +1,7 @@
 """What `import tokenbridge as tb` gives: its examples, and its numbers against the stages'."""
 
 import doctest
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 import tokenbridge as tb
+from tests.helpers import release
+from tests.helpers.machine import ROOT
 from tests.helpers.scorers import pictures, write_pictures
 from tokenbridge.config import UserError
 from tokenbridge.library import generators, latents, scores
@@ -58,6 +61,22 @@ def test_floats_are_images_from_0_to_1_alone():
     assert torch.equal(shipped.encode(images), shipped.encode(images / 255))
     with pytest.raises(UserError, match=r"from -1 to .* must be uint8, or floats from 0 to 1"):
         shipped.encode(images / 127.5 - 1)
+
+
+@pytest.mark.slow
+def test_a_hugging_face_id_is_an_autoencoder_of_the_hub_s_cache(tmp_path):
+    """Without internet: what was downloaded once is read, and what never was is one line."""
+    folder = tmp_path / "hub" / "models--some--vae"
+    release.autoencoder(folder / "snapshots" / "0123")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0123")
+    lines = ["import tokenbridge as tb", "print(tb.autoencoder('some/vae').channels)", "tb.autoencoder('no/vae')"]
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == "16\n"
+    assert "UserError: no/vae is no folder here, and Hugging Face does not give it (" in done.stderr
 
 
 def test_what_is_no_autoencoder_is_named(tmp_path):

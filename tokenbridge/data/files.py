@@ -203,8 +203,8 @@ def names_by_label(config: Data) -> list[str]:
     Raises:
         UserError: as `files`.
     """
-    names = _classes(config, "train")[0] if config.source == "folder" else [FLAT]
-    return [] if names == [FLAT] else [printable(name) for name in names]
+    names = classes_of(config)
+    return [] if config.source == "digits" or names == [FLAT] else names
 
 
 def class_names_of(folder: Path) -> list[str]:

@@ -59,6 +59,18 @@ class FileImages(Images):
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), int(self.labels[index])
 
 
+def one_size(folder: Path, paths: Sequence[Path]) -> int:
+    """The shorter side of images in a folder, the same of all. UserError where they differ."""
+    size = shorter_side(paths[0])
+    for other in paths[1:]:
+        if (theirs := shorter_side(other)) != size:
+            raise UserError(
+                f"images of {folder} must be of one size, and {other.relative_to(folder)} has {theirs} pixels where"
+                f" {paths[0].relative_to(folder)} has {size}; give --size"
+            )
+    return size
+
+
 def load(config: Data, split: Split) -> Images:
     """The images of a split. Raises UserError where the folder, its classes or the sizes do not fit the config."""
     images, labels = split_of(config, split)
@@ -120,6 +132,7 @@ __all__ = [
     "batches",
     "fingerprint",
     "load",
+    "one_size",
     "shorter_side",
     "stack",
 ]

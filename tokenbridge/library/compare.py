@@ -28,7 +28,7 @@ CROP = "centre crop of ADM, where images are larger"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ScorerResult:
     """What one scorer says of N images against M others.
 
     Attributes:
@@ -58,7 +58,7 @@ def compare(
     store: Store,
     runtime: Runtime,
     train: ImageSet | None = None,
-) -> list[Comparison]:
+) -> list[ScorerResult]:
     """Measure images against others.
 
     Args:
@@ -74,7 +74,8 @@ def compare(
         One for each scorer, in their order.
 
     Raises:
-        UserError: sizes that differ, a scorer that these images do not fit, weights that are not to be had.
+        UserError: sizes that differ, a scorer that these images do not fit, weights that are not to be had, statistics
+            where memorized images are asked for.
     """
     images = [given for given in (samples, reference, train) if isinstance(given, ImageSet)]
     for few in images:
@@ -109,8 +110,10 @@ class _Sides:
         return Reference(given.name, real, hash=given.hash)
 
 
-def _by(sides: _Sides, samples: ImageSet | Path, reference: ImageSet | Path, train: ImageSet | None) -> Comparison:
+def _by(sides: _Sides, samples: ImageSet | Path, reference: ImageSet | Path, train: ImageSet | None) -> ScorerResult:
     mine, against = sides.open(samples), sides.open(reference)
+    if train is not None and (without := next((each.name for each in (mine, against) if each.real is None), "")):
+        raise UserError(f"{without} holds statistics and must hold images or features to look for memorized ones")
     protocol, metrics, classes = _protocol(sides, mine, against), {}, []
     if mine.real is None:
         metrics[sides.scorer.fd] = frechet.frechet_distance(mine.statistics, against.statistics)
@@ -118,9 +121,10 @@ def _by(sides: _Sides, samples: ImageSet | Path, reference: ImageSet | Path, tra
         labels = samples.labels_among(sides.known) if sides.known and isinstance(samples, ImageSet) else None
         scored = Scored(sides.scorer, None, labels, mine.real.extracted, against, None)
         metrics |= {key: value for measure in MEASURES for key, value in measure(scored).items()}
-        if train is not None and against.real is not None:
+        if train is not None:
             seen = sides.open(train).real
             assert seen is not None
+            assert against.real is not None
             features = scored.features, seen.extracted.features, against.real.extracted.features
             share, error = memorized(*features)
             metrics |= {f"memorized_{scored.name}": share, f"memorized_{scored.name}_se": error}
@@ -129,7 +133,7 @@ def _by(sides: _Sides, samples: ImageSet | Path, reference: ImageSet | Path, tra
             classes = _by_class(scored, samples, reference, sides.known)
     counts = {"samples": mine.images, "reference images": against.images}
     warnings = cautions(sides.scorer, sides.scorer.fd, sides.weights, counts, mine.unsaid or against.unsaid)
-    return Comparison(sides.scorer.name, metrics, protocol, classes, warnings)
+    return ScorerResult(sides.scorer.name, metrics, protocol, classes, warnings)
 
 
 def _classes(score: Score, name: str) -> tuple[str, ...]:

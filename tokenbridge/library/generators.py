@@ -17,12 +17,13 @@ from tokenbridge.autoencoders.sources import autoencoder_of
 from tokenbridge.config import RunConfig, UserError
 from tokenbridge.data.latents import Latents, to_grid
 from tokenbridge.library.latents import whole
-from tokenbridge.overrides import build, near, override
+from tokenbridge.overrides import build, override
 from tokenbridge.rng import generator
+from tokenbridge.stages import STAGES
 from tokenbridge.stages.likelihood import bits
 from tokenbridge.stages.train import load_model
 from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import RecordedCell, has_metrics, read_cells, read_metrics
+from tokenbridge.store.runs import RecordedCell, cells_called, has_metrics, read_metrics
 
 BATCH = 64
 
@@ -102,7 +103,7 @@ class Generator:
         Raises:
             UserError: a head without exact density (diffusion, flow), tokens of another latent space.
         """
-        if reason := _refusal(self.config):
+        if reason := STAGES["likelihood"].refusal(self.config):
             raise UserError(reason)
         given = torch.as_tensor(labels, dtype=torch.int64)
         draw, values = generator("likelihood of images", seed), []
@@ -121,12 +122,6 @@ class Generator:
         return torch.cat(values)
 
 
-def _refusal(config: RunConfig) -> str:
-    from tokenbridge.stages import STAGES
-
-    return STAGES["likelihood"].refusal(config)
-
-
 def load(runs: str | Path, cell: str, device: str | torch.device = "cpu") -> Generator:
     """Open a trained run.
 
@@ -142,13 +137,7 @@ def load(runs: str | Path, cell: str, device: str | torch.device = "cpu") -> Gen
         UserError: nothing is called so there, several are, or it is not trained.
     """
     store = Store(Path(runs))
-    cells = read_cells(store)
-    matching = {each.stages.get("train"): each for each in cells.values() if each.called(cell)}
-    if not matching:
-        names = [*{name: None for each in cells.values() for name in each.names}]
-        close = near(cell, names, 3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise UserError(f"{cell} is no cell of {store.root / 'cells'}{hint}")
+    matching = {each.stages.get("train"): each for each in cells_called(store, cell)}
     if len(matching) > 1:
         ids = ", ".join(each.id for each in matching.values())
         raise UserError(f"{cell} names {len(matching)} trainings; give an id: {ids}")

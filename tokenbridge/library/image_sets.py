@@ -92,15 +92,15 @@ def of_folder(path: Path, size: int | None = None) -> ImageSet:
         UserError: no image, an unreadable one, shorter sides that differ where no size is given.
     """
     names, _ = folders.class_names(path)
-    roots = [path / name for name in names]
-    walked = folders.walk(path, roots) if names and not _images_beside(path) else folders.walk(path, [path])
-    kept = [(root.name, found) for root, found in zip(roots or [path], walked.images, strict=False) if found]
+    by_class = bool(names) and not _images_beside(path)
+    roots = [path / name for name in names] if by_class else [path]
+    kept = [(root.name, found) for root, found in zip(roots, folders.walk(path, roots).images, strict=True) if found]
     paths = [image for _, found in kept for image in found]
     if not paths:
         raise UserError(f"{path} holds no image; it needs files ending in {' '.join(folders.EXTENSIONS)}")
-    classes = tuple(folders.printable(name) for name, _ in kept) if len(walked.images) == len(names) else ()
+    classes = tuple(folders.printable(name) for name, _ in kept) if by_class else ()
     labels = np.repeat(np.arange(len(kept)), [len(found) for _, found in kept]).astype(np.int64)
-    size = size or _one_size(path, paths)
+    size = size or images.one_size(path, paths)
     return ImageSet(
         folders.printable(path),
         len(paths),
@@ -114,17 +114,6 @@ def of_folder(path: Path, size: int | None = None) -> ImageSet:
 
 def _images_beside(path: Path) -> bool:
     return any(entry.suffix.lower() in folders.EXTENSIONS for entry in path.iterdir() if not entry.is_dir())
-
-
-def _one_size(path: Path, paths: list[Path]) -> int:
-    size = files.shorter_side(paths[0])
-    for other in paths[1:]:
-        if (theirs := files.shorter_side(other)) != size:
-            raise UserError(
-                f"images of {path} must be of one size, and {other.relative_to(path)} has {theirs} pixels where"
-                f" {paths[0].relative_to(path)} has {size}; give --size"
-            )
-    return size
 
 
 def of_arrays(name: str, hash: str, pixels: NDArray[np.uint8], labels: Labels | None) -> ImageSet:

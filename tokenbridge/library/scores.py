@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from tokenbridge.config import Runtime, Score
+from tokenbridge.config import Runtime, Score, UserError
 from tokenbridge.library.compare import compare
 from tokenbridge.library.image_sets import ImageSet, of_arrays, of_path
 from tokenbridge.library.latents import whole
@@ -82,7 +82,7 @@ def score(
     runtime = build(Runtime, {"batch": 64} | settings)
     seen = None if train is None else _opened(train, size, "train")
     if isinstance(seen, Path):
-        raise TypeError(f"train={train} must be images")
+        raise UserError(f"train={train} must be images, not statistics or features; name their folder")
     with tempfile.TemporaryDirectory() as nowhere:
         store = Store(Path(nowhere if runs is None else runs))
         sets = _opened(samples, size, "samples"), _opened(reference, size, "reference")

@@ -1,4 +1,4 @@
-"""Programs among the weights of scorers: clean-fid's TorchScript and DINOv2's repository, and which of them are known.
+"""Programs among the weights of scorers, and which are known: clean-fid's and CLIP's TorchScript, DINOv2's repository.
 
 What is known runs; anything else is refused unless --trust-weights says otherwise. What runs is a private copy of the
 bytes that were hashed. Needs no torch.

@@ -130,14 +130,7 @@ def folder(path: Path, size: int | None, channels: int = 3) -> data.Images:
         UserError: no image, an unreadable one, or shorter sides that differ where no size is given.
     """
     paths = reference_files.files_in(path)
-    if size is None:
-        size = data.shorter_side(paths[0])
-        for other in paths[1:]:
-            if (theirs := data.shorter_side(other)) != size:
-                raise UserError(
-                    f"images of {path} must be of one size, and {other.relative_to(path)} has {theirs} pixels where"
-                    f" {paths[0].relative_to(path)} has {size}; give --size"
-                )
+    size = data.one_size(path, paths) if size is None else size
     return data.FileImages(paths, np.zeros(len(paths), np.int64), size, channels)
 
 

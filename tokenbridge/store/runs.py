@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenbridge.config import UserError
+from tokenbridge.overrides import near
 from tokenbridge.store.artifacts import (
     MANIFEST,
     PARTIAL,
@@ -129,6 +130,16 @@ def read_cells(store: Store) -> dict[str, RecordedCell]:
     for error in errors:
         _tell(str(error))
     return cells
+
+
+def cells_called(store: Store, what: str) -> list[RecordedCell]:
+    """The recorded cells of an id or name. UserError names the nearest where there is none."""
+    cells = read_cells(store)
+    if matching := [cell for cell in cells.values() if cell.called(what)]:
+        return matching
+    close = near(what, [*{name: None for cell in cells.values() for name in cell.names}, *cells], 4)
+    hint = f"did you mean {' or '.join(close)}?" if close else "tokenbridge run makes one"
+    raise UserError(f"{what} is no cell of {store.root / 'cells'}; {hint}")
 
 
 @cache

@@ -9,6 +9,7 @@ from PIL import Image
 from scipy.linalg import sqrtm
 
 from tests.helpers.scorers import pictures, write_clean, write_clip, write_inception, write_pictures
+from tokenbridge.library import image_sets
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.scorers import SCORERS
 
@@ -122,6 +123,16 @@ def test_a_folder_by_class_an_npz_and_kept_words_agree(call, tmp_path):
     assert again["classes"] == []  # its classes are numbers and those are names
 
 
+def test_images_beside_a_class_folder_have_no_classes(tmp_path):
+    """Of all of them none is known, rather than all being of that folder's class."""
+    folder = by_class(tmp_path / "mixed", 3, names="a")
+    Image.new("L", (16, 16)).save(folder / "beside.png")
+    found = image_sets.of_folder(folder)
+    assert (found.count, found.labels, found.classes) == (4, None, ())
+    (folder / "beside.png").unlink()
+    assert image_sets.of_folder(folder).classes == ("a",)
+
+
 def test_what_is_printed_names_each_number_and_where_it_is_kept(call, tmp_path):
     done = call("score", "digits:test", "--reference", "digits:train", "--features", "digits", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -144,6 +155,10 @@ def test_what_is_printed_names_each_number_and_where_it_is_kept(call, tmp_path):
         (("digits", "--reference", "large"), "large has images of 20 pixels and must have 16 as digits; give --size"),
         (("digits", "--reference", "large", "--features", "faces"), "must be one or several of"),
         (("digits", "--reference", "digits", "--train", "stats.npz"), "--train=stats.npz must be images"),
+        (
+            ("digits", "--reference", "stats.npz", "--train", "digits", "--reference-features", "digits"),
+            "stats.npz holds statistics and must hold images or features",
+        ),
     ],
 )
 def test_what_cannot_work_is_one_line(call, tmp_path, words, message):
