@@ -349,6 +349,7 @@ def _costs_chart(points: Sequence[Point], keys: Sequence[str], fd: str) -> Figur
             axes.errorbar(point.costs[key], point.fd.mean, yerr=point.fd.half, ecolor=faint, elinewidth=1, **look)
         axes.locator_params(axis="x", nbins=4)
         spread(axes, "x", COSTS[key], values, most=4)
+    panels[0].margins(y=0.16)  # room for names below the lowest
     spread(panels[0], "y", f"{fd} (lower is better)", [point.fd.mean for point in points])
     present = [group for group in GROUPS if any(point.group == group for point in points)]
     handles = [Line2D([], [], label=group, **_look(*GROUP_LOOKS[group])) for group in present]
