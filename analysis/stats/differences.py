@@ -10,7 +10,7 @@ from functools import cached_property
 from statistics import fmean
 
 from scipy import stats
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 from analysis.stats.estimates import LEVEL, Estimate, Over, quantile, variance
 
@@ -128,7 +128,7 @@ def _cochran_freedom(estimated: float, freedom: int, known: float) -> float:
     critical = (estimated * ends[0] + known * ends[1]) / total if total else ends[0]
     if critical <= quantile(LEVEL, MANY):
         return math.inf
-    return float(brentq(lambda x: stats.t.ppf(1 - LEVEL / 2, x) - critical, freedom, MANY))
+    return root_scalar(lambda x: stats.t.ppf(1 - LEVEL / 2, x) - critical, bracket=(freedom, MANY)).root
 
 
 def _no_tie(error: float | None, mean: float) -> float | None:

@@ -131,7 +131,9 @@ class Trainer:
         keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
         weights = dict(self.model.named_parameters())
         with torch.no_grad():  # on a GPU one launch for all, not one for each
-            torch._foreach_lerp_([self.ema[name] for name in weights], list(weights.values()), 1 - keep)
+            averages = [self.ema[name] for name in weights]
+            # what torch's own optimizers use, as torch._foreach_add_ and others
+            torch._foreach_lerp_(averages, list(weights.values()), 1 - keep)  # pyright: ignore[reportPrivateImportUsage]
         self.step += 1
 
     def validation_loss(self, batch: Batch) -> float:
