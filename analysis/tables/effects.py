@@ -35,7 +35,7 @@ PAIRS = Column(
     meaning="pairs with the axis's first value; those of the same two stages, or trainings, are one, with their mean",
 )
 MEANS = "Mean: over the cells with this value, each other axis at all its values equally often."
-UNMOVED = "does not enter"
+UNMOVED, EQUAL = "does not enter", "equal"
 Numbers = dict[str, tuple[str, float]]
 """value of an axis -> a cell with this value and its number, for cells that are equal in all else"""
 
@@ -53,6 +53,8 @@ class Effect:
     None for the first value itself, and where there is no pair"""
     other_bins: bool = False
     """whether pairs have likelihoods by bins of two quantizers, so that their difference measures the bins as well"""
+    same_stages: bool = False
+    """whether both numbers of every pair come from one stage, which the axis does not enter"""
     comparison: Comparison | None = None
     """among all effects of the report; None without an interval or a direction"""
 
@@ -62,7 +64,7 @@ class Effect:
 
     @property
     def unmoved(self) -> bool:
-        """Whether every pair has the very same number: the metric does not depend on the axis."""
+        """Whether every pair has the very same number."""
         return self.difference is not None and not any(self.difference.gap.values)
 
     @property
@@ -143,7 +145,7 @@ def _effect(source: Source, column: Column, value: Any, first: Any, sets: Sequen
     word, reference, scale = plain(value), plain(first), scale_of(column)
     cells = tuple(numbers[word] for numbers in sets if word in numbers)
     pairs: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    binned = False
+    binned, same = False, True
     for numbers in sets:
         if word in numbers and reference in numbers and word != reference:
             both = numbers[word], numbers[reference]
@@ -151,13 +153,14 @@ def _effect(source: Source, column: Column, value: Any, first: Any, sets: Sequen
             x, y = (scale.to(printed, count(column, id, source)) for id, printed in both)
             pairs.setdefault((a, b), []).append((x, y))
             binned |= other_bins(column, [both[0][0]], [both[1][0]], source)
+            same &= len({source.stage(id, column.stage) for id, _ in both}) == 1
     mean = fmean(value for _, value in cells)
     if not pairs:
         return Effect(value, cells, mean, None)
     gap = stats.gap_of([fmean(x - y for x, y in pair) for pair in pairs.values()], "pairs")
     gap = replace(gap, error=None) if binned else gap
     base = fmean(fmean(y for _, y in pair) for pair in pairs.values())
-    return Effect(value, cells, mean, Difference(gap, column.better, scale, base), binned)
+    return Effect(value, cells, mean, Difference(gap, column.better, scale, base), binned, same)
 
 
 def over(source: Source, effect: Effect) -> str:
@@ -239,7 +242,7 @@ def _entries(effect: Effect, column: Column) -> tuple[Entry, Entry, Entry]:
 
 def _change(effect: Effect, difference: Difference, column: Column) -> Entry:
     if effect.unmoved:
-        return Entry(reason=UNMOVED)
+        return Entry(reason=UNMOVED if effect.same_stages else EQUAL)
     if not math.isfinite(difference.effect):
         return Entry(reason="a share of unknown number")
     comparison, shown = effect.comparison, effect.settled
@@ -276,7 +279,8 @@ def _notes(source: Source) -> list[str]:
         " are expected to be wrong (Benjamini and Hochberg, over all effects of the report). The page and the CSV give"
         " the corrected interval, of the level at which that was decided: it leaves out zero exactly where a"
         " difference is shown. Bold: better.",
-        f"{UNMOVED[0].upper()}{UNMOVED[1:]}: the numbers are the same with every value of the axis.",
+        f"{UNMOVED[0].upper()}{UNMOVED[1:]}: what is measured does not depend on the axis. Equal: the numbers of all"
+        " pairs happen to be.",
         *_left_out(source),
     ]
 

@@ -226,7 +226,8 @@ def test_the_matrix_has_a_row_for_each_step_and_a_column_for_each_metric(tmp_pat
         "better",
     )
     assert (two[IS].word, two[IS].comparison.shown) == ("no difference shown", False)
-    assert warm[IS].reason == three[BITS].reason == "does not enter"
+    assert warm[IS].reason == three[BITS].reason == "equal"  # of other stages, with the same numbers
+    assert warm[BITS].reason == "does not enter"
     assert levels[BITS].word == "other bins"
     assert levels[IS].change.startswith("5.05 → 8.05 over 3 matched pairs, one seed, corrected ± ")
     # the same effects as in the tables of single metrics, which files hold
