@@ -143,6 +143,8 @@ def write_samples(store: Store, what: str, png: Path | None, npz: Path | None) -
     """
     if png is None and npz is None:
         raise UserError(f"export {what} needs a target; give --png FOLDER, --npz FILE or --hub FOLDER")
+    if npz is not None and npz.suffix != ".npz":
+        raise UserError(f"--npz {npz} must end in .npz; call it {npz.stem or 'samples'}.npz")
     folder = store.folder(sample_stage(store, what))
     from tokenbridge.exchange.export import Samples, require_new, write_npz, write_png  # torch, only for what is there
 

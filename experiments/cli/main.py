@@ -6,7 +6,7 @@ import os
 import platform
 import shlex
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import typer
@@ -85,9 +85,16 @@ app = typer.Typer(
 )
 
 
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # a checkout on Python's path
+        return "(not installed)"
+
+
 def _version(wanted: bool) -> None:
     if wanted:
-        versions = [f"{name} {version(name)}" for name in ("tokenbridge", "torch")]
+        versions = [f"{name} {_installed(name)}" for name in ("tokenbridge", "torch")]
         print(", ".join([*versions, f"Python {platform.python_version()}"]))
         raise typer.Exit
 

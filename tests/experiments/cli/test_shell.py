@@ -8,9 +8,12 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError
 
 import pytest
+import typer
 
+from experiments.cli import main
 from experiments.cli.main import GROUPS, app
 from experiments.cli.settings import config_text
 from experiments.pipeline import Cell
@@ -24,6 +27,16 @@ def test_the_version(call, tmp_path):
     done = call("--version", cwd=tmp_path)
     assert done.stdout.startswith(f"tokenbridge {project['version']}, torch ")
     assert done.returncode == 0
+
+
+def test_the_version_of_a_checkout_that_is_not_installed(monkeypatch, capsys):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(main, "version", missing)
+    with pytest.raises(typer.Exit):
+        main._version(True)
+    assert capsys.readouterr().out.startswith("tokenbridge (not installed), torch (not installed), Python 3.")
 
 
 @pytest.mark.parametrize("width", [60, 80])

@@ -198,3 +198,7 @@ def test_what_cannot_be_exported(broken, stage, tmp_path, call):
     refused("tiny", "tiny draws no samples; run first: tokenbridge run digits")
     done = call("export", "tiny", "--runs", store.root, cwd=tmp_path)
     assert "needs a target; give --png FOLDER, --npz FILE or --hub FOLDER" in done.stderr
+    done = call("export", "tiny", "--npz", tmp_path / "x.txt", "--runs", store.root, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "x.txt must end in .npz; call it x.npz" in done.stderr
+    assert not (tmp_path / "x.txt").exists()
