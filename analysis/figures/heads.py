@@ -300,6 +300,9 @@ def _name_points(axes: Axes, named: Sequence[Point], points: Sequence[Point], ke
     for point in named:
         at, ground = (point.costs[key], point.fd.mean), withStroke(linewidth=2.5, foreground=face(True, ""))
         text = axes.annotate(point.short, at, (0, 0), textcoords="offset points", path_effects=[ground], zorder=1.5)
+        text.set_in_layout(False)  # the panels stay as they lie
+        if text.get_window_extent().width > 0.6 * axes.bbox.width:
+            text.set_text(point.short.replace(", ", ",\n"))
 
         def lies_on(place: Place, text: Annotation = text) -> float:
             box = _put(text, place).get_window_extent().padded(4)

@@ -27,7 +27,10 @@ from experiments.paper import TABLE_HEADS, Column
 from tokenbridge.config import TRAINED_TOKENS
 from tokenbridge.metrics.catalogue import metric as metric_of
 
-COLUMNS = 3
+COLUMNS, FEWER = 3, 2
+WIDE = 4
+"""cells across a panel that COLUMNS of them have room for"""
+NAMES = ("guidance", "temperature")
 MOST = 12
 """panels that one figure holds"""
 OPEN = "≈"
@@ -138,30 +141,34 @@ def _panels(source: Source, searches: Sequence[tuple[Chosen, Mapping[Setting, di
 
 
 def _heat_maps(panels: Sequence[Panel]) -> Figure:
-    """Guidance upwards, temperature across; one scale of colour for all panels."""
-    rows, columns = -(-len(panels) // COLUMNS), min(COLUMNS, len(panels))
-    tall = max(len({guidance for guidance, _ in panel.values}) for panel in panels)
-    figure, grid = charts(rows * (0.75 + 0.4 * tall) + 0.7, rows, columns)
+    """What has more values upwards, guidance or temperature, the other across; one scale of colour for all panels."""
+    counts = [max(len({setting[i] for setting in panel.values}) for panel in panels) for i in range(2)]
+    up, across = (1, 0) if counts[1] > counts[0] else (0, 1)
+    columns = min(COLUMNS if counts[across] <= WIDE else FEWER, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, grid = charts(rows * (0.75 + 0.38 * counts[up]) + 0.7, rows, columns)
     means = [value.mean for panel in panels for value in panel.values.values()]
     norm = LogNorm(min(means), max(means)) if 0 < min(means) < max(means) else None
     for axes, panel in zip(grid, panels, strict=False):
-        strengths = sorted({guidance for guidance, _ in panel.values}, reverse=True)
-        heats = sorted({temperature for _, temperature in panel.values})
-        table = np.full((len(strengths), len(heats)), np.nan)
-        for (guidance, temperature), value in panel.values.items():
-            table[strengths.index(guidance), heats.index(temperature)] = value.mean
+        upward = sorted({setting[up] for setting in panel.values}, reverse=True)
+        along = sorted({setting[across] for setting in panel.values})
+        places = {setting: (upward.index(setting[up]), along.index(setting[across])) for setting in panel.values}
+        table = np.full((len(upward), len(along)), np.nan)
+        for setting, value in panel.values.items():
+            table[places[setting]] = value.mean
         colours = sns.color_palette("Blues", as_cmap=True)
         sns.heatmap(table, cmap=colours, norm=norm, ax=axes, linewidths=1, cbar=False)
-        for (row, column), mean in np.ndenumerate(table):
-            ink = _ink(colours(norm(mean) if norm else 0.0))
+        for setting, (row, column) in places.items():
+            ink = _ink(colours(norm(table[row, column]) if norm else 0.0))
             look = {"ha": "center", "va": "center", "color": ink, "fontsize": 10, "linespacing": 0.95}
-            axes.text(column + 0.5, row + 0.5, _text(panel, (strengths[row], heats[column])), **look)
-        corner = heats.index(panel.chosen[1]), strengths.index(panel.chosen[0])
-        frame = Rectangle(corner, 1, 1, fill=False, edgecolor="black", linewidth=2, clip_on=False, zorder=4)
+            axes.text(column + 0.5, row + 0.5, _text(panel, setting), **look)
+        frame = Rectangle(
+            places[panel.chosen][::-1], 1, 1, fill=False, edgecolor="black", linewidth=2, clip_on=False, zorder=4
+        )
         frame.set_path_effects([withStroke(linewidth=4.5, foreground="white")])  # seen on light and on dark cells
         axes.add_patch(frame)
-        axes.set_xticks(np.arange(len(heats)) + 0.5, labels=[f"{heat:g}" for heat in heats], rotation=0)
-        axes.set_yticks(np.arange(len(strengths)) + 0.5, labels=[f"{s:g}" for s in strengths], rotation=0)
+        axes.set_xticks(np.arange(len(along)) + 0.5, labels=[f"{value:g}" for value in along], rotation=0)
+        axes.set_yticks(np.arange(len(upward)) + 0.5, labels=[f"{value:g}" for value in upward], rotation=0)
         axes.tick_params(length=0)
         axes.grid(visible=False)
         axes.set_title("\n".join(textwrap.wrap(panel.name, 23)), fontweight="normal", fontsize=10)
@@ -171,8 +178,8 @@ def _heat_maps(panels: Sequence[Panel]) -> Figure:
     several = any(value.seeds > 1 for panel in panels for value in panel.values.values())
     alike = Line2D([], [], label="not shown to be worse", marker=f"${OPEN}$", color=grey(), linestyle="none")
     legend(figure, [frame, *([alike] if several else [])], 2)
-    figure.supxlabel("temperature")
-    figure.supylabel("guidance")
+    figure.supxlabel(NAMES[across])
+    figure.supylabel(NAMES[up])
     return figure
 
 
@@ -183,9 +190,7 @@ def _ink(ground: Sequence[float] | NDArray[np.float64]) -> str:
 
 
 def _text(panel: Panel, setting: Setting) -> str:
-    value = panel.values.get(setting)
-    if value is None:
-        return ""
+    value = panel.values[setting]
     if setting == panel.chosen:
-        return f"{value.mean:.2f}" + ("" if value.half is None else f"\n±{value.half:.2f}")
+        return f"{value.mean:.2f}" + ("" if value.half is None else f"\n±{value.half:.1g}")
     return f"{value.mean:.2f}" + (f"\n{OPEN}" if panel.verdict(setting) not in ("", "worse") else "")

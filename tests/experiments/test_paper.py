@@ -120,10 +120,12 @@ def test_heads_that_need_a_lower_learning_rate_keep_its_ratio_to_the_base() -> N
     rates = {cell.label: table.overrides(cell, base).get("train.learning_rate") for cell in table.rows}
     assert {label for label, rate in rates.items() if rate is not None} == {
         "continuous, diffusion",
+        "continuous, flow",
         "continuous, mixture",
         "continuous, mixture, full covariance",
     }
     assert rates["continuous, diffusion"] == pytest.approx(5e-4, rel=1e-12)
+    assert rates["continuous, mixture, full covariance"] == pytest.approx(2.5e-4, rel=1e-12)
 
 
 def test_a_scaled_setting_keeps_its_ratio_to_the_base() -> None:

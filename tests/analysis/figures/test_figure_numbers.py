@@ -73,8 +73,8 @@ def test_the_bands_of_training_reach_from_the_lowest_seed_to_the_highest(digits:
     drawing = drawn(digits, training.training)
     curves = digits.curves.set_index(["stage", "key", "step"])["value"]
     stages = [digits.stage(cell, "train") for cell in digits.cells("2a", "parallel")]
-    wanted = [curves[stage, "held_out_loss", 440] for stage in stages]
-    (row,) = [r for r in rows(drawing) if (r["model"], r["key"], r["step"]) == ("parallel", "held_out_loss", "440")]
+    wanted = [curves[stage, "validation_loss", 444] for stage in stages]
+    (row,) = [r for r in rows(drawing) if (r["model"], r["key"], r["step"]) == ("parallel", "validation_loss", "444")]
     found = [float(row[name]) for name in ("mean", "low", "high")]
     assert found == pytest.approx([np.mean(wanted), min(wanted), max(wanted)])
     assert "from the lowest seed to the highest" in drawing.caption
@@ -146,12 +146,12 @@ def test_a_rival_is_the_best_of_the_other_kind_at_no_more_cost() -> None:
 def test_cost_says_what_a_discrete_row_of_equal_cost_reaches(digits: Source) -> None:
     drawing = drawn(digits, heads.costs)
     row = next(row for row in rows(drawing) if row["row"] == "continuous, flow")
-    assert row["best of the other kind at no more (tflop)"] == "VQ, autoregressive"
+    assert row["best of the other kind at no more (tflop)"] == "FSQ, autoregressive"
     values = [[digits.number(c, "score/fd_digits") or 0 for c in digits.cells("heads", name)]
-              for name in ("VQ, autoregressive", "continuous, flow")]  # fmt: skip
+              for name in ("FSQ, autoregressive", "continuous, flow")]  # fmt: skip
     gap = sum(values[0]) / 3 - sum(values[1]) / 3
     assert float(row["difference (tflop)"]) == pytest.approx(gap)
-    assert f"VQ, autoregressive, fd_digits +{gap:.2f};" in drawing.caption
+    assert f"FSQ, autoregressive, fd_digits +{gap:.2f};" in drawing.caption
     assert "without a test" in drawing.caption  # of a pair that was picked by looking at it
 
 
