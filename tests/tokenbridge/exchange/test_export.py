@@ -119,9 +119,9 @@ def test_memory_holds_a_few_images(tmp_path):
 
 @pytest.mark.parametrize("option", ["png", "npz"])
 def test_what_is_there_stays(finished, tmp_path, option):
-    target = tmp_path / "target"
+    target = tmp_path / f"target.{option}"
     (target.mkdir if option == "png" else target.touch)()
-    with pytest.raises(UserError, match="target is there already; it must be new"):
+    with pytest.raises(UserError, match=rf"target\.{option} is there already; it must be new"):
         write_samples(finished[0], "tiny", **({"png": None, "npz": None} | {option: target}))
     assert list(tmp_path.iterdir()) == [target]
 
@@ -133,7 +133,7 @@ def test_a_changed_pixel_stops_it_and_nothing_half_written_stays(broken, tmp_pat
     pixels[64, 0, 3, 5] ^= 4
     pixels.flush()
     with pytest.raises(UserError, match=r"image 64 is not as it was drawn\); delete it and run again"):
-        write_samples(store, "tiny", **({"png": None, "npz": None} | {option: tmp_path / "out" / "target"}))
+        write_samples(store, "tiny", **({"png": None, "npz": None} | {option: tmp_path / "out" / f"target.{option}"}))
     assert not (tmp_path / "out").exists()
 
 
