@@ -162,6 +162,7 @@ def test_another_protocol_is_refused_and_other_ways_of_drawing_are_not(three) ->
         column(three)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [0.001, 0.02, 0.1, 1.0])
 def test_a_set_is_called_other_than_seeds_in_one_of_twenty(error: float) -> None:
     draws, seeds, repetitions, wrong = np.random.default_rng(5), 3, 3000, 0

@@ -145,6 +145,7 @@ def test_what_is_no_configuration(call, tmp_path, words, line):
     assert line in done.stderr
 
 
+@pytest.mark.slow
 def test_a_plan_as_json_has_the_numbers_of_its_lines(call, tmp_path):
     words = ("plan", "imagenet256-L", "--devices", "8")
     found, said = json.loads(call(*words, "--json", cwd=tmp_path).stdout), call(*words, cwd=tmp_path).stdout
