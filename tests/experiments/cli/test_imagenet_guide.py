@@ -67,7 +67,7 @@ def lab(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_every_command_of_the_guide(lab: Path) -> None:
     lines = "".join(re.findall(r"```sh\n(.*?)```", GUIDE, re.S))
-    assert lines.count("tokenbridge ") == 11
+    assert lines.count("tokenbridge ") == 12
     for large, small in SMALLER.items():
         assert large in lines, large
         lines = lines.replace(large, small)
