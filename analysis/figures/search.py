@@ -162,9 +162,8 @@ def _heat_maps(panels: Sequence[Panel]) -> Figure:
             ink = _ink(colours(norm(table[row, column]) if norm else 0.0))
             look = {"ha": "center", "va": "center", "color": ink, "fontsize": 10, "linespacing": 0.95}
             axes.text(column + 0.5, row + 0.5, _text(panel, setting), **look)
-        frame = Rectangle(
-            places[panel.chosen][::-1], 1, 1, fill=False, edgecolor="black", linewidth=2, clip_on=False, zorder=4
-        )
+        row, column = places[panel.chosen]
+        frame = Rectangle((column, row), 1, 1, fill=False, edgecolor="black", linewidth=2, clip_on=False, zorder=4)
         frame.set_path_effects([withStroke(linewidth=4.5, foreground="white")])  # seen on light and on dark cells
         axes.add_patch(frame)
         axes.set_xticks(np.arange(len(along)) + 0.5, labels=[f"{value:g}" for value in along], rotation=0)
