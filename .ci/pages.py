@@ -58,7 +58,9 @@ def show_all(package: ModuleType) -> None:
 
 
 def main(folder: Path) -> None:
-    """Write all pages into a folder, in place of what it holds."""
+    """Write all pages into a folder, in place of older ones, which stay until all are there."""
+    if folder.exists() and not (folder / "index.html").is_file() and any(folder.iterdir()):
+        raise SystemExit(f"{folder} must be new, empty or hold older pages; name another")
     warnings.simplefilter("error")
     # of named tuples, whose constructors have annotations of no module; they stay as they were written
     warnings.filterwarnings("ignore", "Error parsing type annotation", UserWarning)
@@ -68,9 +70,12 @@ def main(folder: Path) -> None:
         about.__doc__ = f"{with_links(guide, text)}\n\n## In the code\n\n{about.__doc__}"
     for name in PACKAGES:
         show_all(import_module(name))
-    shutil.rmtree(folder, ignore_errors=True)
+    work = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(work, ignore_errors=True)
     pdoc.render.configure(docformat="google", footer_text="TokenBridge Lab")
-    pdoc.pdoc(*PACKAGES, output_directory=folder)
+    pdoc.pdoc(*PACKAGES, output_directory=work)
+    shutil.rmtree(folder, ignore_errors=True)
+    work.rename(folder)
 
 
 if __name__ == "__main__":

@@ -78,8 +78,7 @@ def run(
     if name is not None:
         require_name(name, "name=")
     cell = cell_of(start, _words(settings), [only] if isinstance(only, str) else only, name)
-    how = {"device": device, "threads": threads or start.threads, "batch": batch, "trust_weights": trust_weights}
-    store, runtime = Store(Path(runs)), build(Runtime, how)
+    store, runtime = Store(Path(runs)), _runtime(start, device, threads, batch, trust_weights)
     with told_on_stderr():
         runner.run_cells(store, [cell], runtime, EXPERIMENT, jobs)
         tracking.sync(store, [cell.id])
@@ -157,8 +156,8 @@ def grid(
         "assignments": start.settings,
         "seeds": seeds,
     }
-    how = {"device": device, "threads": threads or start.threads, "batch": batch, "trust_weights": trust_weights}
-    cells, runtime, store = build(Request, asked).grid(), build(Runtime, how), Store(Path(runs))
+    cells, store = build(Request, asked).grid(), Store(Path(runs))
+    runtime = _runtime(start, device, threads, batch, trust_weights)
     with told_on_stderr():
         raise_first(run_grid.run(store, cells, runtime, jobs))
         rows = [*(row.cell.id for row in run_grid.final(store, cells).rows), *(trial.cell.id for trial in cells.trials)]
@@ -179,6 +178,11 @@ def _base(config: str | Path | Mapping[str, Any], settings: Mapping[str, Any]) -
     content = {key: value for key, value in config.items() if key not in NAMES}
     require_name(names["name"], "name=")
     return replace(base(names["preset"]), name=names["name"], settings=(*_words(content), *_words(settings)))
+
+
+def _runtime(start: Base, device: str, threads: int | None, batch: int, trust_weights: bool) -> Runtime:
+    how = {"device": device, "threads": threads or start.threads, "batch": batch, "trust_weights": trust_weights}
+    return build(Runtime, how)
 
 
 def _words(settings: Mapping[str, Any]) -> list[str]:
