@@ -132,7 +132,7 @@ def _by(sides: _Sides, samples: ImageSet | Path, reference: ImageSet | Path, tra
     mine, against = sides.open(samples), sides.open(reference)
     if train is not None and (without := next((each.name for each in (mine, against) if each.real is None), "")):
         raise UserError(f"{without} holds statistics and must hold images or features to look for memorized ones")
-    protocol, metrics, classes = _protocol(sides, mine, against), {}, []
+    protocol, metrics, classes, unmatched = _protocol(sides, mine, against), {}, [], []
     if mine.real is None:
         metrics[sides.scorer.fd] = frechet.frechet_distance(mine.statistics, against.statistics)
     else:
@@ -148,10 +148,10 @@ def _by(sides: _Sides, samples: ImageSet | Path, reference: ImageSet | Path, tra
             metrics |= {f"memorized_{scored.name}": share, f"memorized_{scored.name}_se": error}
             protocol |= {"train": train.name, "train_images": train.count, "train_hash": train.hash}
         if isinstance(samples, ImageSet) and isinstance(reference, ImageSet):
-            classes = _by_class(scored, samples, reference, sides.known)
+            classes, unmatched = _by_class(scored, samples, reference, sides.known)
     counts = {"samples": mine.images, "reference images": against.images}
     warnings = cautions(sides.scorer, sides.scorer.fd, sides.weights, counts, mine.unsaid or against.unsaid)
-    return ScorerResult(sides.scorer.name, metrics, protocol, classes, warnings)
+    return ScorerResult(sides.scorer.name, metrics, protocol, classes, warnings + unmatched)
 
 
 def _classes(score: Score, name: str) -> tuple[str, ...]:
@@ -161,19 +161,29 @@ def _classes(score: Score, name: str) -> tuple[str, ...]:
     return tuple(own_about(weights_of(score, name))["classes"]) if name == OWN else ()
 
 
-def _by_class(scored: Scored, samples: ImageSet, reference: ImageSet, known: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Scores of each class, by its name, where both sets say the classes of their images.
+def _by_class(
+    scored: Scored, samples: ImageSet, reference: ImageSet, known: tuple[str, ...]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Scores of each class, by its name, where both sets say the classes of their images; and why there are none.
 
     known: the classes of the scorer, if it has some of the data's: only with them does it say whether it agrees.
     """
     real = scored.reference.real
     assert real is not None
+    if samples.labels is None or reference.labels is None:
+        return [], []
     for classes, extracted in ((known, scored.extracted), (reference.classes, Extracted(scored.features))):
         mine, theirs = samples.labels_among(classes), reference.labels_among(classes)
         if mine is not None and theirs is not None:
             rows = by_class(scored.scorer, extracted, mine, Real(real.extracted, theirs, real.pixel_hash))
-            return [row | {"class": classes[row["class"]]} for row in rows]
-    return []
+            return [row | {"class": classes[row["class"]]} for row in rows], []
+    strange = next(
+        samples.classes[label] for label in samples.labels if samples.classes[label] not in reference.classes
+    )
+    return [], [
+        f"no class is compared, as {samples.name} has one called {strange} and {reference.name} none;"
+        " call equal classes by equal names"
+    ]
 
 
 def _protocol(sides: _Sides, samples: Reference, reference: Reference) -> dict[str, Any]:

@@ -121,6 +121,8 @@ def test_a_folder_by_class_an_npz_and_kept_words_agree(call, tmp_path):
     again = numbers(call("score", "s.npz", "--reference", real, *words, cwd=tmp_path))[0]
     assert again["metrics"] == pytest.approx(found["metrics"] | {"agreement": again["metrics"]["agreement"]}, rel=1e-5)
     assert again["classes"] == []  # its classes are numbers and those are names
+    said = f"no class is compared, as s.npz has one called 0 and {real} none; call equal classes by equal names"
+    assert said in again["warnings"]
 
 
 def test_images_beside_a_class_folder_have_no_classes(tmp_path):
