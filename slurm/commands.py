@@ -6,6 +6,8 @@ import getpass
 import os
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +22,8 @@ from slurm import local, remains, resources, scheduler, screen, survey
 from slurm import logs as attempts
 from slurm.remains import cut_off
 from slurm.screen import count
-from slurm.status import EXIT_UNDER_WAY, LIVE, SweepStatus, look, looks, seconds_left
+from slurm.status import EXIT_UNDER_WAY, LIVE, State, SweepStatus, look, looks, seconds_left
+from slurm.sweep import amount, jobs_by_stage
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store, new_file, writable, write_atomic
 from tokenbridge.store.runs import Sweep, is_sweep, read_sweep, recorded_cells, sweep_names, write_event
@@ -275,7 +278,7 @@ def retry(
         from slurm import rounds
 
         jobs = rounds.resubmit(store, state.sweep, stages)
-        print(f"{name}: {count(len(jobs), 'job')} submitted for {count(len(stages), 'stage')}")
+        print(f"{name}: {amount(job.job for job in jobs)} submitted for {count(len(stages), 'stage')}")
     if mended or held or stages:
         print(f"see tokenbridge status {name}")
     elif not state.stuck("administrator"):
@@ -308,8 +311,29 @@ def _replace(store: Store, state: SweepStatus) -> list[str]:
         if gone & {*stage.inputs} and stage.kind != "next":
             gone.add(id)
     ids = [id for id in gone if state.states[id].job and state.states[id].word in LIVE]
-    scheduler.cancel([state.states[id].job for id in ids])
+    _cancel(store, {id: state.states[id].job for id in ids})
     return ids
+
+
+def _cancel(store: Store, stages: Mapping[str, str]) -> None:
+    """Cancel stages, each with its job. A packed job goes on with its others, and begins anew where one of these ran.
+
+    Args:
+        store: the runs folder.
+        stages: job by stage id, in the order in which jobs are to be cancelled.
+    """
+    registered, by = jobs_by_stage(store), getpass.getuser()
+    own = [next(job for job in reversed(registered[id]) if job.job == stages[id]) for id in stages]
+    running = {job.job for job in own if job.last_word(store).get("event") == "started"}
+    for job in own:
+        write_event(store, job.stage, "cancelled", {"job": job.job, "submission": Path(job.folder).name, "by": by})
+    packed = {(job.folder, job.job) for job in own if job.packed}
+    newest = (jobs[-1] for jobs in registered.values() if (jobs[-1].folder, jobs[-1].job) in packed)
+    wanted = {job.job for job in newest if not store.finished(job.stage) and not job.done(store)}
+    scheduler.cancel(list(dict.fromkeys(job.job for job in own if job.job not in wanted)))
+    for job in wanted & running:
+        with suppress(UserError):  # it has just ended, or is back in the queue
+            scheduler.requeue(job)
 
 
 def _asked(state: SweepStatus) -> SweepStatus:
@@ -321,56 +345,61 @@ def _asked(state: SweepStatus) -> SweepStatus:
 @commands.command()
 def cancel(
     name: SweepName,
+    cell: Annotated[
+        str | None, typer.Option("--cell", help="only the stages of this cell that no other cell has", metavar="CELL")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="cancel without asking")] = False,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
-    """Cancel the jobs of a sweep, except those that another sweep under way needs.
+    """Cancel the jobs of a sweep, or of one cell, except those that another sweep under way needs.
 
     Exit code: 0 cancelled, or nothing to cancel; 1 the answer was no.
     """
     store = Store(runs)
-    if not is_sweep(store, name) and _mend(store, name, cancelled=True):
+    if not cell and not is_sweep(store, name) and _mend(store, name, cancelled=True):
         return
-    cancelled, kept, _ = _to_cancel(store, name)
+    cancelled, kept, _ = _to_cancel(store, name, cell)
     for other, number in kept.items():
-        print(f"kept: {count(number, 'job')} that {other} needs")
-    if not cancelled and not _mend(store, name, cancelled=True):
+        print(f"kept: {number} that {other} needs")
+    if not cancelled and (cell or not _mend(store, name, cancelled=True)):
         print(f"{name}: nothing to cancel")
     if not cancelled:
         return
-    running = sum(word == "running" for word in cancelled.values())
-    print(f"{name}: {count(running, 'job')} running, {len(cancelled) - running} waiting")
+    running = {state.job for state in cancelled.values() if state.word == "running"}
+    waiting = {state.job for state in cancelled.values()} - running
+    print(f"{name}: {count(len(running), 'job')} running, {len(waiting)} waiting")
     if not yes and not typer.confirm("cancel them?"):
         raise typer.Exit(1)
-    _mend(store, name, cancelled=True)
+    if not cell:
+        _mend(store, name, cancelled=True)
     with store.lock("submission"):
-        cancelled, _, behind = _to_cancel(store, name)  # more may have come, or ended, while we asked
-        scheduler.cancel([job for _, job in cancelled])
+        cancelled, _, behind = _to_cancel(store, name, cell)  # more may have come, or ended, while we asked
+        _cancel(store, {id: state.job for id, state in cancelled.items()})
         scheduler.release(behind)  # it finds its stage finished, and ends
-        for stage, job in cancelled:
-            write_event(store, stage, "cancelled", {"job": job, "by": getpass.getuser()})
-    print(f"{name}: {count(len(cancelled), 'job')} cancelled; tokenbridge retry {name} submits them again")
+    jobs = amount(state.job for state in cancelled.values())
+    print(f"{name}: {jobs} cancelled; tokenbridge retry {name} submits them again")
 
 
-def _to_cancel(store: Store, name: str) -> tuple[dict[tuple[str, str], str], dict[str, int], set[str]]:
-    """Stages and jobs to cancel, each with its state, the end of the round first, which would submit the next one.
+def _to_cancel(store: Store, name: str, cell: str | None) -> tuple[dict[str, State], dict[str, str], set[str]]:
+    """Stages to cancel, by id, the end of the round first, which would submit the next one.
 
-    And by sweep, how many are kept for it; and held jobs of finished stages that those to cancel wait for.
+    And by sweep, how many jobs are kept for it; and held jobs of finished stages that those to cancel wait for.
     """
-    read_sweep(store, name)  # UserError for an unknown one
+    _read(store, name)  # UserError for an unknown one
     states = {state.sweep.name: _asked(state) for state in looks(store, _all(store))}
     mine = states.pop(name)
-    cancelled = {id: state for id, state in mine.states.items() if state.job and state.word in LIVE}
-    kept: dict[str, int] = {}
+    wanted = mine.states if cell is None else attempts.alone(mine.sweep, cell)
+    cancelled = {id: mine.states[id] for id in wanted if mine.states[id].job and mine.states[id].word in LIVE}
+    kept: dict[str, str] = {}
     for other, state in states.items():
         alone = (state.word for id, state in state.states.items() if id not in mine.states)
         if not set(LIVE).isdisjoint(alone):  # a cancelled sweep has nothing of its own left
             shared = cancelled.keys() & state.states.keys()
-            kept |= {other: len(shared)} if shared else {}
+            kept |= {other: amount(cancelled[id].job for id in shared)} if shared else {}
             cancelled = {id: state for id, state in cancelled.items() if id not in shared}
     order = sorted(cancelled, key=lambda id: id != mine.sweep.last)
     behind = {state.behind for state in cancelled.values() if state.behind and state.remedy == "release"}
-    return {(id, cancelled[id].job): cancelled[id].word for id in order}, kept, behind
+    return {id: cancelled[id] for id in order}, kept, behind
 
 
 def _all(store: Store) -> list[Sweep]:

@@ -1,4 +1,4 @@
-"""What runs on a node: one stage. submitit starts it, and requeues it on a signal.
+"""What runs on a node: one stage, or some in turn. submitit starts it, and requeues it on a signal.
 
 A training is told by USR2 (preemption, time limit) to stop: it writes a checkpoint, and only then does submitit
 requeue the job. Other stages are requeued at once: sampling goes on after the last images drawn, short ones begin anew.
@@ -6,23 +6,28 @@ On TERM a checkpoint is written too and the job waits: Slurm kills it a moment l
 preempted or requeued by hand, which it would not do with a job that had ended by itself.
 
 A stage that its time limit stops twice with nothing to go on from would be requeued for nothing, and fails.
+
+A packed job (`pack` in the file of resources) runs its stages in workers: the death of one is that of one stage. After
+a requeue it goes on with what ran, and passes over what is finished, failed in it, was cancelled or has a newer job.
 """
 
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import platform
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from multiprocessing import connection
 from pathlib import Path
 from subprocess import CalledProcessError, TimeoutExpired
-from typing import Any
+from typing import Any, cast
 
 from submitit.core.utils import DelayedSubmission, UncompletedJobError
 from submitit.helpers import TorchDistributedEnvironment
@@ -31,8 +36,9 @@ from experiments.pipeline import Stage
 from experiments.runner import run_stage
 from experiments.tracking import live
 from slurm import scheduler
+from slurm.sweep import Job, Stream, jobs_by_stage, stage_log
 from tokenbridge.config import Runtime, UserError
-from tokenbridge.signals import Interrupted
+from tokenbridge.signals import Interrupted, interrupted, signals
 from tokenbridge.store.artifacts import PARTIAL, PROGRESS, Store
 from tokenbridge.store.provenance import job_here
 from tokenbridge.store.runs import JOURNAL, Event, write_event
@@ -40,6 +46,14 @@ from tokenbridge.store.runs import JOURNAL, Event, write_event
 KILL_SECONDS = 600  # after which a job that nobody killed gives up waiting
 ASK_SECONDS = 10
 VAIN = 2
+LOOK_SECONDS = 2.0
+"""between two looks at what was cancelled"""
+DYING_SECONDS = 2.0
+STOPPED = 128 + signal.SIGTERM
+BLOCKED = (signal.SIGUSR2, signal.SIGTERM)
+STREAMS: tuple[Stream, Stream] = ("out", "err")
+NO_JOB: dict[str, Any] = {"id": "", "restarts": 0}
+SPAWN = multiprocessing.get_context("spawn")
 
 
 class InVain(BaseException):
@@ -48,17 +62,26 @@ class InVain(BaseException):
 
 @dataclass
 class StageJob:
-    """One stage, in one process or in the many of a distributed training."""
+    """One stage, in one process or in the many of a distributed training; or, packed, several one after another."""
 
     store: Store
-    stage: Stage
+    stages: Sequence[Stage]
+    """inputs before what needs them"""
     runtime: Runtime
     limited: float = math.inf
     """seconds after which a signal comes from the time limit, and not from a preemption"""
+    packed: bool = False
+    """as of slurm.sweep.Job"""
     vain: int = 0
     """runs in turn that their time limit has stopped with nothing to go on from"""
+    given_up: tuple[str, ...] = ()
+    """ids of stages that run no more, since that was in vain"""
+    workers: int = 1
+    """of a packed job: stages at a time, each in a process of its own"""
 
     _start = math.inf
+    _now = ()
+    """the stages that run"""
 
     def checkpoint(self) -> DelayedSubmission:
         """Submitit runs the same again after a requeue; it goes on from the stage's own checkpoint.
@@ -69,46 +92,213 @@ class StageJob:
         if time.monotonic() - self._start < self.limited:
             return DelayedSubmission(replace(self))
         vain = 0 if self._kept() != self._before else self.vain + 1
-        if vain == VAIN:
-            raise InVain(
-                f"time limit reached {VAIN} times in turn with nothing to go on from: {self._why()}; raise time for"
-                " it in the file of resources, then tokenbridge retry"
-            )
-        return DelayedSubmission(replace(self, vain=vain))
+        if vain < VAIN:
+            return DelayedSubmission(replace(self, vain=vain))
+        if not self.packed:
+            raise self._in_vain(self.stages[0])
+        given_up = (*self.given_up, *(stage.id for stage in self._now))
+        return DelayedSubmission(replace(self, vain=0, given_up=given_up))
 
-    def _why(self) -> str:
-        kind = self.stage.kind
-        return f"no checkpoint of {kind.name} was ready" if kind.resumable else f"{kind.name} begins anew each time"
+    @staticmethod
+    def _in_vain(stage: Stage) -> InVain:
+        name = stage.kind.name
+        why = f"no checkpoint of {name} was ready" if stage.kind.resumable else f"{name} begins anew each time"
+        return InVain(
+            f"time limit reached {VAIN} times in turn with nothing to go on from: {why}; raise time for it in the file"
+            " of resources, then tokenbridge retry"
+        )
 
     def _kept(self) -> dict[str, int]:
-        """What is there for the next run to go on from: times by file."""
-        work = self.store.folder(f"{self.stage.id}{PARTIAL}")
-        if not self.stage.kind.resumable or not work.is_dir():
-            return {}
-        files = (path for path in work.rglob("*") if path.suffix not in (".npy", ".tmp"))
-        return {str(path): path.stat().st_mtime_ns for path in files if path.name not in (PROGRESS, JOURNAL)}
+        """What is there for the next run to go on from: times by file, and the stages that are finished."""
+        kept = {}
+        for stage in self.stages:
+            work = self.store.folder(f"{stage.id}{PARTIAL}")
+            if self.store.finished(stage.id):
+                kept[stage.id] = 0
+            elif stage.kind.resumable and work.is_dir():
+                files = [path for path in work.rglob("*") if path.suffix not in (".npy", ".tmp")]
+                own = (path for path in files if path.name not in (PROGRESS, JOURNAL))
+                kept |= {str(path): path.stat().st_mtime_ns for path in own}
+        return kept
 
     def __call__(self) -> None:
         self._start, self._before = time.monotonic(), self._kept()
         if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
             TorchDistributedEnvironment().export()
-        # a sender takes seconds to start and to end
-        curves = live.beside(self.store, [self.stage.id]) if self.stage.kind.curves else nullcontext()
-        with telling(self.store, self.stage.id), curves:
-            for kind, id in self.stage.inputs:
+        trainings = [stage.id for stage in self.stages if stage.kind.curves]
+        # one for all: a sender takes seconds to start and to end
+        with live.beside(self.store, trainings) if trainings else nullcontext():
+            if self.packed:
+                self._run_packed()
+            else:
+                self.run(self.stages[0])
+
+    def run(self, stage: Stage) -> None:
+        """Run one of the stages, and tell how it goes."""
+        with telling(self.store, stage.id):
+            if stage.id in self.given_up:
+                raise self._in_vain(stage)
+            for kind, id in stage.inputs:
                 if not self.store.finished(id):  # Slurm takes a dependency on a forgotten job as satisfied
-                    raise UserError(
-                        f"{kind} {id} is not finished in {self.store.root}; tokenbridge retry makes it first"
-                    )
-            run_stage(self.store, self.stage, self.runtime)
+                    raise self._missing(kind, id)
+            run_stage(self.store, stage, self.runtime)
+
+    def _missing(self, kind: str, id: str) -> UserError:
+        return UserError(f"{kind} {id} is not finished in {self.store.root}; tokenbridge retry makes it first")
+
+    def _run_packed(self) -> None:
+        """Run the stages that have their inputs, whatever becomes of the others; UserError where none is finished."""
+        with _requeued_after_all(lambda: None):  # the stages themselves tell that they stopped
+            todo, workers = list(self.stages), list[Worker]()
+            try:
+                with signals() as noted:
+                    while not noted.urgency and self._begin(todo, workers):
+                        self._wait(workers)
+                    end(workers)  # before submitit's handler may requeue the job
+            finally:
+                end(workers)
+            if noted.urgency:
+                raise interrupted(noted.urgency)
+        if not any(self.store.finished(stage.id) for stage in self.stages):
+            wanting = [item for stage in self.stages for item in stage.inputs if not self.store.finished(item[1])]
+            raise self._missing(*wanting[0]) if wanting else UserError(f"none of {len(self.stages)} stages is finished")
+
+    def _begin(self, todo: list[Stage], workers: list[Worker]) -> bool:
+        """Give free workers the next stages that have their inputs; whether any stage runs now."""
+        for stage in list(todo):
+            ahead = {one.id for one in todo} | {worker.stage.id for worker in workers if worker.stage}
+            if any(id in ahead for _, id in stage.inputs):
+                continue
+            if self._has_turn(stage):
+                free = [worker for worker in workers if worker.stage is None]
+                if not free and len(workers) == self.workers:
+                    break
+                if not free:
+                    workers.append(Worker(self))
+                (free or workers)[-1].run(stage)
+            todo.remove(stage)
+        self._now = tuple(worker.stage for worker in workers if worker.stage)
+        return bool(self._now)
+
+    def _wait(self, workers: list[Worker]) -> None:
+        """Until a stage has ended, or for a moment; what is cancelled meanwhile is stopped."""
+        busy = {worker.pipe: worker for worker in workers if worker.stage}
+        for pipe in connection.wait(list(busy), LOOK_SECONDS):
+            worker = busy[cast("connection.Connection", pipe)]
+            if not worker.ready():
+                workers.remove(worker)
+                worker.tell_death(self.store)
+        for worker in workers:
+            if worker.stage and self._newest(worker.stage).last_word(self.store).get("event") == "cancelled":
+                worker.stop()
+
+    def _has_turn(self, stage: Stage) -> bool:
+        """Whether a stage is left to this run of a packed job."""
+        if self.store.finished(stage.id) or not all(self.store.finished(id) for _, id in stage.inputs):
+            return False
+        newest = self._newest(stage)
+        return newest.said(_speaker()) and not newest.done(self.store)
+
+    def _newest(self, stage: Stage) -> Job:
+        return jobs_by_stage(self.store)[stage.id][-1]
+
+
+class Worker:
+    """A process of a packed job that runs stages one after another: where it dies, one stage has failed."""
+
+    def __init__(self, job: StageJob):
+        self.stage: Stage | None = None
+        self.stopped = False
+        self.pipe, theirs = SPAWN.Pipe()
+        self.process = SPAWN.Process(target=_work, args=(theirs, job))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)  # as it begins: Slurm signals all processes of a job
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+
+    def run(self, stage: Stage) -> None:
+        self.stage = stage
+        with suppress(OSError):  # it has ended, as `ready` will find
+            self.pipe.send(stage)
+
+    def ready(self) -> bool:
+        """Take note of the end of its stage; False where the process has ended instead."""
+        try:
+            self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            return False
+        self.stage = None
+        return True
+
+    def stop(self) -> None:
+        """A training writes its checkpoint, then the process ends; so does one that has nothing to do."""
+        if not self.stopped:
+            self.process.terminate()
+        self.stopped = True
+
+    def tell_death(self, store: Store) -> None:
+        """Say of its stage that it failed, unless the process ended as it was told to."""
+        end([self])
+        if self.stage is None or self.process.exitcode in (-signal.SIGTERM, STOPPED):
+            return
+        time.sleep(DYING_SECONDS)  # where the whole job is being killed, this process is next
+        error = f"its process ended without a word (exit code {self.process.exitcode})"
+        if self.process.exitcode == -signal.SIGKILL:
+            error = "its process was killed, most often for want of memory; raise memory in the file of resources"
+        write_event(store, self.stage.id, "failed", _speaker() | {"error": error})
+
+
+def end(workers: Sequence[Worker]) -> None:
+    """Stop workers, and wait until they have ended."""
+    for worker in workers:
+        worker.stop()
+    for worker in workers:
+        worker.pipe.close()
+        worker.process.join()
+
+
+def _work(pipe: connection.Connection, job: StageJob) -> None:
+    """A worker: run what comes through the pipe, until that is closed."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # of the job's own process, which stops this one
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(STOPPED))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
+    folder, here = Path(os.environ["SUBMITIT_FOLDER"]), _speaker()
+    with suppress(EOFError):
+        while True:
+            stage = pipe.recv()
+            out, err = (stage_log(folder, here["job"], stage.id, stream) for stream in STREAMS)
+            with _written_to(out, err):
+                try:
+                    job.run(stage)
+                except (Exception, InVain):  # it is told
+                    traceback.print_exc()
+            pipe.send(None)
+
+
+@contextmanager
+def _written_to(out: Path, err: Path) -> Iterator[None]:
+    """Meanwhile what this process and those that it starts write comes at the end of these files."""
+    kept = []
+    for stream, path in ((sys.stdout, out), (sys.stderr, err)):
+        stream.flush()
+        kept.append((stream, number := stream.fileno(), os.dup(number)))
+        with open(path, "ab") as file:
+            os.dup2(file.fileno(), number)
+    try:
+        yield
+    finally:
+        for stream, number, before in kept:
+            stream.flush()
+            os.dup2(before, number)
+            os.close(before)
 
 
 @contextmanager
 def telling(store: Store, stage: str) -> Iterator[None]:
     """Note for `status` how a job goes. Of its processes, the first tells."""
-    here = job_here() or {"id": "", "restarts": 0}
-    submission = Path(os.environ.get("SUBMITIT_FOLDER", "")).name  # a new cluster counts jobs from 1 again
-    about = {"job": here["id"], "submission": submission, "restart": here["restarts"], "host": platform.node()}
+    here, about = job_here() or NO_JOB, _speaker()
 
     def tell(event: Event, **more: Any) -> None:
         if os.environ.get("SLURM_PROCID", "0") == "0":
@@ -126,6 +316,13 @@ def telling(store: Store, stage: str) -> Iterator[None]:
     # where Slurm runs a job twice, one of them finds the stage made by the other
     ours = not store.finished(stage) or store.manifest(stage).get("job") == here
     tell("finished" if ours else "discarded")
+
+
+def _speaker() -> dict[str, Any]:
+    """Who says an event."""
+    here = job_here() or NO_JOB
+    submission = Path(os.environ.get("SUBMITIT_FOLDER", "")).name  # a new cluster counts jobs from 1 again
+    return {"job": here["id"], "submission": submission, "restart": here["restarts"], "host": platform.node()}
 
 
 @contextmanager
@@ -149,7 +346,7 @@ def _requeued_after_all(tell: Callable[[], None]) -> Iterator[None]:
             raise
         if not told:
             tell()
-        here = job_here() or {"id": ""}
+        here = job_here() or NO_JOB
         for _ in range(KILL_SECONDS // ASK_SECONDS):
             time.sleep(ASK_SECONDS)
             with suppress(UserError):
@@ -167,7 +364,9 @@ def _line(error: BaseException) -> str:
 
 
 def _end_with(number: int) -> None:
-    """Hand USR2 on to submitit, which requeues the job; else wait for Slurm to kill it."""
+    """Hand USR2 on to submitit, which requeues the job; else wait for Slurm to kill it. A worker just ends."""
+    if multiprocessing.parent_process() is not None:
+        return
     if number == signal.SIGUSR2:
         os.kill(os.getpid(), number)
     time.sleep(KILL_SECONDS)

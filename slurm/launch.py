@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from dataclasses import dataclass
 
 from experiments.grid.request import Grid, Request
@@ -11,8 +12,8 @@ from experiments.progress import seconds_of_work, time_text
 from experiments.trained import require_imported, require_networks, require_trusted
 from slurm import resources, rounds, submit
 from slurm.status import look
+from slurm.sweep import amount
 from tokenbridge.config import Runtime, UserError
-from tokenbridge.stages import STAGES
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import read_sweep
 
@@ -51,13 +52,25 @@ def cost(store: Store, grid: Grid, cluster_file: str) -> Cost:
     store.require_room(stages)
     todo, rates = submit.unfinished(store, stages), seconds_of_work(store)
     lines, hours = [f"on Slurm, by {cluster.path}:"], 0.0
-    for array in submit.arrays_of(todo.values(), len(todo) or 1):
+    arrays = submit.arrays_of(todo.values(), cluster)
+    for array in arrays:
         needs = cluster.of(array.kind)
-        seconds = sum(rates[array.kind] * STAGES[array.kind].work(stage.config) for stage in array.stages)
+        seconds = sum(rates[stage.kind.name] * stage.kind.work(stage.config) for stage in array.stages)
         hours += seconds * needs.devices / 3600
-        lines.append(f"  {array.kind:<12} {len(array.stages):>4} jobs, about {time_text(seconds)}: {needs.about}")
-    lines.append(f"{len(todo)} jobs, about {hours:.2g} device-hours" if todo else "nothing to submit: all is finished")
-    return Cost(lines, len(todo), hours)
+        amount = f"{len(array.jobs):>4} jobs{_packed(array)}"
+        lines.append(f"  {array.kind:<12} {amount}, about {time_text(seconds)}: {needs.about}")
+    jobs = sum(len(array.jobs) for array in arrays)
+    of = f" of {len(todo)} stages" if jobs < len(todo) else ""
+    lines.append(f"{jobs} jobs{of}, about {hours:.2g} device-hours" if todo else "nothing to submit: all is finished")
+    return Cost(lines, jobs, hours)
+
+
+def _packed(array: submit.Array) -> str:
+    """How many stages the jobs of an array hold, by kind; empty where each holds one."""
+    counts = Counter(stage.kind.name for stage in array.stages)
+    if counts.total() == len(array.jobs):
+        return ""
+    return f" of {' and '.join(f'{number} {kind}' for kind, number in counts.items())} stages"
 
 
 def start(store: Store, request: Request, grid: Grid, cluster: str, runtime: Runtime, command: str, yes: bool) -> None:
@@ -77,7 +90,8 @@ def start(store: Store, request: Request, grid: Grid, cluster: str, runtime: Run
         _ask(expected)
     jobs = rounds.advance(store, wanted)
     if jobs:
-        print(f"submitted {len(jobs)} jobs, {jobs[0].job} to {jobs[-1].job}; see tokenbridge status {wanted.name}")
+        ids = [job.job for job in jobs]
+        print(f"submitted {amount(ids)}, {ids[0]} to {ids[-1]}; see tokenbridge status {wanted.name}")
     else:
         print(f"nothing was submitted: all is finished or queued; see tokenbridge status {wanted.name}")
         stuck = look(store, read_sweep(store, wanted.name)).counts["stuck"]

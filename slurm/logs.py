@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from slurm import status
 from slurm.status import Word
-from slurm.sweep import Job, jobs_by_stage
+from slurm.sweep import FINAL, Job, Stream, jobs_by_stage
 from tokenbridge.config import UserError
 from tokenbridge.overrides import near
 from tokenbridge.store.artifacts import Store
@@ -49,11 +48,8 @@ def find(store: Store, target: str, name: str | None = None, kind: str | None = 
     """
     registered = jobs_by_stage(store)
     sweeps = [read_sweep(store, title) for title in ([name] if name else reversed(sweep_names(store)))]
-    if target not in registered:
-        for stage, jobs in registered.items():
-            for job in jobs:
-                if job.job == target:
-                    return Attempt(stage, _label(sweeps, stage), _word(store, sweeps, stage), job)
+    if job := None if target in registered else _of_number(store, registered, target):
+        return Attempt(job.stage, _label(sweeps, job.stage), _word(store, sweeps, job.stage), job)
     for sweep in sweeps:
         if target in sweep.stages or target == sweep.last:
             return _newest(registered, sweeps, target, _word(store, [sweep], target))
@@ -66,12 +62,37 @@ def find(store: Store, target: str, name: str | None = None, kind: str | None = 
     raise UserError(f"{target} is no cell, stage or job of {where}; {remedy}")
 
 
+def _of_number(store: Store, registered: dict[str, list[Job]], number: str) -> Job | None:
+    """The job of a number; of a packed one the stage that failed, else that runs, else that ran last."""
+    jobs = [job for attempts in registered.values() for job in attempts if job.job == number]
+    words = {job: job.last_word(store).get("event") for job in jobs if job.folder == jobs[0].folder}
+    first = [job for word in ("failed", "started", "stopped") for job in words if words[job] == word]
+    began = [job for job in words if words[job]]
+    return next(iter(first or began[-1:] or words), None)
+
+
 def _cells(sweep: Sweep, target: str) -> list[CellStages]:
     """Cells that the target names: by id, by exact name, else by a part of the name."""
     if target in sweep.cells:
         return [sweep.cells[target]]
     cells = list(sweep.cells.values())
     return [cell for cell in cells if target == cell.name] or [cell for cell in cells if target in cell.name]
+
+
+def alone(sweep: Sweep, target: str) -> list[str]:
+    """Ids of the stages of the one cell that a name or a part of it means, without those that other cells have too.
+
+    Raises:
+        UserError: no cell of the sweep is called so, or several are.
+    """
+    cells = _cells(sweep, target)
+    if not cells:
+        close = near(target, [cell.name for cell in sweep.cells.values()], CLOSEST)
+        remedy = f"did you mean {', '.join(close)}?" if close else f"see `tokenbridge status {sweep.name} --all`"
+        raise UserError(f"--cell={target} is no cell of {sweep.name}; {remedy}")
+    own = _only(cells, target)
+    others = {id for cell in sweep.cells.values() if cell is not own for id in cell.stages.values()}
+    return [id for id in own.stages.values() if id not in others]
 
 
 def _only(cells: Sequence[CellStages], target: str) -> CellStages:
@@ -145,8 +166,8 @@ def show(store: Store, attempt: Attempt, write: Write) -> dict[Path, int]:
 
 
 def _files(store: Store, job: Job) -> list[Path]:
-    streams: tuple[Literal["out"], Literal["err"]] = ("out", "err")
-    return [job.log(store, stream) for stream in streams]
+    streams: tuple[Stream, Stream] = ("out", "err")
+    return [job.stage_log(store, stream) for stream in streams]
 
 
 def _end(path: Path) -> tuple[str, int]:
@@ -201,12 +222,11 @@ def follow(store: Store, attempt: Attempt, read: dict[Path, int], write: Write) 
 
 
 def ended(store: Store, attempt: Attempt) -> bool:
-    """True where the job will write no more; a requeued one goes on."""
-    if attempt.job is None:
+    """True where the job will write no more of the stage; a requeued one goes on."""
+    if attempt.job is None or attempt.job.done(store):
         return True
     tasks, silent = status.ask([attempt.job])
     if not silent:
         task = (tasks or {}).get(attempt.job.job)
         return task is None or task.over
-    said = [said for said in read_events(store, attempt.stage) if attempt.job.said(said)]
-    return store.finished(attempt.stage) or (bool(said) and said[-1]["event"] not in ("started", "stopped"))
+    return store.finished(attempt.stage) or attempt.job.last_word(store).get("event") in FINAL

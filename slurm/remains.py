@@ -44,9 +44,9 @@ def mend(store: Store, cancelled: str = "") -> list[str]:
     Raises:
         UserError: Slurm refuses. What is left is for the next call.
     """
-    written: dict[str, dict[str, Job]] = {}
+    written: dict[str, dict[str, list[Job]]] = {}
     for job in (job for attempts in sweep.jobs_by_stage(store).values() for job in attempts):
-        written.setdefault(job.folder, {})[job.job] = job
+        written.setdefault(job.folder, {}).setdefault(job.job, []).append(job)
     intents = {intent.folder: intent for intent in sweep.unsettled(store) if intent.user == getpass.getuser()}
     tasks: dict[str, dict[str, Task]] = {}
     for job, task in scheduler.queue().items():
@@ -89,11 +89,11 @@ def _whole(held: Iterable[str], there: dict[str, Task]) -> list[str]:
     return list(dict.fromkeys(arrays))
 
 
-def _cancel(store: Store, held: list[str], written: dict[str, Job]) -> None:
+def _cancel(store: Store, held: list[str], written: dict[str, list[Job]]) -> None:
     scheduler.cancel(held)
     for job in held:
-        if job in written:
-            write_event(store, written[job].stage, "cancelled", {"job": job, "by": getpass.getuser()})
+        for each in written.get(job, ()):
+            write_event(store, each.stage, "cancelled", {"job": job, "by": getpass.getuser()})
 
 
 def _time(folder: str) -> str:

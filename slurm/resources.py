@@ -60,6 +60,10 @@ class Resources(Config):
     requeues: int = Field(default=10, ge=0)
     """how often a job goes on after its time limit. A preemption does not count, unless `time` is 10 minutes or less:
     submitit then takes every signal for a time limit (job_environment.py, has_timed_out)"""
+    pack: int = Field(default=1, ge=1)
+    """stages of the kind that one job runs, one after another; `time` is the job's, which goes on where that ends"""
+    workers: int = Field(default=1, ge=1)
+    """stages of a pack at a time, each in a process of its own; they share the GPUs and processors of their job"""
     signal_seconds: int = Field(default=90, ge=1)
     """before the time limit, a job gets the signal to write its checkpoint; Slurm may send it up to 60 s earlier"""
     setup: tuple[str, ...] = ()
@@ -147,6 +151,20 @@ class Resources(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _pack(self) -> Resources:
+        if self.pack > 1 and self.ranks > 1:
+            raise ValueError(
+                f"pack={self.pack} must be 1 where {self.ranks} processes share each stage; write pack = 1 in the same"
+                " table, or leave processes and nodes out"
+            )
+        if self.workers > self.pack:
+            raise ValueError(
+                f"workers={self.workers} must be at most pack={self.pack}, the stages that a job has for them; raise"
+                " pack, or lower workers"
+            )
+        return self
+
     def parameters(self) -> dict[str, Any]:
         """Keyword arguments of submitit's AutoExecutor.update_parameters, without names and dependencies."""
         srun = []
@@ -188,6 +206,11 @@ class Cluster:
     def lasting(self) -> str:
         """Path that finds the file from another folder: within the snapshot of the code where it is part of that."""
         return self.path.stem if self.path.parent == SHIPPED else str(self.path)
+
+    @property
+    def packed(self) -> bool:
+        """Whether some jobs run several stages; then all wait for the ends of others, and look what became of them."""
+        return any(table.pack > 1 for table in self.tables.values())
 
     def of(self, kind: str) -> Resources:
         return self.tables.get(kind, self.tables["all"])

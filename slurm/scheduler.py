@@ -118,8 +118,10 @@ def cancel(jobs: Iterable[str]) -> None:
         _ask("scancel", *jobs[start : start + AT_ONCE])
 
 
-def depend(waits: Mapping[str, Iterable[str]]) -> None:
+def depend(waits: Mapping[str, Iterable[str]], on: Literal["afterok", "afterany"] = "afterok") -> None:
     """Let each pending job or array task start once all jobs that it waits for have completed, or at once for none.
+
+    With `afterany` once they have ended, however that was.
 
     This replaces what was there before. Name every task of an array, also with nothing, so that each has its own
     record. Hold the jobs meanwhile (sbatch --hold, then release), or they may have started.
@@ -127,7 +129,7 @@ def depend(waits: Mapping[str, Iterable[str]]) -> None:
     lines = []
     for job, others in waits.items():
         ids = ":".join(_checked(other) for other in others)
-        lines.append(f"update JobId={_checked(job)} Dependency={ids and 'afterok:' + ids}\n")
+        lines.append(f"update JobId={_checked(job)} Dependency={ids and f'{on}:{ids}'}\n")
     if lines:
         _ask("scontrol", stdin="".join(lines))
 

@@ -18,7 +18,7 @@ from experiments.progress import Training, training
 from slurm import scheduler
 from slurm.remains import cut_off
 from slurm.scheduler import HELD, RETURNING, Remedy, Task
-from slurm.sweep import Intent, Job, jobs_by_stage, unsettled
+from slurm.sweep import FINAL, Intent, Job, jobs_by_stage, unsettled
 from tokenbridge.config import UserError
 from tokenbridge.stages import STAGES
 from tokenbridge.store.artifacts import Store
@@ -28,7 +28,6 @@ from tokenbridge.store.runs import (
     begun_stages,
     discarded,
     finished_stages,
-    read_events,
     stages_with_events,
 )
 
@@ -41,6 +40,7 @@ reason"""
 UNDER_WAY: tuple[Word, ...] = ("running", "requeued", "queued", "blocked", "stuck", "waiting")
 BROKEN: tuple[Word, ...] = ("failed", "cancelled", "lost")
 
+TURN = "earlier stages of its job"
 LIMIT = "time limit"
 DEATHS = {
     "TIMEOUT": LIMIT,
@@ -158,9 +158,7 @@ class _Look:
 
     def _said(self, id: str, job: Job) -> dict[str, Any]:
         """The last word of this job, {} where it has said nothing."""
-        if id not in self.spoken:
-            return {}
-        return next((said for said in reversed(read_events(self.store, id)) if job.said(said)), {})
+        return job.last_word(self.store) if id in self.spoken else {}
 
     def state(self, id: str) -> State:
         if id in self.finished:
@@ -178,6 +176,12 @@ class _Look:
     def _in_queue(self, id: str, job: Job, task: Task) -> State:
         said = self._said(id, job)
         event = said.get("event")
+        if job.packed and event in FINAL:
+            return _last_word(said, job)
+        if job.packed and event is None and (wanting := self._for_want(id, job)):
+            return wanting
+        if job.packed and event is None and task.running:
+            return self._blocked(id, job) or State("queued", TURN, job.job)
         if task.running:
             if event == "stopped":
                 return State("requeued", "stopping, checkpoint written", job.job, at=training(self.store, id))
@@ -186,7 +190,7 @@ class _Look:
             return self._for_want(id, job) or State("cancelled", task.reason, job.job)
         if task.remedy and job.folder not in self.under_way:
             return State("stuck", self._why_stuck(job, task), job.job, remedy=task.remedy)
-        if task.restarts or event in ("started", "stopped"):
+        if (task.restarts and not job.packed) or event in ("started", "stopped"):
             reason = task.reason if task.waiting else RETURNING[task.state]
             return State("requeued", reason, job.job, at=training(self.store, id))
         if task.reason == "Dependency" and (blocked := self._blocked(id, job) or self._behind(id, job)):
@@ -225,9 +229,11 @@ class _Look:
             return _last_word(said, job)
         task = self._record(job)
         how = task.state if task else ""
-        if event is None and how in ("", "CANCELLED") and (wanting := self._for_want(id, job)):
+        if event is None and (job.packed or how in ("", "CANCELLED")) and (wanting := self._for_want(id, job)):
             return wanting
         wrote = "" if event == "started" else job.last_words(self.store)
+        if event is None and job.packed and task and how not in ("CANCELLED", "COMPLETED") and not wrote:
+            return State("lost", f"its job ended before its turn ({task.ending})", job.job)
         if task is None:
             return State("failed", wrote, job.job) if wrote and not event else State(*NO_TRACE[event], job.job)
         if how == "CANCELLED":

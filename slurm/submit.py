@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from submitit import AutoExecutor
@@ -44,24 +45,33 @@ def unfinished(store: Store, stages: Mapping[str, Stage]) -> dict[str, Stage]:
     return {id: stage for id, stage in stages.items() if not store.finished(id)}
 
 
-def live(store: Store, ids: Iterable[str]) -> dict[str, str]:
+def live(store: Store, stages: Mapping[str, Stage], last: str) -> dict[str, str]:
     """Jobs by stage, of stages that any sweep has in Slurm's hands. The job that asks counts as over.
+
+    A packed job has not in its hands what it is done with, nor what it cannot run for want of an input.
 
     Args:
         store: the runs folder.
-        ids: of the stages.
+        stages: not finished, by id; inputs before what needs them.
+        last: what the job that ends the round is called.
 
     Raises:
         UserError: Slurm cannot be asked.
     """
     registered = sweep.jobs_by_stage(store)
-    last = {id: registered[id][-1] for id in ids if id in registered}
-    tasks, silent = ask(list(last.values()))
+    newest = {id: registered[id][-1] for id in [*stages, last] if id in registered}
+    tasks, silent = ask(list(newest.values()))
     if tasks is None:
         raise UserError(silent)
     asking = (job_here() or {}).get("id")
     kept = {job: task for job, task in tasks.items() if task.live and task.reason != "DependencyNeverSatisfied"}
-    return {id: job.job for id, job in last.items() if job.job != asking and job.job in kept}
+    there = dict[str, str]()
+    for id, job in newest.items():
+        inputs = stages[id].inputs if job.packed else ()
+        wanting = any(needed not in there and not store.finished(needed) for _, needed in inputs)
+        if job.job != asking and job.job in kept and not job.done(store) and not wanting:
+            there[id] = job.job
+    return there
 
 
 @dataclass
@@ -105,11 +115,12 @@ class Submission:
         with writable(self.store.root), self.store.lock("submission"):
             for line in remains.mend(self.store):
                 print(line, flush=True)
-            running = live(self.store, [*unfinished(self.store, stages), self.last])
+            running = live(self.store, unfinished(self.store, stages), self.last)
             wanted = stages if only is None else related(only, stages)
             new = {id: stage for id, stage in unfinished(self.store, wanted).items() if id not in running}
-            if len(new) >= (most := scheduler.most_jobs()):  # sbatch would wait without an end
-                raise UserError(f"{len(new)} jobs must be fewer than {most} (MaxJobCount of this Slurm); submit a part")
+            number = sum(len(array.jobs) for array in arrays_of(new.values(), self.cluster))
+            if number >= (most := scheduler.most_jobs()):  # sbatch would wait without an end
+                raise UserError(f"{number} jobs must be fewer than {most} (MaxJobCount of this Slurm); submit a part")
             self.code = snapshot.take(self.store)
             if new or (running and self.last not in running):
                 self._hand_over(new, running, end, write)
@@ -148,28 +159,37 @@ class Submission:
         try:
             scheduler.release(whole_arrays([job.job for job in self.jobs]))
         except UserError as error:
-            held = f"{len(self.jobs)} jobs are submitted and held; tokenbridge retry {self.name} releases them"
-            raise UserError(f"{error}: {held}") from error
+            held = f"{sweep.amount(job.job for job in self.jobs)} are submitted and held"
+            raise UserError(f"{error}: {held}; tokenbridge retry {self.name} releases them") from error
         sweep.settle(self.store, self.folder)
 
     def _require_all(self) -> None:
         """A slurmctld that was killed may have lost jobs that it had taken, and give their numbers again."""
-        tasks = scheduler.queue([job.job for job in self.jobs])
-        there = sum(task.live and task.is_of(self.folder) for task in tasks.values())
-        if there != len(self.jobs):
-            raise UserError(f"Slurm has lost {len(self.jobs) - there} of {len(self.jobs)} jobs; submit again")
+        jobs = {job.job for job in self.jobs}
+        there = sum(task.live and task.is_of(self.folder) for task in scheduler.queue(jobs).values())
+        if there != len(jobs):
+            raise UserError(f"Slurm has lost {len(jobs) - there} of {len(jobs)} jobs; submit again")
 
     def _arrays(self, new: Mapping[str, Stage], running: dict[str, str]) -> None:
         """Submit new stages as arrays, and add their jobs to those that run."""
-        for array in arrays_of(new.values(), scheduler.array_limit()):
-            limited = self.cluster.of(array.kind).limited
-            calls = [StageJob(self.store, stage, self.runtime, limited) for stage in array.stages]
+        packed = self.cluster.packed
+        for array in arrays_of(new.values(), self.cluster, scheduler.array_limit()):
+            calls = [self._call(stages, self.cluster.of(array.kind)) for stages in array.jobs]
             ids = self._send(array.kind, calls, {})
-            waits = [awaited_jobs(stage, running) for stage in array.stages]
-            for stage, id in zip(array.stages, ids, strict=True):
-                self.jobs.append(Job(stage.id, id, self.name, self.folder, time.time()))
-                running[stage.id] = id
-            scheduler.depend(dict(zip(ids, waits, strict=True)))
+            waits = [awaited_jobs(stages, running) for stages in array.jobs]
+            for stages, id in zip(array.jobs, ids, strict=True):
+                for stage in stages:
+                    self.jobs.append(Job(stage.id, id, self.name, self.folder, time.time(), packed=packed))
+                    running[stage.id] = id
+            scheduler.depend(dict(zip(ids, waits, strict=True)), "afterany" if packed else "afterok")
+
+    def _call(self, stages: Sequence[Stage], resources: Resources) -> StageJob:
+        """What a job runs. Workers share its processors, unless the runtime says otherwise."""
+        runtime, workers = self.runtime, resources.workers
+        if workers > 1 and runtime.threads is None:
+            runtime = runtime.model_copy(update={"threads": max(1, resources.cpus // workers)})
+        packed = self.cluster.packed
+        return StageJob(self.store, stages, runtime, resources.limited, packed=packed, workers=workers)
 
     def _end(self, call: Callable[[], None], running: dict[str, str]) -> None:
         """Submit the job that runs after all stages of the round, however they end; it replaces an earlier one."""
@@ -185,7 +205,7 @@ class Submission:
         executor = AutoExecutor(
             folder=self.store.root / self.folder,
             cluster="slurm",  # AutoExecutor would choose by itself whether there is a cluster
-            slurm_max_num_timeout=resources.requeues,
+            slurm_max_num_timeout=resources.requeues * resources.pack,
             slurm_python=f"{UNHURT} {resources.python or shlex.quote(sys.executable)}",
         )
         executor.update_parameters(**self._parameters(kind, resources, more))
@@ -220,36 +240,50 @@ def _outside_of_jobs() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Array:
-    """Stages of one kind, submitted together."""
+    """Jobs for stages of one kind, submitted together."""
 
     kind: str
-    stages: tuple[Stage, ...]
+    jobs: tuple[tuple[Stage, ...], ...]
+    """the stages of each; a sampling may have its score behind it"""
+
+    @property
+    def stages(self) -> list[Stage]:
+        return [stage for job in self.jobs for stage in job]
 
 
-def arrays_of(stages: Iterable[Stage], most: int) -> list[Array]:
-    """Stages as arrays of one kind each; the inputs of a stage are in an earlier array.
+def arrays_of(stages: Iterable[Stage], cluster: Cluster, most: int = sys.maxsize) -> list[Array]:
+    """Stages as arrays of jobs; the inputs of a stage are in an earlier array, or before it in its job.
 
     Args:
         stages: in any order.
-        most: stages in an array.
+        cluster: how many share a job, by kind.
+        most: jobs in an array.
     """
     arrays = []
     by_kind: dict[str, list[Stage]] = {kind: [] for kind in STAGES}  # in an order in which they can run
     for stage in stages:
         by_kind[stage.kind.name].append(stage)
+    scores: dict[str, list[Stage]] = {}
+    if cluster.of("sample").pack > 1 and cluster.of("score") == cluster.of("sample"):
+        scores = {stage.id: [] for stage in by_kind["sample"]}  # each is scored where it was drawn
+        for score in by_kind["score"]:
+            scores.get(dict(score.inputs)["sample"], []).append(score)
     for kind, same in by_kind.items():
-        arrays += [Array(kind, tuple(same[first : first + most])) for first in range(0, len(same), most)]
+        alone = [stage for stage in same if dict(stage.inputs).get("sample") not in scores]
+        units, pack = [(stage, *scores.get(stage.id, ())) for stage in alone], cluster.of(kind).pack
+        jobs = [tuple(chain(*units[first : first + pack])) for first in range(0, len(units), pack)]
+        arrays += [Array(kind, tuple(jobs[first : first + most])) for first in range(0, len(jobs), most)]
     return arrays
 
 
-def awaited_jobs(stage: Stage, jobs: Mapping[str, str]) -> list[str]:
-    """Jobs that a stage waits for.
+def awaited_jobs(stages: Iterable[Stage], jobs: Mapping[str, str]) -> list[str]:
+    """Jobs that the stages of a job wait for, each once.
 
     Args:
-        stage: its inputs count.
-        jobs: by stage id, of all that are in Slurm now or submitted with it.
+        stages: their inputs count.
+        jobs: by stage id, of all that are in Slurm now or were submitted before it.
     """
-    return [jobs[id] for _, id in stage.inputs if id in jobs]
+    return list(dict.fromkeys(jobs[id] for stage in stages for _, id in stage.inputs if id in jobs))
 
 
 def related(ids: Iterable[str], stages: Mapping[str, Stage]) -> dict[str, Stage]:

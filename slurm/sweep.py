@@ -1,7 +1,9 @@
 """Which Slurm job runs which stage; what is no matter of Slurm's is in tokenbridge.store.runs.
 
-sweeps/NAME/jobs/TIME/    submitit's files of one submission: what a job shall do, its output and errors
-sweeps/jobs.jsonl         a line for each stage handed to Slurm, by whatever sweep: two sweeps share stages
+sweeps/NAME/jobs/TIME/    submitit's files of one submission: what a job shall do, its output and errors; of packed jobs
+                          also those of each stage
+sweeps/jobs.jsonl         a line for each stage handed to Slurm, by whatever sweep: two sweeps share stages, and several
+                          stages a packed job
 sweeps/submissions.jsonl  a line for each submission before its first job, and one when all of its jobs may start, or
                           none is left: without the second one it was cut off
 """
@@ -15,7 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import append_lines, read_lines, sweep_folder
+from tokenbridge.store.runs import append_lines, read_events, read_lines, sweep_folder
+
+Stream = Literal["out", "err"]
+FINAL = ("finished", "failed", "discarded", "cancelled")
+"""what a job says of a stage as its last"""
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,33 @@ class Job:
     """of its record, by the clock of the machine that submitted it; Slurm's may differ, so nothing compares them"""
     user: str = field(default_factory=getpass.getuser)
     """whose job it is: people who share a runs folder share its stages"""
+    packed: bool = False
+    """whether it may run other stages too; it then waits for its inputs' ends and looks itself what became of them"""
 
     def said(self, event: Mapping[str, Any]) -> bool:
         """Whether an event is of this job, and not of one with its number on an earlier cluster."""
         own = Path(self.folder).name
         return event.get("job") == self.job and event.get("submission", own) == own
 
-    def log(self, store: Store, stream: Literal["out", "err"], rank: int = 0) -> Path:
+    def last_word(self, store: Store) -> dict[str, Any]:
+        """The last event that the job said of its stage, {} where it has said nothing.
+
+        What is cancelled may still say that it stopped; and a packed job runs no stage again that it is done with.
+        """
+        words = [said for said in read_events(store, self.stage) if self.said(said)]
+        final = [said for said in words if said["event"] in (FINAL if self.packed else FINAL[-1:])]
+        return (final or words or [{}])[-1]
+
+    def done(self, store: Store) -> bool:
+        """Whether a packed job has nothing more to do with this stage, though it may run others."""
+        return self.packed and self.last_word(store).get("event") in FINAL
+
+    def stage_log(self, store: Store, stream: Stream) -> Path:
+        """The file of what the job wrote of this stage; of the whole job unless it is packed and has begun with it."""
+        own = stage_log(store.root / self.folder, self.job, self.stage, stream)
+        return own if self.packed and own.exists() else self.log(store, stream)
+
+    def log(self, store: Store, stream: Stream, rank: int = 0) -> Path:
         """The file of what the job wrote, which may not be there yet.
 
         Args:
@@ -62,6 +88,19 @@ class Job:
         return next((line for line in words if line), "")
 
 
+def stage_log(folder: Path, job: str, stage: str, stream: Stream) -> Path:
+    """The file that a packed job writes of a stage, in the folder of its submission."""
+    return folder / f"{job}_{stage}.{stream}"
+
+
+def amount(jobs: Iterable[str]) -> str:
+    """How many jobs of Slurm these are, by the job of each stage: `28 jobs`, or `4 jobs of 28 stages`."""
+    jobs = list(jobs)
+    number = len(set(jobs))
+    text = f"{number} job{'' if number == 1 else 's'}"
+    return text if number == len(jobs) else f"{text} of {len(jobs)} stages"
+
+
 def jobs_by_stage(store: Store) -> dict[str, list[Job]]:
     """Jobs by stage, the oldest first: the last is the one that counts."""
     by_stage: dict[str, list[Job]] = {}
@@ -72,7 +111,8 @@ def jobs_by_stage(store: Store) -> dict[str, list[Job]]:
 
 def register(store: Store, new: Iterable[Job]) -> None:
     """Add jobs, under the lock `submission`, so that nobody else submits the same stages meanwhile."""
-    append_lines(sweep_folder(store) / "jobs.jsonl", [asdict(job) for job in new])
+    lines = [{key: value for key, value in asdict(job).items() if key != "packed" or value} for job in new]
+    append_lines(sweep_folder(store) / "jobs.jsonl", lines)
 
 
 @dataclass(frozen=True)

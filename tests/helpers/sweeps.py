@@ -45,8 +45,8 @@ class Small:
     def id(self, kind: str, number: int = 0) -> str:
         return self.cell(self.first + number).stages[kind]
 
-    def submit(self, first: int = 100, stages: Iterable[str] | None = None) -> None:
-        """One array a kind, and the job that ends the round."""
+    def submit(self, first: int = 100, stages: Iterable[str] | None = None, pack: int = 1) -> None:
+        """One array a kind, `pack` stages a job, and the job that ends the round."""
         wanted = [*self.sweep.stages, self.sweep.last] if stages is None else list(stages)
         kinds = {**self.sweep.stages, self.sweep.last: "next"}
         arrays = {kind: first + n for n, kind in enumerate((*KINDS, "next"))}
@@ -54,10 +54,11 @@ class Small:
         new = []
         for id in wanted:
             kind = kinds[id]
-            job = f"{arrays[kind]}_{index[kind]}" if kind != "next" else f"{arrays[kind]}"
+            job = f"{arrays[kind]}_{index[kind] // pack}" if kind != "next" else f"{arrays[kind]}"
             index[kind] += 1
             self.jobs[id] = job
-            new.append(Job(id, job, self.name, f"sweeps/{self.name}/jobs/{first}", 1_700_000_000.0))
+            folder = f"sweeps/{self.name}/jobs/{first}"
+            new.append(Job(id, job, self.name, folder, 1_700_000_000.0, packed=pack > 1 and kind != "next"))
         records.register(self.store, new)
 
     def finish(self, *ids: str, seconds: float = 10.0) -> None:
@@ -80,6 +81,8 @@ class Small:
 
     def log(self, id: str, out: str = "", err: str = "") -> None:
         for stream, text in (("out", out), ("err", err)):
-            path = records.jobs_by_stage(self.store)[id][-1].log(self.store, stream)  # type: ignore[arg-type]
+            job = records.jobs_by_stage(self.store)[id][-1]
+            own = records.stage_log(self.store.root / job.folder, job.job, id, stream)  # type: ignore[arg-type]
+            path = own if job.packed else job.log(self.store, stream)  # type: ignore[arg-type]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)

@@ -217,3 +217,46 @@ def test_a_name_in_several_sweeps_is_of_the_latest(small):
     with pytest.raises(UserError, match="2a-b001-t0 is no cell, stage or job of sweep later"):
         logs.find(small.store, "2a-b001-t0", "later")
     assert logs.find(small.store, "2a-b001-t0").label == "latents of 2a-b000-t0"
+
+
+@pytest.fixture
+def packed(tmp_path, small):
+    """Another sweep in the same folder, with two stages of a kind in each job."""
+    made = Small(small.store, 4, "packed", first=20)
+    made.submit(500, pack=2)
+    return made
+
+
+def test_logs_of_a_stage_are_its_own_where_it_shares_a_job(call, packed):
+    first, second, job = packed.id("train"), packed.id("train", 2), packed.jobs[packed.id("train")]
+    packed.say(first, "started", "finished")
+    packed.log(first, "out of the first\n")
+    assert "out of the first" in call("logs", job).stdout  # that ran last
+    packed.say(second, "started")
+    packed.log(second, "out of the second\n")
+    for target in (second, job):
+        found = call("logs", target).stdout
+        assert "out of the second" in found
+        assert "out of the first" not in found
+    assert "out of the first" in call("logs", first).stdout
+    packed.say(second, "failed", error="no")
+    assert f"stage {second}, job {job}" in call("logs", job).stdout
+
+
+def test_following_a_stage_ends_with_it_and_not_with_its_job(packed):
+    first = packed.id("train")
+    packed.say(first, "started", "finished")
+    assert logs.ended(packed.store, logs.find(packed.store, first))
+    assert not logs.ended(packed.store, logs.find(packed.store, packed.id("train", 2)))
+
+
+def test_a_cell_that_is_to_be_cancelled_must_be_one(call, packed):
+    alone = logs.alone(packed.sweep, "2a-b010-t1")
+    assert alone == [packed.id("sample", 1), packed.id("score", 1)]  # its training is that of another cell too
+    for target, words in (
+        ("2a-b01", "2a-b01 is part of 4 names (2a-b010-t0, 2a-b010-t1, 2a-b011-t0, 2a-b011-t1); give one of them"),
+        ("2a-b010-t7", "--cell=2a-b010-t7 is no cell of packed; did you mean 2a-b010-t1"),
+    ):
+        with pytest.raises(UserError) as error:
+            logs.alone(packed.sweep, target)
+        assert words in str(error.value)

@@ -47,3 +47,13 @@ def test_a_dry_run_counts_jobs_and_needs_no_slurm(call, tmp_path):
     assert line.split()[:3] == ["train", "2", "jobs,"]
     assert "1440 min at most" in line
     assert [path.name for path in tmp_path.iterdir()] == ["cluster.toml"]
+
+
+def test_a_dry_run_counts_packed_jobs(call, tmp_path):
+    (tmp_path / "cluster.toml").write_text("[all]\npack = 8\n[train]\npack = 1\n")
+    lines = call("grid", *FEW, "--dry-run", "--on", "slurm", cwd=tmp_path).stdout.splitlines()
+    assert lines[-1].startswith("6 jobs of 11 stages, about ")
+    assert [" ".join(line.partition(",")[0].split()) for line in lines[-6:-1]] == [
+        "latents 1 jobs", "quantizer 1 jobs of 2 quantizer stages", "train 2 jobs",
+        "likelihood 1 jobs of 2 likelihood stages", "sample 1 jobs of 2 sample and 2 score stages",
+    ]  # fmt: skip

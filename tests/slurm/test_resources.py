@@ -92,6 +92,9 @@ def test_sbatch_gets_every_setting(monkeypatch, tmp_path):
         ("[all.extra]\ntime = 3", "extra.time must be left out: it has a setting of its own, time"),
         ("[all.extra]\ncpus_per_task = 3", "extra.cpus-per-task must be left out: it has a setting of its own, cpus"),
         ('[train.extra]\ndependency = "afterok:1"', "extra.dependency must be left out: a sweep sets it"),
+        ("[all]\nworkers = 2\n[train]\npack = 2", "workers=2 must be at most pack=1, the stages that a job has"),
+        ("[all]\npack = 0", "pack=0 must be >= 1"),
+        ("[all]\npack = 4\n[train]\nprocesses = 2", "pack=4 must be 1 where 2 processes share each stage; write pack"),
         ("[all]\ncpus =", "must be a TOML file: Invalid value"),
     ],
 )

@@ -291,6 +291,88 @@ def test_without_slurm_the_jobs_words_do(small):
 
 
 @pytest.fixture
+def packed(tmp_path):
+    """Four cells with two trainings in one job; latents and quantizers are there."""
+    made = Small(Store(tmp_path))
+    made.submit(pack=2)
+    made.finish(made.id("latents"), made.id("quantizer"), made.id("quantizer", 2))
+    return made
+
+
+def of_packed(small, tasks, past=None):
+    """States by the kind and the number of a cell; tasks by job, of kinds that are not told all wait."""
+    waiting = {job: Task("PENDING", "Dependency") for job in small.jobs.values()}
+    stages, jobs = status.with_last(small.sweep), records.jobs_by_stage(small.store)
+    found = stage_states(small.store, stages, jobs, waiting | tasks, lambda jobs: past or {})
+    return lambda kind, number=0: (found[small.id(kind, number)].word, found[small.id(kind, number)].detail)
+
+
+def test_the_stages_of_a_running_job_have_states_of_their_own(packed):
+    train, other = packed.id("train"), packed.id("train", 2)
+    assert packed.jobs[train] == packed.jobs[other]
+    running = {packed.jobs[train]: Task("RUNNING")}
+    packed.say(train, "started")
+    at = of_packed(packed, running)
+    assert (at("train"), at("train", 2)) == (("running", ""), ("queued", "earlier stages of its job"))
+    assert at("sample", 2) == ("blocked", "by train of 2a-b001-t0 (queued)")
+    packed.say(train, "failed", error="loss=nan")
+    packed.say(other, "started")
+    at = of_packed(packed, running)
+    assert (at("train"), at("train", 2)) == (("failed", "loss=nan"), ("running", ""))
+    assert (at("sample"), at("score")) == (("cancelled", "train of 2a-b000-t0 failed"),) * 2
+    assert at("sample", 2) == ("blocked", "by train of 2a-b001-t0 (running)")
+    packed.finish(other)  # though the job of both failed trainings' samples is in the queue: it passes over them
+    assert of_packed(packed, {})("sample", 2) == ("queued", "Dependency")
+
+
+def test_a_requeued_job_goes_on_with_the_stage_that_ran(packed):
+    train, other = packed.id("train"), packed.id("train", 2)
+    packed.say(train, "started", "stopped")
+    at = of_packed(packed, {packed.jobs[train]: Task("PENDING", "BeginTime", restarts=1)})
+    assert (at("train"), at("train", 2)) == (("requeued", "BeginTime"), ("queued", "BeginTime"))
+    packed.say(train, "started", "failed", error="no")
+    packed.say(other, "started")
+    at = of_packed(packed, {packed.jobs[train]: Task("PENDING", "BeginTime", restarts=2)})
+    assert (at("train"), at("train", 2)) == (("failed", "no"), ("requeued", "BeginTime"))
+
+
+def test_a_cancelled_stage_that_stops_afterwards_is_cancelled(packed):
+    train, other = packed.id("train"), packed.id("train", 2)
+    packed.say(train, "started")
+    packed.say(train, "cancelled", by="ada")
+    packed.say(train, "stopped")
+    for task in (Task("COMPLETING"), Task("PENDING", "BeginTime", restarts=1), Task("RUNNING", restarts=1)):
+        assert of_packed(packed, {packed.jobs[train]: task})("train") == ("cancelled", "by ada")
+    packed.say(other, "started")
+    assert of_packed(packed, {packed.jobs[train]: Task("RUNNING")})("train", 2) == ("running", "")
+
+
+@pytest.mark.parametrize("how", ["OUT_OF_MEMORY", "TIMEOUT", "NODE_FAIL"])
+def test_a_death_is_of_the_stage_that_ran_and_the_next_are_lost(packed, how):
+    train = packed.id("train")
+    job = packed.jobs[train]
+    packed.say(train, "started")
+    stages, jobs = status.with_last(packed.sweep), records.jobs_by_stage(packed.store)
+    for tasks in ({job: Task(how)}, {}):
+        found = stage_states(packed.store, stages, jobs, tasks, lambda _: {job: Task(how)})
+        assert found[train].word == "failed"
+        assert status.DEATHS[how] in found[train].detail
+        other = found[packed.id("train", 2)]
+        assert (other.word, other.detail) == ("lost", f"its job ended before its turn ({how})")
+    packed.log(train, err="of the stage that died\n")
+    assert records.jobs_by_stage(packed.store)[train][-1].last_words(packed.store) == ""
+
+
+def test_a_packed_job_that_never_began_says_why_of_all(packed):
+    train = packed.id("train")
+    log = records.jobs_by_stage(packed.store)[train][-1].log(packed.store, "err")
+    log.parent.mkdir(parents=True)
+    log.write_text("module: cuda/13 not found\n")
+    at = of_packed(packed, {packed.jobs[train]: Task("FAILED", exit="1:0")})
+    assert (at("train"), at("train", 2)) == (("failed", "module: cuda/13 not found"),) * 2
+
+
+@pytest.fixture
 def away(monkeypatch, tmp_path):
     """A machine without Slurm."""
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -4,13 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import chain, pairwise
 from pathlib import Path
 
 from experiments.axes import Axis
 from experiments.grid.request import Request
 from experiments.grid.search import WIDENINGS
 from experiments.pipeline import graph
-from slurm import snapshot, submit
+from slurm import resources, snapshot, submit
 from tests.helpers.machine import ROOT
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store
@@ -23,8 +24,8 @@ def stages():
 
 
 def test_an_array_a_kind_inputs_before_what_needs_them():
-    found = submit.arrays_of(stages().values(), 3)
-    sizes = [(array.kind, len(array.stages)) for array in found]
+    found = submit.arrays_of(stages().values(), resources.read("local-slurm"), 3)
+    sizes = [(array.kind, len(array.jobs)) for array in found]
     assert sizes == [
         ("latents", 1), ("quantizer", 2), ("train", 2), ("likelihood", 2), ("sample", 3), ("sample", 1), ("score", 3),
         ("score", 1),
@@ -35,11 +36,39 @@ def test_an_array_a_kind_inputs_before_what_needs_them():
         before |= {stage.id for stage in array.stages}
 
 
+def packed(folder: Path, text: str) -> list[tuple[str, list[list[str]]]]:
+    """Arrays as the kinds of the stages of each of their jobs."""
+    (folder / "own.toml").write_text(text)
+    arrays = submit.arrays_of(stages().values(), resources.read(folder / "own.toml"))
+    return [(array.kind, [[stage.kind.name for stage in job] for job in array.jobs]) for array in arrays]
+
+
+def test_packed_jobs_hold_stages_of_a_kind_and_samples_their_scores(tmp_path):
+    pair = ["sample", "score"]
+    assert packed(tmp_path, "[all]\npack = 3\n[train]\npack = 1") == [
+        ("latents", [["latents"]]), ("quantizer", [["quantizer"] * 2]), ("train", [["train"], ["train"]]),
+        ("likelihood", [["likelihood"] * 2]), ("sample", [[*pair, *pair, *pair], pair]),
+    ]  # fmt: skip
+    # a score that asks for something else than its sample has a job of its own
+    apart = packed(tmp_path, "[all]\npack = 3\n[score]\ncpus = 2")
+    assert apart[-2:] == [("sample", [["sample"] * 3, ["sample"]]), ("score", [["score"] * 3, ["score"]])]
+    assert packed(tmp_path, "[score]\npack = 4")[-2:] == [("sample", [["sample"]] * 4), ("score", [["score"] * 4])]
+
+
+def test_each_score_follows_its_own_sample(tmp_path):
+    (tmp_path / "own.toml").write_text("[all]\npack = 4")
+    for array in submit.arrays_of(stages().values(), resources.read(tmp_path / "own.toml")):
+        for before, stage in chain(*map(pairwise, array.jobs)):
+            if stage.kind.name == "score":
+                assert dict(stage.inputs)["sample"] == before.id
+
+
 def test_a_stage_waits_for_its_own_inputs_and_for_no_other():
     jobs = {id: str(number) for number, id in enumerate(stages())}
     for stage in stages().values():
-        assert submit.awaited_jobs(stage, jobs) == [jobs[id] for _, id in stage.inputs]
-    assert submit.awaited_jobs(next(iter(stages().values())), {}) == []
+        assert submit.awaited_jobs([stage], jobs) == [jobs[id] for _, id in stage.inputs]
+    assert submit.awaited_jobs(stages().values(), dict.fromkeys(jobs, "5")) == ["5"]
+    assert submit.awaited_jobs(stages().values(), {}) == []
     assert submit.whole_arrays(["7_0", "7_1", "8", "7_2"]) == ["7", "8"]
 
 
