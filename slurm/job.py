@@ -167,15 +167,15 @@ class StageJob:
         """Give free workers the next stages that have their inputs; whether any stage runs now."""
         for stage in list(todo):
             ahead = {one.id for one in todo} | {worker.stage.id for worker in workers if worker.stage}
+            free = [worker for worker in workers if worker.stage is None]
+            if not free and len(workers) == self.workers:
+                break
             if any(id in ahead for _, id in stage.inputs):
                 continue
-            if self._has_turn(stage):
-                free = [worker for worker in workers if worker.stage is None]
-                if not free and len(workers) == self.workers:
-                    break
+            if (turn := self._turn(stage)) is not None:
                 if not free:
                     workers.append(Worker(self))
-                (free or workers)[-1].run(stage)
+                (free or workers)[-1].run(stage, turn)
             todo.remove(stage)
         self._now = tuple(worker.stage for worker in workers if worker.stage)
         return bool(self._now)
@@ -189,18 +189,15 @@ class StageJob:
                 workers.remove(worker)
                 worker.tell_death(self.store)
         for worker in workers:
-            if worker.stage and self._newest(worker.stage).last_word(self.store).get("event") == "cancelled":
+            if worker.turn and worker.stage and worker.turn.last_word(self.store).get("event") == "cancelled":
                 worker.stop()
 
-    def _has_turn(self, stage: Stage) -> bool:
-        """Whether a stage is left to this run of a packed job."""
+    def _turn(self, stage: Stage) -> Job | None:
+        """The record of this job where a stage is left to this run of it."""
         if self.store.finished(stage.id) or not all(self.store.finished(id) for _, id in stage.inputs):
-            return False
-        newest = self._newest(stage)
-        return newest.said(_speaker()) and not newest.done(self.store)
-
-    def _newest(self, stage: Stage) -> Job:
-        return jobs_by_stage(self.store)[stage.id][-1]
+            return None
+        newest = jobs_by_stage(self.store)[stage.id][-1]
+        return newest if newest.said(_speaker()) and not newest.done(self.store) else None
 
 
 class Worker:
@@ -208,6 +205,7 @@ class Worker:
 
     def __init__(self, job: StageJob):
         self.stage: Stage | None = None
+        self.turn: Job | None = None
         self.stopped = False
         self.pipe, theirs = SPAWN.Pipe()
         self.process = SPAWN.Process(target=_work, args=(theirs, job))
@@ -218,8 +216,8 @@ class Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
 
-    def run(self, stage: Stage) -> None:
-        self.stage = stage
+    def run(self, stage: Stage, turn: Job) -> None:
+        self.stage, self.turn = stage, turn
         with suppress(OSError):  # it has ended, as `ready` will find
             self.pipe.send(stage)
 

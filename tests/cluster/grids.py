@@ -54,6 +54,13 @@ def on_slurm(cluster: Path = CLUSTER) -> list[str]:
     return ["--on", "slurm", "--cluster", str(cluster), "--yes"]
 
 
+def packing(folder: Path, pack: int) -> Path:
+    """The local cluster's file with so many stages a job."""
+    own = folder / "packing.toml"
+    own.write_text(CLUSTER.read_text().replace("[all]", f"[all]\npack = {pack}", 1))
+    return own
+
+
 def end_of(cwd: Path, name: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
     """Waits until nothing of a sweep is under way; its status then.
 

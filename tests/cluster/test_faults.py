@@ -1,7 +1,8 @@
 """What can happen to a sweep happens to this one; in the end every cell is there and each byte is the undisturbed.
 
 What does not go on by itself is mended by what `status` and the commands themselves name, and by nothing else; only
-drained nodes are resumed, as an administrator does. One seed here; `make cluster-soak ROUNDS=20` goes on with others.
+drained nodes are resumed, as an administrator does. One seed here; `make cluster-soak ROUNDS=20` goes on with others,
+and with several stages a job where PACK says how many.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -26,11 +28,13 @@ import pytest
 
 from experiments.tracking import store as mlflow_store
 from slurm import sweep
-from tests.cluster.grids import daemon, end_of, environment, grid, journal, on_slurm, stages, tokenbridge
+from tests.cluster.grids import daemon, end_of, environment, grid, journal, on_slurm, packing, stages, tokenbridge
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import EXPERIMENT
 
 WORDS = grid("faults", "quantizer.levels=4,8", seeds=2, settings=("train.epochs=30",))
+PACK = int(os.environ.get("PACK", "1"))
+WHERE = on_slurm(packing(Path(tempfile.mkdtemp()), PACK)) if PACK > 1 else on_slurm()
 TRAININGS = 4
 RETRIES = 6
 FAULTS_A_ROUND = 5
@@ -219,7 +223,7 @@ def fail_launches(cluster, folder, chance):
 
 def submitted(cluster, folder, chance):
     """Nothing happens."""
-    tokenbridge(*WORDS, *on_slurm(), cwd=folder)
+    tokenbridge(*WORDS, *WHERE, cwd=folder)
 
 
 def submitter_killed(cluster, folder, chance):
@@ -254,7 +258,7 @@ FAULTS = (
 @contextmanager
 def submitting(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A submission that has written down what it is about to do; at the end of the block it is waited for."""
-    argv = [sys.executable, "-m", "tokenbridge", *WORDS, *on_slurm()]
+    argv = [sys.executable, "-m", "tokenbridge", *WORDS, *WHERE]
     null = subprocess.DEVNULL
     with subprocess.Popen(argv, cwd=folder, env=environment(), stdout=null, stderr=null) as submitter:
         while not sweep.unsettled(Store(folder / "runs")) and submitter.poll() is None:
@@ -318,7 +322,7 @@ def test_every_cell_is_there_in_the_end(cluster, undisturbed, tmp_path, monkeypa
         with administrator():
             tell(submission.__name__)
             submission(cluster, tmp_path, chance)
-            again = tokenbridge(*WORDS, *on_slurm(), cwd=tmp_path)  # the same command, whatever has become of the first
+            again = tokenbridge(*WORDS, *WHERE, cwd=tmp_path)  # the same command, whatever has become of the first
             tell(f"the same command: {again.stdout.splitlines()[-1]}")
             tried += disturb(cluster, tmp_path, chance, server, faults)
             mended(tmp_path)

@@ -12,18 +12,14 @@ from pathlib import Path
 import pytest
 
 from slurm import scheduler, sweep
-from tests.cluster.grids import CLUSTER, SECONDS, end_of, events, grid, on_slurm, stages, tokenbridge
+from tests.cluster.grids import SECONDS, end_of, events, grid, on_slurm, packing, stages, tokenbridge
 from tests.cluster.test_faults import files_of
 from tokenbridge.store.artifacts import Store
 
-PACK = 4
-
 
 @pytest.fixture
-def packing(tmp_path) -> Path:
-    own = tmp_path / "packing.toml"
-    own.write_text(CLUSTER.read_text().replace("[all]", f"[all]\npack = {PACK}", 1))
-    return own
+def four(tmp_path) -> Path:
+    return packing(tmp_path, 4)
 
 
 def jobs_of(folder: Path, name: str, kind: str) -> list[str]:
@@ -51,12 +47,12 @@ def step(folder: Path, stage: str) -> bool:
     return (folder / "runs" / "stages" / f"{stage}.partial" / "metrics.jsonl").exists()
 
 
-def test_a_packed_grid_that_is_requeued_has_the_bytes_of_one_without_packs(cluster, tmp_path, packing):
+def test_a_packed_grid_that_is_requeued_has_the_bytes_of_one_without_packs(cluster, tmp_path, four):
     words = grid("packed", "quantizer.levels=4,8", "sample.temperature=0.9,1.0", settings=("train.epochs=15",))
-    shown = tokenbridge(*words, *on_slurm(packing), "--dry-run", cwd=tmp_path).stdout
+    shown = tokenbridge(*words, *on_slurm(four), "--dry-run", cwd=tmp_path).stdout
     assert "1 jobs of 4 sample and 4 score stages" in shown
     assert "5 jobs of 15 stages" in shown
-    done = tokenbridge(*words, *on_slurm(packing), cwd=tmp_path)
+    done = tokenbridge(*words, *on_slurm(four), cwd=tmp_path)
     assert "submitted 6 jobs of 16 stages" in done.stdout  # and the end
     first, second = stages(tmp_path, "packed", "train")
     (job,) = {*jobs_of(tmp_path, "packed", "train")}
@@ -94,10 +90,10 @@ def scheduler_id(job: str) -> str:
     return shown.stdout.strip()
 
 
-def test_failed_cancelled_and_killed_stages_spare_the_others_of_their_jobs(cluster, tmp_path, packing):
+def test_failed_cancelled_and_killed_stages_spare_the_others_of_their_jobs(cluster, tmp_path, four):
     settings = ("quantizer.kind=quantile", "quantizer.per=channel", "train.epochs=15")
     words = grid("mixed", "quantizer.levels=4,65000,8,5", settings=settings)
-    tokenbridge(*words, *on_slurm(packing), cwd=tmp_path)
+    tokenbridge(*words, *on_slurm(four), cwd=tmp_path)
     quantizers, trainings = (stages(tmp_path, "mixed", kind) for kind in ("quantizer", "train"))
     assert len({*jobs_of(tmp_path, "mixed", "quantizer")}) == 1
     (job,) = {*jobs_of(tmp_path, "mixed", "train")}
