@@ -1,8 +1,11 @@
 """The allowed imports, and that looking is instant."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 
 import pytest
 
@@ -36,6 +39,7 @@ ROOF = "experiments.cli"
 """the only room of experiments that imports analysis and slurm; slurm takes its options from there"""
 ENTRY = "tokenbridge.__main__"
 """the command in any folder: it lets our packages go first, and calls the roof's"""
+ENTRY_IMPORTS = {"__future__", "os", "signal", "sys", "typing", "tokenbridge.packages", "tokenbridge.signals", ROOF}
 CORE_FOR_ANALYSIS = {
     "experiments.axes",
     "experiments.paper",
@@ -138,7 +142,7 @@ def test_imports_follow_the_arrows(name):
     for imported in imports(MODULES[name]):
         top = imported.split(".")[0]
         if name == ENTRY:
-            assert imported.startswith(("__future__", "sys", "tokenbridge.packages", f"{ROOF}.__main__")), imported
+            assert starts(imported, ENTRY_IMPORTS), imported
             continue
         assert not starts(imported, FORBIDDEN[package]), f"{name} imports {imported}"
         if package == "analysis" and top in PACKAGES and imported not in PACKAGES and top != "analysis":
@@ -170,6 +174,26 @@ def test_the_top_level_holds_what_it_should_and_nothing_else():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     top = {path.partition("/")[0] for path in listed.splitlines()}
     assert {name for name in top if not name.startswith(".")} == TOP
+
+
+def required(lines):
+    """Names of the distributions that requirements name, as pip compares them."""
+    return {re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", line)[0]).lower() for line in lines}
+
+
+def test_what_is_imported_is_required_and_what_is_required_is_imported():
+    """A package that another brings along goes when that one does without it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed, tools = required(project["dependencies"]), required(project["optional-dependencies"]["dev"])
+    brought = {name: required(by) for name, by in packages_distributions().items()}
+    known = {*sys.stdlib_module_names, *PACKAGES, "tests"}
+    used = set[str]()
+    for path in [*MODULES.values(), *files("tests"), *files(".ci")]:
+        for name in {imported.split(".")[0] for imported in imports(path)} - known:
+            by = brought[name] & (needed if path in MODULES.values() else needed | tools)
+            assert by, f"{path} imports {name}, which pyproject.toml does not name"
+            used |= by
+    assert needed - used == {"diffusers"}  # imported by name, to leave out most of it: autoencoders/autoencoder_kl.py
 
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES.values()}), ids=lambda path: path.name)

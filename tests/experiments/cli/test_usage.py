@@ -115,6 +115,25 @@ def test_ctrl_c_is_one_line_while_libraries_are_imported_and_later(tmp_path):
         assert said == "tokenbridge: stopped; what is finished stays, and the same command goes on\n"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_command_leaves_no_empty_folder(tmp_path, number, code):
+    make_images(tmp_path / "images", each=12)
+    words = ["train-classifier", "images", "--epochs", "100000", "--out", "new/classifier"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tokenbridge", *words], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "new").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert said.splitlines()[-1] == "tokenbridge: stopped; what is finished stays, and the same command goes on"
+    assert not (tmp_path / "new").exists()
+
+
 def _imports(pid):
     """Whether the process has come to its imports: pydantic's library is among what it has mapped."""
     time.sleep(0.01)
