@@ -13,7 +13,7 @@ from experiments.pipeline import Cell, record
 from experiments.runner import Failure, attempt_cells
 from tokenbridge.config import RunConfig, Runtime, Sample, UserError
 from tokenbridge.overrides import build, near
-from tokenbridge.store.artifacts import Store
+from tokenbridge.store.artifacts import Store, digest
 from tokenbridge.store.runs import EXPERIMENT, leave_sweep
 
 LABEL = re.compile(r"\w[\w .,=+:()/@%±×-]*")
@@ -73,27 +73,36 @@ def add(
     Raises:
         UserError: no such plan, a label that is taken, or samples that do not fit its data.
     """
-    found = read_plan(store, name)
-    _require_label(found, label)
     for place, path in enumerate(paths):
         if path.resolve() in {other.resolve() for other in paths[:place]}:
             raise UserError(f"{path} is named twice, and each set must be one of its own; leave it out")
         if path.resolve().is_relative_to(store.root.resolve()):
             raise UserError(f"{path} is inside the runs folder {store.root}, whose cells are rows already; name others")
-    base = build(RunConfig, found["base"])
-    _cell(base, NOTHING, "").stages()  # what the plan's scorers lack is told before images are read
-    cells = _cells(store, base, label, paths, runtime, resize)
-    entry = {"label": label, "cells": [cell.id for cell in cells], "from": [str(path) for path in paths]}
-    if resize:
-        entry["resize"] = True
-    failures = attempt_cells(store, cells, runtime, EXPERIMENT)
-    if not failures:
-        record(store, cells, EXPERIMENT, name)
-        with store.lock(f"plan-{name}"):
-            found = read_plan(store, name)
-            _require_label(found, label)
-            plan.replace(store.root, found | {"samples": [*given(found), entry]})
+    read_plan(store, name)  # before a lock is named like it
+    with store.lock(f"samples-{digest([name, label])}"):  # who is late with a label is refused before it writes
+        found = read_plan(store, name)
+        _require_label(found, label)
+        base = build(RunConfig, found["base"])
+        _cell(base, NOTHING, "").stages()  # what the plan's scorers lack is told before images are read
+        cells = _cells(store, base, label, paths, runtime, resize)
+        entry = {"label": label, "cells": [cell.id for cell in cells], "from": [str(path) for path in paths]}
+        if resize:
+            entry["resize"] = True
+        failures = attempt_cells(store, cells, runtime, EXPERIMENT)
+        if not failures:
+            _into_plan(store, name, entry, cells, found["base"])
     return cells, failures
+
+
+def _into_plan(store: Store, name: str, entry: dict[str, Any], cells: Sequence[Cell], base: Any) -> None:
+    """Make measured samples a row of a plan, which a grid may have written again meanwhile."""
+    with store.lock(f"plan-{name}"):
+        found = read_plan(store, name)
+        _require_label(found, entry["label"])
+        if found["base"] != base:
+            raise UserError(f"{name} is on other settings now than when it began; give the command again")
+        record(store, cells, EXPERIMENT, name)
+        plan.replace(store.root, found | {"samples": [*given(found), entry]})
 
 
 def _cells(

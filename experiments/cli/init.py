@@ -45,6 +45,9 @@ def init(
     from tokenbridge.store.runs import require_name
 
     require_one("init")
+    words = [word.partition("=")[0] for word in settings or ()]
+    if twice := next((key for key in words if words.count(key) > 1), ""):
+        raise UserError(f"{twice} is given {words.count(twice)} times and must be once; leave the others out")
     given = typed_settings(settings or (), RunConfig)
     if name is None:
         name = re.sub(r"[^\w.=-]+", "-", images.resolve().name).lstrip(".=-") or "own"

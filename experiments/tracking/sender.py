@@ -33,6 +33,8 @@ ID_TAG = {"cell": "cell", "row": "row", "training": "stage", "report": "report",
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 PASSING = ("error", "refused", "verdict.")
 """beginnings of tags that go when what they say is no longer so"""
+GIVEN = "sample.given"
+"""the setting of samples that another program drew"""
 BELOW = 100_000
 """ms after a sweep's start in which its cells start, for MLflow: they share their stages, so no time is right"""
 FEW = 20
@@ -44,8 +46,17 @@ _Item = TypeVar("_Item")
 class Sender:
     """Sends records to one experiment."""
 
-    def __init__(self, mlflow: MlflowClient, experiment: str, memory: Memory, counts: Counter[str]):
+    def __init__(
+        self,
+        mlflow: MlflowClient,
+        experiment: str,
+        memory: Memory,
+        counts: Counter[str],
+        reports: Collection[str] = (),
+    ):
+        """reports: those that have a plan in the runs folder, which alone says what belongs to them."""
         self.mlflow, self.experiment, self.memory, self.counts = mlflow, experiment, memory, counts
+        self.reports = reports
         self.runs: dict[str, Run] = {}
 
     def find(self, records: Sequence[Record], trusting: bool = False) -> Sequence[Record]:
@@ -63,7 +74,7 @@ class Sender:
         self.memory.remember({key: run.info.run_id for key, run in self.runs.items()})
         return records
 
-    def retire(self, records: Sequence[Record], reports: Collection[str]) -> None:
+    def retire(self, records: Sequence[Record]) -> None:
         """Set the runs of rows aside that the reports of this runs folder no longer have; another's are left alone.
 
         Args:
@@ -74,7 +85,7 @@ class Sender:
         gone = [key for key in {*self.runs, *self.memory.sent} - here if key.startswith("row/")]
         for key in gone:
             run = self.runs.get(key)
-            if key in self.memory.sent or (run and key.split("/")[1] in reports and _cells(run) <= here):
+            if key in self.memory.sent or (run and key.split("/")[1] in self.reports and _cells(run) <= here):
                 if run:
                     self.mlflow.set_tag(run.info.run_id, "kind", "superseded")
                     del self.runs[key]
@@ -162,7 +173,7 @@ class Sender:
         tags = content.tags | {"kind": record.kind, "name": record.name} | self._links(record, content)
         if content.error:
             tags["error"] = content.error
-        for key in (key for key in run.data.tags if key.startswith(PASSING) and key not in tags):
+        for key in self._passed(run, content, tags):
             self.mlflow.delete_tag(run.info.run_id, key)
         renamed = run.data.tags.get("name") not in (None, record.name)  # another plan calls the cell by another name
         if renamed or run.info.run_name == record.name != title_of(record):  # or an older version sent all names
@@ -176,6 +187,14 @@ class Sender:
         for some_metrics, some_params, some_tags in zip_longest(*parts, fillvalue=[]):
             self.mlflow.log_batch(run.info.run_id, some_metrics, some_params, some_tags, synchronous=True)
         self.counts.update(params=len(params), metrics=len(metrics))
+
+    def _passed(self, run: Run, content: Content, tags: Collection[str]) -> list[str]:
+        """Tags of a run that are no longer so: of an error, and of reports that samples of other programs have left."""
+        gone = [key for key in run.data.tags if key.startswith(PASSING) and key not in tags]
+        left = {views.member_tag(name) for name in self.reports} & run.data.tags.keys() - tags
+        if not left or GIVEN not in content.params:  # nothing else leaves a report
+            return gone
+        return [*gone, *left, *(key for key in ("sweep", PARENT, NOTE) if key in run.data.tags and key not in tags)]
 
     def _links(self, record: Record, content: Content) -> dict[str, str]:
         """The tags that say under which run it lies, and its note with links to others."""

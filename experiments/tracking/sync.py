@@ -181,10 +181,10 @@ def _send(
     late = time.monotonic() + seconds if seconds is not None else float("inf")
     mlflow = client(uri)
     with within(uri, patience and patience + len(records)), reaching(uri):
-        sender = Sender(mlflow, experiment_id(mlflow, store, uri), memory, counts)
+        sender = Sender(mlflow, experiment_id(mlflow, store, uri), memory, counts, plan_file.names(store.root))
         behind = sender.find(records, trusting and not vanished)
         if whole:
-            sender.retire(records, plan_file.names(store.root))
+            sender.retire(records)
         for record in tqdm(behind, "to MLflow", unit="run", disable=None, leave=False):
             if time.monotonic() > late:
                 break

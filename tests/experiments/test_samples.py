@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from tests.helpers.runs import runs_of, with_database
 from tokenbridge.config import RunConfig, Runtime, Sample, UserError
 from tokenbridge.library.sample_sets import in_turn, read_set
 from tokenbridge.overrides import build, override
-from tokenbridge.store.artifacts import Store, read_json
+from tokenbridge.store.artifacts import Store, digest, read_json
 from tokenbridge.store.runs import read_cell, read_metrics
 
 NAME, TABLE, LABEL = "digits", "2a", "autoregressive"
@@ -131,6 +132,58 @@ def test_they_leave_a_plan_and_what_was_measured_stays(added, tmp_path):
     assert scores(store, given[0]["cells"][0])
     with pytest.raises(UserError, match="file is no row of samples of digits; there is flat folder"):
         rows.remove(store, NAME, "file")
+
+
+def test_mlflow_lists_those_that_left_no_more(added, tmp_path, template):
+    shutil.copytree(added.root, tmp_path / "runs")
+    store = with_database(Store(tmp_path / "runs"), template / "mlflow.db")
+    tracking.sync(store)
+    before = runs_of(store, "cell")
+    assert set(before) == {"tiny", "file", "flat-folder"}
+    sweep = runs_of(store, "sweep")[NAME]
+    assert sweep.data.metrics["cells"] == 2  # the own cell was run alone
+    assert before["flat-folder"].data.tags["mlflow.parentRunId"] == sweep.info.run_id
+    rows.remove(store, NAME, "flat folder")
+    tracking.sync(store)
+    after = runs_of(store, "cell")
+    left = after["flat-folder"].data
+    assert not {"sweep", f"sweep.{NAME}", "mlflow.parentRunId", "mlflow.note.content"} & left.tags.keys()
+    assert left.metrics == before["flat-folder"].data.metrics
+    assert after["file"].data.tags == before["file"].data.tags
+    assert runs_of(store, "sweep")[NAME].data.metrics["cells"] == 1
+    rows.add(store, NAME, "flat folder", [added.root.parent / "flat"], RUNTIME)
+    tracking.sync(store)
+    assert runs_of(store, "cell")["flat-folder"].data.tags == before["flat-folder"].data.tags
+
+
+def snapshot(store: Store) -> dict[str, str]:
+    """What a runs folder holds; locks say who was last."""
+    files = (path for path in store.root.rglob("*") if path.is_file() and "locks" not in path.parts)
+    return {str(path): path.read_text("latin-1") for path in files}
+
+
+def test_who_is_late_with_a_label_is_refused_and_leaves_nothing(added, runs, tmp_path):
+    """Another took it while this one waited; and while this one measured, as a grid may that writes the plan."""
+    shutil.copytree(added.root, tmp_path / "runs")
+    store = Store(tmp_path / "runs")
+    with np.load(runs / "own.npz") as arrays:
+        np.savez(tmp_path / "new.npz", arr_0=arrays["arr_0"][::-1])
+    plan = plan_file.read(plan_file.file(store.root, NAME))
+    with ThreadPoolExecutor(1) as pool:
+        with store.lock(f"samples-{digest([NAME, 'late'])}"):
+            waiting = pool.submit(rows.add, store, NAME, "late", [tmp_path / "new.npz"], RUNTIME)
+            late = {"label": "late", "cells": plan["samples"][0]["cells"], "from": ["elsewhere"]}
+            plan_file.replace(store.root, plan | {"samples": [*plan["samples"], late]})
+            before = snapshot(store)
+        with pytest.raises(UserError, match="--as late is a row of samples already"):
+            waiting.result()
+    assert snapshot(store) == before
+    cell = Cell("late", given_config(build(RunConfig, plan["base"])), ("score",))
+    for base, message in ((plan["base"], "is a row of samples already"), ({}, "is on other settings now than when")):
+        label = "late" if base else "other"
+        with pytest.raises(UserError, match=message):
+            rows._into_plan(store, NAME, {"label": label, "cells": [cell.id], "from": []}, [cell], base)
+    assert snapshot(store) == before
 
 
 def test_another_run_of_the_grid_keeps_them(added):

@@ -130,6 +130,7 @@ def cut(path):
         (("good", "data.classes=4"), "data.classes=4 must be 3"),
         (("good", "data.class_list=nowhere.txt"), "data.class_list=nowhere.txt must be a text file"),
         (("good", "words"), "'words' must have the form key=value"),
+        (("good", "train.epochs=3", "sample.images=9", "train.epochs=4"), "train.epochs is given 2 times and must be"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(call, tmp_path, words, said):
