@@ -40,6 +40,7 @@ FOLLOWS: dict[str, tuple[str, ...]] = {
     "floor": ("score.reference",),
     "features_weights": ("score.weights", "score.features"),
     "features_code": ("score.weights", "score.features"),
+    "lpips_weights": ("score.lpips",),
     "resize": ("score.features",),
 }
 """field -> the settings (or sections) that it follows from, beside the setting of its own name"""

@@ -20,7 +20,7 @@ from tests.helpers.scorers import pictures, write_pictures
 from tokenbridge.config import UserError
 from tokenbridge.metrics.images import Lpips
 from tokenbridge.overrides import override
-from tokenbridge.store.artifacts import Store, read_json
+from tokenbridge.store.artifacts import Store, file_hash, read_json
 from tokenbridge.store.runs import read_cell, read_images
 
 GRID = {"levels": [4, 8], "range": [3.0, 5.0]}
@@ -90,6 +90,8 @@ def test_photographs_and_a_diffusers_autoencoder(call, tmp_path, photographs, au
         assert {"psnr", "ssim", "lpips_alex", "lpips_alex_se", "fd_autoencoder"} <= measured
         assert not [key for key in row if key.startswith(("fd_digits", "is_", "kid"))]
         assert float(row["lpips_alex"]) > 0
+    written = (tmp_path / "runs" / "stages").glob("reconstruct-*/metrics.json")
+    assert {read_json(path)["protocol"]["lpips_weights"] for path in written} == {file_hash(network)[:12]}
     text = (tmp_path / "out" / "reconstruction.md").read_text()
     assert text in done.stdout
     assert "fd_autoencoder sees what the autoencoder's encoder sees, which favours what it has decoded" in text

@@ -352,7 +352,7 @@ def _reconstruct_reads(config: RunConfig) -> dict[str, Any]:
     from tokenbridge.store.artifacts import file_hash
 
     try:
-        return reads | {"lpips": file_hash(Path(config.score.lpips))}
+        return reads | {"lpips_weights": file_hash(Path(config.score.lpips))}
     except OSError as error:
         raise UserError(f"score.lpips={config.score.lpips} must be a file ({error}); correct the path") from None
 

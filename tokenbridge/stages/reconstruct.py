@@ -28,7 +28,7 @@ from tokenbridge.metrics.images import Lpips, exact, exact_caution, psnr, ssim, 
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import Reference, References
 from tokenbridge.metrics.scorers import Scorer, misfit, qualified, scorer_of
-from tokenbridge.store.artifacts import Store
+from tokenbridge.store.artifacts import Store, file_hash
 from tokenbridge.store.runs import write_images, write_metrics
 from tokenbridge.tokenizers import Tokenizer
 from tokenbridge.tokenizers import load as load_tokenizer
@@ -72,6 +72,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         "psnr": "mean over images, peak 255",
         "ssim": f"mean over images, uniform window of {ssim_window(size, size)}",
     }
+    if config.score.lpips:
+        protocol["lpips_weights"] = file_hash(Path(config.score.lpips))[:12]
     left_out: dict[str, list[float]] = {}
     for name, extractor in extractors.items():
         references = References(Store(out.parents[1]), config.data, extractor, config.score, name, runtime.batch)

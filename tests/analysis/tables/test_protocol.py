@@ -180,6 +180,20 @@ def test_a_protocol_belongs_to_a_metric(one: Path) -> None:
             protocol.check(TABLES["2a"], Column(key, key), rows, source)
 
 
+def test_lpips_by_two_files_is_refused(tmp_path: Path) -> None:
+    """Of one network, which has one column."""
+    folder = write_source(tmp_path / "one", tables=("1b",), examples=False)
+    first, second, *_ = (row.label for row in TABLES["1b"].rows)
+    key = "reconstruct/lpips_vgg"
+    for label, weights in ((first, "397923af0000"), (second, "0123456789ab")):
+        _change(folder, "reconstruct", label, {"lpips_weights": weights}, "1b")
+        edit_frame(folder, label, {key: 0.1}, "1b")
+    source = _source(folder)
+    rows = source.rows(TABLES["1b"])
+    with pytest.raises(UserError, match=f"column {key}: lpips_weights=397923af0000 in row .* but 0123456789ab in row"):
+        protocol.check(TABLES["1b"], Column(key, "LPIPS"), rows, source)
+
+
 def test_what_differs_along_an_axis_is_the_axis(one: Path) -> None:
     """Images, and what follows from their number, in a table over sample.images; nothing else of the protocol."""
     axis = replace(TABLES["2a"], varies=("head.kind", "sample.images", "sample.guidance", "sample.temperature"))
@@ -218,6 +232,9 @@ def test_what_differs_along_an_axis_is_the_axis(one: Path) -> None:
         ("reconstruct/psnr", "psnr", True),
         ("reconstruct/psnr", "ssim", False),
         ("reconstruct/psnr", "autoencoder", True),
+        ("reconstruct/psnr", "lpips_weights", False),
+        ("reconstruct/lpips_vgg", "lpips_weights", True),
+        ("reconstruct/lpips_alex_se", "lpips_weights", True),
         ("reconstruct/rfd_digits", "reference_hash", True),
         ("quantizer/mse", "scale", True),
         ("score/unheard_of", "kid_subset_size", True),
