@@ -12,11 +12,21 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 import tokenbridge as tb
+from experiments.pipeline import Cell
+from experiments.runner import run_cells
+from tests.conftest import SHORT
 from tests.helpers import release
-from tokenbridge.config import UserError
+from tokenbridge.autoencoders.train import train_own_autoencoder
+from tokenbridge.config import Runtime, UserError
 from tokenbridge.exchange import hub
-from tokenbridge.store.artifacts import read_array
+from tokenbridge.overrides import override
+from tokenbridge.store.artifacts import Store, read_array
 from tokenbridge.store.runs import read_cell, read_metrics
+
+HELD = {
+    "README.md", "config.json", "manifest.json", "model.safetensors", "quantizer.safetensors", "samples.png",
+    "stats.json", "autoencoder/config.json", "autoencoder/diffusion_pytorch_model.safetensors",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +78,7 @@ def test_the_card_is_one_of_hugging_face_s(finished, exported):
 
 def test_it_holds_safetensors_and_nothing_that_runs_or_tells_places(exported):
     names = {str(path.relative_to(exported)) for path in exported.rglob("*") if path.is_file()}
-    assert names == {
-        "README.md", "config.json", "manifest.json", "model.safetensors", "quantizer.safetensors", "samples.png",
-        "stats.json", "autoencoder/config.json", "autoencoder/diffusion_pytorch_model.safetensors",
-    }  # fmt: skip
+    assert names == HELD
     model = AutoencoderKL.from_pretrained(exported / "autoencoder")  # as others read it
     assert model.config["latent_channels"] == 8
     for path in exported.rglob("*.json"):
@@ -107,6 +114,39 @@ def test_an_autoencoder_of_any_source_decodes_the_same(source, finished, tmp_pat
     again = hub.Exported(tmp_path, run, {}, frozen.units).autoencoder("cpu")
     latents = torch.randn(2, frozen.channels, 2, 2, generator=torch.Generator().manual_seed(0))
     assert torch.equal(again.decode(latents), frozen.decode(latents))
+
+
+OWN = {
+    "a stage": ["autoencoder.source=trained", "autoencoder.epochs=1"],
+    "a folder": ["autoencoder.source=diffusers"],
+    "with its tokens": ["quantizer.kind=vq", "quantizer.levels=31", "quantizer.epochs=1"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", OWN)
+def test_an_autoencoder_of_our_own_goes_along(kind, tiny, tmp_path, monkeypatch):
+    """Trained as a stage, by `train-autoencoder` or with its tokens; the original is gone when the folder is read."""
+    here, away = tmp_path / "here", tmp_path / "away"
+    words = [*SHORT, *OWN[kind], "autoencoder.channels=5", "head.order=stored", "sample.images=7"]
+    if kind == "a folder":
+        (here / "own").mkdir(parents=True)
+        train_own_autoencoder(here / "own", tiny.data, 5, 4, 1, 0, torch.device("cpu"), 64)
+        words.append(f"autoencoder.path={here / 'own'}")
+    store, cell = Store(here / "runs"), Cell("mine", override(tiny, words), ("sample",))
+    run_cells(store, [cell], Runtime(threads=1, bars=False), "tests")
+    expected = tb.load(store.root, "mine").sample([0, 5], seed=3)
+    away.mkdir()
+    hub.write_exported(store, read_cell(store, cell.id), away / "mine")
+    shutil.rmtree(here)
+    monkeypatch.chdir(away)
+    model = tb.load("mine")
+    assert torch.equal(model.sample([0, 5], seed=3), expected)
+    assert AutoencoderKL.from_pretrained("mine/autoencoder").config["latent_channels"] == 5
+    names = {str(path.relative_to("mine")) for path in Path("mine").rglob("*") if path.is_file()}
+    assert names == HELD
+    for path in Path("mine").rglob("*.json"):
+        assert str(tmp_path) not in path.read_text()
 
 
 @pytest.mark.parametrize(
