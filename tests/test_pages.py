@@ -2,12 +2,11 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
-from tokenbridge.config import Data
-from tokenbridge.data import images
+from experiments.cli.exchange import write_samples
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("tokenbridge", "experiments", "analysis", "slurm")
@@ -29,16 +28,17 @@ def test_each_link_leads_somewhere(page):
 
 
 def test_the_first_page_has_python_that_runs(finished, tmp_path, monkeypatch):
-    """On a small run in place of the digits'."""
+    """On a small run in place of the digits', with the samples that the commands above it leave."""
     store, cell = finished
     (tmp_path / "runs").symlink_to(store.root)
     monkeypatch.chdir(tmp_path)
+    write_samples(store, cell.id, Path("samples"), None)
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     lines = block.replace('tb.load("runs", "digits")', f'tb.load("runs", "{cell.name}")').splitlines()
-    shown = {"images": torch.from_numpy(images.stack(images.load(Data(), "test"))[0])}
+    shown = dict[str, Any]()
     exec("\n".join(lines[:-1]), shown)
-    assert shown["tokens"].shape == (359, 8, 4, 4)
-    assert shown["samples"].shape == (10, 1, 16, 16)
+    assert shown["latents"].shape == shown["tokens"].shape == (71, 8, 4, 4)
+    assert shown["images"].shape == (10, 1, 16, 16)
     assert eval(lines[-1], shown) > 0
 
 

@@ -35,7 +35,12 @@ def score(
     samples: Annotated[str, typer.Argument(help=SETS)],
     reference: Annotated[str, typer.Option("--reference", help="what SAMPLES are measured against: as SAMPLES")],
     features: Annotated[
-        str, typer.Option("--features", help="scorers, such as inception,clean,dinov2,clip; see settings score")
+        str,
+        typer.Option(
+            "--features",
+            help="scorers: inception,clean,dinov2,clip are published; own (of train-classifier) and autoencoder (of"
+            " train-autoencoder) need --weights and no download; digits is the shipped one",
+        ),
     ] = "inception",
     weights: Annotated[str, typer.Option("--weights", help="as score.weights")] = "",
     reference_features: Annotated[

@@ -72,6 +72,37 @@ def test_floats_are_images_from_0_to_1_alone():
         shipped.encode(images / 127.5 - 1)
 
 
+def test_a_folder_is_encoded_as_its_images_are(tmp_path):
+    """By class and by name, in the colours of the autoencoder; cropped where that is asked for."""
+    shipped, pixels = tb.autoencoder("digits"), np.repeat(pictures(70)[:, :1], 3, 1)
+    for name, part in (("b", pixels[30:]), ("a", pixels[:30])):
+        write_pictures(tmp_path / "classes" / name, part)
+    latents = shipped.encode(tmp_path / "classes")
+    torch.testing.assert_close(latents, shipped.encode(torch.from_numpy(pixels[:, :1])), rtol=0, atol=1e-5)
+    np.savez(tmp_path / "file.npz", arr_0=pixels[:, :1].transpose(0, 2, 3, 1))
+    assert torch.equal(shipped.encode(str(tmp_path / "file.npz")), latents)
+    write_pictures(tmp_path / "classes" / "c", pictures(1, size=40))
+    with pytest.raises(UserError, match=r"must be of one size, and c/000\.png has 40 pixels where a/000\.png has 16"):
+        shipped.encode(tmp_path / "classes")
+    assert shipped.encode(tmp_path / "classes", size=16).shape == (71, 8, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "must be a folder of images, or a file ending in .npz"),
+        (lambda path: path.mkdir(), "holds no image; it needs files ending in"),
+        (lambda path: write_pictures(path, pictures(1, size=18)), "sides that are multiples of 4"),
+        (lambda path: np.savez(path, mu=np.zeros(2), sigma=np.eye(2)), "must hold images, not statistics or features"),
+    ],
+)
+def test_what_cannot_be_encoded_is_named(tmp_path, make, message):
+    path = tmp_path / ("file.npz" if "statistics" in message else "folder")
+    make(path)
+    with pytest.raises(UserError, match=message):
+        tb.autoencoder("digits").encode(path)
+
+
 @pytest.mark.slow
 def test_a_hugging_face_id_is_an_autoencoder_of_the_hub_s_cache(tmp_path):
     """Without internet: what was downloaded once is read, and what never was is one line."""

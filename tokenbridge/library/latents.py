@@ -15,9 +15,14 @@ from tokenbridge import config
 from tokenbridge.autoencoders.frozen import FrozenAutoencoder
 from tokenbridge.autoencoders.sources import Digits, recognized, source_of
 from tokenbridge.config import Quantizer, UserError
+from tokenbridge.data.images import batches
+from tokenbridge.library.image_sets import of_path
 from tokenbridge.overrides import build
 from tokenbridge.tokenizers import Tokenizer
 from tokenbridge.tokenizers.scalar import diagnostics, fit
+
+BATCH = 64
+"""images of a folder at once"""
 
 
 class Autoencoder:
@@ -33,19 +38,32 @@ class Autoencoder:
         self._frozen = frozen
         self.channels, self.stride, self.image_channels = frozen.channels, frozen.stride, frozen.image_channels
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor | str | Path, size: int | None = None) -> Tensor:
         """Means of the posteriors, in the autoencoder's units.
 
         Args:
-            images: (N, image channels, H, W), uint8, or floats in [0, 1], which are rounded to whole grey values.
+            images: (N, image channels, H, W), uint8, or floats in [0, 1], which are rounded to whole grey values; or a
+                folder of images, which come by class and by name, or an .npz of images (arr_0).
+            size: side that images of a folder are cropped to (ADM's crop); by default their own, the same of all.
 
         Returns:
             float32 (N, C, h, w).
 
         Raises:
-            UserError: floats beyond [0, 1], another number of channels, sides that the stride does not divide.
+            UserError: floats beyond [0, 1], another number of channels, sides that the stride does not divide; a folder
+                without images, or with images of several sizes.
         """
-        return self._frozen.moments(whole(images)).chunk(2, dim=1)[0]
+        if isinstance(images, Tensor):
+            return self._means(whole(images))
+        found = of_path(Path(images), size)
+        if isinstance(found, Path):
+            raise UserError(f"{images} must hold images, not statistics or features; name their folder")
+        device = self._frozen.shift.device
+        parts = batches(found.read(self.image_channels), BATCH)
+        return torch.cat([self._means(part.to(device)).cpu() for part, _ in parts])
+
+    def _means(self, images: Tensor) -> Tensor:
+        return self._frozen.moments(images).chunk(2, dim=1)[0]
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images of latents (N, C, h, w) in the autoencoder's units: uint8 (N, image channels, H, W)."""

@@ -74,7 +74,8 @@ class DigitsClassifier(nn.Module):
         if images.shape[-2:] != (self.size, self.size):
             raise UserError(
                 f"images of {images.shape[-2]}×{images.shape[-1]} pixels must have {self.size}×{self.size} for the"
-                " features of the digits; these features are no measure of other data"
+                " features of the digits; these features are no measure of other data: take those of your own,"
+                " `tokenbridge train-classifier` (own) or train-autoencoder (autoencoder)"
             )
         features = self.body(images.float().mean(1, keepdim=True) / 127.5 - 1)
         return features, self.logits(self.dropout(nn.functional.silu(features)))

@@ -392,7 +392,7 @@ def encoder_of(score: Score) -> Source:
         return source_of(Autoencoder(source=name, path=path))
     raise UserError(
         f"score.weights={path} must be an autoencoder with score.features={ENCODER}: a diffusers folder or an LDM"
-        " checkpoint; give it"
+        " checkpoint; give it, or make one: tokenbridge train-autoencoder IMAGES"
     )
 
 
@@ -430,7 +430,9 @@ def _download(scorer: Scorer, place: Path) -> Path:
             _download_code(scorer, place)
     except (OSError, RuntimeError, zipfile.BadZipFile) as error:  # no internet; another hash
         reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{place} {_must_hold(scorer)}; downloading it failed ({reason})") from error
+        raise UserError(
+            f"{place} {_must_hold(scorer)}; downloading it failed ({reason}); own and autoencoder need no download"
+        ) from error
     return path
 
 

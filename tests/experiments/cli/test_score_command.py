@@ -1,6 +1,7 @@
 """tokenbridge score: any images against any others, and what the libraries say of the same."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 from scipy.linalg import sqrtm
 
+from tests.helpers.machine import ROOT
 from tests.helpers.scorers import pictures, write_clean, write_clip, write_inception, write_pictures
 from tokenbridge.library import image_sets
 from tokenbridge.metrics.networks import load_extractor
@@ -37,6 +39,19 @@ def folders(tmp_path_factory):
     write_pictures(root / "samples", pictures(SAMPLES, seed=1, size=24))
     write_pictures(root / "real", pictures(REAL, size=24))
     return root
+
+
+@pytest.mark.slow
+def test_two_folders_without_any_download(call, tmp_path):
+    """As tokenbridge/README.md says it."""
+    for seed, name in enumerate(("SAMPLES", "REF")):
+        write_pictures(tmp_path / name, pictures(24, seed, size=32))
+    page = (ROOT / "tokenbridge" / "README.md").read_text()
+    train, score = re.search(r"Without a download: `tokenbridge ([^`]+)`, then `tokenbridge ([^`]+)`", page).groups()
+    assert call(*train.split(), "--threads", 1, cwd=tmp_path).returncode == 0
+    (found,) = numbers(call(*score.split(), "--json", cwd=tmp_path))
+    assert found["metrics"]["fd_autoencoder"] > 0
+    assert (found["protocol"]["samples"], found["protocol"]["reference"]) == ("SAMPLES", "REF")
 
 
 def by_class(root, count, size=16, seed=0, names="ab"):
