@@ -307,7 +307,8 @@ class ReportRecord:
         self.signature = digest([FORMAT, {name: file_hash(path) for name, path in self.paths.items()}])
 
     def content(self) -> Content:
-        return Content(tags={"report": self.id}, files={name: path.read_bytes() for name, path in self.paths.items()})
+        files = {name: path.read_bytes() for name, path in self.paths.items()}
+        return Content(tags={"report": self.id, "files": ", ".join(files)}, files=files)
 
 
 def find_records(store: Store, ids: Iterable[str] | None, unreadable: list[UserError] | None = None) -> list[Record]:

@@ -273,7 +273,10 @@ def _cells(run: Run) -> set[str]:
 
 def _outdated(run: Run, record: Record, content: Content) -> bool:
     """Whether a run holds what is no longer so: other stages of a cell, metrics that a stage made anew leaves out, a
-    setting that the cells of a sweep or row no longer share, a metric that is no longer compared."""
+    setting that the cells of a sweep or row no longer share, a metric that is no longer compared, a file that a report
+    no longer has."""
+    if record.kind == "report":
+        return not {*filter(None, run.data.tags.get("files", "").split(", "))} <= content.files.keys()
     if record.kind in ("sweep", "row"):
         shared = all(content.params.get(key) == value for key, value in run.data.params.items())
         return not shared or not set(run.data.metrics) <= set(content.metrics)

@@ -229,6 +229,10 @@ def test_a_report_is_kept_in_all_its_forms_with_its_tables(store, tmp_path):
     held = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert held == {"index.html", "report.md", "paper.tex", "tables/1a.md"}
     assert (folder / "index.html").read_text() == "<h1>More levels</h1>"
+    (report / "tables" / "1a.md").unlink()  # MLflow forgets no file: another run takes the place of that one
+    assert tracking.log_report(store, "small", report) == NOTHING | {"runs": 1, "artifacts": 3}
+    folder = Path(runs_of(store, "report")["report small"].info.artifact_uri.removeprefix("file://"))
+    assert not (folder / "tables").exists()
 
 
 def test_an_empty_folder_needs_no_store(tmp_path):
