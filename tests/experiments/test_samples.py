@@ -153,7 +153,8 @@ def test_mlflow_lists_those_that_left_no_more(added, tmp_path, template):
     assert runs_of(store, "sweep")[NAME].data.metrics["cells"] == 1
     rows.add(store, NAME, "flat folder", [added.root.parent / "flat"], RUNTIME)
     tracking.sync(store)
-    assert runs_of(store, "cell")["flat-folder"].data.tags == before["flat-folder"].data.tags
+    parent = {"mlflow.parentRunId": runs_of(store, "sweep")[NAME].info.run_id}
+    assert runs_of(store, "cell")["flat-folder"].data.tags == before["flat-folder"].data.tags | parent
 
 
 def snapshot(store: Store) -> dict[str, str]:
