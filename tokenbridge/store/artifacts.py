@@ -279,9 +279,17 @@ def new_folder(folder: Path, option: str) -> Iterator[None]:
         with writable(folder, option):
             yield
     finally:
-        for each in made:
-            with suppress(OSError):
-                each.rmdir()
+        try:
+            _remove_empty(made)
+        except BaseException:  # a signal came just then
+            _remove_empty(made)
+            raise
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for each in folders:
+        with suppress(OSError):
+            each.rmdir()
 
 
 def require_folder(folder: Path, option: str = "--runs") -> None:
