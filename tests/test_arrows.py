@@ -51,7 +51,7 @@ CORE_FOR_ANALYSIS = {
 }
 """all that analysis imports of other packages"""
 FLOORS = (
-    ("config", "rng", "signals", "overrides", "devices", "distributed", "packages"),
+    ("config", "rng", "signals", "overrides", "devices", "distributed", "optimizer", "packages"),
     ("store", "weights"),
     ("data",),
     ("tokenizers",),
@@ -221,7 +221,11 @@ def test_a_folder_has_a_face_and_room_for_its_modules(folder):
         ("import analysis.frame.load, analysis.report.build", ["torch", "mlflow", "diffusers"]),
         (
             "import tokenbridge.model.generator, tokenbridge.stages.train",
-            ["diffusers", "mlflow", "pandas", "sklearn", "torch_fidelity"],
+            ["diffusers", "mlflow", "pandas", "sklearn", "torch_fidelity", "triton"],
+        ),
+        (
+            "import tokenbridge.stages.score, tokenbridge.stages.reconstruct",
+            ["torchvision", "torchmetrics", "torch_fidelity", "matplotlib", "torch._dynamo", "triton"],
         ),
     ],
 )

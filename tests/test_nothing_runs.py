@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.helpers.machine import ROOT
 
 PACKAGES = ("tokenbridge", "experiments", "analysis", "slurm")
-PROGRAMS = {"tokenbridge/metrics/networks.py": {"torch.hub.load", "torch.jit.load"}}
+PROGRAMS = {"tokenbridge/metrics/published.py": {"torch.hub.load", "torch.jit.load"}}
 """where a program runs whose hash was looked at before"""
 RUNS = {
     "torch.hub.load", "torch.hub.list", "torch.hub.load_state_dict_from_url", "torch.jit.load", "torch.package",

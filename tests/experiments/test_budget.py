@@ -1,5 +1,7 @@
 """What a plan says is what is there: parameters, bytes of the store, operations, memory of the backward pass."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -48,6 +50,27 @@ def test_operations_of_a_step(kind):
     with sdpa_kernel(MATH):
         counted = training_flops(trainer.loss, draws) / draws.steps
     assert costs.training_step_flops(config) == pytest.approx(counted, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", [HEADS[0], pytest.param("diffusion", marks=pytest.mark.slow)])
+def test_operations_of_a_training_are_those_of_a_pass_at_each_mask_ratio(kind):
+    """Attention included, whose operations grow with the square of the seen positions."""
+    config = config_of(kind, "train.mask_ratio_min=0.2")
+    model = model_of(config).train()
+    draws = RepeatedBatch(config, model)
+    trainer = Trainer(config.train, draws, model, torch.device("cpu"))
+    batch = draws.batch(0, range(1))
+    order = torch.arange(batch.mask.shape[1])[None]
+    masks = [draws.mask(order, (i + 0.5) / costs.MASK_RATIOS) for i in range(costs.MASK_RATIOS)]
+    assert len({int(mask.sum()) for mask in masks}) > 3, "more than are run"
+    total = 0
+    with sdpa_kernel(MATH):
+        for mask in masks:
+            with FlopCounterMode(display=False) as counter:
+                trainer.loss(replace(batch, mask=mask)).backward()
+            total += counter.get_total_flops()
+        counted = training_flops(trainer.loss, draws)
+    assert counted == total * config.train.batch / costs.MASK_RATIOS * draws.steps
 
 
 @pytest.mark.slow

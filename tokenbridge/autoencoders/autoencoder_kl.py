@@ -78,7 +78,7 @@ def _stand_ins() -> Iterator[None]:
         put_in(_dynamo())
         put_in(ModuleType("scipy.stats"))  # used at call time alone, where scipy imports it
         for name in PACKAGES:
-            put_in(_package(name))
+            put_in(package_folder(name))
         yield
     finally:
         for name, module in put.items():
@@ -98,7 +98,7 @@ def _dynamo() -> ModuleType:
     return module
 
 
-def _package(name: str) -> ModuleType:
+def package_folder(name: str) -> ModuleType:
     """A package's folder, where its modules are found, without what the package itself imports."""
     spec = find_spec(name)
     if spec is None or spec.submodule_search_locations is None:

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from tokenbridge.autoencoders.autoencoder_kl import autoencoder_kl, sizes_of
 from tokenbridge.config import UserError
@@ -110,6 +109,8 @@ def costs(settings: Mapping[str, Any], image_size: int) -> dict[str, int]:
     Returns:
         encoder, decoder: numbers of weights; encode, decode: floating-point operations of products and attention.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # with triton, half a second
+
     with torch.device("meta"):
         model = build(settings).eval()
         images = torch.zeros(1, settings.get("in_channels", 3), image_size, image_size)

@@ -25,6 +25,7 @@ from tokenbridge.autoencoders.frozen import FrozenAutoencoder, build, to_signed
 from tokenbridge.autoencoders.sources import CARD, CONFIG, WEIGHTS, Digits
 from tokenbridge.config import Data, UserError
 from tokenbridge.data.images import ArrayImages, Images, batches, load, stack
+from tokenbridge.optimizer import AdamW
 from tokenbridge.store.artifacts import write_atomic, write_json
 from tokenbridge.store.provenance import environment
 from tokenbridge.weights import write_shipped
@@ -165,7 +166,7 @@ def minimize(
     """
     if len(images) < budget.batch:
         raise UserError(f"data holds {len(images)} training images and must hold {budget.batch}, a batch; add some")
-    optimizer = torch.optim.AdamW(model.parameters(), budget.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
+    optimizer = AdamW(model.parameters(), budget.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
     steps = budget.epochs * (len(images) // budget.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, budget.learning_rate, total_steps=steps, pct_start=0.15)
     device = next(model.parameters()).device

@@ -34,7 +34,7 @@ Array = NDArray[np.float32]
 FOLDER = "features"
 """of the store, beside its stages"""
 READING = tuple(Path(module.__file__ or "") for module in (folders, files, data, networks, reference_files)) + tuple(
-    Path(__file__).with_name(name) for name in ("extraction.py", "reference.py")
+    Path(__file__).with_name(name) for name in ("extraction.py", "reference.py", "published.py")
 )
 """the code between image files and features: which files, in which order, how they are cropped and seen"""
 SUM = "sha256"

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
-from torchmetrics.functional.image.lpips import _LPIPS
 
 from tokenbridge.config import UserError
+from tokenbridge.metrics.libraries import image_metric
 from tokenbridge.weights import fill, read_checkpoint
 
 PEAK = 255.0
@@ -33,7 +32,7 @@ def psnr(images: Tensor, originals: Tensor) -> Tensor:
     psnr_of_exact. Raises UserError for shapes or dtypes that do not match.
     """
     first, second = _pair(images, originals)
-    ratios = peak_signal_noise_ratio(first, second, data_range=PEAK, dim=(1, 2, 3), reduction="none")
+    ratios = image_metric("peak_signal_noise_ratio")(first, second, data_range=PEAK, dim=(1, 2, 3), reduction="none")
     return ratios.clamp(max=psnr_of_exact(images[0].numel()))
 
 
@@ -64,7 +63,7 @@ def ssim(images: Tensor, originals: Tensor) -> Tensor:
     Gaussian window of 11 is not used: it would cover most of a 16×16 image. Raises what psnr raises.
     """
     first, second = _pair(images, originals)
-    similarity = structural_similarity_index_measure(
+    similarity = image_metric("structural_similarity_index_measure")(
         first,
         second,
         gaussian_kernel=False,
@@ -92,6 +91,8 @@ class Lpips:
     """
 
     def __init__(self, path: Path, size: int, device: torch.device | str = "cpu"):
+        from torchmetrics.functional.image.lpips import _LPIPS  # with torchvision and matplotlib, three seconds
+
         if not path.is_file():
             raise UserError(f"score.lpips={path} must be a file; {LPIPS_REMEDY}")
         state = read_checkpoint(path, LPIPS_REMEDY)

@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch_fidelity.metric_isc import isc_features_to_metric
-from torch_fidelity.metric_kid import kid_features_to_metric
-from torch_fidelity.metric_prc import prc_features_to_metric
 
 from tokenbridge.config import UserError
 from tokenbridge.metrics import frechet
 from tokenbridge.metrics.extraction import Array, Labels
+from tokenbridge.metrics.libraries import fidelity
 from tokenbridge.metrics.scorers import Scorer
 
 SEED = 0
@@ -41,7 +39,7 @@ def inception_style_score(name: str, logits: Array) -> dict[str, float]:
 
     Logits (N, K) are shuffled and cut into is_splits(N) parts; the mean over parts.
     """
-    score = isc_features_to_metric(torch.from_numpy(logits), is_splits(len(logits)), shuffle=True, rng_seed=SEED)
+    score = fidelity("isc")(torch.from_numpy(logits), is_splits(len(logits)), shuffle=True, rng_seed=SEED)
     return {f"is_{name}": score["inception_score_mean"]}
 
 
@@ -65,8 +63,8 @@ def set_metrics(scorer: Scorer, features: Array, reference: Array) -> dict[str, 
     pair, subsets = (torch.from_numpy(features), torch.from_numpy(reference)), kid_subsets(scorer)
     size = min(KID_SUBSET_SIZE, fewest)
     # torch-fidelity ignores unknown names; save_cpu_ram: distances in pieces
-    kid = kid_features_to_metric(*pair, kid_subsets=subsets, kid_subset_size=size, rng_seed=SEED, verbose=False)
-    near = prc_features_to_metric(*pair, prc_neighborhood=NEIGHBORHOOD, save_cpu_ram=True, verbose=False)
+    kid = fidelity("kid")(*pair, kid_subsets=subsets, kid_subset_size=size, rng_seed=SEED, verbose=False)
+    near = fidelity("prc")(*pair, prc_neighborhood=NEIGHBORHOOD, save_cpu_ram=True, verbose=False)
     metrics = {
         f"kid_{name}_x1e3": 1000 * kid["kernel_inception_distance_mean"],
         f"precision_{name}": near["precision"],

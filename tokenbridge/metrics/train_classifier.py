@@ -26,6 +26,7 @@ from tokenbridge.data.images import Images, batches, load, stack
 from tokenbridge.metrics import extraction, frechet
 from tokenbridge.metrics.networks import FEATURES, DigitsClassifier, OwnClassifier, read_own, seen
 from tokenbridge.metrics.scorers import ABOUT, CLASSIFIER, ENCODER, OWN_FILE, seen_in
+from tokenbridge.optimizer import AdamW
 from tokenbridge.store.artifacts import file_hash, write_atomic, write_json
 from tokenbridge.store.provenance import environment
 from tokenbridge.weights import read_half, write_shipped
@@ -70,7 +71,7 @@ def _fit(
     # classification alone leaves 10 directions of spread in the features (one a class): they would see nothing of an
     # image but its class, so a linear map must also find the picture in them; it is not kept
     picture = nn.Linear(FEATURES, images[0].numel())
-    optimizer = torch.optim.AdamW([*model.parameters(), *picture.parameters()], learning_rate, weight_decay=0.05)
+    optimizer = AdamW([*model.parameters(), *picture.parameters()], learning_rate, weight_decay=0.05)
     steps = epochs * (len(images) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
 
@@ -140,7 +141,7 @@ def _fit_own(model: OwnClassifier, images: Images, epochs: int, seed: int, batch
     draws, side = rng.generator(seed, "own classifier", "data"), min(PICTURE_SIDE, model.size)
     device = next(model.parameters()).device
     picture = nn.Linear(FEATURES, model.channels * side**2).to(device)
-    optimizer = torch.optim.AdamW([*model.parameters(), *picture.parameters()], 3e-3, weight_decay=0.05)
+    optimizer = AdamW([*model.parameters(), *picture.parameters()], 3e-3, weight_decay=0.05)
     steps = epochs * (len(images) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps + 1)
 

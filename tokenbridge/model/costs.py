@@ -10,16 +10,17 @@ M + L tokens of a block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from tokenbridge.config import RunConfig
 from tokenbridge.model.batches import Batch, Draws
@@ -30,6 +31,9 @@ from tokenbridge.model.masking import masked_after, masked_count
 from tokenbridge.tokenizers import Tokenizer
 from tokenbridge.tokenizers.scalar import IdentityQuantizer, ScalarQuantizer
 from tokenbridge.tokenizers.trained import CODEBOOK, finish
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
 
 MASK_RATIOS = 8
 """evenly spaced quantiles of the mask ratio over which a step's operations are averaged"""
@@ -59,7 +63,10 @@ def placeholder_tokenizer(config: RunConfig) -> Tokenizer:
 
 
 def training_flops(loss: Callable[[Batch], Tensor], draws: Draws) -> float:
-    """Operations of a whole training, forward and backward, counted by running its loss at MASK_RATIOS mask ratios.
+    """Operations of a whole training, forward and backward: the mean over MASK_RATIOS mask ratios.
+
+    The loss of one image is run with up to three numbers of masked positions. Those of others follow: products grow
+    with the number of masked or of seen positions, attention with its square, and nothing else does.
 
     No weight and no random state is changed; gradients are.
 
@@ -67,14 +74,26 @@ def training_flops(loss: Callable[[Batch], Tensor], draws: Draws) -> float:
         loss: the training loss of a batch.
         draws: gives the batch, the masks and the number of steps.
     """
-    batch, total = draws.batch(0, range(1)), 0  # one image: all grow by their number, and memory with them
+    batch = draws.batch(0, range(1))  # one image: all grow by their number, and memory with them
     order = torch.arange(batch.mask.shape[1]).expand_as(batch.mask)
-    for i in range(MASK_RATIOS):
-        mask = draws.mask(order, (i + 0.5) / MASK_RATIOS)
-        with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
-            loss(replace(batch, mask=mask)).backward()
-        total += counter.get_total_flops()
+    masks = [draws.mask(order, (i + 0.5) / MASK_RATIOS) for i in range(MASK_RATIOS)]
+    by_count = {int(mask.sum()): mask for mask in masks}
+    counts = sorted(by_count)
+    run = dict[int, int]()
+    for count in {counts[0], counts[len(counts) // 2], counts[-1]}:
+        with torch.random.fork_rng(), _counting() as counter:
+            loss(replace(batch, mask=by_count[count])).backward()
+        run[count] = counter.get_total_flops()
+    total = sum(_parabola(run, int(mask.sum())) for mask in masks)
     return total * draws.train.batch / MASK_RATIOS * draws.steps
+
+
+def _parabola(points: Mapping[int, int], at: int) -> int:
+    """The value at a whole number of the polynomial of least degree through up to three points (Lagrange)."""
+    terms = (value * math.prod(Fraction(at - x, key - x) for x in points if x != key) for key, value in points.items())
+    value = sum(terms, Fraction(0))
+    assert value.denominator == 1, value
+    return int(value)
 
 
 def training_step_flops(config: RunConfig) -> float:
@@ -82,7 +101,7 @@ def training_step_flops(config: RunConfig) -> float:
     masked = [_masked(config, (i + 0.5) / MASK_RATIOS) for i in range(MASK_RATIOS)]
     backbone = sum(backbone_flops(config, config.positions - count, training=True) for count in masked)
     tokenizer = placeholder_tokenizer(config)
-    with _without_values(), FlopCounterMode(display=False) as counter:
+    with _without_values(), _counting() as counter:
         z = torch.zeros(1, config.backbone.width, requires_grad=True)
         _head_loss(_head(config, tokenizer), z, tokenizer).sum().backward()
     return (backbone + sum(masked) * counter.get_total_flops()) / MASK_RATIOS * config.train.batch
@@ -96,7 +115,7 @@ def sampling_flops(config: RunConfig) -> float:
     backbone = sum(backbone_flops(config, config.positions - count, training=False) for count in masked)
 
     def drawn(tokens: int) -> int:
-        with _without_values(), FlopCounterMode(display=False) as counter:
+        with _without_values(), _counting() as counter:
             head, z = _head(config, tokenizer).eval(), torch.zeros(tokens, config.backbone.width)
             head.sample(z, torch.zeros(tokens, *head.noise_shape(how)), how, z if guided else None, how.guidance)
             if how.confidence > 0:
@@ -206,3 +225,9 @@ def _without_values() -> Iterator[None]:
     """Tensors of the CPU without values: the meta device has no autocast; attention as products, which are counted."""
     with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):
         yield
+
+
+def _counting() -> FlopCounterMode:
+    from torch.utils.flop_counter import FlopCounterMode  # with triton, half a second
+
+    return FlopCounterMode(display=False)

@@ -20,6 +20,7 @@ from tokenbridge.distributed import ONE, World
 from tokenbridge.model.batches import Batch, Draws
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.heads.diffusion import DiffusionHead
+from tokenbridge.optimizer import AdamW
 from tokenbridge.rng import seed_of
 from tokenbridge.store.artifacts import atomic, require_read
 
@@ -81,7 +82,7 @@ class Trainer:
             }
             for group in (True, False)
         ]
-        self.optimizer = torch.optim.AdamW(groups, self.config.learning_rate, self.config.betas, fused=True)
+        self.optimizer = AdamW(groups, self.config.learning_rate, self.config.betas, fused=True)
 
     def learning_rate(self) -> float:
         """The rate of the next step: linear warm-up, then a cosine to 0."""

@@ -16,7 +16,8 @@ from tests.tokenbridge.stages.test_score import write_samples
 from tokenbridge.config import Data, RunConfig, Runtime, Sample, Score, UserError
 from tokenbridge.metrics import extraction, scorers
 from tokenbridge.metrics.frechet import frechet_distance, from_moments
-from tokenbridge.metrics.networks import NETWORKS, DigitsClassifier, load_extractor
+from tokenbridge.metrics.networks import DigitsClassifier, load_extractor
+from tokenbridge.metrics.published import NETWORKS
 from tokenbridge.metrics.reference import write_statistics
 from tokenbridge.metrics.scorers import SCORERS, weights_of
 from tokenbridge.overrides import override
