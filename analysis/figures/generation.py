@@ -206,11 +206,12 @@ def _sample_figure(
         names: of the columns.
         real: uint8 (n, ch, h, w); None for no such row.
     """
-    factor = mosaic.enlargement(rows[0])
+    widest = round(max(map(mosaic.text_width, labels)))
+    left, gap = max(170, widest + mosaic.ASIDE + MARGIN), 20
+    factor = mosaic.enlargement(rows[0], columns=len(names), beside=left + MARGIN)
     tall, wide = steps(rows[0], factor)
     over = mosaic.heads(names, wide)
-    widest = round(max(map(mosaic.text_width, labels)))
-    left, top, gap = max(170, widest + mosaic.ASIDE + MARGIN), over.height + MARGIN, 20
+    top = over.height + MARGIN
     above = tall + gap if real is not None else 0
     figure = mosaic.canvas(left + len(names) * wide + MARGIN, top + above + len(rows) * tall + MARGIN)
     name_columns(figure, word, left, top)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
-from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
 
+from analysis.figures.form import WIDTH
 from analysis.frame.source import Source
 
 Pixels = NDArray[np.uint8]
@@ -71,12 +72,9 @@ def text_width(text: str, weight: str = "normal") -> float:
         text: the line.
         weight: "normal" or "bold".
     """
-    if not text:
-        return 0.0
-    # a pair of dollars would be read as mathematics
-    size, font = mpl.rcParams["font.size"], FontProperties(weight=weight)
-    path = TextPath((0, 0), text.replace("$", "S"), size=size, prop=font)
-    return float(path.get_extents().width * mpl.rcParams["figure.dpi"] / 72)
+    dpi = float(mpl.rcParams["figure.dpi"])
+    font = FontProperties(size=mpl.rcParams["font.size"], weight=weight)
+    return float(RendererAgg(1, 1, dpi).get_text_width_height_descent(text, font, ismath=False)[0])
 
 
 def class_names(source: Source, labels: Iterable[int]) -> list[str]:
@@ -105,9 +103,20 @@ def image_names(source: Source, labels: NDArray[np.integer]) -> list[str]:
     return [name + (f"-{count + 1}" if count else "") for name, count in zip(classes, earlier, strict=True)]
 
 
-def enlargement(images: Pixels, target: int = 96) -> int:
-    """Whole factor that brings images (n, ch, h, w) to about `target` pixels per side, at least 1."""
-    return max(1, round(target / max(images.shape[-2:])))
+def enlargement(images: Pixels, target: int = 96, columns: int = 0, beside: int = 0) -> int:
+    """Whole factor that brings images to about `target` pixels per side, at least 1.
+
+    Args:
+        images: (n, ch, h, w).
+        target: the side of an enlarged image, in pixels.
+        columns: so many of them fit beside each other into a figure.
+        beside: pixels of the figure's width that they have not.
+    """
+    factor = max(1, round(target / max(images.shape[-2:])))
+    most = float(mpl.rcParams["figure.dpi"]) * WIDTH - beside
+    while factor > 1 and columns * steps(images, factor)[1] > most:
+        factor -= 1
+    return factor
 
 
 def steps(images: Pixels, factor: int) -> tuple[int, int]:

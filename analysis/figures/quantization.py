@@ -43,11 +43,14 @@ class Quantized:
 
 
 def _quantized(source: Source) -> list[Quantized]:
-    """Every post-training quantizer of the source; of those with a range, the base's unless range is an axis."""
+    """Post-training quantizers of the base's latents; of those with a range, the base's unless range is an axis."""
     own = source.of_reconstructions.id == RECONSTRUCT
     varies = own or any(axis.key == "quantizer.range" for axis in source.axes)
+    autoencoder = {key: value for key, value in source.base.items() if key.startswith("autoencoder.")}
     quantizers: dict[str, Quantized] = {}
     for cell in map(str, source.frame.index):
+        if any(source.setting(cell, key) != value for key, value in autoencoder.items()):
+            continue  # errors of other latents are of another spread
         kind, reach = source.setting(cell, "quantizer.kind"), source.setting(cell, "quantizer.range")
         error, id = source.number(cell, "quantizer/mse"), source.stage(cell, "quantizer")
         ranged = kind in ("gaussian", "uniform")
