@@ -1,5 +1,6 @@
 """The reports in the repository are what their sources say: built again, every file has the same bytes."""
 
+import csv
 import re
 import shutil
 
@@ -72,3 +73,28 @@ def test_the_readmes_headline_is_what_the_duel_settled():
     interval = test.confidence_interval(0.95)
     for ours, log in zip(told, (effect, interval.low, interval.high), strict=True):
         assert abs(ours - 100 * (np.exp(log) - 1)) < 1.1
+
+
+def test_what_the_readme_says_of_equal_compute_and_of_other_autoencoders():
+    """The ratio is computed from the scores; its interval is of the level at which all claims were corrected."""
+    source = read(COMMITTED / "source")
+    logs = [
+        np.log([source.number(id, "score/fd_digits") for id in source.cells("compute", label)]).mean()
+        for label in ("B=8, autoregressive", "continuous, flow")
+    ]
+    readme = (REPORTS.parent / "README.md").read_text()
+    told = re.search(r"at equal compute the gap is (\d+) % \((\d+) to (\d+), three seeds\)", readme)
+    assert int(told[1]) == round(100 * (np.exp(logs[0] - logs[1]) - 1))
+    claims = list(csv.DictReader((COMMITTED / "figures" / "claims.csv").read_text().splitlines()))
+    (claim,) = (row for row in claims if row["table"] == "compute" and row["kind"] == "claim")
+    assert [told[1], told[2], told[3]] == [f"{float(claim[key]):.0f}" for key in ("effect", "low", "high")]
+    for floor in ("0", "0.5", "1.5"):  # three autoencoders each, one for each seed
+        ours, rival = (
+            [
+                source.number(id, "likelihood/bits_per_dim")
+                for id in source.cells("autoencoders", f"{floor} nats, {head}")
+            ]
+            for head in ("autoregressive", "parallel")
+        )
+        assert len(ours) == 3
+        assert all(a < b for a, b in zip(ours, rival, strict=True))
