@@ -775,8 +775,9 @@ class Runtime(Config):
     """CPU threads of a stage; unset: its share of the processors"""
     batch: int = Field(default=256, ge=1, le=10_000_000)
     """images at once when encoding, sampling and scoring"""
-    checkpoint_seconds: float = Field(default=60.0, ge=0)
-    """seconds of training between two checkpoints"""
+    checkpoint_seconds: float | None = Field(default=None, ge=0)
+    """seconds from one checkpoint of a training to the next; unset: as many as keep their cost at 3 % of the time, at
+    least 60 and at most 900"""
     accumulate: int = Field(default=1, ge=1, le=10_000_000)
     """micro-batches of a training step in each process: less memory, more time"""
     bars: bool = True

@@ -7,7 +7,7 @@ not imported here. Gradients go over NCCL between GPUs, everything else over glo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -54,29 +54,42 @@ class World:
         torch.cuda.set_device(gpu)
         return gpu
 
-    def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Replace float32 tensors on one device by their sums over the processes, equal in all to the last bit.
+    def adding(self, tensors: Sequence[Tensor]) -> Callable[[], None]:
+        """Begin to replace float32 tensors on one device by their sums over the processes, equal in all to the bit.
 
-        As one vector in a fixed order: unlike DistributedDataParallel's buckets, which are laid out anew after a
-        process's first step, so a resumed run adds in the same order as an undisturbed one, of any size.
+        As one vector, whose parts are added in an order that depends on its length alone.
+
+        Returns:
+            What waits for the sums and puts them in place.
         """
-        if self.size == 1:
-            return
+        if self.size == 1 or not tensors:
+            return lambda: None
         import torch
+        import torch.distributed as dist
 
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        self._reduce(flat, "SUM")
-        for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-            tensor.copy_(total.view_as(tensor))
+        with self._others():
+            under_way = dist.all_reduce(flat, dist.ReduceOp.SUM, async_op=True)
+
+        def end() -> None:
+            with self._others():
+                assert under_way is not None
+                under_way.wait()
+            for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+                tensor.copy_(total.view_as(tensor))
+
+        return end
 
     def max(self, value: int) -> int:
         """The largest of the processes' numbers."""
         if self.size == 1:
             return value
         import torch
+        import torch.distributed as dist
 
         largest = torch.tensor(value)
-        self._reduce(largest, "MAX")
+        with self._others():
+            dist.all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest)
 
     def barrier(self) -> None:
@@ -94,12 +107,6 @@ class World:
         with self._others():
             dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
         return values[0]
-
-    def _reduce(self, tensor: Tensor, how: str) -> None:
-        import torch.distributed as dist
-
-        with self._others():
-            dist.all_reduce(tensor, getattr(dist.ReduceOp, how))
 
     @contextmanager
     def _others(self) -> Iterator[None]:

@@ -20,6 +20,7 @@ from experiments.cli.options import (
     Accumulate,
     Batch,
     CheckData,
+    CheckpointSeconds,
     Device,
     Jobs,
     PresetOption,
@@ -102,6 +103,7 @@ def grid(
     device: Device = "auto",
     batch: Batch = DEFAULT_BATCH,
     accumulate: Accumulate = 1,
+    checkpoint_seconds: CheckpointSeconds = None,
     search_images: Annotated[
         int | None,
         typer.Option(
@@ -171,7 +173,8 @@ def grid(
 
         request = growing(request, max_seeds, on)
     how = {"device": device, "threads": threads or base.threads, "batch": batch, "accumulate": accumulate}
-    runtime = build(Runtime, how | {"trust_weights": trust_weights})
+    more = {"checkpoint_seconds": checkpoint_seconds, "trust_weights": trust_weights}
+    runtime = build(Runtime, how | more)
     store, asked, jobs = Store(runs), request.grid(), 1 if on == "debug" else jobs
     show_data(asked.base.data)
     if dry_run:

@@ -28,6 +28,7 @@ from experiments.cli.options import (
     Accumulate,
     Batch,
     CheckData,
+    CheckpointSeconds,
     Device,
     Jobs,
     Preset,
@@ -160,6 +161,7 @@ def run(
     threads: Threads = None,
     batch: Batch = DEFAULT_BATCH,
     accumulate: Accumulate = 1,
+    checkpoint_seconds: CheckpointSeconds = None,
     device: Device = "auto",
     trust_weights: TrustWeights = False,
     check_data: CheckData = False,
@@ -175,7 +177,8 @@ def run(
     base, store = presets.base(preset), Store(runs)
     cell = cell_of(base, settings or (), only or (), name)
     how = {"device": device, "threads": threads or base.threads, "batch": batch, "accumulate": accumulate}
-    runtime = build(Runtime, how | {"trust_weights": trust_weights})
+    more = {"checkpoint_seconds": checkpoint_seconds, "trust_weights": trust_weights}
+    runtime = build(Runtime, how | more)
     with joined() as world:
         show_data(cell.config.data)
         runner.raise_first(runner.attempt_cells(store, [cell], runtime, EXPERIMENT, jobs))

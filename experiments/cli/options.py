@@ -89,6 +89,14 @@ Batch = Annotated[int, typer.Option("--batch", min=1, help="images at once when 
 Accumulate = Annotated[
     int, typer.Option("--accumulate", min=1, help="micro-batches of a training step: less memory, the same losses")
 ]
+CheckpointSeconds = Annotated[
+    float | None,
+    typer.Option(
+        "--checkpoint-seconds",
+        min=0,
+        help="from one checkpoint of a training to the next (default: as many as keep their cost at 3 % of the time)",
+    ),
+]
 TrustWeights = Annotated[
     bool,
     typer.Option("--trust-weights", help="run code in score.weights that is not known, of clean, clip or dinov2"),

@@ -15,6 +15,8 @@ from tests.helpers.server import free_port
 WAIT_SECONDS = 600  # then a process hangs
 CHECKS = 4
 """times that a training looks at the test images: each takes longer than a step"""
+BUCKET_BYTES = 5000
+"""of gradients sent together: a small model has several such, too"""
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
@@ -106,6 +108,7 @@ def _enter(
 
 def _train(config: Any, inputs: Mapping[str, Path], out: Path, fails_at: int | None) -> None:
     from tokenbridge.config import Runtime
+    from tokenbridge.model import gradients
     from tokenbridge.stages import train
 
     class Failing(train.Trainer):
@@ -115,6 +118,7 @@ def _train(config: Any, inputs: Mapping[str, Path], out: Path, fails_at: int | N
             return super().update()
 
     train.CHECKS = CHECKS
+    gradients.BUCKET_BYTES = BUCKET_BYTES
     if fails_at is not None:
         train.Trainer = Failing
     train.run(config, inputs, out, Runtime(threads=1, checkpoint_seconds=0))

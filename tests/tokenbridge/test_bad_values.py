@@ -73,7 +73,7 @@ def test_every_setting_of_the_runtime(key):
         right = {
             "bars": [True],
             "threads": [None],
-            "checkpoint_seconds": [1e30],
+            "checkpoint_seconds": [1e30, None],
             "trust_weights": [True],
         }
         if any(value is each or value == each for each in right.get(key, []) if type(value) is type(each)):

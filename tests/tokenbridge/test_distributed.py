@@ -108,8 +108,8 @@ def test_gradients_of_the_shares_add_up(inputs):
         return torch.cat([torch.tensor([trainer.update()]), *(p.grad.flatten() for p in trainer.model.parameters())])
 
     class Alone(World):
-        def sum(self, tensors):
-            pass
+        def adding(self, tensors):
+            return lambda: None
 
     parts = sum(gradient(Alone(rank, 5)) for rank in range(5))
     torch.testing.assert_close(parts, gradient(World()), rtol=1e-4, atol=1e-6)

@@ -17,8 +17,9 @@ from torch.func import functional_call
 
 from tokenbridge.config import Train, UserError
 from tokenbridge.distributed import ONE, World
-from tokenbridge.model.batches import Batch, Draws
+from tokenbridge.model.batches import Ahead, Batch, Draws
 from tokenbridge.model.generator import Generator
+from tokenbridge.model.gradients import Sums
 from tokenbridge.model.heads.diffusion import DiffusionHead
 from tokenbridge.optimizer import AdamW
 from tokenbridge.rng import seed_of
@@ -72,6 +73,10 @@ class Trainer:
                 f"train.batch={self.config.batch} must be at least {self.world.size}, the number of processes; start"
                 " fewer"
             )
+        share = range(self.world.rank, self.config.batch, self.world.size)
+        parts = [share[first :: self.accumulate] for first in range(min(self.accumulate, len(share)))]
+        self.batches = Ahead(self.draws, parts, self.device)
+        self.sums = Sums(self.model.parameters(), self.world.adding if self.world.size > 1 else None)
         self.forward = torch.compile(self.model) if self.config.compile else self.model
         self.ema = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         decayed = decays(self.model, self.config.decay)
@@ -99,35 +104,38 @@ class Trainer:
         As many positions are masked in each image, so the mean of a micro-batch counts by its images.
 
         Returns:
-            The loss per channel of masked positions (nats where the head has a density); where it is not finite, no
-            weight was changed.
+            The loss per channel of masked positions (nats where the head has a density); not finite where it or its
+            gradient is not, and then no weight of the model was changed.
         """
         self.optimizer.zero_grad(set_to_none=True)
         others = (self.world.rank,) if self.world.size > 1 else ()
-        share = range(self.world.rank, self.config.batch, self.world.size)
         losses = []
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed_of(self.config.seed, "dropout", self.step, *others))
-            for first in range(min(self.accumulate, len(share))):
-                images = share[first :: self.accumulate]
+            for number, images in enumerate(self.batches.parts):
                 with self._precision():
-                    positions = self.forward(*self._arguments(self.draws.batch(self.step, images)))
+                    positions = self.forward(*self._arguments(self.batches.take(self.step, number)))
                 loss = self._per_channel(positions) * (len(images) / self.config.batch)
+                if number == len(self.batches.parts) - 1:
+                    self.sums.begin()
                 loss.backward()
                 losses.append(loss.detach())
         total = torch.stack(losses).sum()
-        self.world.sum([total, *(p.grad for p in self.model.parameters() if p.grad is not None)])
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        value = total.item()
-        if math.isfinite(value):
-            self._move()
+        self.sums.end(total)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self._move(total.isfinite() & norm.isfinite())
+        value = torch.where(
+            total.isfinite() & ~norm.isfinite(), torch.nan, total
+        ).item()  # only now is a GPU waited for
+        self.step += math.isfinite(value)
         return value
 
-    def _move(self) -> None:
-        """Move the weights by their gradients, and the average after them."""
+    def _move(self, finite: Tensor) -> None:
+        """Move the weights by their gradients, where those are finite, and the average after them."""
         rate = self.learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        self.optimizer.found_inf = 1 - finite.float()  # of torch's GradScaler: skips the step without being read here
         self.optimizer.step()
         keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
         weights = dict(self.model.named_parameters())
@@ -135,7 +143,6 @@ class Trainer:
             averages = [self.ema[name] for name in weights]
             # what torch's own optimizers use, as torch._foreach_add_ and others
             torch._foreach_lerp_(averages, list(weights.values()), 1 - keep)  # pyright: ignore[reportPrivateImportUsage]
-        self.step += 1
 
     def validation_loss(self, batch: Batch) -> float:
         """The loss per channel of the averaged weights, in as many parts as a step is taken in."""
@@ -160,7 +167,9 @@ class Trainer:
         return self._per_channel(positions)
 
     def _arguments(self, batch: Batch) -> tuple[Tensor, ...]:
-        return tuple(x.to(self.device) for x in (batch.latents, batch.labels, batch.mask, batch.noise))
+        return tuple(
+            x.to(self.device, non_blocking=True) for x in (batch.latents, batch.labels, batch.mask, batch.noise)
+        )
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
@@ -168,11 +177,10 @@ class Trainer:
     def _per_channel(self, positions: Tensor) -> Tensor:
         return positions.float().sum() / (len(positions) * self.model.tokenizer.channels)
 
-    def save(self, path: Path, of: str) -> None:
-        """Write a checkpoint, which appears whole.
+    def state(self, of: str) -> dict[str, Any]:
+        """A copy, in the processor's memory, of all that a training goes on from.
 
         Args:
-            path: the file.
             of: id of the stage, which `load` asks for again.
         """
         state = {
@@ -183,8 +191,11 @@ class Trainer:
             "ema": self.ema,
             "optimizer": self.optimizer.state_dict(),
         }
-        with atomic(path) as file:
-            torch.save(state, file)
+        return _copied(state)
+
+    def save(self, path: Path, of: str) -> None:
+        """Write a checkpoint of the stage `of`, which appears whole."""
+        write_checkpoint(path, self.state(of))
 
     def load(self, path: Path, of: str) -> None:
         """Go on from a checkpoint.
@@ -208,3 +219,18 @@ class Trainer:
         self.ema = state["ema"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.window = state["step"], state["window"]
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write what Trainer.state gave to a file, which appears whole."""
+    with atomic(path) as file:
+        torch.save(state, file)
+
+
+def _copied(value: Any) -> Any:
+    """Dicts and lists anew, and tensors in the processor's memory."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(each) for key, each in value.items()}
+    return [_copied(each) for each in value] if isinstance(value, list) else value

@@ -11,8 +11,9 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors.torch import save
@@ -26,7 +27,7 @@ from tokenbridge.model.batches import Batch, Draws
 from tokenbridge.model.costs import training_flops
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.ordering import channel_order
-from tokenbridge.model.trainer import Trainer
+from tokenbridge.model.trainer import Trainer, write_checkpoint
 from tokenbridge.rng import seed_of
 from tokenbridge.signals import interrupted, signals
 from tokenbridge.store.artifacts import CHECKPOINT, PARTIAL, PROGRESS, write_atomic, write_json
@@ -36,6 +37,10 @@ from tokenbridge.weights import RUN_AGAIN, fill, read
 
 CURVE_POINTS = 400
 CHECKS = 20  # how often the validation loss is taken
+SHARE = 0.03
+"""of a training's time that checkpoints may take, though most of it goes on beside the training"""
+SHORTEST, LONGEST = 60.0, 900.0
+"""seconds between two checkpoints"""
 
 
 def build_model(config: RunConfig, inputs: Mapping[str, Path]) -> Generator:
@@ -74,7 +79,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     """
     if config.train.released:
         raise UserError(f"train.released={config.train.released} is not trained; run first: tokenbridge import")
-    trainer, checkpoint = _trainer(config, inputs, runtime), _Checkpoint(out, runtime)
+    trainer, checkpoint = _trainer(config, inputs, runtime), _Checkpoint(out, runtime.checkpoint_seconds)
     checkpoint.resume(trainer)
     steps, here = trainer.draws.steps, trainer.world
     curves = _Curves(trainer, Journal(out / JOURNAL, before=trainer.step + 1 if here.main else None))
@@ -84,11 +89,12 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
             print("train: no validation images (data.validation_fraction=0), so no validation loss", flush=True)
         write_json(out / PROGRESS, {"steps": steps})
     bar = tqdm(initial=trainer.step, total=steps, desc="train", unit="step", leave=False, disable=runtime.no_bar)
-    with signals() as noted, bar:
+    with signals() as noted, bar, checkpoint:
         while trainer.step < steps:
             rate = trainer.learning_rate()
             loss = trainer.update()
             if not math.isfinite(loss):
+                checkpoint.wait()
                 raise _diverged(loss, rate, trainer.step, checkpoint.path)
             bar.update()
             bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
@@ -119,11 +125,32 @@ def _trainer(config: RunConfig, inputs: Mapping[str, Path], runtime: Runtime) ->
 
 
 class _Checkpoint:
-    """The checkpoint in the stage's folder, which rank 0 writes every few minutes and when a signal came."""
+    """The checkpoint in the stage's folder, of rank 0: the state is copied at a step, a thread writes the copy.
 
-    def __init__(self, out: Path, runtime: Runtime):
+    After a signal and after the last step it is written at once. A kill leaves the last one that was whole.
+
+    Args:
+        out: the stage's folder.
+        seconds: from one checkpoint to the next; None: as many as make copying and writing SHARE of the time, within
+            SHORTEST and LONGEST.
+    """
+
+    def __init__(self, out: Path, seconds: float | None):
         self.path, self.stage = out / CHECKPOINT, out.name.removesuffix(PARTIAL)
-        self.seconds, self.saved = runtime.checkpoint_seconds, time.monotonic()
+        self.given, self.seconds = seconds is not None, SHORTEST if seconds is None else seconds
+        self.saved = time.monotonic()
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.wait()
+        except Exception:
+            if kind is None:  # else that error says why the training ends
+                raise
 
     def resume(self, trainer: Trainer) -> None:
         here = trainer.world
@@ -132,9 +159,31 @@ class _Checkpoint:
         assert here.first(trainer.step) == trainer.step, "processes read different checkpoints"
 
     def save(self, trainer: Trainer, urgent: bool) -> None:
-        if trainer.world.main and (urgent or time.monotonic() - self.saved >= self.seconds):
-            trainer.save(self.path, self.stage)
-            self.saved = time.monotonic()
+        """Begin to write where it is time, or write at once. What failed in writing the one before is raised here."""
+        if self._writing and self._writing.done():
+            self.wait()
+        if not trainer.world.main or not (urgent or self._due()):
+            return
+        self.wait()
+        self._writing = self._thread.submit(self._write, trainer.state(self.stage), time.monotonic())
+        if urgent:
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when nothing is being written. Raises what failed."""
+        writing, self._writing = self._writing, None
+        if writing:
+            writing.result()
+
+    def _due(self) -> bool:
+        free = self.given or not self._writing  # without an interval, a slow disk delays the next one, not the training
+        return free and time.monotonic() - self.saved >= self.seconds
+
+    def _write(self, state: dict[str, Any], began: float) -> None:
+        write_checkpoint(self.path, state)
+        self.saved = time.monotonic()
+        if not self.given:
+            self.seconds = min(max((self.saved - began) / SHARE, SHORTEST), LONGEST)
 
 
 def _opening(trainer: Trainer) -> str:

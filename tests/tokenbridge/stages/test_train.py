@@ -1,8 +1,11 @@
 import json
+import math
 import os
 import signal
+import threading
 import time
 from functools import partial
+from io import BytesIO
 
 import pytest
 import torch
@@ -16,7 +19,7 @@ from tests.helpers.processes import start
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.data.latents import Latents
 from tokenbridge.distributed import World
-from tokenbridge.model.batches import Draws
+from tokenbridge.model.batches import Ahead, Draws
 from tokenbridge.model.costs import MASK_RATIOS, training_flops
 from tokenbridge.model.masking import masked_count
 from tokenbridge.model.trainer import Trainer
@@ -98,6 +101,111 @@ def test_what_fails_at_the_very_end_goes_on_from_the_checkpoint(work, tiny, monk
     assert read_metrics(folder).metrics["steps"] == 2
     checks = [step for key, _, _, step in read_journal(folder / JOURNAL) if key == "validation_loss"]
     assert checks == [1, 2]  # each once
+
+
+def half_written(config, inputs, out, _):
+    """A training that is killed in its thread when half of its third checkpoint is in the file."""
+    real, calls = torch.save, []
+
+    def save(state, file):
+        calls.append(state["step"])
+        if len(calls) == 3:
+            real(state, whole := BytesIO())
+            file.write(whole.getvalue()[: len(whole.getvalue()) // 2])
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(state, file)
+
+    torch.save = save
+    train.run(config, inputs, out, RUNTIME)
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(work, finished):
+    (out := work[1] / "out").mkdir()
+    process = start(work[0], out, 1, TINY, work=half_written)
+    assert process.end() == [-signal.SIGKILL]
+    assert saved_step(out) == 2
+    train.run(finished[1].config, work[0], out, Runtime(threads=1))
+    reference = finished[0].folder(stage_of(finished[1], "train").id)
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (out, reference))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def small_trainer(config, inputs):
+    draws, model = Draws(config.train, Latents(inputs["latents"])), build_model(config, inputs).train()
+    return Trainer(config.train, draws, model, torch.device("cpu"))
+
+
+def test_a_checkpoint_is_of_its_step_whatever_happens_while_it_is_written(work, tiny, monkeypatch):
+    """The training goes on beside it, no other one is begun, and the time that it took sets that to the next."""
+    real, free = train.write_checkpoint, threading.Event()
+    monkeypatch.setattr(train, "write_checkpoint", lambda *given: (free.wait(60), real(*given)))
+    monkeypatch.setattr(train, "SHORTEST", 0.0)
+    trainer, checkpoint = small_trainer(tiny, work[0]), train._Checkpoint(work[1], None)
+    began, weights = time.monotonic(), []
+    for _ in range(3):
+        trainer.update()
+        weights.append({name: p.detach().clone() for name, p in trainer.model.named_parameters()})
+        checkpoint.save(trainer, urgent=False)
+    time.sleep(0.3)
+    free.set()
+    checkpoint.wait()
+    took = time.monotonic() - began
+    assert not torch.equal(weights[0]["head.out_bias"], weights[2]["head.out_bias"])
+    other = small_trainer(tiny, work[0])
+    other.load(checkpoint.path, work[1].name)
+    assert other.step == 1
+    assert all(torch.equal(p, weights[0][name]) for name, p in other.model.named_parameters())
+    assert 0.3 / train.SHARE <= checkpoint.seconds <= took / train.SHARE
+    checkpoint.save(trainer, urgent=False)
+    assert saved_step(work[1]) == 1
+    checkpoint.save(trainer, urgent=True)
+    assert saved_step(work[1]) == 3
+
+
+def test_what_fails_in_writing_a_checkpoint_stops_the_training(work, tiny):
+    """At the next step, and at the end at the latest; but it hides no other error."""
+    trainer, gone = small_trainer(tiny, work[0]), work[1] / "gone"
+    checkpoint = train._Checkpoint(gone, 0)
+    checkpoint.save(trainer, urgent=False)
+    with pytest.raises(FileNotFoundError, match=r"checkpoint\.pt"):
+        checkpoint.save(trainer, urgent=False)
+    with pytest.raises(FileNotFoundError), train._Checkpoint(gone, 0) as checkpoint:
+        checkpoint.save(trainer, urgent=False)
+    with pytest.raises(MemoryError), train._Checkpoint(gone, 0) as checkpoint:
+        checkpoint.save(trainer, urgent=False)
+        raise MemoryError
+
+
+def test_the_time_between_checkpoints_is_as_asked_or_within_bounds(work, tiny):
+    trainer = small_trainer(tiny, work[0])
+    for seconds, wanted in ((None, train.SHORTEST), (7.0, 7.0)):
+        with train._Checkpoint(work[1], seconds) as checkpoint:
+            checkpoint.save(trainer, urgent=True)
+        assert checkpoint.seconds == wanted  # a small one costs little
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight(work, tiny):
+    """Though the loss is: the training stops before a checkpoint could be taken."""
+    trainer = small_trainer(tiny, work[0])
+    trainer.update()
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    trainer.model.head.out_bias.register_hook(lambda gradient: gradient * torch.nan)
+    assert not math.isfinite(trainer.update())
+    assert trainer.step == 1
+    assert all(torch.equal(p, old) for p, old in zip(trainer.model.parameters(), before, strict=True))
+
+
+def test_batches_come_ahead_as_they_are_drawn(work, tiny):
+    """In their order from any step on, and also when they are asked for out of it; none after the last."""
+    draws, device = Draws(tiny.train, Latents(work[0]["latents"])), torch.device("cpu")
+    parts = [range(0, 64, 2), range(1, 64, 2)]
+    ahead = Ahead(draws, parts, device)
+    for step, part in ((17, 0), (17, 1), (18, 0), (18, 1), (19, 0), (3, 1), (4, 0), (35, 0), (35, 1)):
+        ours, plain = ahead.take(step, part), draws.batch(step, parts[part])
+        assert torch.equal(ours.latents, plain.latents)
+        assert torch.equal(ours.mask, plain.mask)
+        assert (ahead._next is None) == ((step, part) == (35, 1))
 
 
 def saved_step(partial):
