@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ SAMPLES = 50_000
 IMAGENET = {"train": 1_281_167, "test": 50_000}
 """images of its folders"""
 IMAGENET_CLASSES = 1000
+USABLE = 0.9
+"""share of a device's memory that weights and activations may fill: operators take more while they run"""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Machine:
     """of what runs in float32 (sampling, encoding): an A100's without TF32"""
     utilization: float = 0.4
     accumulate: int = 1
+    memory: float = 80.0
+    """GB of a device: an A100's"""
 
     def seconds(self, operations: float, low: bool) -> float:
         """Seconds that one device takes for so many floating-point operations.
@@ -69,7 +74,7 @@ def estimate(config: RunConfig, machine: Machine, images: Mapping[str, int | Non
     step, drawn = costs.training_step_flops(config), costs.sampling_flops(config) + autoencoder.get("decode", 0)
     encoding = autoencoder.get("encode", 0) * (sum(counts.values()) + counts["train"] * config.latents.flip)
     parameters = costs.parameters(model)
-    share, kept = _memory(config, machine, parameters)
+    memory = _memory(config, machine, parameters)
     return {
         "parameters": {
             "generator": parameters,
@@ -79,7 +84,7 @@ def estimate(config: RunConfig, machine: Machine, images: Mapping[str, int | Non
         "autoencoder": {"about": what, **autoencoder},
         "latents": {"bytes": stored_bytes(config, counts), "images": counts, "images_are": source},
         "training": {"steps": steps, "operations_per_step": step},
-        "memory": {"images_at_once": share, "bytes": sum(kept.values()), "of_which": kept},
+        "memory": memory,
         "sampling": {"operations_per_image": drawn},
         "device_seconds": {
             "latents": machine.seconds(encoding, low=False),
@@ -95,6 +100,7 @@ def lines(config: RunConfig, machine: Machine, images: Mapping[str, int | None])
     taken = estimate(config, machine, images)
     parameters, latents, memory = taken["parameters"], taken["latents"], taken["memory"]
     parts = ", ".join(f"{name} {_bytes(size)}" for name, size in memory["of_which"].items())
+    fits = _fits(config, machine, memory)
     return [
         f"parameters  {parameters['generator']:,}: backbone {parameters['backbone']:,}, head"
         f" {parameters['head']:,}; autoencoder {taken['autoencoder']['about']}",
@@ -108,6 +114,7 @@ def lines(config: RunConfig, machine: Machine, images: Mapping[str, int | None])
         f" at once: {parts}",
         "            (activations: what each operator keeps for the backward pass, counted without values; what it"
         " takes while it runs is not in it)",
+        f"            {fits}",
         f"sampling    {_tera(taken['sampling']['operations_per_image'])} per image: {config.sample.iterations}"
         f" iterations, guidance {config.sample.guidance:g}, the autoencoder's decoder"
         f" {'included' if 'decode' in taken['autoencoder'] else 'left out'}",
@@ -164,22 +171,53 @@ def _tera(operations: float) -> str:
     return f"{operations / 1e12:,.{0 if operations >= 1e14 else 3}f} TFLOP"
 
 
-def _memory(config: RunConfig, machine: Machine, parameters: int) -> tuple[int, dict[str, int]]:
-    """Images that a device trains on at once, and its bytes of weights, gradients, AdamW's moments, EMA, activations.
+def _memory(config: RunConfig, machine: Machine, parameters: int) -> dict[str, Any]:
+    """What a device's training takes.
 
     Args:
         config: its batch is shared by the devices.
-        machine: the number of devices, and in how many parts each of them takes its share.
+        machine: the number of devices, in how many parts each of them takes its share, and its memory.
         parameters: of the generator; each is float32.
+
+    Returns:
+        images_at_once, bytes, and of_which weights, gradients, AdamW's moments, EMA, activations; and the fewest parts
+        of a share that fit in the memory, accumulate_to_fit, with their bytes_then. None where no number of them does.
     """
-    share = -(-config.train.batch // (machine.devices * machine.accumulate))
-    return share, {
+    activations, share = costs.activation_bytes(config), -(-config.train.batch // machine.devices)
+    lasting = {
         "weights": 4 * parameters,
-        "gradients": (4 if machine.devices == 1 else 8) * parameters,  # and the vector in which processes add them
+        "gradients": (4 if machine.devices == 1 else 8) * parameters,  # and the vectors in which processes add them
         "AdamW": 8 * parameters,
         "EMA": 4 * parameters,
-        "activations": costs.activation_bytes(config, share),
     }
+    fixed, most = sum(lasting.values()), USABLE * machine.memory * 1e9
+
+    def taken(parts: int) -> int:
+        return fixed + activations(-(-share // parts))
+
+    fewest = 1 + bisect_left(range(1, share + 1), True, key=lambda parts: taken(parts) <= most)
+    images = -(-share // machine.accumulate)
+    kept = lasting | {"activations": activations(images)}
+    return {
+        "images_at_once": images,
+        "bytes": sum(kept.values()),
+        "of_which": kept,
+        "accumulate_to_fit": fewest if fewest <= share else None,
+        "bytes_then": taken(fewest) if fewest <= share else None,
+    }
+
+
+def _fits(config: RunConfig, machine: Machine, memory: Mapping[str, Any]) -> str:
+    """Whether that fits in a device's memory, and what does."""
+    room, parts = f"{USABLE:.0%} of {machine.memory:g} GB (--memory)", memory["accumulate_to_fit"]
+    if memory["bytes"] <= USABLE * machine.memory * 1e9:
+        return f"fits in {room}"
+    if parts:
+        return f"more than {room}: it fits with --accumulate {parts}, in {_bytes(memory['bytes_then'])}"
+    remedy = "devices with more memory"
+    if not config.train.gradient_checkpointing:
+        remedy = f"train.gradient_checkpointing=true, or {remedy}"
+    return f"more than {room}, and one image at a time does not fit either; take {remedy}"
 
 
 def _autoencoder(config: RunConfig) -> tuple[dict[str, int], str]:

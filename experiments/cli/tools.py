@@ -64,7 +64,7 @@ def speed(
     """Table 5 and the claims about speed, as ratios inside one run; at most three minutes on an idle core."""
     from experiments.speed import PLAN, claims, plan, preset_cells, run, table_lines
     from experiments.tracking import sync as tracking
-    from tokenbridge.speed.comparisons import bucketized_encoding
+    from tokenbridge.speed.comparisons import encoding
 
     store = Store(runs)
     runtime = build(Runtime, {"device": device, "threads": threads})
@@ -72,7 +72,8 @@ def speed(
     plan_file.require_room(runs, PLAN)
     times = run(store, runtime, rows, quick, again)
     print("\n".join([*table_lines(times), *claims(times)]))
-    print(bucketized_encoding(1_000_000 if quick else 3_000_000, rounds=1 if quick else 3).line())
+    for comparison in encoding(1_000_000 if quick else 3_000_000, rounds=1 if quick else 3):
+        print(comparison.line())
     plan(store, rows)
     tracking.sync(store, [cell.id for cell in rows.values()])
 
@@ -83,6 +84,7 @@ def plan(
     settings: Settings = None,
     devices: Annotated[int, typer.Option("--devices", min=1, max=1_000_000, help="that train together")] = 8,
     accumulate: Accumulate = 1,
+    memory: Annotated[float, typer.Option("--memory", min=0.001, max=1e6, help="of a device, in GB (A100)")] = 80.0,
     tflops: Annotated[
         float, typer.Option("--tflops", min=0.001, max=1e6, help="a device's peak in bfloat16 (A100)")
     ] = 312.0,
@@ -100,7 +102,7 @@ def plan(
     from tokenbridge.overrides import override
 
     config = override(presets.base(preset).config, settings or ())
-    machine = Machine(devices, tflops, tflops_float32, utilization, accumulate)
+    machine = Machine(devices, tflops, tflops_float32, utilization, accumulate, memory)
     images = {"train": train_images, "test": test_images}
     if as_json:
         show_json(estimate(config, machine, images))

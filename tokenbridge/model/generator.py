@@ -53,7 +53,8 @@ class Generator(nn.Module):
         """
         tokens = self.tokenizer.encode(latents)
         z = self.backbone(self.tokenizer.decode(tokens), mask, labels)
-        return self.head.loss(z[mask], tokens[mask], noise[mask])
+        again = self.backbone.gradient_checkpointing and self.training
+        return (self.head.loss_in_parts if again else self.head.loss)(z[mask], tokens[mask], noise[mask])
 
     @torch.no_grad()
     def log_prob(self, latents: Tensor, labels: Tensor, order: Tensor) -> Tensor:

@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tokenbridge import config
 from tokenbridge.config import HEAD_KINDS, Sample
+
+POSITIONS_AT_ONCE = 1024
+"""positions whose activations are there at once, where they are computed anew in the backward pass: of the paper's L
+8 GB in bfloat16"""
 
 
 class Head(nn.Module):
@@ -47,6 +53,15 @@ class Head(nn.Module):
             (N,) float32.
         """
         return -self.log_prob(z, target)
+
+    def loss_in_parts(self, z: Tensor, target: Tensor, noise: Tensor) -> Tensor:
+        """The same loss, which keeps its arguments alone for the backward pass (gradient checkpointing).
+
+        That computes the activations of POSITIONS_AT_ONCE positions anew at a time. Gradients differ by rounding, and
+        dropout by its draws, where there is more than one part.
+        """
+        parts = zip(*(each.split(POSITIONS_AT_ONCE) for each in (z, target, noise)), strict=True)
+        return torch.cat([checkpoint(self.loss, *part, use_reentrant=False) for part in parts])
 
     def log_prob(self, z: Tensor, target: Tensor) -> Tensor:
         """Log probability (levels) or log density (values of unit deviation) of tokens, in nats.
