@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +59,12 @@ def _encode(
     from tokenbridge.stages import latents
 
     class Noting(latents._Encoder):
-        def __call__(self, rows: range) -> np.ndarray:
-            with open(log.with_suffix(".rows"), "a") as file:
-                file.write(f"{self.split} {rows.start}\n")
-            time.sleep(seconds)
-            return super().__call__(rows)
+        def __call__(self, parts: Sequence[range]) -> Iterator[np.ndarray]:
+            for part, moments in zip(parts, super().__call__(parts), strict=True):
+                with open(log.with_suffix(".rows"), "a") as file:
+                    file.write(f"{self.split} {part.start}\n")
+                time.sleep(seconds)
+                yield moments
 
     torch.set_num_threads(1)
     latents._Encoder, latents.SHARD = Noting, SHARD

@@ -260,6 +260,9 @@ def read_image(path: Path, mode: str) -> Image.Image:
             raise ValueError("its pixels have 32 bits, and must have 8 or 16")
         if "transparency" in image.info:  # bytes of it in a palette are a warning otherwise
             return image.convert("RGBA").convert(mode)
+        if image.mode == mode:
+            image.load()
+            return image  # which convert would copy
         return image.convert(mode)
 
 

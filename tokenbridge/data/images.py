@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 
 from tokenbridge.config import Data, UserError
 from tokenbridge.data.files import Split, fingerprint, read_image, shorter_side, split_of
@@ -36,6 +36,11 @@ class Images(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         raise NotImplementedError
 
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Images uint8 (B, channels, H, W) and labels int64 (B,): what a loader asks for, all at once."""
+        pixels, labels = zip(*(self[index] for index in indices), strict=True)
+        return torch.stack(pixels), torch.tensor(labels)
+
 
 class ArrayImages(Images):
     """Images that are in memory. pixels: uint8 (N, channels, H, W)."""
@@ -46,6 +51,10 @@ class ArrayImages(Images):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return torch.from_numpy(self.pixels[index].copy()), int(self.labels[index])
 
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        chosen = np.asarray(indices, np.int64)
+        return torch.from_numpy(self.pixels[chosen]), torch.from_numpy(self.labels[chosen])
+
 
 class FileImages(Images):
     """Images that are read, cropped and converted on demand; an unreadable one raises UserError with its path."""
@@ -54,9 +63,14 @@ class FileImages(Images):
         self.paths, self.labels, self.size, self.channels = paths, labels, size, channels
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = adm_crop(read_image(self.paths[index], "L" if self.channels == 1 else "RGB"), self.size)
-        pixels = np.array(image, np.uint8).reshape(self.size, self.size, self.channels)
-        return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), int(self.labels[index])
+        return self.__getitems__([index])[0][0], int(self.labels[index])
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        pixels = np.empty((len(indices), self.channels, self.size, self.size), np.uint8)
+        for place, index in zip(pixels, indices, strict=True):
+            image = adm_crop(read_image(self.paths[index], "L" if self.channels == 1 else "RGB"), self.size)
+            place[...] = np.asarray(image).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
+        return torch.from_numpy(pixels), torch.from_numpy(self.labels[np.asarray(indices, np.int64)])
 
 
 def one_size(folder: Path, paths: Sequence[Path]) -> int:
@@ -82,18 +96,32 @@ def load(config: Data, split: Split) -> Images:
 def batches(images: Images, size: int, order: Sequence[int] | range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
     """All images, or those of an order: uint8 (B, channels, H, W) and labels int64 (B,), B = size but for the last.
 
-    Many files are read by several processes, ahead of what is asked for. UserError: a file that cannot be read.
+    UserError: a file that cannot be read.
     """
     chosen = range(len(images)) if order is None else order
-    readers = _readers() if isinstance(images, FileImages) and len(chosen) >= FEW else 0
+    yield from in_batches(images, [chosen[first : first + size] for first in range(0, len(chosen), size)])
+
+
+def in_batches(images: Images, parts: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images of each part, uint8 (B, channels, H, W), and their labels int64 (B,).
+
+    Many files are read by several processes, ahead of what is asked for. UserError: a file that cannot be read.
+    """
+    readers = _readers() if isinstance(images, FileImages) and sum(map(len, parts)) >= FEW else 0
     seeds = torch.Generator()  # of the loader's processes, which else take torch's global state
     try:
-        yield from DataLoader(Subset(images, chosen), size, num_workers=readers, generator=seeds)
+        yield from DataLoader(
+            images, batch_sampler=parts, num_workers=readers, generator=seeds, collate_fn=_as_it_comes
+        )
     except UserError as error:
         clear_frames(error.__traceback__)  # they hold the loader, whose processes would take seconds each to end
         # what a reader sends has its whole traceback before the line
         line = str(error.args[0]).strip().splitlines()[-1]
         raise UserError(line.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")) from error
+
+
+def _as_it_comes(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return batch
 
 
 def _readers() -> int:
@@ -118,9 +146,11 @@ def adm_crop(image: Image.Image, size: int) -> Image.Image:
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     factor = size / min(image.size)
-    image = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+    width, height = round(image.width * factor), round(image.height * factor)
+    left, top = (width - size) // 2, (height - size) // 2
+    # rows, then columns, as Pillow does it in one call, which would scale columns that are cut off
+    image = image.resize((width, image.height), Image.Resampling.BICUBIC).crop((left, 0, left + size, image.height))
+    return image.resize((size, height), Image.Resampling.BICUBIC).crop((0, top, size, top + size))
 
 
 __all__ = [

@@ -7,10 +7,9 @@ Letters: N images, C latent channels, h and w latent grid, L = h·w positions (r
 
 from __future__ import annotations
 
-import math
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,7 +65,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
 
 
 class _Encoder:
-    """Encodes ranges of a split's images into moments as they are stored."""
+    """Encodes parts of a split's images into moments as they are stored."""
 
     def __init__(
         self,
@@ -81,17 +80,21 @@ class _Encoder:
         self.dtype, self.flip = getattr(torch, config.latents.dtype), config.latents.flip and split == "train"
         self.runtime = runtime
 
-    def __call__(self, rows: range) -> NDArray[Any]:
-        what, encoded = f"encode {self.split} {rows.start}–{rows.stop - 1} of {len(self.images)}", list[Tensor]()
-        steps = math.ceil(len(rows) / self.runtime.batch)
-        batches = data.batches(self.images, self.runtime.batch, rows)
-        for batch, _ in tqdm(batches, what, steps, leave=False, disable=self.runtime.no_bar):
-            moments = self._moments(batch, rows.start + sum(map(len, encoded)))
-            if self.flip:
-                moments = torch.stack([moments, self._moments(batch.flip(-1), rows.start + sum(map(len, encoded)))], 1)
-            encoded.append(moments)
-        moments = torch.cat(encoded)
-        return (moments.view(torch.uint16) if self.dtype is torch.bfloat16 else moments).numpy()
+    def __call__(self, parts: Sequence[range]) -> Iterator[NDArray[Any]]:
+        """The moments of each part in turn; images are read ahead, beyond its end too."""
+        size = self.runtime.batch
+        inside = [[part[first : first + size] for first in range(0, len(part), size)] for part in parts]
+        images = data.in_batches(self.images, [batch for batches in inside for batch in batches])
+        for part, batches in zip(parts, inside, strict=True):
+            what, encoded = f"encode {self.split} {part.start}–{part.stop - 1} of {len(self.images)}", list[Tensor]()
+            for rows in tqdm(batches, what, leave=False, disable=self.runtime.no_bar):
+                batch, _ = next(images)
+                moments = self._moments(batch, rows.start)
+                if self.flip:
+                    moments = torch.stack([moments, self._moments(batch.flip(-1), rows.start)], 1)
+                encoded.append(moments)
+            moments = torch.cat(encoded)
+            yield (moments.view(torch.uint16) if self.dtype is torch.bfloat16 else moments).numpy()
 
     def _moments(self, batch: Tensor, first: int) -> Tensor:
         moments = self.autoencoder.moments(batch.to(self.device)).cpu()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -62,14 +62,22 @@ class Filling:
             self.notes.mkdir(parents=True, exist_ok=True)
         world.barrier()
 
-    def fill(self, world: World, rows: Callable[[range], NDArray[Any]]) -> None:
+    def fill(self, world: World, rows: Callable[[Sequence[range]], Iterator[NDArray[Any]]]) -> None:
         """Compute those of this process's shards that are not finished.
 
         Args:
             world: this process among those that share the shards.
-            rows: computes the array's rows of a range, of at most `shard` rows.
+            rows: gives the array's rows of each of these ranges in turn, of at most `shard` rows; asked once for all,
+                so that what it prepares ahead does not end with a shard.
         """
         array = open_memmap(self.path, mode="r+")
+        chosen = dict(self._unfinished(world, array))
+        for (number, shard), content in zip(chosen.items(), rows([*chosen.values()]), strict=True):
+            array[shard.start : shard.stop] = content
+            array.flush()
+            write_json(self.notes / f"{number}.json", _about(array, shard))
+
+    def _unfinished(self, world: World, array: NDArray[Any]) -> Iterator[tuple[int, range]]:
         starts = range(0, self.shape[0], self.shard)
         for number in range(world.rank, len(starts), world.size):
             chosen = range(starts[number], min(starts[number] + self.shard, self.shape[0]))
@@ -79,9 +87,7 @@ class Filling:
                     continue
                 print(f"{self.path} has lost rows {chosen.start} to {chosen.stop - 1}; they are made again", flush=True)
                 note.unlink()
-            array[chosen.start : chosen.stop] = rows(chosen)
-            array.flush()
-            write_json(note, _about(array, chosen))
+            yield number, chosen
 
     def begun(self) -> bool:
         """Whether there is a finished shard."""
