@@ -102,13 +102,13 @@ def test_failed_cancelled_and_killed_stages_spare_the_others_of_their_jobs(clust
     turn = ("queued", "earlier stages of its job")
     wanting = ("cancelled", "quantizer of b65000 failed")
     assert states(tmp_path, "mixed", "train") == [("running", ""), wanting, turn, turn]
-    done = tokenbridge("cancel", "mixed", "--cell", "b4", "--yes", cwd=tmp_path)
+    done = tokenbridge("cancel", "mixed", "--cell", "b00004", "--yes", cwd=tmp_path)
     assert "mixed: 1 job running, 2 waiting\n" in done.stdout
     wait_until(lambda: step(tmp_path, trainings[2]))
     os.kill(worker(job), signal.SIGKILL)
     shown = end_of(tmp_path, "mixed")
     assert shown.returncode == 1
-    assert "failed: train of b8: its process was killed, most often for want of memory" in shown.stdout
+    assert "failed: train of b00008: its process was killed, most often for want of memory" in shown.stdout
     assert [word for word, _ in states(tmp_path, "mixed", "train")] == ["cancelled", "cancelled", "failed", "finished"]
     for kind in ("likelihood", "sample", "score"):
         found = [word for word, _ in states(tmp_path, "mixed", kind)]

@@ -1,5 +1,7 @@
 """What a packed job does with its stages, in the process of a test: Slurm tells it nothing but its number."""
 
+import json
+import os
 import time
 from pathlib import Path
 
@@ -48,6 +50,11 @@ def words(store: Store, stages) -> list[list[str]]:
     return [[said["event"] for said in read_events(store, stage.id)] for stage in stages]
 
 
+def process(store: Store, stage) -> int:
+    """That which wrote a stage, as its lock's file says."""
+    return json.loads((store.root / "locks" / f"{stage.id}.lock").read_text())["pid"]
+
+
 def test_a_stage_fails_alone_and_has_its_own_log(store, stages):
     job(store, stages)()
     assert words(store, stages) == [["started", "finished"], ["started", "failed"], ["started", "finished"]]
@@ -57,9 +64,17 @@ def test_a_stage_fails_alone_and_has_its_own_log(store, stages):
     assert log.read_text().startswith("Traceback (most recent call last)")
     assert "levels=65000 must be at most" in log.read_text()
     assert of_job(stages[2].id).stage_log(store, "err").read_text() == ""
+    assert len({process(store, stage) for stage in stages}) == 1  # one start of Python for all
     before = words(store, stages)
     job(store, stages)()  # requeued by hand: it passes over what is finished, and what failed in it
     assert words(store, stages) == before
+
+
+def test_workers_run_stages_at_a_time(store, stages):
+    first, _, second = stages
+    job(store, [first, second], workers=2)()
+    assert words(store, [first, second]) == [["started", "finished"]] * 2
+    assert len({os.getpid(), process(store, first), process(store, second)}) == 3
 
 
 def test_what_was_cancelled_or_has_a_newer_job_has_no_turn(store, stages):
