@@ -139,7 +139,7 @@ def image_counts(config: RunConfig, given: Mapping[str, int | None]) -> tuple[di
         UserError: the data are not here and their number is unknown.
     """
     data = config.data
-    if data.source == "digits" or Path(data.path or "").is_dir():
+    if data.source != "folder" or Path(data.path or "").is_dir():
         return {split: len(split_of(data, split)[1]) for split in splits(data)}, "counted"
     published = IMAGENET if data.classes == IMAGENET_CLASSES else {}
     counts = {folder: given[folder] or published.get(folder, 0) for folder in IMAGENET}

@@ -101,7 +101,7 @@ def fitting(seen: Survey, place: Place, classifier: Path, given: Mapping[str, An
     if taken := [key for key in given if key in PLACED]:
         raise UserError(f"{taken[0]} is what IMAGES and --autoencoder say; leave it out")
     if seen.images < FEWEST:
-        raise UserError(f"{seen.data.path} holds {seen.images} images and must hold at least {FEWEST}; add some")
+        raise UserError(f"{seen.what} holds {seen.images} images and must hold at least {FEWEST}; add some")
     for key in ("data.image_size", "autoencoder.channels", "autoencoder.stride"):
         if type(given.get(key, 1)) is not int or given.get(key, 1) < 1:
             override(preset(PRESET), {key: given[key]})  # which refuses it
@@ -141,11 +141,12 @@ def _wanted(seen: Survey, most: int) -> int:
 
 
 def _data(seen: Survey, sizes: Sizes, place: Place) -> Iterator[Setting]:
-    path = seen.data.path or ""
-    title = printable(Path(path).resolve().name)[:LONGEST_TITLE] or PRESET
-    yield Setting("data.name", title if title.isprintable() else PRESET, "what reports call the images")
-    yield Setting("data.source", "folder")
-    yield Setting("data.path", path)
+    path, title = seen.data.path, seen.data.name
+    if path is not None:
+        title = printable(Path(path).resolve().name)[:LONGEST_TITLE] or PRESET
+    yield Setting("data.name", title if title and title.isprintable() else PRESET, "what reports call the images")
+    yield Setting("data.source", seen.data.source)
+    yield Setting("data.path", path)  # none, where the set says where it is
     yield Setting("data.classes", seen.classes)
     if seen.data.class_order != "text":
         yield Setting("data.class_order", seen.data.class_order, "their names are numbers")
@@ -230,7 +231,7 @@ def text_of(seen: Survey, name: str, settings: Sequence[Setting], out: Path, not
         UserError: what the text would be read as is refused.
     """
     lines = [
-        *_comment(f"Settings for {printable(seen.data.path or '')}, written by `tokenbridge init`."),
+        *_comment(f"Settings for {printable(seen.what)}, written by `tokenbridge init`."),
         "# What is not here is as in the preset; `tokenbridge settings` lists all. Paths are relative to this file.",
         f"# Words behind a command change some for once: tokenbridge run {printable(out.name)} sample.temperature=0.9",
         f"preset = {toml_value(PRESET)}",

@@ -17,8 +17,8 @@ from experiments.presets import base as base_of
 from tokenbridge.autoencoders.autoencoder_kl import sizes_of
 from tokenbridge.autoencoders.sources import CARD, recognized, source_of
 from tokenbridge.config import Autoencoder, RunConfig, Sample, UserError
-from tokenbridge.data.files import class_count
-from tokenbridge.data.survey import Survey, survey
+from tokenbridge.data.class_folders import class_count
+from tokenbridge.data.survey import Survey, survey, survey_of
 from tokenbridge.metrics.catalogue import ARROWS, find
 from tokenbridge.metrics.reference_files import FEWEST
 from tokenbridge.metrics.scorers import ENCODER
@@ -117,12 +117,14 @@ def _size(autoencoder: str, images: str, settings: Mapping[str, Any]) -> int:
     return min(of_config // stride * stride or fitting, fitting) if type(of_config) is int else fitting
 
 
-def crop(config: RunConfig, images: str) -> str:
+def crop(config: RunConfig) -> str:
     """A line on how images are cropped; empty for the digits."""
-    size, images = config.data.image_size, config.data.path or images
-    if images == DIGITS or (of := _survey(images)).smallest == of.largest == size:
+    size = config.data.image_size
+    if config.data.source == DIGITS or (of := survey_of(config.data)).smallest == of.largest == size:
         return ""
     sizes = of.sizes()
+    if config.data.padded and of.smallest < size:
+        return f"images of {sizes} pixels on the shorter side are padded to {size}×{size} where they are smaller"
     return f"images of {sizes} pixels on the shorter side are scaled and cropped to {size}×{size} (data.image_size)"
 
 

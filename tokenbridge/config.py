@@ -167,27 +167,53 @@ MOST = 65_536
 """of sizes and counts that no model or machine comes near"""
 
 
+_GO_WITH = {
+    "class_list": ("folder",),
+    "test_path": ("folder", "parquet", "tar"),
+    "image_column": ("parquet", "tar"),
+    "label_column": ("parquet", "tar"),
+}
+"""settings of Data -> the sources that read them"""
+
+
+def _either(words: tuple[str, ...]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}" if words[1:] else words[0]
+
+
 class Data(Config):
-    source: Literal["digits", "folder"] = "digits"
-    """digits: the shipped handwritten ones; folder: images in path"""
+    source: Literal["digits", "folder", "torchvision", "parquet", "tar"] = "digits"
+    """digits: the shipped handwritten ones; folder: images in path; torchvision: the classification set that name
+    names; parquet: tables as Hugging Face ships images; tar: shards of WebDataset"""
     name: Annotated[str, AfterValidator(_title)] | None = Field(default=None, exclude_if=lambda value: value is None)
-    """what reports call the images; unset: the folder's name. It enters no id of a stage"""
+    """what reports call the images; unset: the folder's name. It enters no id of a stage. source=torchvision: the set,
+    such as FashionMNIST or CIFAR10"""
     path: FilePath | None = None
-    """folder with one sub-folder per class (torchvision ImageFolder), or of images alone, which are one class; for
-    source=folder"""
+    """source=folder: folder with one sub-folder per class (torchvision ImageFolder), or of images alone, which are one
+    class; source=parquet, tar: a file, a folder of such, or a pattern (train-*.parquet); source=torchvision: the set's
+    root, into which it is downloaded where it is not there; unset: Debian's copy, or the user's cache folder"""
     test_path: FilePath | None = None
-    """such a folder of test images; without it, they are test_fraction of each class of path"""
+    """such a folder, file or pattern of test images; without it, they are what path names test, else test_fraction of
+    each class of path"""
+    image_column: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """source=parquet: column of the images (unset: image); source=tar: ending of the images' names (unset: that of an
+    image)"""
+    label_column: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """source=parquet: column of the labels (unset: label); source=tar: ending of the labels' names (unset: cls). Labels
+    are whole numbers from 0; with classes=1 none are read"""
     class_list: FilePath | None = Field(default=None, exclude_if=lambda value: value is None)
     """text file that names the class folders, one per line in the order of their labels; others are left out. Without
     it, all folders, in class_order"""
     class_order: Literal["text", "numeric"] = Field(default="text", exclude_if=lambda value: value == "text")
     """order of the class folders' names, which gives their labels: as text (torchvision's), or as whole numbers"""
     image_size: int = Field(default=16, ge=4, le=MOST)
-    """pixels per side; larger images are scaled and cut to their middle (ADM's crop)"""
+    """pixels per side; larger images are scaled and cut to their middle (ADM's crop), smaller ones enlarged"""
+    padded: bool = Field(default=False, exclude_if=lambda value: not value)
+    """put images whose shorter side is smaller than image_size into the middle of black, as they are, instead of
+    enlarging them"""
     image_channels: Literal[1, 3] = 1
     """1: grey, 3: colours"""
     classes: int = Field(default=10, ge=1, le=10_000_000)
-    """number of class folders; checked against them"""
+    """number of class folders, or of labels; checked against them"""
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     """share of each class of path that results are reported on, where there is no test_path"""
     validation_fraction: float = Field(default=0.134, ge=0, lt=1)
@@ -198,13 +224,18 @@ class Data(Config):
 
     @model_validator(mode="after")
     def _path(self) -> Self:
-        if self.path is None and self.source == "folder":
-            raise ValueError("data.source=folder must come with data.path, a folder of images; give both or neither")
-        if self.path is not None and self.source != "folder":
-            raise ValueError(f"data.path={self.path} goes with data.source=folder only; give both or neither")
-        for name, value in (("class_list", self.class_list), ("test_path", self.test_path)):
-            if value is not None and self.source != "folder":
-                raise ValueError(f"data.{name}={value} goes with data.source=folder only; leave it out")
+        files = self.source in ("folder", "parquet", "tar")
+        if self.path is None and files:
+            raise ValueError(f"data.source={self.source} must come with data.path, its images; give both or neither")
+        if self.source == "torchvision" and self.name is None:
+            raise ValueError("data.source=torchvision must come with data.name, such as FashionMNIST; give it")
+        if self.padded and self.source == "digits":
+            raise ValueError("data.padded=true goes with images that are read, not with the digits; leave it out")
+        if self.path is not None and self.source == "digits":
+            raise ValueError(f"data.path={self.path} goes with data.source=folder and others; give both or neither")
+        for name, sources in _GO_WITH.items():
+            if (value := getattr(self, name)) is not None and self.source not in sources:
+                raise ValueError(f"data.{name}={value} goes with data.source={_either(sources)} only; leave it out")
         if self.class_order != "text" and (self.class_list is not None or self.source != "folder"):
             raise ValueError("data.class_order=numeric goes with data.source=folder without a class_list; leave it out")
         return self

@@ -224,9 +224,9 @@ class Source:
 
     @property
     def own_images(self) -> bool:
-        """Whether the images are a folder of the user's: neither the shipped digits nor what the paper is about."""
+        """Whether the images are the user's: neither the shipped digits nor what the paper is about."""
         images = self.base.get("data.classes"), self.base["data.image_size"]
-        return self.base["data.source"] == "folder" and images != PUBLISHED_IMAGES
+        return self.base["data.source"] != "digits" and images != PUBLISHED_IMAGES
 
     @property
     def measured_on(self) -> str:

@@ -16,7 +16,12 @@ from tokenbridge.distributed import require_one
 
 def init(
     images: Annotated[
-        Path, typer.Argument(help="folder with one sub-folder per class, or of images alone", parser=path_of)
+        Path,
+        typer.Argument(
+            help="folder with one sub-folder per class, of images alone, of parquet or of tar files; or a set of"
+            " torchvision",
+            parser=path_of,
+        ),
     ],
     settings: Settings = None,
     autoencoder: Annotated[
@@ -58,7 +63,7 @@ def init(
     if path.exists() and not (force and path.is_file()):
         raise UserError(f"{path} is there already; give --force to write over it, or --out another name")
     place = place_of(autoencoder, path.parent / f"{name}-autoencoder")
-    seen = survey(images)
+    seen = survey(images, given)
     classifier = path.parent / f"{name}-classifier"
     fit = fitting(seen, place, classifier, given)
     file = shlex.quote(str(path))

@@ -174,7 +174,7 @@ def train_classifier(
         _require_no({"--size": size, "--grey": grey, "--name": name, **_gpu(device)})
         _train_again(train_shipped, out, epochs or EPOCHS, seed)
         return
-    from tokenbridge.data.files import class_count
+    from tokenbridge.data.survey import data_of
     from tokenbridge.metrics.scorers import OWN
     from tokenbridge.metrics.train_classifier import require_classes, train_own_classifier
 
@@ -191,7 +191,7 @@ def train_classifier(
         _require_place(out, data.path, data.test_path)
     else:
         _require_place(out, images)
-        require_classes(class_count(images), images)  # before all its images are looked at
+        require_classes(data_of(images).classes, images)  # before all its images are looked at
         data, by_file = _data(images, size, grey, STEP), False
     name = name or images.resolve().name
     build(Data, {"name": name})  # a name that no page could show is refused
@@ -280,10 +280,10 @@ def _data(images: Path, size: int | None, grey: bool | None, multiple: int) -> D
 
 
 def _of_file(file: Path) -> Base:
-    """A file of settings whose images are a folder's."""
+    """A file of settings whose images are not the shipped digits."""
     of_file = base(str(file))
-    if of_file.config.data.source != "folder":
-        raise UserError(f"{file} must name a folder of images, with data.source=folder and data.path")
+    if of_file.config.data.source == "digits":
+        raise UserError(f"{file} must name images, with data.source=folder and data.path or another source")
     return of_file
 
 

@@ -168,7 +168,7 @@ def reconstruct(
     plan_file.require_room(runs, name)
     with new_folder(out, "--out") if out else nullcontext():
         show_data(cells[0].config.data)
-        if line := reconstructions.crop(cells[0].config, images):
+        if line := reconstructions.crop(cells[0].config):
             print(line, flush=True)
         runner.run_cells(store, cells, runtime, EXPERIMENT, jobs)
         rows = reconstructions.rows(store, cells)

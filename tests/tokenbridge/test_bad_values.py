@@ -97,13 +97,13 @@ def test_every_setting_of_the_runtime(key):
         ("backbone.width=" + "9" * 400, "… must lie within ±2^63"),
         ("head.mlp_ratio=0.001", "head.mlp_ratio=0.001 must be >= 1/64"),
         ("data.split_seed=-1", "data.split_seed=-1 must be >= 0"),
-        ("data.test_path=x", "data.test_path=x goes with data.source=folder only"),
+        ("data.test_path=x", "data.test_path=x goes with data.source=folder, parquet or tar only"),
         ("data.held_out_path=x", "data.held_out_path is no setting; it is data.test_path now"),
         ("data.validation_fraction=1", "data.validation_fraction=1 must be < 1"),
         ("score.split=train", "score.split='train' must be one of 'validation' or 'test'; the default is test"),
         ("score.weights=", "score.weights='' must name a file or folder"),
         ("score.features=3", "score.features=3 must be one or several of digits"),
-        ("data.path=a\nb", r"data.path=a\nb goes with data.source=folder only"),
+        ("data.path=a\nb", r"data.path=a\nb goes with data.source=folder and others"),
     ],
 )
 def test_lines(word, message):

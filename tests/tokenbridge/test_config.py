@@ -30,7 +30,7 @@ HEADS = (*CATEGORICAL, *CONTINUOUS)
         ("backbone.width=33", "backbone.width=33 must be a multiple of backbone.heads=4"),
         ("sample.iterations=17", "sample.iterations=17 must be at most 16"),
         ("data.image_size=18", "data.image_size=18 must be a multiple of autoencoder.stride=4"),
-        ("data.path=/images", "data.path=/images goes with data.source=folder only"),
+        ("data.path=/images", "data.path=/images goes with data.source=folder and others"),
         ("train.warmup_epochs=1000", "warmup_epochs=1000 must be < epochs"),
         ("quantizer.levels=[8,5]", "levels=[8, 5] must be one number with quantizer.kind=gaussian"),
         ("quantizer.kind=lfq", "levels=16 must be 2 with quantizer.kind=lfq"),

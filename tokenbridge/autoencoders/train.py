@@ -133,7 +133,7 @@ def train_own_autoencoder(
     pixels = torch.cat([part for part, _ in batches(test, MEASURED, range(min(MEASURED, len(test))))])
     frozen = FrozenAutoencoder(model.eval().requires_grad_(False))
     card = {
-        "images": images.path,
+        "images": images.path or images.name,
         "image_size": images.image_size,
         **{"image_channels": images.image_channels, "channels": channels, "stride": stride},
         **{"train_images": len(train), "epochs": epochs, "batch": budget.batch, "seed": seed},

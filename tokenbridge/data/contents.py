@@ -11,14 +11,16 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from tokenbridge.config import UserError
@@ -36,6 +38,8 @@ Stamp = tuple[int, int, int, int, int]
 """size, times of modification and change in ns, inode, device"""
 _checking = False
 _checked: set[Path] = set()
+_held: dict[Path, tuple[bytes, Mapping[str, NDArray[Any]]]] = {}
+"""what `kept` found in this process"""
 
 
 def check_all() -> None:
@@ -43,6 +47,7 @@ def check_all() -> None:
     global _checking
     _checking = True
     _checked.clear()
+    _held.clear()
 
 
 def digest_of(folder: Path, files: Sequence[Path]) -> bytes:
@@ -60,11 +65,44 @@ def digest_of(folder: Path, files: Sequence[Path]) -> bytes:
     return hasher.digest()
 
 
-def memory(folder: Path) -> Path:
-    """The file that remembers a folder's hashes: below TOKENBRIDGE_CACHE, or the user's cache folder."""
+def memory(folder: Path, what: str = "") -> Path:
+    """The file that remembers a folder's hashes, or what else was found in it: below the cache folder."""
+    key = os.fsencode(folder.absolute()) + (b"\0" + what.encode() if what else b"")
+    return Path(cache_folder(), "contents", f"{hashlib.sha256(key).hexdigest()[:24]}.npz")
+
+
+def cache_folder() -> Path:
+    """TOKENBRIDGE_CACHE, or ours in the user's cache folder."""
     user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - that needs a home
-    cache = Path(os.environ.get("TOKENBRIDGE_CACHE") or Path(user, "tokenbridge"))
-    return Path(cache, "contents", f"{hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:24]}.npz")
+    return Path(os.environ.get("TOKENBRIDGE_CACHE") or Path(user, "tokenbridge"))
+
+
+def kept(
+    what: str, folder: Path, files: Sequence[Path], make: Callable[[], Mapping[str, NDArray[Any]]]
+) -> Mapping[str, NDArray[Any]]:
+    """What was found in files, remembered like their hashes until one of them changes.
+
+    Args:
+        what: was looked for, with the version of what finds it.
+        folder: the folder that holds the files, itself or below.
+        files: all that `make` reads.
+        make: finds it, as arrays without objects.
+
+    Raises:
+        UserError: a file that cannot be read; what `make` raises.
+    """
+    place, stamps = memory(folder, what), [_stamp(path) for path in files]
+    state = hashlib.sha256(repr(list(zip(_names(folder, files), stamps, strict=True))).encode()).digest()
+    if place in _held and _held[place][0] == state:
+        return _held[place][1]
+    found = None if _checking else _recalled(place, state)
+    if found is None:
+        latest = time.time_ns() - SETTLED_NS
+        found = make()
+        if all(stamp[2] < latest for stamp in stamps):
+            _write(place, {**found, "state": np.frombuffer(state, np.uint8)})
+    _held[place] = state, found
+    return found
 
 
 def _names(folder: Path, files: Sequence[Path]) -> list[bytes]:
@@ -132,13 +170,25 @@ def _remember(place: Path, lines: Sequence[tuple[bytes, Stamp, bytes]]) -> None:
     if not lines:
         return
     names, stamps, digests = zip(*lines, strict=True)
+    _write(place, {
+        "names": np.frombuffer(b"\0".join(names), np.uint8),
+        "stamps": np.array(stamps, np.uint64),
+        "digests": np.frombuffer(b"".join(digests), np.uint8),
+    })  # fmt: skip
+
+
+def _recalled(place: Path, state: bytes) -> Mapping[str, NDArray[Any]] | None:
+    try:
+        with np.load(BytesIO(place.read_bytes()), allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+        return found if found.pop("state").tobytes() == state else None
+    except Exception:  # as in _recall
+        return None
+
+
+def _write(place: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     file = BytesIO()
-    np.savez(
-        file,
-        names=np.frombuffer(b"\0".join(names), np.uint8),
-        stamps=np.array(stamps, np.uint64),
-        digests=np.frombuffer(b"".join(digests), np.uint8),
-    )
+    np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
     partial = place.with_name(f".{place.name}.{os.getpid()}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

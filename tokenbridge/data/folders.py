@@ -67,6 +67,24 @@ def walk(root: Path, folders: Sequence[Path]) -> Walk:
     return met
 
 
+def files_below(root: Path) -> list[Path]:
+    """All files in a folder and below, sorted; none where it is no folder. Links are followed, each directory once.
+
+    Raises:
+        UserError: a link to nothing.
+    """
+    found, seen = list[Path](), set[str]()
+    for folder, below, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        found += [Path(folder, name) for name in names]
+    if lost := next((path for path in found if path.is_symlink() and not path.exists()), None):
+        raise UserError(f"{printable(lost)} is a link to nothing; mend or delete it")
+    return sorted(path for path in found if path.is_file())
+
+
 def class_names(root: Path) -> tuple[list[str], Counter[str]]:
     """Names of the class folders, sorted as text; how many hidden ones and files lie beside them.
 

@@ -1,4 +1,4 @@
-"""Images and their labels: the shipped digits, and folders of images with the ADM crop.
+"""Images and their labels: those in memory, and those that are read, with the ADM crop.
 
 Letters: N images, H height, W width; images are uint8 (channels, H, W).
 """
@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tokenbridge.config import Data, UserError
-from tokenbridge.data.files import Split, fingerprint, read_image, shorter_side, split_of
+from tokenbridge.data.files import Split, fingerprint, split_of
+from tokenbridge.data.pictures import Place, called, read_image, shape_of
 
 FEW = 500
 """files that one process reads in the time that it takes to start others"""
@@ -57,27 +58,32 @@ class ArrayImages(Images):
 
 
 class FileImages(Images):
-    """Images that are read, cropped and converted on demand; an unreadable one raises UserError with its path."""
+    """Images that are read, cropped and converted on demand; an unreadable one raises UserError that names it.
 
-    def __init__(self, paths: list[Path], labels: np.ndarray, size: int, channels: int):
-        self.paths, self.labels, self.size, self.channels = paths, labels, size, channels
+    padded: whether smaller images are padded, not enlarged.
+    """
+
+    def __init__(self, places: Sequence[Place], labels: np.ndarray, size: int, channels: int, padded: bool = False):
+        self.places, self.labels = places, labels
+        self.size, self.channels, self.padded = size, channels, padded
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.__getitems__([index])[0][0], int(self.labels[index])
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         pixels = np.empty((len(indices), self.channels, self.size, self.size), np.uint8)
-        for place, index in zip(pixels, indices, strict=True):
-            image = adm_crop(read_image(self.paths[index], "L" if self.channels == 1 else "RGB"), self.size)
-            place[...] = np.asarray(image).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
+        for row, index in zip(pixels, indices, strict=True):
+            whole = read_image(self.places[index], "L" if self.channels == 1 else "RGB")
+            image = fitted(whole, self.size, self.padded)
+            row[...] = np.asarray(image).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
         return torch.from_numpy(pixels), torch.from_numpy(self.labels[np.asarray(indices, np.int64)])
 
 
 def one_size(folder: Path, paths: Sequence[Path]) -> int:
     """The shorter side of images in a folder, the same of all. UserError where they differ."""
-    size = shorter_side(paths[0])
+    size = min(shape_of(paths[0]))
     for other in paths[1:]:
-        if (theirs := shorter_side(other)) != size:
+        if (theirs := min(shape_of(other))) != size:
             raise UserError(
                 f"images of {folder} must be of one size, and {other.relative_to(folder)} has {theirs} pixels where"
                 f" {paths[0].relative_to(folder)} has {size}; give --size"
@@ -90,7 +96,7 @@ def load(config: Data, split: Split) -> Images:
     images, labels = split_of(config, split)
     if isinstance(images, np.ndarray):
         return ArrayImages(images, labels)
-    return FileImages(images, labels, config.image_size, config.image_channels)
+    return FileImages(images, labels, config.image_size, config.image_channels, config.padded)
 
 
 def batches(images: Images, size: int, order: Sequence[int] | range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -108,6 +114,8 @@ def in_batches(images: Images, parts: Sequence[Sequence[int]]) -> Iterator[tuple
     Many files are read by several processes, ahead of what is asked for. UserError: a file that cannot be read.
     """
     readers = _readers() if isinstance(images, FileImages) and sum(map(len, parts)) >= FEW else 0
+    if readers:
+        images[parts[0][0]]  # opens what all readers share, once
     seeds = torch.Generator()  # of the loader's processes, which else take torch's global state
     try:
         yield from DataLoader(
@@ -138,6 +146,20 @@ def stack(dataset: Images) -> tuple[np.ndarray, np.ndarray]:
     return torch.cat([part for part, _ in batches(dataset, 256)]).numpy(), dataset.labels
 
 
+def fitted(image: Image.Image, size: int, padded: bool) -> Image.Image:
+    """An image as `size` pixels per side: ADM's crop, or with smaller sides as they are, in the middle of black.
+
+    Args:
+        image: of any width and height.
+        size: pixels per side.
+        padded: whether an image whose shorter side is less than size is padded; ADM's crop enlarges it.
+    """
+    if not padded or min(image.size) >= size:
+        return adm_crop(image, size)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))  # beyond the image, crop gives black
+
+
 def adm_crop(image: Image.Image, size: int) -> Image.Image:
     """Centre crop of ADM: halve by box filter while the short side is at least twice the size, bicubic, cut the centre.
 
@@ -160,9 +182,11 @@ __all__ = [
     "Split",
     "adm_crop",
     "batches",
+    "called",
     "fingerprint",
+    "fitted",
     "load",
     "one_size",
-    "shorter_side",
+    "shape_of",
     "stack",
 ]

@@ -81,12 +81,13 @@ def of_path(path: Path, size: int | None = None) -> ImageSet | Path:
     return of_arrays(path.name, f"sha256:{file_hash(path)[:12]}", pixels, labels)
 
 
-def of_folder(path: Path, size: int | None = None) -> ImageSet:
+def of_folder(path: Path, size: int | None = None, padded: bool = False) -> ImageSet:
     """Images in a folder and below; folders in it are classes, unless images lie beside them.
 
     Args:
         path: the folder.
         size: side that the images are cropped to, as ADM does it; by default the shorter side, the same of all.
+        padded: whether smaller images are padded, not enlarged.
 
     Raises:
         UserError: no image, an unreadable one, shorter sides that differ where no size is given.
@@ -106,7 +107,7 @@ def of_folder(path: Path, size: int | None = None) -> ImageSet:
         len(paths),
         size,
         f"folder:{contents.digest_of(path, paths).hex()[:12]}:{size}",
-        lambda channels: FileImages(paths, labels, size, channels),
+        lambda channels: FileImages(paths, labels, size, channels, padded),
         labels if classes else None,
         classes,
     )
@@ -136,6 +137,6 @@ def of_split(name: str, config: Data, split: files.Split) -> ImageSet:
             f"{name} has no split {split}, and must be one of {', '.join(files.splits(config))}; correct it"
         )
     found = images.load(config, split)
-    hash = f"{files.fingerprint(config)[:12]}:{split}:{config.image_size}"
+    hash = f"{files.fingerprint(config)[:12]}:{split}:{config.image_size}{':padded' if config.padded else ''}"
     classes = tuple(files.classes_of(config))
     return ImageSet(name, len(found), config.image_size, hash, lambda channels: found, found.labels, classes)

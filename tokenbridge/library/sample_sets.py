@@ -81,7 +81,7 @@ class SampleSet:
         """What to call a kept image: by its file where it has one."""
         number = int(self.order[place])
         if isinstance(self.images, FileImages):
-            return folders.printable(self.images.paths[number])
+            return images.called(self.images.places[number])
         return f"image {number} of {self.path}"
 
     @cached_property
@@ -118,7 +118,7 @@ def read_set(path: Path, config: RunConfig, resize: bool = False, batch: int = 2
         UserError: no images, too few, another size, classes that the data do not have.
     """
     count, size = config.sample.images, config.data.image_size
-    opened = _opened(path, size, resize)
+    opened = _opened(path, config.data, resize)
     if opened.count < count:
         raise UserError(
             f"{path} holds {opened.count} images and must hold {count} at least, as many as the plan's own rows draw"
@@ -133,9 +133,10 @@ def read_set(path: Path, config: RunConfig, resize: bool = False, batch: int = 2
         order = np.sort(torch.randperm(opened.count, generator=generator("given samples"))[:count].numpy())
         chosen = "at random"
     about = {"from": str(path), "there": str(opened.count), "chosen": chosen, "labels": told}
-    about |= {"crop": f"ADM's, to {size}"} if resize else {}
+    crop = "padded or cropped" if config.data.padded else "ADM's"
+    about |= {"crop": f"{crop}, to {size}"} if resize else {}
     shown = opened.read(3)
-    source = _Resized(shown, size) if resize and not isinstance(shown, FileImages) else shown
+    source = _Resized(shown, config.data) if resize and not isinstance(shown, FileImages) else shown
     kept = None if labels is None else labels[order]
     return SampleSet(path, opened.count, source, order, kept, config.data, about, batch)
 
@@ -188,13 +189,14 @@ def in_turn(labels: Labels) -> NDArray[np.int64]:
 class _Resized(Images):
     """Images in memory, scaled and cropped on demand."""
 
-    def __init__(self, whole: Images, size: int):
-        self.whole, self.size, self.labels = whole, size, whole.labels
+    def __init__(self, whole: Images, data: Data):
+        self.whole, self.data, self.labels = whole, data, whole.labels
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         pixels, label = self.whole[index]
         whole = pixels.expand(3, *pixels.shape[1:]).permute(1, 2, 0)
-        image = images.adm_crop(Image.fromarray(whole.contiguous().numpy()), self.size)
+        image = Image.fromarray(whole.contiguous().numpy())
+        image = images.fitted(image, self.data.image_size, self.data.padded)
         return torch.from_numpy(np.array(image, np.uint8).transpose(2, 0, 1).copy()), label
 
 
@@ -210,12 +212,13 @@ def _grey(data: Data) -> bool:
     return not any(_coloured(part).any() for part, _ in parts)
 
 
-def _opened(path: Path, size: int, resize: bool) -> ImageSet:
+def _opened(path: Path, data: Data, resize: bool) -> ImageSet:
+    size = data.image_size
     if path.is_dir():
-        opened = of_folder(path, size)
+        opened = of_folder(path, size, data.padded)
         shown = opened.read(3)
         assert isinstance(shown, FileImages)
-        sizes = map(_size_of, shown.paths)
+        sizes = map(images.shape_of, shown.places)
         wrong = next(((w, h) for w, h in sizes if (w, h) != (size, size)), None) if not resize else None
     else:
         if path.suffix != ".npz":
@@ -233,12 +236,6 @@ def _opened(path: Path, size: int, resize: bool) -> ImageSet:
             " images of that size, or --resize to have them scaled and cropped as the data's are"
         )
     return opened
-
-
-def _size_of(path: Path) -> tuple[int, int]:
-    """Width and height of an image file, by its header. UserError where it cannot be read."""
-    with files.readable(path), Image.open(path) as image:
-        return image.size
 
 
 def _labels(opened: ImageSet, path: Path, data: Data) -> tuple[Labels | None, str]:

@@ -103,7 +103,9 @@ class References:
         hash = reference_files.fingerprint(score, size)
         if path.is_dir():
             channels = channels_of(score, self.scorer.name)
-            real = self._kept([hash, size], lambda: folder(path, size, channels))
+            padded = self.config.padded
+            what = [hash, size, *(["padded"] if padded else [])]
+            real = self._kept(what, lambda: folder(path, size, channels, padded))
             return Reference(path.name, real, hash=hash)
         if path.suffix == ".safetensors":
             reference_files.require_kept(path, self.scorer, self.weights)
@@ -120,18 +122,19 @@ class References:
         return replace(real, labels=None)  # nobody has said them
 
 
-def folder(path: Path, size: int | None, channels: int = 3) -> data.Images:
+def folder(path: Path, size: int | None, channels: int = 3, padded: bool = False) -> data.Images:
     """All images in a folder and below, as RGB or grey.
 
     Args:
         size: side in pixels that they are cropped to; None: the shorter side, the same of all.
+        padded: whether smaller images are padded, not enlarged.
 
     Raises:
         UserError: no image, an unreadable one, or shorter sides that differ where no size is given.
     """
     paths = reference_files.files_in(path)
     size = data.one_size(path, paths) if size is None else size
-    return data.FileImages(paths, np.zeros(len(paths), np.int64), size, channels)
+    return data.FileImages(paths, np.zeros(len(paths), np.int64), size, channels, padded)
 
 
 def write_statistics(path: Path, images: Path, score: Score, size: int | None, runtime: Runtime) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def train_own_classifier(
     Raises:
         UserError: images that cannot be read, or of one class.
     """
-    require_classes(config.classes, config.path)
+    require_classes(config.classes, config.path or config.name)
     train, test = in_memory(load(config, "train")), load(config, "test")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.seed_of(seed, "own classifier", "weights"))
@@ -124,7 +124,7 @@ def train_own_classifier(
     state = {key: value.cpu().contiguous().clone() for key, value in model.state_dict().items()}
     write_atomic(out / OWN_FILE, save(state, {ABOUT: json.dumps(about)}))
     card = about | {
-        "images": config.path,
+        "images": config.path or config.name,
         **{"epochs": epochs, "seed": seed, "batch": batch},
         "sha256": file_hash(out / OWN_FILE),
         "versions": environment()["versions"],

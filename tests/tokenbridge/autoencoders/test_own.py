@@ -62,7 +62,10 @@ def test_an_own_autoencoder_of_grey_images_and_its_quality_in_parts(call, tmp_pa
         (["images", "--stride", "0"], "--stride 0 must be a power of two"),
         (["images", "--stride", "0", "--size", "16"], "--stride 0 must be a power of two"),
         (["--size", "64", "--grey"], "--size, --grey goes with a folder of images; name it first"),
-        (["nowhere"], "nowhere must be a folder of images, with one sub-folder per class or none; correct the path"),
+        (
+            ["nowhere"],
+            "nowhere must be a folder of images, with one sub-folder per class or none, or the name of a set",
+        ),
         (["few"], "few holds 7 images and must hold 8 at least; add some"),
         (["images", "--out", "file"], "file cannot be written (File exists); choose another folder with --out"),
         (["images", "--out", "images"], "--out images lies in the folder of images, images; give one beside it"),

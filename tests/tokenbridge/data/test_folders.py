@@ -11,6 +11,7 @@ from torchvision.datasets import ImageFolder
 
 from tokenbridge.config import Data, UserError
 from tokenbridge.data import files
+from tokenbridge.data.class_folders import ClassFolders
 from tokenbridge.data.folders import HIDDEN, walk
 from tokenbridge.metrics.reference_files import files_in
 
@@ -37,14 +38,14 @@ def config(root: Path, **changes: object) -> Data:
 
 
 def counts(root: Path, **changes: object) -> list[int]:
-    return np.bincount(files.files(config(root, **changes), "train")[1]).tolist()
+    return np.bincount(ClassFolders(config(root, **changes)).given("train")[1]).tolist()
 
 
 def test_the_order_is_torchvisions(root):
     for name in ("a b/1.png", "a/2.png", "a/b/3.PNG", "a.c/0.jpeg", "Z.webp", "a-d/5.tif", "_/6.bmp"):
         draw(root / "ant" / name)
     theirs = [(Path(path), label) for path, label in ImageFolder(str(root)).samples]
-    paths, labels = files.files(config(root), "train")
+    paths, labels = ClassFolders(config(root)).given("train")
     assert list(zip(paths, labels.tolist(), strict=True)) == theirs
     assert files_in(root / "ant") == [path for path, label in theirs if label == 0]
 
@@ -136,7 +137,7 @@ def test_names_of_any_bytes(root, call, tmp_path):
     assert counts(root, classes=4) == [10] * 4
     assert next(files.remarks(config(root, classes=4))).endswith(r"0 ant, 1 bee, 2 cat, 3 dog\xff")
     (root.parent / "list.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\xff\r\n")
-    paths, _ = files.files(config(root, classes=2, class_list=str(root.parent / "list.txt")), "train")
+    paths, _ = ClassFolders(config(root, classes=2, class_list=str(root.parent / "list.txt"))).given("train")
     assert {path.parent.name for path in paths} == {"cat", odd}
     settings = ("data.source=folder", f"data.path={root}", "data.classes=4", "data.image_size=16", "train.batch=8")
     done = call("run", "digits", *settings, "--only", "latents", "--runs", tmp_path / "runs", cwd=tmp_path)
@@ -147,18 +148,18 @@ def test_names_of_any_bytes(root, call, tmp_path):
 def test_numeric_class_folders(root):
     for name in CLASSES:
         (root / name).rename(root / str(len(name)) if name == "ant" else root / {"bee": "10", "cat": "2"}[name])
-    assert [path.parent.name for path in files.files(config(root), "train")[0]][::10] == ["10", "2", "3"]
+    assert [path.parent.name for path in ClassFolders(config(root)).given("train")[0]][::10] == ["10", "2", "3"]
     told = "\n".join(files.remarks(config(root)))
     assert "0 10, 1 2, 2 3" in told
     assert "in the order of text, so that label 0 is 10; with data.class_order=numeric it is 2, data.cl" in told
     numeric = config(root, class_order="numeric")
-    assert [path.parent.name for path in files.files(numeric, "train")[0]][::10] == ["2", "3", "10"]
+    assert [path.parent.name for path in ClassFolders(numeric).given("train")[0]][::10] == ["2", "3", "10"]
     assert not any("order of text" in line for line in files.remarks(numeric))
     assert (files.names_by_label(config(root)), files.names_by_label(numeric)) == (["10", "2", "3"], ["2", "3", "10"])
     assert files.fingerprint(numeric) != files.fingerprint(config(root))
     (root / "2").rename(root / "two")
     with pytest.raises(UserError, match=r"class_order=numeric needs class folders that are whole numbers, and two of"):
-        files.files(numeric, "train")
+        ClassFolders(numeric).given("train")
 
 
 def test_names_by_label_are_those_of_the_folders_and_fit_to_be_printed(root, tmp_path):

@@ -176,7 +176,7 @@ def listed(root, *names, **changes):
 def test_a_class_list_chooses_and_orders(classes):
     config = listed(classes, "dog", "ant")
     images = data.load(config, "train")
-    assert [(path.parent.name, label) for path, label in zip(images.paths, images.labels, strict=True)] == [
+    assert [(path.parent.name, label) for path, label in zip(images.places, images.labels, strict=True)] == [
         ("dog", 0), ("dog", 0), ("ant", 1), ("ant", 1),
     ]  # fmt: skip
     other = data.fingerprint(listed(classes, "ant", "dog"))

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from tokenbridge.config import Data, UserError
+from tokenbridge.data import digits
 from tokenbridge.data import files as image_files
 from tokenbridge.data import images as data
 
@@ -57,8 +58,8 @@ def test_digits_are_scikit_learns_enlarged():
     from sklearn.datasets import load_digits
 
     source = load_digits()
-    assert np.array_equal(image_files._digits_table(), np.column_stack([source.data, source.target]))
-    pixels = image_files.digits(DIGITS)[0].astype(float)
+    assert np.array_equal(digits._digits_table(), np.column_stack([source.data, source.target]))
+    pixels = digits.digits(DIGITS)[0].astype(float)
     averaged = pixels.reshape(-1, 8, 2, 8, 2).mean((2, 4))
     # bicubic enlargement overshoots at edges, but the mean of a 2×2 block stays near its source pixel
     assert np.corrcoef(averaged.ravel(), source.images.ravel())[0, 1] > 0.98
@@ -90,7 +91,7 @@ def test_folder_splits_and_converts(folder, channels):
     assert [len(part) for part in parts] == [4, 2, 4]
     assert train.labels.tolist() == [0, 0, 1, 1]
     assert validation.labels.tolist() == [0, 1]
-    assert len({str(path) for part in parts for path in part.paths}) == 10
+    assert len({str(path) for part in parts for path in part.places}) == 10
     pixels, labels = data.stack(test)
     assert pixels.shape == (4, channels, 8, 8)
     assert labels.tolist() == [0, 0, 1, 1]
@@ -136,7 +137,7 @@ def test_batches_are_the_same_whoever_reads_them(folder, monkeypatch):
         assert torch.equal(torch.cat([part for _, part in found]), labels)
     assert torch.equal(alone[1][0], alone[0][0][order])
     assert torch.equal(torch.get_rng_state(), state)
-    broken = images.paths[4]
+    broken = images.places[4]
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(UserError, match=rf"^{broken} cannot be read as an image [^\n]*$"):
         list(data.batches(images, 3))

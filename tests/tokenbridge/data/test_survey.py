@@ -9,6 +9,7 @@ from PIL import Image
 from tests.tokenbridge.data.test_folders import draw
 from tokenbridge.config import Data, UserError
 from tokenbridge.data import files
+from tokenbridge.data.folders import EXTENSIONS
 from tokenbridge.data.images import load, stack
 from tokenbridge.data.survey import stride_of, survey
 
@@ -51,7 +52,7 @@ def test_images_without_class_folders_are_one_class(tmp_path):
     assert sorted(pixels.mean() for pixels in np.concatenate([p for p, _ in parts])) == [10 * i for i in range(20)]
     assert list(files.remarks(config)) == [
         "data.path: 20 images without class folders: one class",
-        f"data.path: left out: 1 .txt; images end in {' '.join(files.EXTENSIONS)}",
+        f"data.path: left out: 1 .txt; images end in {' '.join(EXTENSIONS)}",
     ]
     with pytest.raises(UserError, match=r"data\.classes=2 must be 1, the number of classes of .*, which holds images"):
         files.fingerprint(config.model_copy(update={"classes": 2}))

@@ -111,7 +111,7 @@ def test_training_draws_one_of_both(images, plain, tmp_path):
 def test_an_error_keeps_finished_shards_and_nothing_else(tmp_path, capsys):
     images = make_images(tmp_path / "images")
     config = config_of(images)
-    last = data.load(config.data, "train").paths[-1]
+    last = data.load(config.data, "train").places[-1]
     good = last.read_bytes()
     whole = encode(tmp_path / "whole", images)
     last.write_bytes(b"broken")
@@ -136,7 +136,7 @@ def test_an_error_keeps_finished_shards_and_nothing_else(tmp_path, capsys):
 
 def test_an_error_before_the_first_shard_leaves_nothing(tmp_path):
     images = make_images(tmp_path / "images")
-    data.load(config_of(images).data, "train").paths[0].write_bytes(b"broken")
+    data.load(config_of(images).data, "train").places[0].write_bytes(b"broken")
     store = Store(tmp_path / "runs")
     with pytest.raises(UserError, match="cannot be read"), store.writing("latents-1", {}, resumable=True) as out:
         encode(out, images)
