@@ -51,7 +51,7 @@ CORE_FOR_ANALYSIS = {
 }
 """all that analysis imports of other packages"""
 FLOORS = (
-    ("config", "rng", "signals", "overrides", "devices", "distributed", "optimizer", "packages"),
+    ("config", "rng", "signals", "overrides", "devices", "distributed", "optimizer", "operations", "packages"),
     ("store", "weights"),
     ("data",),
     ("tokenizers",),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tokenbridge.autoencoders.autoencoder_kl import autoencoder_kl, sizes_of
 from tokenbridge.config import UserError
+from tokenbridge.operations import Operations
 
 NO_DEVIATION = -30.0
 """log-variance of latents that are trained with a quantizer: a draw from their posterior is its mean"""
@@ -109,18 +110,16 @@ def costs(settings: Mapping[str, Any], image_size: int) -> dict[str, int]:
     Returns:
         encoder, decoder: numbers of weights; encode, decode: floating-point operations of products and attention.
     """
-    from torch.utils.flop_counter import FlopCounterMode  # with triton, half a second
-
     with torch.device("meta"):
         model = build(settings).eval()
         images = torch.zeros(1, settings.get("in_channels", 3), image_size, image_size)
-    with FlopCounterMode(display=False) as encoding:
+    with Operations() as encoding:
         latents = model.encode(images).latent_dist.mean
-    with FlopCounterMode(display=False) as decoding:
+    with Operations() as decoding:
         model.decode(latents)
     halves = {"encoder": (model.encoder, model.quant_conv), "decoder": (model.decoder, model.post_quant_conv)}
     weights = {
         name: sum(p.numel() for module in modules if module is not None for p in module.parameters())
         for name, modules in halves.items()
     }
-    return weights | {"encode": encoding.get_total_flops(), "decode": decoding.get_total_flops()}
+    return weights | {"encode": encoding.total, "decode": decoding.total}

@@ -15,25 +15,25 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
+from tokenbridge.config import Head as HeadSettings
 from tokenbridge.config import RunConfig
 from tokenbridge.model.batches import Batch, Draws
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.heads import build_head
 from tokenbridge.model.heads.contract import POSITIONS_AT_ONCE, Head
 from tokenbridge.model.masking import masked_after, masked_count
+from tokenbridge.operations import Operations
 from tokenbridge.tokenizers import Tokenizer
 from tokenbridge.tokenizers.scalar import IdentityQuantizer, ScalarQuantizer
 from tokenbridge.tokenizers.trained import CODEBOOK, finish
-
-if TYPE_CHECKING:
-    from torch.utils.flop_counter import FlopCounterMode
 
 MASK_RATIOS = 8
 """evenly spaced quantiles of the mask ratio over which a step's operations are averaged"""
@@ -47,7 +47,7 @@ def parameters(*modules: nn.Module) -> int:
 def empty_generator(config: RunConfig) -> Generator:
     """The config's generator on the meta device, without values."""
     tokenizer = placeholder_tokenizer(config)
-    with torch.device("meta"):
+    with torch.device("meta"), _Unset():
         return Generator(config, tokenizer, tuple(range(tokenizer.channels)))
 
 
@@ -81,9 +81,9 @@ def training_flops(loss: Callable[[Batch], Tensor], draws: Draws) -> float:
     counts = sorted(by_count)
     run = dict[int, int]()
     for count in {counts[0], counts[len(counts) // 2], counts[-1]}:
-        with torch.random.fork_rng(), _counting() as counter:
+        with torch.random.fork_rng(), Operations() as counted:
             loss(replace(batch, mask=by_count[count])).backward()
-        run[count] = counter.get_total_flops()
+        run[count] = counted.total
     total = sum(_parabola(run, int(mask.sum())) for mask in masks)
     return total * draws.train.batch / MASK_RATIOS * draws.steps
 
@@ -101,10 +101,15 @@ def training_step_flops(config: RunConfig) -> float:
     masked = [_masked(config, (i + 0.5) / MASK_RATIOS) for i in range(MASK_RATIOS)]
     backbone = sum(backbone_flops(config, config.positions - count, training=True) for count in masked)
     tokenizer = placeholder_tokenizer(config)
-    with _without_values(), _counting() as counter:
-        z = torch.zeros(1, config.backbone.width, requires_grad=True)
-        _head_loss(_head(config, tokenizer), z, tokenizer, config.train.gradient_checkpointing).sum().backward()
-    return (backbone + sum(masked) * counter.get_total_flops()) / MASK_RATIOS * config.train.batch
+
+    def position(depth: int) -> int:
+        again = config.train.gradient_checkpointing
+        with _without_values(), Operations() as counted:
+            z = torch.zeros(1, config.backbone.width, requires_grad=True)
+            _head_loss(_head(config, tokenizer, depth), z, tokenizer, again).sum().backward()
+        return counted.total
+
+    return (backbone + sum(masked) * _at_depth(position, config.head.depth)) / MASK_RATIOS * config.train.batch
 
 
 @torch.no_grad()
@@ -114,17 +119,18 @@ def sampling_flops(config: RunConfig) -> float:
     guided, masked = how.guidance != 1, [config.positions, *masked_after(config.positions, how.iterations)[:-1]]
     backbone = sum(backbone_flops(config, config.positions - count, training=False) for count in masked)
 
-    def drawn(tokens: int) -> int:
-        with _without_values(), _counting() as counter:
-            head, z = _head(config, tokenizer).eval(), torch.zeros(tokens, config.backbone.width)
+    def drawn(tokens: int, depth: int) -> int:
+        with _without_values(), Operations() as counted:
+            head, z = _head(config, tokenizer, depth).eval(), torch.zeros(tokens, config.backbone.width)
             head.sample(z, torch.zeros(tokens, *head.noise_shape(how)), how, z if guided else None, how.guidance)
             if how.confidence > 0:
                 head.log_prob(z, torch.zeros(tokens, tokenizer.channels, dtype=tokenizer.dtype))
-        return counter.get_total_flops()
+        return counted.total
 
     # the difference: what all tokens of a batch share, such as embeddings of time, counts for none
     tokens = sum(masked) if how.confidence > 0 else config.positions
-    return (1 + guided) * backbone + tokens * (drawn(2) - drawn(1))
+    each = _at_depth(lambda depth: drawn(2, depth) - drawn(1, depth), config.head.depth)
+    return (1 + guided) * backbone + tokens * each
 
 
 def backbone_flops(config: RunConfig, unmasked: int, training: bool) -> int:
@@ -172,7 +178,7 @@ def activation_bytes(config: RunConfig) -> Callable[[int], int]:
     any moment was measured at up to 10 % more.
     """
     tokenizer = placeholder_tokenizer(config)
-    with FakeTensorMode():
+    with FakeTensorMode(), _Unset():
         model = Generator(config, tokenizer, tuple(range(tokenizer.channels)))
         one, two = (_kept(model, config, images) for images in (1, 2))
 
@@ -248,19 +254,35 @@ def _head_loss(head: Head, z: Tensor, tokenizer: Tokenizer, again: bool) -> Tens
     return (head.loss_in_parts if again else head.loss)(z, *_target_and_noise(head, z, tokenizer))
 
 
-def _head(config: RunConfig, tokenizer: Tokenizer) -> Head:
+def _head(config: RunConfig, tokenizer: Tokenizer, depth: int) -> Head:
     channels = tokenizer.channels
-    return build_head(config.head, config.backbone.width, channels, tokenizer.levels, tuple(range(channels)))
+    head, order = _with_depth(config.head, depth), tuple(range(channels))
+    with _Unset():
+        return build_head(head, config.backbone.width, channels, tokenizer.levels, order)
+
+
+def _with_depth(head: HeadSettings, depth: int) -> HeadSettings:
+    return head.model_copy(update={"depth": depth})
+
+
+def _at_depth(count: Callable[[int], int], depth: int) -> int:
+    """What is counted at one and at two layers, at so many: all layers are alike."""
+    one = count(1)
+    return one + (depth - 1) * (count(2) - one) if depth > 1 else one
 
 
 @contextmanager
 def _without_values() -> Iterator[None]:
-    """Tensors of the CPU without values: the meta device has no autocast; attention as products, which are counted."""
-    with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):
+    """Tensors without values; attention as products, which are counted."""
+    with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):
         yield
 
 
-def _counting() -> FlopCounterMode:
-    from torch.utils.flop_counter import FlopCounterMode  # with triton, half a second
+class _Unset(TorchFunctionMode):
+    """Weights of new modules keep the values that they have, or none: random ones take time where none are read."""
 
-    return FlopCounterMode(display=False)
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)

@@ -210,11 +210,12 @@ def _finish(trainer: Trainer, curves: _Curves, out: Path) -> None:
     raw = {name: p.detach() for name, p in model.named_parameters()}
     for name, weights in (("model", trainer.ema), ("model_raw", raw)):
         write_atomic(out / f"{name}.safetensors", save({key: w.cpu().contiguous() for key, w in weights.items()}))
+    plain = dict(model.named_parameters())  # and not the compiled model, whose products are hidden
     metrics = {
         "steps": trainer.step,
         "parameters": sum(p.numel() for p in model.parameters()),
         "head_parameters": sum(p.numel() for p in model.head.parameters()),
-        "training_tflops": training_flops(trainer.loss, trainer.draws) / 1e12,
+        "training_tflops": training_flops(lambda batch: trainer.loss(batch, plain), trainer.draws) / 1e12,
     }
     protocol: dict[str, Any] = {"validation_loss": "none: data.validation_fraction=0"}
     if curves.validation is not None:

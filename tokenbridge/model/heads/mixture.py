@@ -6,6 +6,7 @@ N positions, K component, C channel, D width of the feature, W width of the trun
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -125,7 +126,8 @@ class MixtureHead(Head):
         x = self.input(z)
         for block in self.blocks:
             x = block(x)
-        with torch.autocast(x.device.type, enabled=False):  # a mean needs more than the 8 bits of bfloat16
+        low = torch.amp.is_autocast_available(x.device.type)  # not where tensors have no values
+        with torch.autocast(x.device.type, enabled=False) if low else nullcontext():  # 8 bits are too few for a mean
             outputs = self.output(self.norm(x.float()))
         weights, means, deviations, free = outputs.unflatten(-1, (-1, sum(self.parts))).split(self.parts, dim=-1)
         factors = None
