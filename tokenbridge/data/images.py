@@ -118,8 +118,13 @@ def in_batches(images: Images, parts: Sequence[Sequence[int]]) -> Iterator[tuple
         images[parts[0][0]]  # opens what all readers share, once
     seeds = torch.Generator()  # of the loader's processes, which else take torch's global state
     try:
+        # any iterables do, and what the collation gets is what __getitems__ gave
         yield from DataLoader(
-            images, batch_sampler=parts, num_workers=readers, generator=seeds, collate_fn=_as_it_comes
+            images,
+            batch_sampler=parts,  # pyright: ignore[reportArgumentType]
+            num_workers=readers,
+            generator=seeds,
+            collate_fn=_as_it_comes,  # pyright: ignore[reportArgumentType]
         )
     except UserError as error:
         clear_frames(error.__traceback__)  # they hold the loader, whose processes would take seconds each to end

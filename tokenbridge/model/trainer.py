@@ -135,7 +135,8 @@ class Trainer:
         rate = self.learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.found_inf = 1 - finite.float()  # of torch's GradScaler: skips the step without being read here
+        # of torch's GradScaler: skips the step without being read here
+        self.optimizer.found_inf = 1 - finite.float()  # pyright: ignore[reportAttributeAccessIssue]
         self.optimizer.step()
         keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
         weights = dict(self.model.named_parameters())

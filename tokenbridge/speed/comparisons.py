@@ -49,7 +49,7 @@ def compare(
 
 
 PIECE = 1024
-"""values whose distances to 64 levels fit in a core's cache: a table of a million at once takes twice as long"""
+"""values whose distances to 64 levels fit in a core's cache: a table of a million at once takes three times as long"""
 
 
 def encoding(values: int = 10_000_000, levels: int = 64, rounds: int = 3) -> list[Comparison]:

@@ -26,7 +26,7 @@ SMALLER = {
     "sample.images=50000": "sample.images=14",
     "--nproc-per-node 8": "--nproc-per-node 2",
     "--size 256": "--size 64",
-    "--accumulate 8": "--accumulate 2",
+    "--accumulate 10": "--accumulate 2",
     "head -n 50": "head -n 2",
     "--levels 8,16,32,64": "--levels 8,64",
     "--range 2,3,4,5": "--range 3,5",
