@@ -30,6 +30,10 @@ class Content:
     """last line of what made it fail"""
     note: str = ""
     """Markdown that its page shows"""
+    model: dict[str, str] = field(default_factory=dict)
+    """tags of the model that it trained, whose weights stay where they are; none where it trained none"""
+    card: str = ""
+    """the model's card"""
     view: dict[str, Any] = field(default_factory=dict)
     """how MLflow's page lists what lies under it"""
 

@@ -50,7 +50,7 @@ from tokenbridge.store.runs import (
     spell,
 )
 
-FORMAT = 5
+FORMAT = 6
 """raise it when the content of the records changes: everything is then sent anew"""
 DIGEST = 12
 """characters of a data set's digest that its page has room for"""
@@ -104,8 +104,7 @@ class CellRecord:
                 files[f"{kind}/{name}"] = picture(folder / "examples.npz", arrays)
         if "train" in folders:  # its weights may be gigabytes, and stay where they are
             tags["weights"] = str(folders["train"].resolve())
-            load = f'"{self.store.root}", "{cell.name}"'
-            files["model/README.md"] = card(cell.name, load, build(RunConfig, cell.config), results).encode()
+            files["model/README.md"] = _card(self.store, cell, results).encode()
         return Content(
             tags=tags | texts(metrics),
             params=_params(cell),
@@ -137,6 +136,7 @@ class TrainingRecord:
         manifest = self.store.manifest(self.id) if self.done else {}
         config = {section: values for section, values in cell.config.items() if section in sections}
         points = [[f"{self.stage}/{key}", *rest] for key, *rest in read_journal(journal_of(self.store, self.id))]
+        model = {"weights": str(self.store.folder(self.id).resolve())} if self.done and self.stage == "train" else {}
         return Content(
             tags={"stage": self.id, "cells": ", ".join(c.name for c in self.cells)}
             | _provenance({self.stage: manifest}),
@@ -145,6 +145,8 @@ class TrainingRecord:
             seconds=manifest.get("wall_seconds") or 0,
             status=_status(self.done, self.error),
             error=self.error,
+            model=model,
+            card=_card(self.store, cell, measured(self.store, {self.stage: self.id}, unmeasured())) if model else "",
         )
 
 
@@ -456,6 +458,10 @@ def _png(sheet: np.ndarray) -> bytes:
 def _title(cell: RecordedCell) -> str:
     """The shortest of a cell's names: a sweep's tells what varies there, that of a run alone all that was typed."""
     return min(cell.names, key=len)
+
+
+def _card(store: Store, cell: RecordedCell, results: Mapping[str, Measured]) -> str:
+    return card(cell.name, f'"{store.root}", "{cell.name}"', build(RunConfig, cell.config), results)
 
 
 def _params(cell: RecordedCell) -> dict[str, str]:

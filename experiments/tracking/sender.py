@@ -37,6 +37,8 @@ GIVEN = "sample.given"
 """the setting of samples that another program drew"""
 BELOW = 100_000
 """ms after a sweep's start in which its cells start, for MLflow: they share their stages, so no time is right"""
+EXTERNAL = "mlflow.model.isExternal"
+NOT_IN_A_MODEL_S_NAME = str.maketrans(dict.fromkeys("/:.%\"'", "-"))
 FEW = 20
 """runs that are looked up one by one; for more, one search is faster"""
 
@@ -149,6 +151,8 @@ class Sender:
         self._files(run, content)
         if content.dataset and not (run.inputs and run.inputs.dataset_inputs):
             self._dataset(run, *content.dataset)
+        if content.model and not (run.outputs and run.outputs.model_outputs):
+            self._model(run, record, content)
         self._status(run, content)
 
     def _make(self, record: Record, content: Content) -> Run:
@@ -249,6 +253,24 @@ class Sender:
         dataset = Dataset(name=name, digest=hash, source_type="code", source=origin)
         context = InputTag("mlflow.data.context", "training")
         self.mlflow.log_inputs(run.info.run_id, [DatasetInput(dataset, [context])])
+
+    def _model(self, run: Run, record: Record, content: Content) -> None:
+        """The model that a training left, as one of MLflow's with its card; its weights stay in the runs folder.
+
+        One that a kill left without its run is found again by it.
+        """
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+        id, mlflow = run.info.run_id, self.mlflow
+        found = mlflow.search_logged_models([self.experiment], f"source_run_id = '{id}'", max_results=1)
+        tags = content.model | {ID_TAG[record.kind]: record.id, EXTERNAL: "true"}
+        name = record.name.translate(NOT_IN_A_MODEL_S_NAME)
+        model = found[0] if found else mlflow.create_logged_model(self.experiment, name, id, tags, content.params)
+        with tempfile.TemporaryDirectory(prefix="tokenbridge-") as folder:
+            (Path(folder) / "README.md").write_text(content.card)
+            mlflow.log_model_artifacts(model.model_id, folder)
+        mlflow.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        mlflow.log_outputs(id, [LoggedModelOutput(model.model_id, step=0)])
 
     def _status(self, run: Run, content: Content) -> None:
         if content.status == "RUNNING":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from PIL import Image
 
 from experiments.tracking import records
@@ -68,6 +69,33 @@ def test_artifacts_are_the_metrics_and_pictures_one_can_look_at(store):
     assert strip.shape == (2 * step - 2, 10 * step - 2)
     assert (strip[0 : step - 2 : 8, 3 * step : 4 * step - 2 : 8] == small_runs.images()[3, 0]).all()
     assert set(np.unique(strip[step:, :64])) <= {0, 255}  # two levels below, many above
+
+
+def test_a_training_leaves_one_of_mlflow_s_models_with_its_card(store, monkeypatch):
+    """However often it is sent, and where a kill came before the model had a run; its weights are not copied."""
+    log_outputs = MlflowClient.log_outputs
+
+    def killed(self, *given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MlflowClient, "log_outputs", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tracking.sync(store)
+    monkeypatch.setattr(MlflowClient, "log_outputs", log_outputs)
+    tracking.sync(store)
+    tracking.sync(store)
+    (store.root / "tracking.json").unlink()
+    tracking.sync(store)
+    (run,) = runs_of(store, "training").values()
+    client = mlflow_store.client(tracking.tracking_uri(store))
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+    assert (model.source_run_id, model.status) == (run.info.run_id, "READY")
+    assert Path(model.tags["weights"]) == store.root.resolve() / "stages" / run.data.tags["stage"]
+    assert model.params["head.kind"] == "autoregressive"
+    folder = Path(model.artifact_location.removeprefix("file://"))
+    assert [path.name for path in folder.rglob("*")] == ["README.md"]
+    assert f'tb.load("{store.root}", "2a-g1.5")' in (folder / "README.md").read_text()
 
 
 def test_a_colour_grid_keeps_its_channels(tmp_path):
