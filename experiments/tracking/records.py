@@ -36,6 +36,7 @@ from tokenbridge.stages import kind_of, unmeasured
 from tokenbridge.store.artifacts import MANIFEST, Store, digest, file_hash
 from tokenbridge.store.runs import (
     METRICS,
+    SYSTEM,
     Measured,
     RecordedCell,
     StageFiles,
@@ -135,7 +136,8 @@ class TrainingRecord:
         cell, sections = self.cells[0], kind_of(self.stage).all_sections
         manifest = self.store.manifest(self.id) if self.done else {}
         config = {section: values for section, values in cell.config.items() if section in sections}
-        points = [[f"{self.stage}/{key}", *rest] for key, *rest in read_journal(journal_of(self.store, self.id))]
+        journal = read_journal(journal_of(self.store, self.id), system=True)
+        points = [[key if key.startswith(SYSTEM) else f"{self.stage}/{key}", *rest] for key, *rest in journal]
         model = {"weights": str(self.store.folder(self.id).resolve())} if self.done and self.stage == "train" else {}
         return Content(
             tags={"stage": self.id, "cells": ", ".join(c.name for c in self.cells)}

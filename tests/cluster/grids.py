@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ from slurm import sweep
 from tests.conftest import TINY
 from tests.helpers.machine import ROOT, missing
 from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import read_events, read_sweep
+from tokenbridge.store.runs import read_events, read_journal, read_sweep
 
 CLUSTER = ROOT / "slurm" / "clusters" / "local-slurm.toml"
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
@@ -104,8 +103,8 @@ def stages(cwd: Path, name: str, kind: str) -> list[str]:
 
 
 def journal(cwd: Path, stage: str) -> list[tuple[str, float, int]]:
-    lines = (cwd / "runs" / "stages" / stage / "metrics.jsonl").read_text().splitlines()
-    return [(key, value, step) for key, value, _, step in map(json.loads, lines)]
+    lines = read_journal(cwd / "runs" / "stages" / stage / "metrics.jsonl")
+    return [(key, value, step) for key, value, _, step in lines]
 
 
 @cache

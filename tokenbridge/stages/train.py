@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.data.latents import Latents
-from tokenbridge.devices import pick_device
+from tokenbridge.devices import Usage, pick_device
 from tokenbridge.distributed import world
 from tokenbridge.model.batches import Batch, Draws
 from tokenbridge.model.costs import training_flops
@@ -31,7 +31,7 @@ from tokenbridge.model.trainer import Trainer, write_checkpoint
 from tokenbridge.rng import seed_of
 from tokenbridge.signals import interrupted, signals
 from tokenbridge.store.artifacts import CHECKPOINT, PARTIAL, PROGRESS, write_atomic, write_json
-from tokenbridge.store.runs import JOURNAL, Journal, read_journal, write_metrics
+from tokenbridge.store.runs import JOURNAL, SYSTEM, Journal, read_journal, write_metrics
 from tokenbridge.tokenizers import load as load_tokenizer
 from tokenbridge.weights import RUN_AGAIN, fill, read
 
@@ -232,6 +232,7 @@ class _Curves:
 
     def __init__(self, trainer: Trainer, journal: Journal):
         self.trainer, self.journal, self.validation = trainer, journal, trainer.draws.validation()
+        self.usage = Usage(trainer.device)
 
     def add(self, loss: float, rate: float) -> None:
         trainer, steps = self.trainer, self.trainer.draws.steps
@@ -239,7 +240,8 @@ class _Curves:
         if self._at(max(1, steps // CURVE_POINTS)):
             if trainer.world.main:
                 mean = sum(trainer.window) / len(trainer.window)
-                self.journal.write(trainer.step, loss=mean, learning_rate=rate)
+                machine = {f"{SYSTEM}{key}": value for key, value in self.usage.since_last().items()}
+                self.journal.write(trainer.step, loss=mean, learning_rate=rate, **machine)
             trainer.window.clear()
         if self.validation and trainer.world.main and self._at(max(1, steps // CHECKS)) and trainer.step < steps:
             self.journal.write(trainer.step, validation_loss=trainer.validation_loss(self.validation))

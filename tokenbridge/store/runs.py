@@ -49,6 +49,8 @@ from tokenbridge.store.artifacts import (
 METRICS = "metrics.json"
 IMAGES = "images.npz"
 JOURNAL = "metrics.jsonl"
+SYSTEM = "system/"
+"""beginning of the keys of points that say what the machine did, as MLflow's page has them"""
 CLASSES = "classes.json"
 _JOINT = " · "
 """between the names of a cell where they are shown; older runs folders hold them joined in one text"""
@@ -304,7 +306,7 @@ class Journal:
         """Open a journal; a resumed run forgets lines of step `before` and later, as it writes them again."""
         self.path = path
         if before is not None and path.exists():
-            kept = [json.dumps(line) + "\n" for line in read_journal(path) if line[3] < before]
+            kept = [json.dumps(line) + "\n" for line in read_journal(path, system=True) if line[3] < before]
             write_atomic(path, "".join(kept).encode())
 
     def write(self, step: int, **metrics: float) -> None:
@@ -313,8 +315,13 @@ class Journal:
             file.writelines(json.dumps([key, value, now, step]) + "\n" for key, value in metrics.items())
 
 
-def read_journal(path: Path) -> list[list[Any]]:
-    """Lines of a journal; a last line cut by a kill is left out. UserError where another is none."""
+def read_journal(path: Path, system: bool = False) -> list[list[Any]]:
+    """Lines of a journal; a last line cut by a kill is left out. UserError where another is none.
+
+    Args:
+        path: the journal.
+        system: also the points of what the machine did.
+    """
     lines = checked(path).read_text().splitlines(keepends=True) if path.exists() else []
     points = []
     for number, line in enumerate(lines, 1):
@@ -324,7 +331,8 @@ def read_journal(path: Path) -> list[list[Any]]:
             key, value, milliseconds, step = json.loads(line)
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}:{number} is no line of a journal ({error}); {_AGAIN}") from error
-        points.append([key, value, milliseconds, step])
+        if system or not key.startswith(SYSTEM):
+            points.append([key, value, milliseconds, step])
     return points
 
 

@@ -10,7 +10,7 @@ from experiments.tracking import sync as tracking
 from tests.helpers import runs as small_runs
 from tests.helpers.runs import NOTHING, curve, runs_of
 from tokenbridge.store.artifacts import Store, write_json
-from tokenbridge.store.runs import JOURNAL
+from tokenbridge.store.runs import JOURNAL, SYSTEM, Journal, read_journal
 
 
 @pytest.fixture
@@ -63,6 +63,17 @@ def test_a_training_shows_while_it_runs(training):
         file.write('["loss", 0.5, 17')  # a kill cuts the last line
     assert tracking.sync(training)["points"] == 10
     assert curve(training) == expected
+
+
+def test_what_the_machine_did_stands_where_mlflow_looks_for_it(training):
+    """And not among the curves of a report."""
+    path = training.folder(small_runs.id_of("train", 8) + ".partial") / JOURNAL
+    Journal(path).write(1200, loss=0.5, **{f"{SYSTEM}process_cpu_percent": 99.0})
+    assert tracking.sync(training)["points"] == 2402
+    run = runs_of(training, "training")["train 2a-g1.5"]
+    assert run.data.metrics["system/process_cpu_percent"] == 99.0
+    assert "train/system/process_cpu_percent" not in run.data.metrics
+    assert {key for key, *_ in read_journal(path)} == {"loss", "learning_rate"}
 
 
 def test_steps_written_again_by_a_resumed_training_are_not_sent_again(training):

@@ -27,7 +27,7 @@ from tokenbridge.overrides import override
 from tokenbridge.stages import train
 from tokenbridge.stages.train import build_model, load_model
 from tokenbridge.store.artifacts import CHECKPOINT, Store
-from tokenbridge.store.runs import JOURNAL, read_journal, read_metrics
+from tokenbridge.store.runs import JOURNAL, SYSTEM, read_journal, read_metrics
 
 RUNTIME = Runtime(threads=1, checkpoint_seconds=0)  # a checkpoint after every step
 
@@ -101,6 +101,9 @@ def test_what_fails_at_the_very_end_goes_on_from_the_checkpoint(work, tiny, monk
     assert read_metrics(folder).metrics["steps"] == 2
     checks = [step for key, _, _, step in read_journal(folder / JOURNAL) if key == "validation_loss"]
     assert checks == [1, 2]  # each once
+    machine = [line[:2] for line in read_journal(folder / JOURNAL, system=True) if line[0].startswith(SYSTEM)]
+    assert {key for key, _ in machine} == {"system/process_cpu_percent", "system/process_peak_memory_mb"}
+    assert all(value > 0 for _, value in machine)
 
 
 def half_written(config, inputs, out, _):
