@@ -210,7 +210,8 @@ def _finish(trainer: Trainer, curves: _Curves, out: Path) -> None:
     raw = {name: p.detach() for name, p in model.named_parameters()}
     for name, weights in (("model", trainer.ema), ("model_raw", raw)):
         write_atomic(out / f"{name}.safetensors", save({key: w.cpu().contiguous() for key, w in weights.items()}))
-    plain: dict[str, torch.Tensor] = dict(model.named_parameters())  # and not the compiled model, whose products are hidden
+    # not the compiled model, whose products are hidden
+    plain: dict[str, torch.Tensor] = dict(model.named_parameters())
     metrics = {
         "steps": trainer.step,
         "parameters": sum(p.numel() for p in model.parameters()),
