@@ -31,9 +31,9 @@ class Machine:
 
     devices: int = 8
     tflops: float = 312.0
-    """of training in bfloat16: an A100's"""
+    """of what runs in bfloat16: an A100's"""
     tflops_float32: float = 19.5
-    """of what runs in float32 (sampling, encoding): an A100's without TF32"""
+    """of what runs in float32: an A100's without TF32"""
     utilization: float = 0.4
     accumulate: int = 1
     memory: float = 80.0
@@ -87,9 +87,9 @@ def estimate(config: RunConfig, machine: Machine, images: Mapping[str, int | Non
         "memory": memory,
         "sampling": {"operations_per_image": drawn},
         "device_seconds": {
-            "latents": machine.seconds(encoding, low=False),
+            "latents": machine.seconds(encoding, low=config.latents.precision == "bfloat16"),
             "training": machine.seconds(step * steps, low=config.train.precision == "bfloat16"),
-            f"{SAMPLES:,} samples": machine.seconds(drawn * SAMPLES, low=False),
+            f"{SAMPLES:,} samples": machine.seconds(drawn * SAMPLES, low=config.sample.precision == "bfloat16"),
         },
         "devices": machine.devices,
     }

@@ -22,6 +22,7 @@ from tokenbridge.config import (
     Data,
     Head,
     Latents,
+    Likelihood,
     Quantizer,
     RunConfig,
     Sample,
@@ -86,12 +87,13 @@ def _imagenet(size: str, head: Head, temperature: float, guidance: float) -> Run
             classes=1000,
         ),
         autoencoder=Autoencoder(source="ldm", path="kl16.ckpt", channels=16, stride=16),
-        latents=Latents(scale=0.2325, flip=True),
+        latents=Latents(scale=0.2325, flip=True, precision="bfloat16"),
         quantizer=Quantizer(kind="identity" if head.kind == "diffusion" else "gaussian"),
         backbone=_BACKBONES[size],
         head=head,
         train=Train(decay="released"),
-        sample=Sample(temperature=temperature, guidance=guidance),
+        likelihood=Likelihood(precision="bfloat16"),
+        sample=Sample(temperature=temperature, guidance=guidance, precision="bfloat16"),
     )
 
 

@@ -275,6 +275,14 @@ class Autoencoder(Config):
         return self
 
 
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""of the products of networks: float32; tf32, on a GPU alone: factors of 10 bits; bfloat16: 8 bits, as training has"""
+
+
+def _precision() -> Any:
+    return Field(default="float32", exclude_if=lambda value: value == "float32")
+
+
 class Latents(Config):
     scale: Literal["auto", "autoencoder"] | Annotated[float, Field(ge=1e-6, le=1e6)] = "auto"
     """factor to unit standard deviation: auto measures it on the training split, KL-16 of MAR uses 0.2325; autoencoder:
@@ -286,6 +294,8 @@ class Latents(Config):
     """type of the stored moments"""
     flip: bool = Field(default=False, exclude_if=lambda value: not value)
     """store mirrored training images as well; training then draws either, with equal probability"""
+    precision: Precision = _precision()
+    """of the products in encoding: float32, tf32 (a GPU's) or bfloat16; moments are stored in latents.dtype"""
 
 
 Levels = Annotated[int, Field(ge=2, le=65536)]
@@ -565,6 +575,10 @@ class Sample(Config):
     """ema: the moving average of the weights; raw: the last ones"""
     seed: int = Field(default=0, ge=0)
     """of the images: number i has a generator of its own from it"""
+    precision: Precision = _precision()
+    """of the products in sampling and decoding: float32, tf32 (a GPU's) or bfloat16"""
+    compile: bool = Field(default=False, exclude_if=lambda value: not value)
+    """torch.compile of the backbone's blocks: changes the rounding. Unset, it enters no id"""
     given: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{12}$", exclude_if=lambda value: value is None)
     """images that nobody here draws: their hash, as `tokenbridge samples add` names it; unset, it enters no id"""
 
@@ -581,6 +595,8 @@ class Likelihood(Config):
     bins: tuple[Annotated[int, Field(ge=2)], ...] = (8, 16, 32, 64)
     """of a head with a density of values: levels per channel of the quantizers (gaussian, with quantizer.range) in
     whose bins it is made constant, to be compared with heads of as many levels"""
+    precision: Precision = _precision()
+    """of the products: float32, tf32 (a GPU's) or bfloat16; probabilities are float32 in all"""
 
 
 SCORERS = ("digits", "inception", "clean", "dinov2", "clip", "own", "autoencoder")
@@ -615,6 +631,8 @@ class Score(Config):
     """whose features the statistics of score.reference are, for a file that does not say it itself"""
     lpips: FilePath | None = Field(default=None, exclude_if=lambda value: value is None)
     """torchvision's weights of VGG-16 or AlexNet, the network of LPIPS of reconstructions; unset: no LPIPS"""
+    precision: Precision = _precision()
+    """of the products of the scorers' networks: float32, tf32 (a GPU's) or bfloat16"""
 
     @model_validator(mode="after")
     def _weights_are_read(self) -> Self:

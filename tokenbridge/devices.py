@@ -5,10 +5,13 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
-from tokenbridge.config import Runtime, UserError
+from tokenbridge.config import Precision, Runtime, UserError
 
 
 def pick_device(runtime: Runtime) -> torch.device:
@@ -39,3 +42,43 @@ class Usage:
         if self.device.type == "cuda":
             found["gpu_peak_memory_mb"] = torch.cuda.max_memory_allocated(self.device) / 1e6
         return found
+
+
+def require_precision(device: torch.device, precision: Precision, setting: str) -> None:
+    """Raise UserError for a precision that the device does not have.
+
+    Args:
+        device: where products run.
+        precision: what is asked for.
+        setting: its name, for the message.
+    """
+    if precision == "tf32" and device.type != "cuda":
+        raise UserError(f"{setting}=tf32 needs a CUDA device, not {device}; take float32 or bfloat16")
+
+
+@contextmanager
+def at_precision(device: torch.device, precision: Precision, setting: str) -> Iterator[None]:
+    """Run products of matrices and convolutions in this precision inside; weights stay float32.
+
+    float32 is float32 in convolutions as well, where torch takes TF32 on a GPU if not told otherwise. Copies of weights
+    in bfloat16 are kept until the outermost such block ends, so graphs that read them must not be replayed later.
+
+    Args:
+        device: where they run.
+        precision: what is asked for.
+        setting: its name, for the message.
+
+    Raises:
+        UserError: a precision that the device does not have.
+    """
+    require_precision(device, precision, setting)
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # pyright: ignore
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.fp32_precision = value

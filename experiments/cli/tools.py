@@ -60,8 +60,25 @@ def speed(
     runs: Runs = DEFAULT_RUNS,
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads")] = 1,
     device: Device = "auto",
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0.01, max=1e4, help="measure the device part by part for so long")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", help="with --minutes: small, B, L or H; unset: L on a GPU, else small")
+    ] = None,
+    reports: Reports = DEFAULT_REPORTS,
 ) -> None:
-    """Table 5 and the claims about speed, as ratios inside one run; at most three minutes on an idle core."""
+    """Table 5 and the claims about speed, as ratios inside one run; with --minutes or --size, one device part by part.
+
+    Table 5 takes at most three minutes on an idle core. Parts are saved to reports/speed as they are measured.
+    """
+    if minutes is not None or size is not None:
+        from experiments import card
+
+        taken = build(Runtime, {"device": device, "threads": threads})
+        rows, report = card.run(taken, size, 1.0 if minutes is None else minutes, reports / "speed")
+        print("\n".join([*card.lines(rows), f"report: {report}"]))
+        raise typer.Exit(1 if any(row.why.startswith("failed") for row in rows) else 0)
     from experiments.speed import PLAN, claims, plan, preset_cells, run, table_lines
     from experiments.tracking import sync as tracking
     from tokenbridge.speed.comparisons import encoding

@@ -43,6 +43,8 @@ def shake(module, seed=0, scale=0.3):
 def generator(kind="autoregressive", order=(2, 0, 4, 1, 3), **head):
     latents = torch.randn(400, CHANNELS, generator=torch.Generator().manual_seed(1))
     c = config(kind, **head)
+    if c.head.continuous:
+        c = c.model_copy(update={"quantizer": Quantizer(kind="identity")})
     return shake(Generator(c, fit(c.quantizer, latents), order))
 
 

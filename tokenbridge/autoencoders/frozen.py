@@ -85,7 +85,7 @@ class FrozenAutoencoder(nn.Module):
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w), in the units of moments -> uint8 (B, image channels, H, W), rounded and clamped."""
-        return to_bytes(self.model.decode(latents.float() * self.spread + self.shift).sample)  # pyright: ignore
+        return to_bytes(self.model.decode(latents.float() * self.spread + self.shift).sample.float())  # pyright: ignore
 
 
 def to_signed(images: Tensor) -> Tensor:

@@ -157,7 +157,7 @@ def keep(store: Store, what: Any, extractors: Mapping[str, nn.Module], batch: in
         load: reads the images.
     """
     ids = {
-        digest([what, weights, batch, next(extractor.parameters()).device.type, torch.get_num_threads(), reading()]):
+        digest([what, weights, batch, *_conditions(extractor), reading()]):
         weights
         for weights, extractor in extractors.items()
     }  # fmt: skip
@@ -172,6 +172,12 @@ def keep(store: Store, what: Any, extractors: Mapping[str, nn.Module], batch: in
             for id, real in zip(missing, found, strict=True):
                 write(paths[id], real, {"weights": ids[id]})
     return list(paths.values())
+
+
+def _conditions(extractor: nn.Module) -> list[Any]:
+    """What the last bits of features depend on beside images and weights; no other precision than float32 is named."""
+    conditions = [next(extractor.parameters()).device.type, torch.get_num_threads()]
+    return [*conditions, *([precision] if (precision := getattr(extractor, "precision", "")) else [])]
 
 
 def reading() -> list[str]:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from tokenbridge.autoencoders.frozen import FrozenAutoencoder
-from tokenbridge.config import Score, UserError
+from tokenbridge.config import Precision, Score, UserError
+from tokenbridge.devices import at_precision, require_precision
 from tokenbridge.metrics.programs import program_of, require
 from tokenbridge.metrics.scorers import ENCODER, OWN, SHIPPED, encoder_of, own_about, weights_of
 from tokenbridge.weights import fill, read, read_half
@@ -24,6 +25,20 @@ SEEN = 64
 """pixels per side that an own classifier sees, at most"""
 LEAST = 7
 """positions per side, at most, behind its convolutions"""
+SETTING = "score.precision"
+
+
+class AtPrecision(nn.Module):
+    """A network whose products run in another precision than float32; what it gives is float32."""
+
+    def __init__(self, network: nn.Module, precision: Precision):
+        super().__init__()
+        self.network, self.gives = network, network.gives
+        self.precision: Precision = precision
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        with at_precision(images.device, self.precision, SETTING):
+            return tuple(values.float() for values in self.network(images))
 
 
 class DigitsClassifier(nn.Module):
@@ -158,6 +173,12 @@ def load_extractor(
         UserError: weights that are not to be had or do not fit, code that is not known.
     """
     score = score or Score()
+    require_precision(torch.device(device), score.precision, SETTING)
+    network = _load(name, device, score, trusted)
+    return network if score.precision == "float32" else AtPrecision(network, score.precision)
+
+
+def _load(name: str, device: torch.device | str, score: Score, trusted: bool) -> nn.Module:
     path = weights_of(score, name)
     if name == SHIPPED:
         return fill(DigitsClassifier(), read_half(path), path).to(device)

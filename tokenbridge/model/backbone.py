@@ -1,6 +1,7 @@
 """Masked encoder and decoder over positions (MAR, arXiv 2406.11838; bidirectional, as in MAE).
 
-B image, L position, E embedding of a token, D width, M class tokens in front, U unmasked positions.
+B image, L position, E embedding of a token, D width, M class tokens in front, U unmasked and R wanted positions, T
+places of a block: class tokens and positions.
 """
 
 from __future__ import annotations
@@ -15,10 +16,17 @@ from tokenbridge import config
 EPSILON = 1e-6
 UNCONDITIONAL = -1
 """label of an image without a class"""
+FEWEST = 4
+"""queries of an attention: for fewer, a CPU's kernels add in another order, and the last bits would be others"""
+
+
+def take(x: Tensor, at: Tensor) -> Tensor:
+    """Entries (B, R, ...) of x (B, T, ...) at indices (B, R) of each row; a GPU need not wait, as for a mask."""
+    return x[torch.arange(len(x), device=x.device)[:, None], at]
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over T positions and class tokens, (B, T, D) -> (B, T, D)."""
+    """Multi-head self-attention over T places, (B, T, D) -> (B, T, D)."""
 
     def __init__(self, width: int, heads: int, dropout: float, attention_dropout: float):
         super().__init__()
@@ -27,10 +35,20 @@ class Attention(nn.Module):
         self.project = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+    def forward(self, x: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Of all places, or (B, R, D) of the wanted ones (B, R), which attend to all."""
+        if wanted is None:
+            q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        else:
+            weight, bias, width = self.qkv.weight, self.qkv.bias, x.shape[-1]
+            queries = wanted.repeat(1, FEWEST)[:, : max(wanted.shape[1], FEWEST)]
+            q = F.linear(take(x, queries), weight[:width], bias[:width]).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            pairs = F.linear(x, weight[width:], bias[width:])
+            k, v = pairs.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attention_dropout if self.training else 0.0)
-        return self.dropout(self.project(x.transpose(1, 2).flatten(2)))
+        x = x.transpose(1, 2).flatten(2)
+        x = x if wanted is None else x[:, : wanted.shape[1]].contiguous()  # else the bias is added in another way
+        return self.dropout(self.project(x))
 
 
 def mlp(width: int, ratio: float, dropout: float) -> nn.Sequential:
@@ -57,8 +75,10 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(c.width, eps=EPSILON)
         self.mlp = mlp(c.width, c.mlp_ratio, c.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x))
+    def forward(self, x: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Of all places, or (B, R, D) of the wanted ones (B, R)."""
+        attended = self.attention(self.norm1(x), wanted)
+        x = (x if wanted is None else take(x, wanted)) + attended
         return x + self.mlp(self.norm2(x))
 
 
@@ -100,13 +120,15 @@ class Backbone(nn.Module):
         assert bool((unmasked.sum(1) == seen).all()), "each image must have as many masked positions"
         return self.at(x, unmasked.int().argsort(dim=1, descending=True, stable=True)[:, :seen], labels)
 
-    def at(self, x: Tensor, seen: Tensor, labels: Tensor) -> Tensor:
-        """Features z (B, L, D), as forward gives them. Reads no value, so it runs without any.
+    def at(self, x: Tensor, seen: Tensor, labels: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Features z (B, L, D), as forward gives them. Reads no value, so it runs without any, and no GPU waits.
 
         Args:
             x: (B, L, E) embeddings, of which those of unmasked positions are read.
             seen: (B, U) int64, indices of the unmasked positions.
             labels: (B) int64 in [0, classes), or UNCONDITIONAL.
+            wanted: (B, R) int64, indices of the positions whose features (B, R, D) are given, None for all. The last
+                block then computes keys and values of all positions, and the rest for these alone.
         """
         index = seen[..., None]
         known = self.class_embedding(labels.clamp(min=0))
@@ -120,8 +142,16 @@ class Backbone(nn.Module):
         front, inner = h[:, : self.class_tokens], h[:, self.class_tokens :]
         full = self.mask_token.to(h.dtype).expand(*x.shape[:2], -1).scatter(1, index.expand_as(inner), inner)
         h = torch.cat([front, full], dim=1) + self.decoder_position
-        h = self.decoder_norm(self._run(self.decoder, h))
-        return h[:, self.class_tokens :] + self.output_position
+        if wanted is None:
+            h = self.decoder_norm(self._run(self.decoder, h))
+            return h[:, self.class_tokens :] + self.output_position
+        h = self.decoder[-1](self._run(self.decoder[:-1], h), wanted + self.class_tokens)
+        return self.decoder_norm(h) + self.output_position[wanted]
+
+    def compile_blocks(self) -> None:
+        """Compile each block in place: blocks share one code, compiled for few sequence lengths."""
+        for block in (*self.encoder, *self.decoder):
+            block.compile(dynamic=True)
 
     def _run(self, blocks: nn.ModuleList, h: Tensor) -> Tensor:
         for block in blocks:

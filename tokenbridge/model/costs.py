@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from tokenbridge.config import Head as HeadSettings
 from tokenbridge.config import RunConfig
+from tokenbridge.model.backbone import FEWEST
 from tokenbridge.model.batches import Batch, Draws
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.heads import build_head
@@ -117,7 +119,12 @@ def sampling_flops(config: RunConfig) -> float:
     """Operations per image of a batch: the backbone in each iteration, the head for each token drawn."""
     how, tokenizer = config.sample, placeholder_tokenizer(config)
     guided, masked = how.guidance != 1, [config.positions, *masked_after(config.positions, how.iterations)[:-1]]
-    backbone = sum(backbone_flops(config, config.positions - count, training=False) for count in masked)
+    revealed = masked if how.confidence > 0 else [before - after for before, after in pairwise([*masked, 0])]
+    wanted = [None, *revealed[1:]]  # the first iteration's features are of all positions
+    first, *others = (
+        backbone_flops(config, config.positions - count, training=False, wanted=asked)
+        for count, asked in zip(masked, wanted, strict=True)
+    )
 
     def drawn(tokens: int, depth: int) -> int:
         with _without_values(), Operations() as counted:
@@ -130,10 +137,11 @@ def sampling_flops(config: RunConfig) -> float:
     # the difference: what all tokens of a batch share, such as embeddings of time, counts for none
     tokens = sum(masked) if how.confidence > 0 else config.positions
     each = _at_depth(lambda depth: drawn(2, depth) - drawn(1, depth), config.head.depth)
-    return (1 + guided) * backbone + tokens * each
+    # without a label, features of the first iteration are one image's for all
+    return first + (1 + guided) * sum(others) + tokens * each
 
 
-def backbone_flops(config: RunConfig, unmasked: int, training: bool) -> int:
+def backbone_flops(config: RunConfig, unmasked: int, training: bool, wanted: int | None = None) -> int:
     """Operations of the backbone on one image.
 
     A product with a weight (a, b) takes 2·T·a·b, the two of attention 2·T²·D each; the backward pass takes each twice
@@ -143,19 +151,25 @@ def backbone_flops(config: RunConfig, unmasked: int, training: bool) -> int:
     Args:
         unmasked: U in [0, L].
         training: with the backward pass.
+        wanted: R, positions whose features are asked for; None for all. Of the others, the last block computes keys
+            and values alone.
     """
     c, positions = config.backbone, config.positions
     width, hidden = c.width, int(c.width * c.mlp_ratio)
     passes, again = (3, config.train.gradient_checkpointing) if training else (1, False)
 
-    def block(tokens: int) -> int:
-        last = 2 * tokens * hidden * width
-        forward = 2 * tokens * 4 * width**2 + 4 * tokens**2 * width + 2 * last
+    def block(tokens: int, rows: int | None = None) -> int:
+        rows = tokens if rows is None else rows
+        queries = rows if rows == tokens else max(rows, FEWEST)
+        last = 2 * rows * hidden * width
+        products = 2 * (2 * tokens + queries + rows) * width**2
+        forward = products + 4 * queries * tokens * width + 2 * last
         return passes * forward + again * (forward - (0 if c.dropout else last))
 
     seen, full = c.class_tokens + unmasked, c.class_tokens + positions
     embed = 2 * positions * config.autoencoder.channels * width * (2 if training else 1)
-    return embed + c.encoder_depth * block(seen) + passes * 2 * seen * width**2 + c.decoder_depth * block(full)
+    decoder = (c.decoder_depth - 1) * block(full) + block(full, wanted)
+    return embed + c.encoder_depth * block(seen) + passes * 2 * seen * width**2 + decoder
 
 
 class _Kept(NamedTuple):

@@ -1,19 +1,22 @@
 """Tokens, backbone and head together: the loss of masked positions, sampling, and the exact likelihood.
 
-B image, L position, C channel, D width, N = selected positions. Latents have unit deviation, positions row-major.
+B image, L position, U seen and R drawn positions, C channel, D width, N = selected positions. Latents have unit
+deviation, positions row-major.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from tokenbridge.config import RunConfig, Sample
-from tokenbridge.model.backbone import UNCONDITIONAL, Backbone
-from tokenbridge.model.heads import build_head
-from tokenbridge.model.masking import guidance_weight, mask_from_order, masked_after, most_confident
+from tokenbridge.model.backbone import UNCONDITIONAL, Backbone, take
+from tokenbridge.model.heads import Head, build_head
+from tokenbridge.model.heads.captured import Draw
+from tokenbridge.model.masking import confidence_noise, guidance_weight, least_confident_first, masked_after
 from tokenbridge.rng import generator
 from tokenbridge.tokenizers import Tokenizer
 
@@ -86,11 +89,9 @@ class Generator(nn.Module):
         """
         tokens = self.tokenizer.encode(latents)
         embedded = self.tokenizer.decode(tokens)
-        rows = torch.arange(len(latents), device=latents.device)
         for masked in range(self.positions, 0, -1):
-            z = self.backbone(embedded, mask_from_order(order, masked), labels)
-            at = order[:, masked - 1]
-            yield z[rows, at], tokens[rows, at]
+            at, seen = order[:, masked - 1 : masked], order[:, masked:].sort(1).values
+            yield self.backbone.at(embedded, seen, labels, at)[:, 0], take(tokens, at)[:, 0]
 
     def noise_shape(self, how: Sample) -> tuple[int, ...]:
         """The shape of one image's noise: (L, *head's), with confidence (iterations, L, *head's)."""
@@ -114,7 +115,7 @@ class Generator(nn.Module):
         return orders, torch.stack([draw(shape, generator=g) for g in generators])
 
     @torch.no_grad()
-    def sample(self, labels: Tensor, order: Tensor, noise: Tensor, how: Sample) -> Tensor:
+    def sample(self, labels: Tensor, order: Tensor, noise: Tensor, how: Sample, draw: Draw | None = None) -> Tensor:
         """Tokens (B, L, C) by iterative unmasking (MAR, arXiv 2406.11838, section 3.4), in how.iterations.
 
         An image depends on its own label, order and noise alone; `draws` makes the last two.
@@ -123,33 +124,92 @@ class Generator(nn.Module):
             labels: (B) int64 classes.
             order: (B, L) generation orders, revealed from the end.
             noise: (B, *noise_shape(how)) of the kind head.noise.
+            draw: in place of the head's own, such as one captured in graphs.
         """
+        draw = draw or partial(_draw, self.head, how)
         shape = (*order.shape, self.tokenizer.channels)
         tokens = torch.zeros(shape, dtype=self.tokenizer.dtype, device=labels.device)
-        mask, masked = torch.ones_like(order, dtype=torch.bool), self.positions
+        gumbel = confidence_noise(order) if how.confidence > 0 else None
+        masked = self.positions
         for step, left in enumerate(masked_after(self.positions, how.iterations)):
-            z, free = self._features(tokens, mask, labels, guided=how.guidance != 1)
-            weight = guidance_weight(how.guidance_schedule, how.guidance, self.positions, left)
-            reveal = mask & ~mask_from_order(order, left)
-            if how.confidence == 0:
-                unconditional = None if free is None else free[reveal]
-                drawn = self.head.sample(z[reveal], noise[reveal], how, unconditional, weight)
-            else:
-                unconditional = None if free is None else free[mask]
-                drawn = self.head.sample(z[mask], noise[:, step][mask], how, unconditional, weight)
-                believed = self.head.mixed(z[mask], how, unconditional, weight)[0]
-                score = self.head.log_prob(believed, drawn) / self.tokenizer.channels
-                reveal = most_confident(score * how.confidence, order, mask, masked - left)
-                drawn = drawn[reveal[mask]]
-            tokens[reveal] = drawn
-            mask, masked = mask & ~reveal, left
+            own = noise if gumbel is None else noise[:, step]
+            order = self.iteration(tokens, order, masked, left, labels, own, how, draw, gumbel)
+            masked = left
         return tokens
 
-    def _features(self, tokens: Tensor, mask: Tensor, labels: Tensor, guided: bool) -> tuple[Tensor, Tensor | None]:
-        """Features (B, L, D) with the label and, where guided, without it, from one batch of both."""
+    def iteration(
+        self,
+        tokens: Tensor,
+        order: Tensor,
+        masked: int,
+        left: int,
+        labels: Tensor,
+        noise: Tensor,
+        how: Sample,
+        draw: Draw,
+        gumbel: Tensor | None = None,
+    ) -> Tensor:
+        """Draw the positions that one iteration reveals, in place. All indices are known or computed on the device.
+
+        Args:
+            tokens: (B, L, C), of which those of order[:, masked:] are known.
+            order: (B, L) generation orders.
+            masked: positions that are masked before it.
+            left: positions that stay masked.
+            labels: (B) int64 classes.
+            noise: (B, L, *head's).
+            how: its guidance counts, and its confidence with gumbel.
+            draw: Head.sample, or one captured in graphs.
+            gumbel: (B, L) noise of the positions to reveal by confidence; None for the order's.
+
+        Returns:
+            The order, revealed from the end; confidence changes it.
+        """
+        weight = guidance_weight(how.guidance_schedule, how.guidance, self.positions, left)
+        first = left if gumbel is None else 0  # by confidence, all masked positions are drawn
+        at, seen = order[:, first:masked].sort(1).values, order[:, masked:].sort(1).values
+        z, free = self._features(tokens, seen, at, labels, guided=weight != 1)
+        drawn = draw(z, take(noise, at).flatten(0, 1), free, weight)
+        if gumbel is not None:
+            nats = self.head.log_prob(self.head.mixed(z, how, free, weight)[0], drawn).view(at.shape)
+            rising = least_confident_first(nats / self.tokenizer.channels * how.confidence, take(gumbel, at))
+            order = torch.cat([take(at, rising), order[:, masked:]], dim=1)
+            at, drawn = order[:, left:masked], take(drawn.view(*at.shape, -1), rising[:, left:])
+        tokens.scatter_(1, at[..., None].expand(-1, -1, tokens.shape[-1]), drawn.view(*at.shape, -1))
+        return order
+
+    def _features(
+        self, tokens: Tensor, seen: Tensor, at: Tensor, labels: Tensor, guided: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Features (B·R, D) of positions (B, R), given those seen (B, U), with the label and, where guided, without.
+
+        Both are rows of one batch.
+        """
         embedded = self.tokenizer.decode(tokens)
+        if seen.shape[1] == 0:
+            return self._first(embedded[:1], at, labels, guided)
         if not guided:
-            return self.backbone(embedded, mask, labels), None
+            return self.backbone.at(embedded, seen, labels, at).flatten(0, 1), None
         both = torch.cat([labels, torch.full_like(labels, UNCONDITIONAL)])
-        z, free = self.backbone(embedded.repeat(2, 1, 1), mask.repeat(2, 1), both).chunk(2)
-        return z, free
+        z = self.backbone.at(embedded.repeat(2, 1, 1), seen.repeat(2, 1), both, at.repeat(2, 1))
+        conditional, free = z.flatten(0, 1).chunk(2)
+        return conditional, free
+
+    def _first(self, embedded: Tensor, at: Tensor, labels: Tensor, guided: bool) -> tuple[Tensor, Tensor | None]:
+        """Features of positions (B, R), as _features gives them, of images of which no position is seen.
+
+        They depend on the label alone: those of all classes, or of the images where they are fewer, are computed once,
+        and those without a label once for all images.
+        """
+        classes = self.backbone.class_embedding.num_embeddings
+        few = classes < len(labels)
+        row = labels if few else torch.arange(len(labels), device=labels.device)
+        known = torch.arange(classes, device=labels.device) if few else labels
+        if few or guided:
+            known = torch.cat([known, known.new_full((1,), UNCONDITIONAL)])
+        z = self.backbone.at(embedded.expand(len(known), -1, -1), at.new_empty(len(known), 0), known)
+        return z[row[:, None], at].flatten(0, 1), z[-1][at].flatten(0, 1) if guided else None
+
+
+def _draw(head: Head, how: Sample, z: Tensor, noise: Tensor, unconditional: Tensor | None, guidance: float) -> Tensor:
+    return head.sample(z, noise, how, unconditional, guidance)

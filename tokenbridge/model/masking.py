@@ -1,7 +1,7 @@
 """Which positions are masked when: pure functions (MAR, arXiv 2406.11838, as used by TokenBridge).
 
-B image, L position, N masked positions of all images. A generation order is a permutation of the positions; m masked
-positions are its first m, so sampling reveals from the end.
+B image, L position, R positions of each image that may be revealed. A generation order is a permutation of the
+positions; m masked positions are its first m, so sampling reveals from the end.
 """
 
 from __future__ import annotations
@@ -64,22 +64,18 @@ def guidance_weight(schedule: str, guidance: float, positions: int, masked: int)
     return 1 + (guidance - 1) * share
 
 
-def most_confident(score: Tensor, order: Tensor, mask: Tensor, count: int) -> Tensor:
-    """Choose positions to reveal by Gumbel-top-k: a draw without replacement in proportion to exp(score).
-
-    Args:
-        score: (N) of the masked positions of all images, row-major.
-        order: (B, L) random generation orders; rank r stands for the Gumbel quantile (r + ½)/L, so that equal scores
-            give that order.
-        mask: (B, L) bool, True where masked.
-        count: positions to reveal per image.
-
-    Returns:
-        (B, L) bool.
-    """
+def confidence_noise(order: Tensor) -> Tensor:
+    """(B, L) Gumbel noise of each position, from random generation orders (B, L): rank r stands for the quantile
+    (r + ½)/L."""
     rank = torch.arange(order.shape[1], device=order.device)
     gumbel = -(-((rank + 0.5) / len(rank)).log()).log()
-    noisy = torch.full(order.shape, -torch.inf, device=order.device)
-    noisy[mask] = score + torch.empty_like(noisy).scatter_(1, order, gumbel.expand_as(noisy))[mask]
-    reveal = torch.zeros_like(mask)
-    return reveal.scatter_(1, noisy.topk(count, dim=1).indices, True)
+    return torch.empty_like(order, dtype=gumbel.dtype).scatter_(1, order, gumbel.expand(order.shape))
+
+
+def least_confident_first(score: Tensor, noise: Tensor) -> Tensor:
+    """(B, R) indices of R positions by rising score and noise (B, R) together.
+
+    The last k are those to reveal: Gumbel-top-k, a draw without replacement in proportion to exp(score); equal scores
+    give the random order that the noise was made of.
+    """
+    return (score + noise).argsort(dim=1)

@@ -12,17 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenbridge.config import RunConfig, Sample, UserError
+from tokenbridge.config import RunConfig, Sample
 from tokenbridge.model.heads import Head, build_head
 from tokenbridge.model.heads.autoregressive import AutoregressiveHead
+from tokenbridge.model.heads.captured import StaticDraw, capture
 from tokenbridge.model.heads.residual import ResidualNet
 from tokenbridge.rng import generator, seed_of
 from tokenbridge.speed.timing import Effort, reading_rate, summary, take_turns
 
 Draw = Callable[[Tensor, Tensor], Tensor]
 """from features (N, D) and noise to tokens (N, C)"""
-WARM_UP = 3
-"""runs before a capture, in which libraries choose their kernels and allocate"""
 
 
 def random_head(config: RunConfig, device: torch.device) -> Head:
@@ -91,58 +90,6 @@ def _sample(head: Head, how: Sample, z: Tensor, noise: Tensor) -> Tensor:
     return head.sample(z, noise, how)
 
 
-class StaticDraw:
-    """The autoregressive head's whole loop over steps, with inputs and outputs at one place in memory, as graphs need.
-
-    Call it with features (N, D), guided already where they are, and uniforms (N, T); returns tokens (N, C).
-    """
-
-    def __init__(self, head: AutoregressiveHead, how: Sample, positions: int):
-        self.head, self.how = head, how
-        width = head.condition.in_features
-        self.z = head.position.new_zeros(positions, width)
-        self.noise = torch.zeros(positions, *head.noise_shape(how), device=self.z.device)
-        self.tokens = torch.zeros(positions, len(head.order), dtype=torch.int64, device=self.z.device)
-        self.again: Callable[[], object] = self.run
-
-    @torch.no_grad()
-    def run(self) -> None:
-        """Draw tokens from z and noise. The cache of keys and values lives in the graph's own memory."""
-        self.tokens.copy_(self.head.sample(self.z, self.noise, self.how))
-
-    def __call__(self, z: Tensor, noise: Tensor) -> Tensor:
-        self.z.copy_(z)
-        self.noise.copy_(noise)
-        self.again()
-        return self.tokens.clone()
-
-
-def capture(head: AutoregressiveHead, how: Sample, positions: int = 1) -> StaticDraw:
-    """Capture head.sample for so many positions in a CUDA graph, of which one launch draws the tokens.
-
-    Unguided, or guided on features before. Weights changed in place afterwards are read by the graph; a head that is
-    moved has to be captured again. It has not been measured on a GPU yet.
-
-    Raises:
-        UserError: on a device without CUDA.
-    """
-    device = head.position.device
-    if device.type != "cuda":
-        raise UserError(f"device={device} has no graphs to capture; it must be a CUDA device: use --device cuda")
-    static = StaticDraw(head, how, positions)
-    side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UP):
-            static.run()
-    torch.cuda.current_stream(device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        static.run()
-    static.again = graph.replay
-    return static
-
-
 def weights_read(head: AutoregressiveHead) -> int:
     """Bytes of weights that drawing one token reads, which only smaller weights can lower at batch 1.
 
@@ -206,4 +153,4 @@ def _captured(
 ) -> dict[tuple[str, str], Callable[[], Any]]:
     if not isinstance(head, AutoregressiveHead):
         return {}
-    return {(label, "graph_ms_1"): partial(capture(head, config.sample), z, noise)}
+    return {(label, "graph_ms_1"): partial(capture(StaticDraw(head, config.sample, z, noise)), z, noise)}

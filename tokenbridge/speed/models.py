@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from tokenbridge.config import RunConfig
-from tokenbridge.model.backbone import Backbone
 from tokenbridge.model.batches import Batch, Draws
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.masking import mask_from_order, masked_count
@@ -58,7 +57,7 @@ def _sampling(config: RunConfig, device: torch.device, rounds: int) -> dict[str,
     model = random_model(config, device)
     metrics = summary("image_ms", _seconds(sampling(model, config, device), rounds, device), IMAGES)
     if device.type == "cuda":
-        compile_blocks(model.backbone)
+        model.backbone.compile_blocks()
         compiled = sampling(model, config, device, torch.bfloat16)
         metrics |= summary("image_compiled_ms", _seconds(compiled, rounds, device), IMAGES)
     return metrics
@@ -122,18 +121,12 @@ def sampling(
     return run
 
 
-def compile_blocks(backbone: Backbone) -> None:
-    """Compile each transformer block in place: blocks share one code, compiled for few sequence lengths."""
-    for block in (*backbone.encoder, *backbone.decoder):
-        block.compile(dynamic=True)
-
-
 class RepeatedBatch(Draws):
     """One batch of random latents as every step's: drawing costs nothing."""
 
-    def __init__(self, config: RunConfig, model: Generator):
+    def __init__(self, config: RunConfig, model: Generator, most: int = MOST_TRAINED):
         self.train, self.steps, self.epoch_steps = config.train, 1_000_000, 1000
-        images, positions = min(config.train.batch, MOST_TRAINED), config.positions
+        images, positions = min(config.train.batch, most), config.positions
         g = generator("speed", "batch")
         latents = torch.randn(images, positions, config.autoencoder.channels, generator=g)
         labels = torch.arange(images) % config.data.classes

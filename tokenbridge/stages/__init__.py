@@ -262,6 +262,7 @@ def _scorers(config: RunConfig) -> dict[str, Any]:
     hashes = [weights_hash(score, name) for name in score.scorers]
     code = _code(score)
     reads = {"features": score.features, "weights": hashes[0] if len(hashes) == 1 else hashes}
+    reads |= score.model_dump(include={"precision"})  # float32 stays out
     return reads | ({"code": code} if code else {})
 
 
@@ -380,6 +381,7 @@ def _train_work(config: RunConfig) -> float:
 
 def _likelihood_reads(config: RunConfig) -> dict[str, Any]:
     reads: dict[str, Any] = {"weights": config.sample.weights} | _measured_on(config)
+    reads |= config.likelihood.model_dump(include={"precision"})  # float32 stays out
     _require_images(config, config.score.split, 2, "bits with errors")
     if config.head.continuous and HEAD_KINDS[config.head.kind].density:  # measured in the bins of quantizers too
         _require_bins(config)

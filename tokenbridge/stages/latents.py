@@ -25,7 +25,7 @@ from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.data import images as data
 from tokenbridge.data.files import Split, names_by_label, splits
 from tokenbridge.data.latents import STORED, as_tensor, labels_path, moments_path, moments_shape
-from tokenbridge.devices import pick_device
+from tokenbridge.devices import at_precision, pick_device, require_precision
 from tokenbridge.distributed import world
 from tokenbridge.model.ordering import CUTOFF, constant, low_frequency_share, radial_spectrum
 from tokenbridge.store.artifacts import NOTES, write_array, write_json
@@ -34,6 +34,7 @@ from tokenbridge.store.shards import Filling, publish
 
 FIT_IMAGES = 50_000
 """training images, at most, that calibrate scale, order and quantizer"""
+SETTING = "latents.precision"
 SHARD = 4096
 """images per shard"""
 
@@ -42,6 +43,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     """Encode all splits, together with the other processes. Raises UserError for latents that are not finite."""
     here = world()
     device = here.device(pick_device(runtime))
+    require_precision(device, config.latents.precision, SETTING)
     autoencoder = autoencoder_of(config, inputs, device)
     images: dict[Split, data.Images] = {split: data.load(config.data, split) for split in splits(config.data)}
     fillings: dict[Split, Filling] = {}
@@ -78,7 +80,7 @@ class _Encoder:
     ):
         self.autoencoder, self.images, self.split, self.device = autoencoder, images, split, device
         self.dtype, self.flip = getattr(torch, config.latents.dtype), config.latents.flip and split == "train"
-        self.runtime = runtime
+        self.runtime, self.precision = runtime, config.latents.precision
 
     def __call__(self, parts: Sequence[range]) -> Iterator[NDArray[Any]]:
         """The moments of each part in turn; images are read ahead, beyond its end too."""
@@ -97,7 +99,8 @@ class _Encoder:
             yield (moments.view(torch.uint16) if self.dtype is torch.bfloat16 else moments).numpy()
 
     def _moments(self, batch: Tensor, first: int) -> Tensor:
-        moments = self.autoencoder.moments(batch.to(self.device)).cpu()
+        with at_precision(self.device, self.precision, SETTING):
+            moments = self.autoencoder.moments(batch.to(self.device)).cpu()
         stored = moments.to(self.dtype)
         for numbers, why in (
             (moments, "they must be finite: check these images and the autoencoder's weights"),

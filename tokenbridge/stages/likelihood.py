@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tokenbridge.config import Quantizer, RunConfig, Runtime
 from tokenbridge.data.latents import Latents
-from tokenbridge.devices import pick_device
+from tokenbridge.devices import at_precision, pick_device, require_precision
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.heads.mixture import MixtureHead, log_interval
 from tokenbridge.rng import generator
@@ -30,6 +30,7 @@ from tokenbridge.stages.train import load_model
 from tokenbridge.store.runs import write_metrics
 from tokenbridge.tokenizers.scalar import ScalarQuantizer, fit
 
+SETTING = "likelihood.precision"
 Bits = dict[str, Tensor]
 """name of a metric -> (B,) bits per latent dimension of images"""
 
@@ -37,6 +38,7 @@ Bits = dict[str, Tensor]
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:
     """Write the mean bits per dimension with standard errors, and the share of values beyond the extremes."""
     device = pick_device(runtime)
+    require_precision(device, config.likelihood.precision, SETTING)
     model = load_model(config, inputs, device, config.sample.weights)
     latents = Latents(inputs["latents"])
     x = latents.posterior_sample(config.score.split, generator("likelihood"))
@@ -47,10 +49,11 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     x = x.clamp(low, high)
     normal = torch.tensor([latents.stats["channel_mean"], latents.stats["channel_deviation"]]).to(device)
     references = reference_bins(config, model)
-    parts = [
-        bits(model, x[at].to(device), labels[at].to(device), order[at].to(device), normal, references)
-        for at in torch.arange(len(x)).split(runtime.batch)
-    ]
+    with at_precision(device, config.likelihood.precision, SETTING):
+        parts = [
+            bits(model, x[at].to(device), labels[at].to(device), order[at].to(device), normal, references)
+            for at in torch.arange(len(x)).split(runtime.batch)
+        ]
     metrics = {"beyond_extremes": beyond}
     for name in parts[0]:
         values = torch.cat([part[name] for part in parts]).cpu()
@@ -62,7 +65,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         "order": "one random order an image, one position at a time",
         "weights": config.sample.weights,
         "scale": latents.scale,
-    }
+    } | config.likelihood.model_dump(include={"precision"})
     write_metrics(out, metrics, protocol)
 
 

@@ -5,20 +5,23 @@ N images, L position, C channel. Image i has class i modulo the number of classe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from tokenbridge.autoencoders.sources import autoencoder_of
-from tokenbridge.config import RunConfig, Runtime, UserError
+from tokenbridge.config import RunConfig, Runtime, Sample, UserError
 from tokenbridge.data.latents import Latents, to_grid
-from tokenbridge.devices import pick_device
+from tokenbridge.devices import at_precision, pick_device, require_precision
 from tokenbridge.distributed import world
 from tokenbridge.model.generator import Generator
+from tokenbridge.model.heads.captured import CapturedDraws
 from tokenbridge.stages.train import load_model
 from tokenbridge.store.artifacts import checked, read_array, write_array
 from tokenbridge.store.rows import Rows
@@ -26,6 +29,7 @@ from tokenbridge.store.runs import has_metrics, read_metrics, write_metrics
 
 ARRAYS = ("samples", "tokens")
 EXAMPLES = 100
+SETTING = "sample.precision"
 NO_LABELS = "none"
 """in the protocol of given samples that have none"""
 
@@ -39,7 +43,10 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         raise UserError(f"sample.given={config.sample.given} is not drawn; run first: tokenbridge samples add")
     here, count = world(), config.sample.images
     device = here.device(pick_device(runtime))
+    require_precision(device, config.sample.precision, SETTING)
     model = load_model(config, inputs, device, config.sample.weights)
+    if config.sample.compile:
+        model.backbone.compile_blocks()
     autoencoder = autoencoder_of(config, inputs, device)
     scale = Latents(inputs["latents"]).scale
     left: list[range] = []
@@ -50,17 +57,37 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     kind = rows.array("tokens").dtype
     total = sum(map(len, left))
     bar = tqdm(initial=count - total, total=count, desc="sample", unit="image", leave=False, disable=runtime.no_bar)
-    with bar:
-        for images in left[here.rank :: here.size]:
-            order, noise = model.draws(config.sample, images)
+    with bar, at_precision(device, config.sample.precision, SETTING):
+        draw = CapturedDraws(model.head, config.sample) if device.type == "cuda" else None
+        for images, order, noise in _drawn(model, config.sample, left[here.rank :: here.size], device):
             labels = torch.tensor(images, device=device) % config.data.classes
-            tokens = model.sample(labels, order.to(device), noise.to(device), config.sample)
+            tokens = model.sample(labels, order, noise, config.sample, draw)
             decoded = autoencoder.decode(to_grid(model.tokenizer.decode(tokens), scale))
             rows.write(images.start, samples=decoded.cpu().numpy(), tokens=tokens.cpu().numpy().astype(kind))
             bar.update(len(images) * min(here.size, len(left)))
     here.barrier()
     if here.main:
         _finish(config, out)
+
+
+def _drawn(
+    model: Generator, how: Sample, batches: Sequence[range], device: torch.device
+) -> Iterator[tuple[range, Tensor, Tensor]]:
+    """Batches of images with their orders and noise; those of the next are drawn while a GPU works on one."""
+    if device.type != "cuda":
+        yield from ((images, *model.draws(how, images)) for images in batches)
+        return
+
+    def pinned(images: range) -> tuple[Tensor, Tensor]:
+        order, noise = model.draws(how, images)
+        return order.pin_memory(), noise.pin_memory()
+
+    with ThreadPoolExecutor(1) as pool:
+        following = [pool.submit(pinned, images) for images in batches[:1]]
+        for i, images in enumerate(batches):
+            order, noise = following.pop().result()
+            following += [pool.submit(pinned, others) for others in batches[i + 1 : i + 2]]
+            yield images, order.to(device, non_blocking=True), noise.to(device, non_blocking=True)
 
 
 def _begin(config: RunConfig, model: Generator, out: Path) -> Rows:

@@ -12,14 +12,15 @@ from tokenbridge.overrides import override
 META = torch.device("meta")
 
 
-def counted(config, unmasked, training):
+def counted(config, unmasked, training, wanted=None):
     with META:
         backbone = Backbone(config.backbone, config.positions, config.autoencoder.channels, config.data.classes)
         x, index = torch.zeros(1, config.positions, small.CHANNELS), torch.zeros(1, unmasked, dtype=torch.int64)
         labels = torch.zeros(1, dtype=torch.int64)
+        asked = None if wanted is None else torch.zeros(1, wanted, dtype=torch.int64)
     backbone.gradient_checkpointing = config.train.gradient_checkpointing
     with FlopCounterMode(display=False) as counter:
-        z = backbone.train(training).at(x, index, labels)
+        z = backbone.train(training).at(x, index, labels, asked)
         if training:
             z.sum().backward()
     return counter.get_total_flops()
@@ -40,3 +41,10 @@ def test_the_backbones_formula_is_what_is_counted(depths, dropout, training, che
     )
     for unmasked in (0, 1, 4, small.POSITIONS):
         assert backbone_flops(config, unmasked, training) == counted(config, unmasked, training)
+
+
+@pytest.mark.parametrize("wanted", [1, 3, 4, 5, small.POSITIONS])
+def test_the_formula_counts_what_wanted_positions_take(wanted):
+    config = small.config()
+    for unmasked in (0, 4):
+        assert backbone_flops(config, unmasked, False, wanted) == counted(config, unmasked, False, wanted)

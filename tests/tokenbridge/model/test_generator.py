@@ -1,12 +1,14 @@
+import warnings
+
 import pytest
 import torch
 
 from tests.helpers.generators import CHANNELS, CLASSES, LEVELS, POSITIONS, config, generator
-from tokenbridge.config import CATEGORICAL, Backbone, Quantizer, Sample, UserError
+from tokenbridge.config import CATEGORICAL, HEAD_KINDS, Backbone, Quantizer, Sample, UserError
 from tokenbridge.model.backbone import UNCONDITIONAL
 from tokenbridge.model.backbone import Backbone as BackboneModel
 from tokenbridge.model.generator import Generator
-from tokenbridge.model.masking import mask_from_order
+from tokenbridge.model.masking import confidence_noise, guidance_weight, mask_from_order, masked_after
 from tokenbridge.tokenizers.scalar import fit
 
 NONE = torch.zeros(8, POSITIONS, 0)  # noise that the loss of a categorical head does not read
@@ -126,12 +128,104 @@ def test_confidence_reveals_the_most_likely_position_first():
     order, noise = model.draws(how, range(64))
     seen = []
     features = model._features
-    model._features = lambda tokens, mask, *rest, **more: (seen.append(mask), features(tokens, mask, *rest, **more))[1]
+    model._features = lambda tokens, known, *rest, **more: (seen.append(known), features(tokens, known, *rest, **more))[
+        1
+    ]
     model.sample(labels, order, noise, how)
-    z, _ = features(torch.zeros(64, POSITIONS, CHANNELS, dtype=torch.int64), seen[0], labels, guided=False)
-    greedy = model.head.sample(z.flatten(0, 1), noise[:, 0].flatten(0, 1), how)
-    likely = model.head.log_prob(z.flatten(0, 1), greedy).view(64, POSITIONS).argmax(1)
-    assert torch.equal((seen[0] & ~seen[1]).int().argmax(1), likely)
+    nothing = torch.ones(64, POSITIONS, dtype=torch.bool)
+    z = model.backbone(torch.zeros(64, POSITIONS, CHANNELS), nothing, labels).flatten(0, 1)
+    greedy = model.head.sample(z, noise[:, 0].flatten(0, 1), how)
+    likely = model.head.log_prob(z, greedy).view(64, POSITIONS).argmax(1)
+    assert seen[0].shape == (64, 0)
+    assert torch.equal(seen[1][:, 0], likely)
+
+
+def by_masks(model, labels, order, noise, how):
+    """Sampling by its definition: all features of all positions, with the label and without, chosen by masks."""
+    tokens = torch.zeros(*order.shape, model.tokenizer.channels, dtype=model.tokenizer.dtype)
+    mask, masked = torch.ones_like(order, dtype=torch.bool), model.positions
+    gumbel = confidence_noise(order)
+    for step, left in enumerate(masked_after(model.positions, how.iterations)):
+        embedded, weight = (
+            model.tokenizer.decode(tokens),
+            guidance_weight("linear", how.guidance, model.positions, left),
+        )
+        z = model.backbone(embedded, mask, labels)
+        free = model.backbone(embedded, mask, torch.full_like(labels, UNCONDITIONAL))
+        reveal = mask & ~mask_from_order(order, left)
+        if how.confidence:
+            drawn = model.head.sample(z[mask], noise[:, step][mask], how, free[mask], weight)
+            believed = model.head.mixed(z[mask], how, free[mask], weight)[0]
+            score = torch.full(mask.shape, -torch.inf)
+            score[mask] = (
+                model.head.log_prob(believed, drawn) / model.tokenizer.channels * how.confidence + gumbel[mask]
+            )
+            reveal = torch.zeros_like(mask).scatter_(1, score.topk(masked - left, dim=1).indices, True)
+            tokens[reveal] = drawn[reveal[mask]]
+        else:
+            tokens[reveal] = model.head.sample(z[reveal], noise[reveal], how, free[reveal], weight)
+        mask, masked = mask & ~reveal, left
+    return tokens
+
+
+@pytest.mark.parametrize("kind", HEAD_KINDS)
+@pytest.mark.parametrize("images", [1, 2, 17])
+def test_sampling_by_index_gives_what_masks_give(kind, images):
+    """Fewer images than classes and more, guided, and by confidence where the head has a likelihood."""
+    model = generator(kind)
+    for how in (Sample(iterations=4, guidance=2.5, head_steps=3), Sample(iterations=9, guidance=0.5, head_steps=3)):
+        for confidence in (0.0, 2.0) if HEAD_KINDS[kind].density else (0.0,):
+            how = how.model_copy(update={"confidence": confidence})
+            labels = torch.arange(images) % CLASSES
+            order, noise = model.draws(how, range(images))
+            with torch.no_grad():
+                expected = by_masks(model, labels, order, noise, how)
+            tokens = model.sample(labels, order, noise, how)
+            assert tokens.dtype == expected.dtype
+            near = 0 if model.tokenizer.levels else 1e-3  # random weights magnify the order of sums
+            torch.testing.assert_close(tokens, expected, rtol=near, atol=near)
+
+
+def test_features_of_wanted_positions_are_those_of_all():
+    model, (latents, labels, order) = generator(), batch()
+    for masked, wanted in ((POSITIONS, 1), (4, 2), (1, 1), (5, 5)):
+        seen, at = order[:, masked:], order[:, :wanted]
+        z = model.backbone.at(latents, seen, labels)
+        found = model.backbone.at(latents, seen, labels, at)
+        torch.testing.assert_close(found, z[torch.arange(8)[:, None], at], rtol=1e-5, atol=1e-5)
+
+
+def test_where_guidance_weighs_one_there_is_one_pass(monkeypatch):
+    """No image is computed without its label then."""
+    model, labels = generator(), torch.arange(2)
+    asked = []
+    features = model._features
+    monkeypatch.setattr(
+        model, "_features", lambda *args, guided: (asked.append(guided), features(*args, guided=guided))[1]
+    )
+    for guidance, schedule in ((3.0, "linear"), (1.0, "linear"), (3.0, "constant"), (1.0, "constant")):
+        how = Sample(iterations=2, guidance=guidance, guidance_schedule=schedule)
+        model.sample(labels, *model.draws(how, range(2)), how)
+    assert asked == [True, True, False, False, True, True, False, False]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", HEAD_KINDS)
+def test_sampling_never_waits_for_the_gpu(kind):
+    """After a first run, which may prepare constants, nothing synchronizes; the tokens are those of the CPU's way."""
+    model, how = generator(kind).cuda(), Sample(iterations=4, guidance=2.5, head_steps=3)
+    model.tokenizer.cuda()
+    labels = (torch.arange(5) % CLASSES).cuda()
+    order, noise = (x.cuda() for x in model.draws(how, range(5)))
+    expected = model.sample(labels, order, noise, how)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the mode is a prototype
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = model.sample(labels, order, noise, how)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("kind", CATEGORICAL)

@@ -5,7 +5,14 @@ import pytest
 import torch
 from scipy import stats
 
-from tokenbridge.model.masking import guidance_weight, mask_from_order, masked_after, masked_count, most_confident
+from tokenbridge.model.masking import (
+    confidence_noise,
+    guidance_weight,
+    least_confident_first,
+    mask_from_order,
+    masked_after,
+    masked_count,
+)
 
 
 @pytest.mark.parametrize("positions", [1, 2, 7, 16, 256])
@@ -45,26 +52,29 @@ def test_guidance_grows_with_what_is_known():
     assert guidance_weight("linear", 3.0, 16, 0) == 1 + 2 * 15 / 16  # the released sampler counts one masked at the end
 
 
+def revealed(order, masked, score, count):
+    """Positions (B, count) that confidence reveals of the first `masked` of the order, scores in order of position."""
+    at = order[:, :masked].sort(1).values
+    rising = least_confident_first(score, confidence_noise(order).gather(1, at))
+    return at.gather(1, rising[:, masked - count :])
+
+
 def test_equal_scores_keep_the_random_order():
     own = torch.Generator().manual_seed(0)
     order = torch.stack([torch.randperm(11, generator=own) for _ in range(5)])
-    mask = mask_from_order(order, 7)
-    reveal = most_confident(torch.zeros(35), order, mask, 3)
-    assert torch.equal(reveal, mask & ~mask_from_order(order, 4))
+    assert torch.equal(revealed(order, 7, torch.zeros(5, 7), 3).sort(1).values, order[:, 4:7].sort(1).values)
 
 
 def test_scores_beat_the_order_in_the_end():
     order = torch.tensor([[0, 1, 2, 3]])
-    score = torch.tensor([0.0, 50.0, 0.0, 0.0])
-    reveal = most_confident(score, order, torch.ones(1, 4, dtype=torch.bool), 2)
-    assert reveal.tolist() == [[False, True, False, True]]
+    assert sorted(revealed(order, 4, torch.tensor([[0.0, 50.0, 0.0, 0.0]]), 2)[0].tolist()) == [1, 3]
 
 
 def test_draws_in_proportion_to_the_exponential_of_the_score():
-    """One of two positions: the odds are exp(score), over random orders of many positions."""
+    """One of two positions: the odds are exp(score), over the orders of two that are left of many positions."""
     own, positions = torch.Generator().manual_seed(1), 200
     order = torch.stack([torch.randperm(positions, generator=own) for _ in range(4000)])
-    mask = torch.zeros(4000, positions, dtype=torch.bool)
-    mask[:, :2] = True
-    reveal = most_confident(torch.tensor([1.0, 0.0]).repeat(4000), order, mask, 1)
-    assert float(reveal[:, 0].float().mean()) == pytest.approx(math.e / (1 + math.e), abs=0.03)
+    at = torch.tensor([[0, 1]]).expand(4000, 2)
+    rising = least_confident_first(torch.tensor([[1.0, 0.0]]), confidence_noise(order).gather(1, at))
+    chosen = rising[:, -1]
+    assert float((chosen == 0).float().mean()) == pytest.approx(math.e / (1 + math.e), abs=0.03)

@@ -17,7 +17,7 @@ from tokenbridge.overrides import override
 from tokenbridge.speed import heads, models, timing
 from tokenbridge.speed import measurement as speed
 from tokenbridge.speed.comparisons import encoding
-from tokenbridge.speed.heads import StaticDraw, capture, least_ms, weights_read
+from tokenbridge.speed.heads import least_ms, weights_read
 from tokenbridge.store.artifacts import Store
 
 CPU = torch.device("cpu")
@@ -238,20 +238,6 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_static_loop_draws_what_the_head_draws():
-    head, how = shaken("autoregressive")[1], Sample(temperature=0.8, top_k=5)
-    static = StaticDraw(head, how, 11)
-    for seed in range(3):  # the same places in memory, filled anew
-        own = torch.Generator().manual_seed(seed)
-        z, noise = torch.randn(11, 14, generator=own), torch.rand(11, small.CHANNELS, generator=own)
-        assert torch.equal(static(z, noise), head.sample(z, noise, how))
-
-
-def test_a_graph_needs_a_gpu():
-    with pytest.raises(UserError, match="must be a CUDA device"):
-        capture(shaken("autoregressive")[1], Sample())
-
-
 def test_weights_that_a_token_reads_are_counted():
     """Against the parameters of every layer, counted as it is called."""
     c, head = shaken("autoregressive")
@@ -266,21 +252,10 @@ def test_weights_that_a_token_reads_are_counted():
 
 
 @pytest.mark.slow
-def test_a_compiled_static_loop_draws_the_same():
-    c = config(**{"autoencoder.channels": 2, "head.depth": 1})
-    head = small.shake(heads.random_head(c, CPU), scale=0.1)
-    static = StaticDraw(head, Sample(), 3)
-    z, noise = heads.inputs(head, c, 3, CPU)
-    expected = static(z, noise)
-    static.again = torch.compile(static.run)
-    assert torch.equal(static(z, noise), expected)
-
-
-@pytest.mark.slow
 def test_compiled_blocks_sample_the_same():
     c = config()
     model = models.random_model(c, CPU)
     expected = models.sampling(model, c, CPU)()
-    models.compile_blocks(model.backbone)
+    model.backbone.compile_blocks()
     assert torch.equal(models.sampling(model, c, CPU)(), expected)
     assert models.sampling(model, c, CPU, torch.bfloat16)().shape == expected.shape

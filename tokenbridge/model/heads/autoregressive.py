@@ -93,11 +93,14 @@ class AutoregressiveHead(CategoricalHead):
         """Classes (N) int64 of step c from logits (R, V)."""
         if len(logits) > len(noise):
             conditional, free = logits.chunk(2)
-            logits = guide(conditional, free, guidance)
+            logits = guide(conditional.float(), free.float(), guidance)
         if self.uneven:
             logits = logits.masked_fill(self.invalid[c], -torch.inf)
         return draw_class(logits, noise[:, c], how, c)
 
     def _caches(self, z: Tensor) -> list[Cache]:
         shape = (len(z), self.heads, self.steps, self.position.shape[1] // self.heads)
-        return [Cache(z.new_empty(shape), z.new_empty(shape)) for _ in self.blocks]
+        kind = z.device.type
+        low = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if low else z.dtype  # attention would copy them in each step
+        return [Cache(z.new_empty(shape, dtype=dtype), z.new_empty(shape, dtype=dtype)) for _ in self.blocks]

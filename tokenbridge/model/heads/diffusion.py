@@ -102,6 +102,7 @@ class DiffusionHead(Head):
         self.net = ResidualNet(c, width, channels, 2 * channels)
         table = torch.tensor(steps_back(STEPS))[:, 1:]  # a Step's numbers behind its time
         self.register_buffer("table", table, persistent=False)
+        self._kept_times: dict[tuple[int, torch.device], Tensor] = {}
 
     def noise_shape(self, how: Sample) -> tuple[int, ...]:
         return (how.head_steps + 1, self.channels)
@@ -134,6 +135,14 @@ class DiffusionHead(Head):
         clean = _bin_nats(target, mean, torch.where(last, log_variance, 0))
         return (squared + torch.where(last, clean, divergence) / math.log(2)).sum(-1)
 
+    def _times(self, count: int, device: torch.device) -> Tensor:
+        """The time steps that a draw visits, falling: copied to the device once, since a copy waits for a GPU."""
+        if (count, device) not in self._kept_times:
+            with torch.inference_mode(False):
+                times = torch.tensor([step.time for step in steps_back(count)[::-1]], device=device)
+            self._kept_times[count, device] = times
+        return self._kept_times[count, device]
+
     def sample(
         self, z: Tensor, noise: Tensor, how: Sample, unconditional: Tensor | None = None, guidance: float = 1.0
     ) -> Tensor:
@@ -141,11 +150,11 @@ class DiffusionHead(Head):
         assert not isinstance(how.temperature, tuple)
         z, unconditional = self.mixed(z, how, unconditional, guidance)
         steps = steps_back(how.head_steps)[::-1]
-        times = torch.tensor([step.time for step in steps], device=z.device)
+        times = self._times(how.head_steps, z.device)
         x = noise[:, 0]
         nets = self.net.at_each(z if unconditional is None else torch.cat([z, unconditional]), times)
         for i, (step, net) in enumerate(zip(steps, nets, strict=True)):
-            estimate, fraction = net(x if unconditional is None else x.repeat(2, 1)).chunk(2, dim=-1)
+            estimate, fraction = net(x if unconditional is None else x.repeat(2, 1)).float().chunk(2, dim=-1)
             if unconditional is not None:
                 estimate, fraction = guide(*estimate.chunk(2), guidance), fraction[: len(x)]
             clean = torch.sub(x / step.signal, estimate, alpha=step.noise / step.signal).clamp(-self.limit, self.limit)

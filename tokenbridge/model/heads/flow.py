@@ -53,7 +53,8 @@ class FlowHead(Head):
         features = z if unconditional is None else torch.cat([z, unconditional])
         x = start = how.temperature * noise[:, 0]
         for i, net in enumerate(self.net.at_each(features, TIME_SCALE * times)):
-            velocity = net(x) if unconditional is None else guide(*net(x.repeat(2, 1)).chunk(2), guidance)
+            velocity = net(x if unconditional is None else x.repeat(2, 1)).float()
+            velocity = velocity if unconditional is None else guide(*velocity.chunk(2), guidance)
             if i % evaluations < evaluations - 1:  # to the middle of the step, only to read the velocity there
                 x = torch.add(start, velocity, alpha=0.5 / how.head_steps)
             else:
