@@ -14,6 +14,7 @@ from experiments.presets import DIGITS
 from tests.helpers.image_sets import drawn, png, samples, write_folder, write_parquet, write_tar
 from tokenbridge.config import Data, Runtime, UserError
 from tokenbridge.data import contents, files, tar
+from tokenbridge.data import images as images_module
 from tokenbridge.data import parquet as parquet_files
 from tokenbridge.data.images import load, stack
 from tokenbridge.overrides import override
@@ -283,3 +284,21 @@ def test_padded_images_keep_their_pixels(tmp_path, shape):
     expected[rows : rows + inside.shape[0], columns : columns + inside.shape[1]] = inside
     assert np.array_equal(padded, expected)
     assert plain.min() > 0
+
+
+@pytest.mark.parametrize("source", ["parquet", "tar"])
+def test_records_are_the_same_whoever_reads_them(tmp_path, monkeypatch, source):
+    images, labels = drawn(12)
+    path = tmp_path / f"0.{source}"
+    write_parquet(path, images, labels) if source == "parquet" else write_tar(path, samples(images, labels))
+    shown = load(config(source, path, validation_fraction=0), "train")
+    alone = stack(shown)
+    monkeypatch.setattr(images_module, "FEW", 2)
+    monkeypatch.setattr(images_module, "_readers", lambda: 2)
+    for mine, theirs in zip(alone, stack(shown), strict=True):
+        assert np.array_equal(mine, theirs)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"\x89PNG", b"\x89PNX"))
+    parquet_files._group.cache_clear()
+    with pytest.raises(UserError, match=r"^[^\n]* cannot be read as an image [^\n]*$"):
+        stack(shown)
