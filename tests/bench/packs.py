@@ -1,48 +1,51 @@
 """A small grid on Slurm, packed and not: `python -m tests.bench.packs [ROUNDS] [PACK]`; SLURM_CONF names a cluster.
 
-Both take turns, from the command to the end of the last job. Processor time is that of the jobs' programs with all that
-they started, without Slurm's own; it is what counts where the machine does something else as well.
+Both take turns, from the command to the end of the last job. Processor time is that of the jobs of stages, as Slurm's
+accounting has it; it is what counts where the machine does something else as well.
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from tests.cluster.grids import CLUSTER, end_of, grid, jobs_by_stage, on_slurm, tokenbridge
+from slurm.scheduler import AT_ONCE
+from slurm.sweep import jobs_by_stage
+from tests.cluster.grids import end_of, grid, on_slurm, packing, tokenbridge
+from tokenbridge.store.artifacts import Store
 
 WORDS = grid("bench", "quantizer.levels=4,8", "sample.temperature=0.8,0.9,1.0,1.1")
-PROGRAM = """#!/bin/bash
-{python} "$@"
-status=$?
-times | tail -1 >> {times}
-exit $status
-"""
 
 
 def run(folder: Path, pack: int) -> tuple[int, float, float]:
     """Jobs without the end of the round, seconds, and seconds of a processor."""
-    times, program, own = folder / "times", folder / "program.sh", folder / "own.toml"
-    program.write_text(PROGRAM.format(python=sys.executable, times=times))
-    own.write_text(CLUSTER.read_text().replace("[all]", f'[all]\npack = {pack}\npython = "bash {program}"', 1))
     start = time.monotonic()
-    said = tokenbridge(*WORDS, *on_slurm(own), cwd=folder).stdout
+    tokenbridge(*WORDS, *on_slurm(packing(folder, pack)), cwd=folder)
     shown = end_of(folder, "bench")
     assert shown.returncode == 0, shown.stdout + shown.stderr
     seconds = time.monotonic() - start
-    assert set(jobs_by_stage(folder).values()) == {1}
-    jobs = int(said.partition("submitted ")[2].split()[0]) - 1
-    return jobs, seconds, sum(map(_seconds, times.read_text().split()))
+    jobs = {
+        job.job
+        for stage, attempts in jobs_by_stage(Store(folder / "runs")).items()
+        for job in attempts
+        if not stage.startswith("next-")
+    }
+    return len(jobs), seconds, processor(jobs)
 
 
-def _seconds(text: str) -> float:
-    minutes, _, seconds = text.rstrip("s").partition("m")
-    return 60 * float(minutes) + float(seconds)
+def processor(jobs: set[str]) -> float:
+    """Seconds of a processor that jobs took, with all that they started."""
+    assert len(jobs) < AT_ONCE
+    words = [f"--jobs={','.join(sorted(jobs))}", "--noheader", "--parsable2", "--format=JobID,TotalCPU"]
+    rows = subprocess.run(["sacct", *words], capture_output=True, text=True, check=True).stdout.split()
+    times = dict(row.split("|") for row in rows)  # by job and by step; a job's is of all its steps
+    return sum(sum(float(part) * 60**n for n, part in enumerate(reversed(times[job].split(":")))) for job in jobs)
 
 
-def main(rounds: int, pack: int) -> None:
+def main(rounds: int = 3, pack: int = 8) -> None:
     for number in range(rounds):
         with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
             order = [(1, Path(one)), (pack, Path(other))]
@@ -56,4 +59,4 @@ def main(rounds: int, pack: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(word) for word in [*sys.argv[1:], *("3", "8")[len(sys.argv) - 1 :]]))
+    main(*map(int, sys.argv[1:]))
