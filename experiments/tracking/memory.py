@@ -1,6 +1,7 @@
 """The memory of what was sent to each tracking URI, in tracking.json of the runs folder.
 
-It saves time and may be deleted.
+It saves time and may be deleted. A batch that is under way stands in a file of its own, tracking-sending.json: it is
+written twice for each, and the whole memory grows with the runs.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tracking.content import Record, key_of
-from tokenbridge.store.artifacts import Store, digest, write_json
+from tokenbridge.store.artifacts import Store, digest, write_atomic
 from tokenbridge.store.runs import database
 
-FILE = "tracking.json"
-SAVE_SECONDS = 2.0
+FILE, SENDING_FILE = "tracking.json", "tracking-sending.json"
+SAVE_SECONDS, SAVE_SHARE = 2.0, 0.05
+"""between two saves, at least; the share of the time that they may take"""
 PARTS = ("records", "runs", "sending")
 
 
@@ -24,16 +26,21 @@ class Memory:
     """What was sent to one tracking URI."""
 
     def __init__(self, store: Store, uri: str):
-        self.path, self.uri = store.root / FILE, uri
+        self.path, self.uri, self.key = store.root / FILE, uri, digest(uri)
         self.all = _read(self.path)
-        here = self.all.setdefault(digest(uri), {})
+        here = self.all.setdefault(self.key, {})
         self.here = here
         self.sent: dict[str, list[Any]] = here.setdefault("records", {})
         """by record: its signature, and the run that its own lies under"""
         self.runs: dict[str, str] = here.setdefault("runs", {})
-        self.sending: dict[str, list[list[Any]]] = here.setdefault("sending", {})
+        older = here.pop("sending", {})
+        self.all_sending = _read(store.root / SENDING_FILE)
+        self.sending: dict[str, list[list[Any]]] = self.all_sending.setdefault(self.key, {})
         """by training: the points of a batch whose answer never came"""
-        self.saved = time.monotonic()
+        if older:  # where earlier versions kept them
+            self.sending |= {id: points for id, points in older.items() if id not in self.sending}
+            self._save_sending()
+        self.saved, self.cost = time.monotonic(), 0.0
 
     def up_to_date(self, records: Sequence[Record], trusting: bool) -> bool:
         """Whether all was sent and nobody touched the store since.
@@ -64,7 +71,7 @@ class Memory:
 
     def keep(self, record: Record) -> None:
         self.sent[key_of(record)] = [record.signature, self.runs.get(record.parent)]
-        if time.monotonic() - self.saved > SAVE_SECONDS:
+        if time.monotonic() - self.saved > max(SAVE_SECONDS, self.cost / SAVE_SHARE):
             self.save()
 
     def remember(self, runs: Mapping[str, str]) -> None:
@@ -81,11 +88,16 @@ class Memory:
             self.sending[training] = [list(point) for point in points]
         else:
             self.sending.pop(training, None)
-        self.save()
+        self._save_sending()
+
+    def _save_sending(self) -> None:
+        write_atomic(self.path.with_name(SENDING_FILE), json.dumps(self.all_sending).encode())
 
     def save(self) -> None:
-        write_json(self.path, self.all)
+        start = time.monotonic()
+        write_atomic(self.path, json.dumps(self.all).encode())  # in one line, which is ten times as fast
         self.saved = time.monotonic()
+        self.cost = self.saved - start
 
     def save_all_sent(self) -> None:
         self.here["stamp"] = _stamp(self.uri)

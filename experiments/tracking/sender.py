@@ -12,7 +12,7 @@ import math
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from experiments.tracking import views
 from experiments.tracking.content import Content, Record, key_of, title_of
 from experiments.tracking.memory import Memory
-from experiments.tracking.store import save_view
+from experiments.tracking.store import file_of, save_view
 from tokenbridge.store.runs import STORED_INFINITY
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ PASSING = ("error", "refused", "verdict.")
 """beginnings of tags that go when what they say is no longer so"""
 GIVEN = "sample.given"
 """the setting of samples that another program drew"""
+SHORT = 1000
+"""characters of a tag that a run is made with; longer ones follow, as MLflow cuts them"""
 BELOW = 100_000
 """ms after a sweep's start in which its cells start, for MLflow: they share their stages, so no time is right"""
 EXTERNAL = "mlflow.model.isExternal"
@@ -143,9 +145,10 @@ class Sender:
             # MLflow never forgets a metric or a parameter: the old run steps aside
             self.mlflow.set_tag(run.info.run_id, "kind", "superseded")
             run = None
+        tags = self._tags(record, content)
         if run is None:
-            run = self._make(record, content)
-        self._values(run, record, content)
+            run = self._make(record, content, tags)
+        self._values(run, record, content, tags)
         if content.points or self.memory.sending.get(record.id):
             self._points(run, record.id, content.points)
         self._files(run, content)
@@ -155,7 +158,7 @@ class Sender:
             self._model(run, record, content)
         self._status(run, content)
 
-    def _make(self, record: Record, content: Content) -> Run:
+    def _make(self, record: Record, content: Content, tags: Mapping[str, str]) -> Run:
         # the page shows end - start: let it be the seconds that the stages took, not the milliseconds of sending
         start = content.points[0][2] if content.points else round(1000 * (time.time() - content.seconds))
         if content.started:
@@ -163,20 +166,23 @@ class Sender:
         elif above := self.runs.get(record.parent):  # by time is the only order in which the page shows a tree
             # the latest stands first: so the first by name is the latest
             start = above.info.start_time + BELOW - self.counts["runs"] % BELOW
-        tags = {"kind": record.kind, ID_TAG[record.kind]: record.id, "mlflow.source.name": "tokenbridge"}
+        first = {"kind": record.kind, ID_TAG[record.kind]: record.id, "mlflow.source.name": "tokenbridge"}
+        first |= {key: value for key, value in tags.items() if len(value) <= SHORT}
         self.counts["runs"] += 1
-        run = self.mlflow.create_run(self.experiment, start_time=start, tags=tags, run_name=title_of(record))
+        run = self.mlflow.create_run(self.experiment, start_time=start, tags=first, run_name=title_of(record))
         self.runs[key_of(record)] = run
         self.memory.remember({key_of(record): run.info.run_id})
         return run
 
-    def _values(self, run: Run, record: Record, content: Content) -> None:
+    def _tags(self, record: Record, content: Content) -> dict[str, str]:
+        """All tags that the run of a record should have."""
+        tags = content.tags | {"kind": record.kind, "name": record.name} | self._links(record, content)
+        return tags | ({"error": content.error} if content.error else {})
+
+    def _values(self, run: Run, record: Record, content: Content, tags: Mapping[str, str]) -> None:
         """Tags, parameters and metrics that the run lacks or holds otherwise, in as few calls as MLflow allows."""
         from mlflow.entities import Metric, Param, RunTag
 
-        tags = content.tags | {"kind": record.kind, "name": record.name} | self._links(record, content)
-        if content.error:
-            tags["error"] = content.error
         for key in self._passed(run, content, tags):
             self.mlflow.delete_tag(run.info.run_id, key)
         renamed = run.data.tags.get("name") not in (None, record.name)  # another plan calls the cell by another name
@@ -239,12 +245,17 @@ class Sender:
     def _files(self, run: Run, content: Content) -> None:
         if not content.files:
             return
+        self.counts["artifacts"] += len(content.files)
+        if folder := file_of(run.info.artifact_uri or ""):
+            for path, data in content.files.items():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_bytes(data)
+            return
         with tempfile.TemporaryDirectory(prefix="tokenbridge-") as name:
             for path, data in content.files.items():
                 (Path(name) / path).parent.mkdir(parents=True, exist_ok=True)
                 (Path(name) / path).write_bytes(data)
             self.mlflow.log_artifacts(run.info.run_id, name)
-        self.counts["artifacts"] += len(content.files)
 
     def _dataset(self, run: Run, name: str, hash: str, source: str) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

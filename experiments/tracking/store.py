@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from experiments.tracking import guard, views
 from tokenbridge.config import UserError
@@ -168,6 +169,12 @@ def experiment_id(mlflow: MlflowClient, store: Store, uri: str) -> str:
             " delete that file and run `tokenbridge sync`, which makes it again"
         )
     return experiment.experiment_id
+
+
+def file_of(uri: str) -> Path | None:
+    """The path that an address file:// names; None for any other address."""
+    parts = urlsplit(uri)
+    return Path(unquote(parts.path)) if parts.scheme == "file" and parts.netloc in ("", "localhost") else None
 
 
 def ui_command(store: Store, port: int = 5000) -> tuple[list[str], dict[str, str]]:

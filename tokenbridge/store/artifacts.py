@@ -409,12 +409,38 @@ def read_json(path: Path, remedy: str = "delete its folder and run again") -> An
 
 def write_json(path: Path, value: Any) -> None:
     """JSON to a file, atomically and durably."""
-    write_atomic(path, (json.dumps(value, indent=1, default=list, allow_nan=True) + "\n").encode())
+    write_atomic(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """JSON as our files hold it."""
+    return (json.dumps(value, indent=1, default=list, allow_nan=True) + "\n").encode()
 
 
 def write_atomic(path: Path, content: bytes) -> None:
     with atomic(path) as file:
         file.write(content)
+
+
+def write_each(contents: Iterable[tuple[Path, bytes]]) -> None:
+    """Files that take their places each whole and durably: the disk is waited for once they are all written.
+
+    Args:
+        contents: of each file, by its path; a file that is written leaves memory.
+    """
+    temporaries: dict[Path, Path] = {}
+    try:
+        for path, content in contents:
+            temporaries[path] = path.with_name(path.name + ".tmp")
+            temporaries[path].write_bytes(content)
+        for path, temporary in temporaries.items():
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except BaseException:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

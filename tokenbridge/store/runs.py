@@ -40,9 +40,11 @@ from tokenbridge.store.artifacts import (
     PARTIAL,
     Store,
     checked,
+    json_bytes,
     read_json,
     writable,
     write_atomic,
+    write_each,
     write_json,
 )
 
@@ -150,24 +152,28 @@ def _tell(line: str) -> None:
 
 
 def write_cells(store: Store, cells: Iterable[RecordedCell]) -> None:
-    """Record cells; names, stages and sweeps that were recorded before are kept in front of the new ones."""
+    """Record cells; names, stages and sweeps that were recorded before are kept in front of the new ones.
+
+    A damaged record is refused before any is written, and one that says what it said before is left as it is.
+    """
     cells = list(cells)
-    for cell in cells:  # a damaged record is refused before any is written
+    for cell in cells:
         if cell_file(store, cell.id).exists():
             read_cell(store, cell.id)
     with writable(store.root), store.lock("cells"):  # two sweeps may name the same cell at the same moment
-        folder = store.root / "cells"
-        folder.mkdir(exist_ok=True)
+        (store.root / "cells").mkdir(exist_ok=True)
+        known = {cell.id: read_cell(store, cell.id) for cell in cells if cell_file(store, cell.id).exists()}
+        merged: dict[str, RecordedCell] = {}
         for cell in cells:
-            path = folder / f"{cell.id}.json"
-            before = read_cell(store, cell.id) if path.exists() else cell
-            merged = replace(
+            before = merged.get(cell.id) or known.get(cell.id, cell)
+            merged[cell.id] = replace(
                 cell,
                 names=[*dict.fromkeys([*before.names, *cell.names])],
                 stages=before.stages | cell.stages,
                 sweeps=[*dict.fromkeys([*before.sweeps, *cell.sweeps])],
             )
-            write_json(path, asdict(merged))
+        contents = ((cell_file(store, id), json_bytes(asdict(cell))) for id, cell in merged.items())
+        write_each((path, new) for path, new in contents if path.stem not in known or path.read_bytes() != new)
 
 
 def leave_sweep(store: Store, cells: Iterable[str], sweep: str) -> None:

@@ -57,6 +57,18 @@ def test_names_stages_and_sweeps_of_a_cell_add_up(store):
     assert read_cell(store, "0a1b") == both
 
 
+def test_a_record_that_says_the_same_is_left_and_others_are_written_whole(store):
+    cells = [replace(CELL, id=f"{number:04x}", names=[f"cell {number}"]) for number in range(3)]
+    write_cells(store, cells[:2])
+    before = {path: path.stat().st_ino for path in (store.root / "cells").iterdir()}
+    write_cells(store, [cells[0], replace(cells[1], names=["other"]), cells[2], replace(cells[2], names=["twice"])])
+    after = {path: path.stat().st_ino for path in (store.root / "cells").iterdir()}
+    assert [path.stem for path in after if after[path] == before.get(path)] == ["0000"]
+    assert {id: cell.names for id, cell in read_cells(store).items()} == {
+        "0000": ["cell 0"], "0001": ["cell 1", "other"], "0002": ["cell 2", "twice"],
+    }  # fmt: skip
+
+
 def test_a_damaged_record_keeps_any_from_being_written(store):
     (store.root / "cells").mkdir(parents=True)
     (store.root / "cells" / f"{CELL.id}.json").write_text("{")
