@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from tokenbridge.autoencoders.frozen import FrozenAutoencoder
 from tokenbridge.autoencoders.sources import autoencoder_of
-from tokenbridge.config import RunConfig, Runtime, UserError
+from tokenbridge.config import Precision, RunConfig, Runtime, UserError
 from tokenbridge.data import images as data
 from tokenbridge.data.files import Split, names_by_label, splits
 from tokenbridge.data.latents import STORED, as_tensor, labels_path, moments_path, moments_shape
@@ -80,7 +80,8 @@ class _Encoder:
     ):
         self.autoencoder, self.images, self.split, self.device = autoencoder, images, split, device
         self.dtype, self.flip = getattr(torch, config.latents.dtype), config.latents.flip and split == "train"
-        self.runtime, self.precision = runtime, config.latents.precision
+        self.runtime = runtime
+        self.precision: Precision = config.latents.precision
 
     def __call__(self, parts: Sequence[range]) -> Iterator[NDArray[Any]]:
         """The moments of each part in turn; images are read ahead, beyond its end too."""
