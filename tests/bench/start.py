@@ -19,6 +19,7 @@ STAGES = ("latents", "quantizer", "reconstruct", "train", "likelihood", "sample"
 COMMANDS = (("--help",), ("settings",), ("run", "digits", *TINY), ("plan", "digits"), ("plan", "imagenet256-L"))
 STAGE = """
 import builtins, importlib, json, sys, time
+from pathlib import Path
 kind, root, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 inside, spent = [False], {"torch": 0.0, "own": 0.0}
 
@@ -44,7 +45,7 @@ from tokenbridge.overrides import override
 from tokenbridge.store.artifacts import Store
 
 stage = next(stage for stage in Cell("start", override(DIGITS, settings)).stages() if stage.kind.name == kind)
-run_stage(Store(root), stage, Runtime(threads=1, bars=False))
+run_stage(Store(Path(root)), stage, Runtime(threads=1, bars=False))
 print("spent", json.dumps(spent))
 """
 
