@@ -68,8 +68,14 @@ def test_a_classifier_of_the_same_images(way, tmp_path):
     [
         (("train-autoencoder", "own.toml", "--size", "32"), "--size is what own.toml says; leave it out"),
         (("train-autoencoder", "own.toml", "--channels", "4", "--colour"), "--grey, --channels is what own.toml says"),
-        (("train-autoencoder", "digits.toml"), "digits.toml must name a folder of images"),
-        (("train-classifier", "digits.toml"), "digits.toml must name a folder of images"),
+        (
+            ("train-autoencoder", "digits.toml"),
+            "digits.toml must name images, with data.source=folder and data.path or another source",
+        ),
+        (
+            ("train-classifier", "digits.toml"),
+            "digits.toml must name images, with data.source=folder and data.path or another source",
+        ),
         (("train-classifier", "own.toml", "--grey"), "--grey is what own.toml says"),
         (("train-autoencoder", "shipped.toml"), "shipped.toml must say in [autoencoder] where a trained one goes"),
         (("train-autoencoder", "missing.toml"), "missing.toml must be a file of settings, and is none"),

@@ -97,9 +97,9 @@ def test_several_scorers_read_each_image_once_and_get_what_each_gets_alone(tmp_p
     reads = []
 
     class Counted(type(images)):
-        def __getitem__(self, index):
-            reads.append(index)
-            return super().__getitem__(index)
+        def __getitems__(self, indices):
+            reads.extend(indices)
+            return super().__getitems__(indices)
 
     counted = Counted(images.pixels, images.labels)
     paths = extraction.keep(Store(tmp_path), "digits", {"a": classifier, "b": other}, 100, lambda: counted)
