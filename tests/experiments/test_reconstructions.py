@@ -69,6 +69,7 @@ def test_stages_are_those_of_other_runs():
         assert [stage.id for stage in cell.stages()] == [stage.id for stage in other.stages()]
 
 
+@pytest.mark.slow
 def test_photographs_and_a_diffusers_autoencoder(call, tmp_path, photographs, autoencoder, network):
     """At their own size, with the features of the autoencoder's encoder; and a report with pictures."""
     asked = ["--levels", "2,8", "--autoencoder", autoencoder, "--out", "out", "--threads", 1]
@@ -116,6 +117,7 @@ def test_photographs_and_a_diffusers_autoencoder(call, tmp_path, photographs, au
     assert "tokenbridge reconstruct" in (report / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_images_without_classes_at_the_size_of_their_autoencoders_card(call, tmp_path, autoencoder):
     """Three images are too few for distances; the card's size is the autoencoder's, not theirs."""
     own = shutil.copytree(autoencoder, tmp_path / "own")

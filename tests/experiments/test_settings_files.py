@@ -75,6 +75,7 @@ def test_the_name_and_the_least_that_a_file_holds(tmp_path):
         assert (read.name, read.config, read.threads) == (name, preset("digits"), 1)
 
 
+@pytest.mark.slow
 def test_every_command_takes_it_in_any_folder(call, own, template):
     path, away = own
     with_database(Store(away / "runs"), template / "mlflow.db")

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 LIGHT = """
 import sys
 from tokenbridge.autoencoders.sources import Digits
@@ -44,5 +46,6 @@ def test_what_the_class_does_not_need_is_not_imported_and_comes_when_asked_for()
     run(LIGHT)
 
 
+@pytest.mark.slow
 def test_where_diffusers_is_laid_out_otherwise_it_is_imported_whole():
     run(OTHER_LAYOUT)

@@ -52,6 +52,7 @@ def stages_of_training(config, _, root, __):
         run_stage(Store(root), stage, RUNTIME)
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_bit_for_bit(finished, tmp_path, with_latents):
     """SIGTERM, then SIGKILL, at moments as they come; the weights and the curve equal the undisturbed run's."""
     reference, cell = finished
