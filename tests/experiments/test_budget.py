@@ -1,5 +1,6 @@
 """What a plan says is what is there: parameters, bytes of the store, operations, memory of the backward pass."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from experiments.budget import Machine, estimate, image_counts, lines
 from experiments.presets import PRESETS
 from tests.helpers import generators as small
+from tests.helpers.machine import ROOT
 from tests.helpers.memory import Alive
 from tests.tokenbridge.autoencoders.test_frozen import TINY
 from tests.tokenbridge.stages.test_train import stage_of
@@ -254,5 +256,10 @@ def test_the_plan_of_the_paper(call, tmp_path):
     )
     assert "495,200 steps of 2,048 images" in done.stdout
     assert "more than 90% of 80 GB (--memory): it fits with --accumulate 10, in " in done.stdout
-    assert "50,000 samples" in done.stdout
+    training, samples = re.search(
+        r"training +([\d,]+)\.\d+ device-hours.*\n +50,000 samples +([\d.]+)", done.stdout
+    ).groups()
+    readme = (ROOT / "README.md").read_text()
+    assert f"| ImageNet 256×256, `imagenet256-L`: training | | {training} h |" in readme
+    assert f"| the same, 50,000 samples | | {float(samples):.1f} h |" in readme
     assert list(tmp_path.iterdir()) == []
