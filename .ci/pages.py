@@ -74,6 +74,9 @@ def main(folder: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
     pdoc.render.configure(docformat="google", footer_text="TokenBridge Lab")
     pdoc.pdoc(*PACKAGES, output_directory=work)
+    for path in work.rglob("*.html"):
+        # pdoc shows no constructor of an abstract class, and yet links to it where it is inherited
+        path.write_text(re.sub(r'(href="[^"#]*#[\w.]+)\.__init__"', r'\1"', path.read_text()))
     shutil.rmtree(folder, ignore_errors=True)
     work.rename(folder)
 
