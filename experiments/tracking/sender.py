@@ -40,6 +40,7 @@ SHORT = 1000
 BELOW = 100_000
 """ms after a sweep's start in which its cells start, for MLflow: they share their stages, so no time is right"""
 EXTERNAL = "mlflow.model.isExternal"
+"""tag of a model whose weights MLflow does not keep"""
 NOT_IN_A_MODEL_S_NAME = str.maketrans(dict.fromkeys("/:.%\"'", "-"))
 FEW = 20
 """runs that are looked up one by one; for more, one search is faster"""
@@ -247,14 +248,10 @@ class Sender:
             return
         self.counts["artifacts"] += len(content.files)
         if folder := file_of(run.info.artifact_uri or ""):
-            for path, data in content.files.items():
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                (folder / path).write_bytes(data)
+            _write(content.files, folder)
             return
         with tempfile.TemporaryDirectory(prefix="tokenbridge-") as name:
-            for path, data in content.files.items():
-                (Path(name) / path).parent.mkdir(parents=True, exist_ok=True)
-                (Path(name) / path).write_bytes(data)
+            _write(content.files, Path(name))
             self.mlflow.log_artifacts(run.info.run_id, name)
 
     def _dataset(self, run: Run, name: str, hash: str, source: str) -> None:
@@ -278,7 +275,7 @@ class Sender:
         name = record.name.translate(NOT_IN_A_MODEL_S_NAME)
         model = found[0] if found else mlflow.create_logged_model(self.experiment, name, id, tags, content.params)
         with tempfile.TemporaryDirectory(prefix="tokenbridge-") as folder:
-            (Path(folder) / "README.md").write_text(content.card)
+            _write({"README.md": content.card.encode()}, Path(folder))
             mlflow.log_model_artifacts(model.model_id, folder)
         mlflow.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         mlflow.log_outputs(id, [LoggedModelOutput(model.model_id, step=0)])
@@ -291,6 +288,12 @@ class Sender:
         end = run.info.start_time + round(1000 * content.seconds)
         if run.info.status != content.status:
             self.mlflow.set_terminated(run.info.run_id, content.status, end)
+
+
+def _write(files: Mapping[str, bytes], folder: Path) -> None:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
 
 
 def _key(run: Run) -> str:
