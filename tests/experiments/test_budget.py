@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.budget import Machine, estimate, image_counts, lines
 from experiments.presets import PRESETS
+from tests.experiments.alive import Alive
 from tests.helpers import generators as small
 from tests.helpers.machine import ROOT
-from tests.helpers.memory import Alive
 from tests.tokenbridge.autoencoders.test_frozen import TINY
 from tests.tokenbridge.stages.test_train import stage_of
 from tokenbridge.autoencoders import frozen as autoencoder

@@ -106,7 +106,7 @@ def of_folder(path: Path, size: int | None = None, padded: bool = False) -> Imag
         folders.printable(path),
         len(paths),
         size,
-        f"folder:{contents.digest_of(path, paths).hex()[:12]}:{size}",
+        f"folder:{contents.digest_of(path, paths).hex()[:12]}:{size}{':padded' if padded else ''}",
         lambda channels: FileImages(paths, labels, size, channels, padded),
         labels if classes else None,
         classes,

@@ -148,6 +148,8 @@ def test_images_beside_a_class_folder_have_no_classes(tmp_path):
     assert (found.count, found.labels, found.classes) == (4, None, ())
     (folder / "beside.png").unlink()
     assert image_sets.of_folder(folder).classes == ("a",)
+    # what is kept of cropped images is not taken for that of padded ones
+    assert image_sets.of_folder(folder, 32).hash != image_sets.of_folder(folder, 32, padded=True).hash
 
 
 def test_what_is_printed_names_each_number_and_where_it_is_kept(call, tmp_path):
