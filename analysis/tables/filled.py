@@ -15,8 +15,8 @@ from tokenbridge.overrides import value_of
 
 TEXTS = ("label", "here", "cells", "empty because")
 """columns of a CSV file that are no numbers, whatever they look like"""
-WIDE = 9
-"""columns that fit on a page at their full size"""
+WIDE = 12
+"""columns that fit on a page at their full size, an interval counted as one"""
 BASE, SAME_RUN, UNPAIRED, OTHER_BINS = "base", "same run", "not paired over images", "other bins"
 """remarks: the row that others are compared with; a number that comes from the base's own stage; one whose difference
 to the base, on the same images, has an error that the source does not tell; one whose difference measures bins"""
@@ -241,7 +241,7 @@ class FilledTable:
     @property
     def dense(self) -> bool:
         """Whether there are so many columns that a page sets them smaller."""
-        return len(self.columns) > WIDE
+        return len(self.columns) + sum(self.intervals) > WIDE
 
     @cached_property
     def shows_seeds(self) -> bool:
