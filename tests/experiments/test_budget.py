@@ -147,6 +147,7 @@ def test_the_loss_in_parts_is_the_loss(kind, monkeypatch):
         torch.testing.assert_close(parts, plain, rtol=1e-6, atol=1e-6 * largest)
 
 
+@pytest.mark.slow
 def test_micro_batches_that_fit(tiny):
     """The fewest that do, as Machine.accumulate they are what is told."""
     config = override(tiny, {"train.batch": 96})

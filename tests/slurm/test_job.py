@@ -70,6 +70,7 @@ def test_a_stage_fails_alone_and_has_its_own_log(store, stages):
     assert words(store, stages) == before
 
 
+@pytest.mark.slow
 def test_workers_run_stages_at_a_time(store, stages):
     first, _, second = stages
     job(store, [first, second], workers=2)()
@@ -102,6 +103,7 @@ def at_its_limit(job: StageJob, stage) -> StageJob:
     return after
 
 
+@pytest.mark.slow
 def test_a_stage_that_its_limit_always_stops_is_given_up_and_the_next_have_their_turn(store, stages):
     _, _, short = stages
     later = at_its_limit(at_its_limit(job(store, [short, stages[0]], limited=0.0), short), short)

@@ -44,6 +44,7 @@ def call(grid, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_what_runs_what_waits_and_what_is_finished(call, grid):
     store, train = grid.store, grid.id("train")
     idle = call("status", "mine")

@@ -115,6 +115,7 @@ def test_gradients_of_the_shares_add_up(inputs):
     torch.testing.assert_close(parts, gradient(World()), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_stops_all_at_the_same_step_and_resuming_changes_nothing(inputs, two, tmp_path):
     out = tmp_path / "out"
     step = stopped(inputs, out, 2, signal.SIGTERM, rank=1)

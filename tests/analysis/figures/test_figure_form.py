@@ -111,6 +111,7 @@ def _out_of_view(figure: Figure) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_no_text_overlaps_leaves_the_canvas_or_is_small_in_a_column_and_no_marker_is_out_of_view(
     drawn: list[tuple[str, Drawing]],
 ) -> None:

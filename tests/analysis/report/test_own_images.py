@@ -25,6 +25,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_nothing_published_stands_beside_own_images(own: Path) -> None:
     source = read(own / "source")
     assert [table.id for table in source.tables] == ["1a", "1b", "2a"]
@@ -36,6 +37,7 @@ def test_nothing_published_stands_beside_own_images(own: Path) -> None:
         assert "wear 16" in text
 
 
+@pytest.mark.slow
 def test_own_classes_have_their_names_in_figures_data(own: Path) -> None:
     with (own / "figures" / "figure-6-reconstructions.csv").open() as file:
         names = [line["class"] for line in csv.DictReader(file) if line["tokenizer"] == "continuous"]
@@ -53,6 +55,7 @@ def test_a_column_that_was_not_asked_for_is_left_out(tmp_path: Path) -> None:
     assert left == [title for title in titles if title not in ("bits/dim", "agreement")]
 
 
+@pytest.mark.slow
 def test_of_the_papers_images_the_published_numbers_stay(own: Path, tmp_path: Path) -> None:
     folder = write_source(tmp_path / "report", tables=("2a",), examples=False, classes=CLASSES)
     path = folder / "source" / "plan.json"

@@ -292,6 +292,7 @@ def test_a_marker_of_the_figure_is_filled_just_where_its_bar_leaves_out_zero(tmp
     assert any(ends == pytest.approx([16 * math.exp(-half), 16 * math.exp(half)]) for ends in drawn)
 
 
+@pytest.mark.slow
 def test_the_report_holds_all_of_it_and_stays_the_same(tmp_path):
     folder = write_axes(tmp_path, (LEVELS, DEPTH), by_hand)
     page = build(folder).read_text()

@@ -44,6 +44,7 @@ def test_init_knows_what_images_are_shipped_in(call, sets):
     assert "or the name of a set of torchvision; correct the path" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_of_parquet(call, sets):
     words = ["data.source=parquet", "data.path=table", "data.classes=3"]
     done = call("run", "digits", *words, "--only", "latents", "--runs", "runs", cwd=sets)

@@ -35,6 +35,7 @@ def gone(ids: list[int], seconds: float) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
 def test_a_whole_group_ends_with_its_command(tmp_path, number):
     """One of the two takes no SIGTERM."""

@@ -174,6 +174,7 @@ def test_more_seeds_change_the_row_and_make_no_other(store):
     assert sum(run.data.tags[PARENT] == first["b08"] for run in cells.values()) == 5
 
 
+@pytest.mark.slow
 def test_cells_that_came_before_their_row_move_below_it(store):
     """As after a sweep on Slurm, whose last job sends what it has: rows come with the report, `sync` or `ui`."""
     tracking.sync(store)
@@ -205,6 +206,7 @@ def test_a_sender_that_is_killed_goes_on(store, call, when):
     assert rows["b04"].data.metrics["score/fd_digits"] == pytest.approx(interval(4, "fd_digits")[0], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_row_that_was_deleted_by_hand_is_made_again(store):
     bring(store)
     mlflow = mlflow_store.client(tracking.tracking_uri(store))
@@ -218,6 +220,7 @@ def test_a_row_that_was_deleted_by_hand_is_made_again(store):
     assert len(below) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remembered", [True, False])
 def test_rows_that_a_plan_no_longer_has_step_aside(store, remembered):
     bring(store)
@@ -232,6 +235,7 @@ def test_rows_that_a_plan_no_longer_has_step_aside(store, remembered):
     assert bring(store) == NOTHING
 
 
+@pytest.mark.slow
 def test_another_folders_rows_are_left_alone(store, tmp_path, monkeypatch):
     """Two people with one server, each with a grid of the same name but other settings."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store.root}/mlflow.db")
@@ -245,6 +249,7 @@ def test_another_folders_rows_are_left_alone(store, tmp_path, monkeypatch):
     assert sorted(runs_of(store, "row")) == sorted([*NAMES, "b03", "b05"])
 
 
+@pytest.mark.slow
 def test_a_row_of_one_seed_is_its_cell(store):
     cells = grid(store, 1, "other", (2, 4))
     bring(store)
@@ -263,6 +268,7 @@ def all_rows(store: Store) -> list[Any]:
     return list(mlflow.search_runs([mlflow_store.experiment_id(mlflow, store, uri)], "tags.kind = 'row'"))
 
 
+@pytest.mark.slow
 def test_a_cell_of_two_sweeps_lies_under_the_row_of_the_first(store):
     again = {(n, seed): add_seed(store, n, seed, ("later",)) for n in (2, 4) for seed in range(4)}
     write_plan(store, again, "later")
@@ -275,6 +281,7 @@ def test_a_cell_of_two_sweeps_lies_under_the_row_of_the_first(store):
     assert above == dict.fromkeys(("b02-s0", "b02-s1", "b02-s2"), first) | {"b02-s3": rows["later", "b02"].info.run_id}
 
 
+@pytest.mark.slow
 def test_a_seed_without_its_number_leaves_the_row_without_it_and_says_so(store):
     shutil.rmtree(store.folder(id_of("score", [4, 1])))
     bring(store)
@@ -289,6 +296,7 @@ def test_a_seed_without_its_number_leaves_the_row_without_it_and_says_so(store):
     assert "refused" not in data.tags
 
 
+@pytest.mark.slow
 def test_frames_do_not_count_rows_as_cells(store):
     before = load.frame_from_stages(store.root)
     bring(store)
@@ -331,6 +339,7 @@ def test_the_sweeps_page_lists_its_rows_best_first(store):
     assert sweep.tags["score/fd_digits"] == f"best {mean:.4g} ± {half:.2g}: b{best:02d}"
 
 
+@pytest.mark.slow
 def test_the_sweeps_page_lists_cells_too_while_some_that_no_row_has_are_under_way(store):
     bring(store)
     add_seed(store, 64, 0)
@@ -343,6 +352,7 @@ def test_the_sweeps_page_lists_cells_too_while_some_that_no_row_has_are_under_wa
     assert sorted(seen_first(store, GRID)[1]) == NAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["{ half", '{"rows": 3}', '{"state": "x", "rows": [{"cells": ["a"]}]}'])
 def test_damaged_rows_are_made_again(store, damage):
     bring(store)
@@ -352,6 +362,7 @@ def test_damaged_rows_are_made_again(store, damage):
     assert bring(store) == NOTHING
 
 
+@pytest.mark.slow
 def test_a_damaged_plan_or_stage_keeps_no_other_rows_back(store):
     write_json_plan(store, "bad", {"title": "x"})
     cells = grid(store, 2, "worse", (3, 5))

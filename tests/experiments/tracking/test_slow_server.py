@@ -97,6 +97,7 @@ ANSWERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=list(ANSWERS))
 def test_what_is_no_mlflow_is_left_in_one_line(store, monkeypatch, answer):
     monkeypatch.setattr(tracking, "PATIENCE", 1.0)
@@ -148,6 +149,7 @@ def test_a_slow_server_is_left_and_gets_the_rest_later(store, monkeypatch, tmp_p
             assert len(runs_of(store, "cell")) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [None, ANSWERS["500"]], ids=["nothing", "500"])
 def test_a_job_waits_for_its_sender_a_bounded_time(store, monkeypatch, answer):
     """As long as it has for its last try and not more, however long the server says nothing."""
@@ -175,6 +177,7 @@ def test_another_sender_is_not_awaited_for_ever(store):
     assert tracking.sync(store)["runs"] == 5
 
 
+@pytest.mark.slow
 def test_a_schema_that_nobody_knows_is_one_line(store):
     """In a process of its own: MLflow keeps what it has opened."""
     with closing(sqlite3.connect(store.root / "mlflow.db")) as connection, connection:

@@ -121,6 +121,7 @@ def test_a_sweep_that_grows_shares_less(store):
     assert list(runs_of(store, "superseded")) == [SWEEP]
 
 
+@pytest.mark.slow
 def test_a_failed_stage_shows_until_its_retry(store):
     id = id_of("reconstruct", 4)
     shutil.move(store.folder(id), store.root / "aside")

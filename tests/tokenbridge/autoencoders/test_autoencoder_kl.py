@@ -42,6 +42,7 @@ def run(script: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_what_the_class_does_not_need_is_not_imported_and_comes_when_asked_for():
     run(LIGHT)
 

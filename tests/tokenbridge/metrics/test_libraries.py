@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 ALONE = """
 import sys
 from tokenbridge.metrics.libraries import IMAGE_METRICS, fidelity, image_metric
@@ -44,9 +46,11 @@ def run(script: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_they_come_alone_and_give_what_the_libraries_give():
     run(ALONE)
 
 
+@pytest.mark.slow
 def test_where_the_library_is_imported_already_it_is_taken():
     run(IMPORTED_BEFORE)

@@ -124,6 +124,7 @@ def half_written(config, inputs, out, _):
     train.run(config, inputs, out, RUNTIME)
 
 
+@pytest.mark.slow
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(work, finished):
     (out := work[1] / "out").mkdir()
     process = start(work[0], out, 1, TINY, work=half_written)

@@ -55,6 +55,7 @@ def test_the_manifest_has_a_checksum_of_each_file(copy):
         assert {name: file_hash(store.folder(id) / name) for name in sums} == sums
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name", "reader"),
     [

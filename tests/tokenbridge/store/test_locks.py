@@ -81,6 +81,7 @@ REFUSED = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "error"),
     [(["run", "digits"], errno.ENOLCK), (["run", "digits"], errno.ENOSYS), (["sync"], errno.EOPNOTSUPP)],
