@@ -51,7 +51,8 @@ class FrozenAutoencoder(nn.Module):
         for name, weight in model.named_parameters():
             if not bool(weight.isfinite().all()):
                 raise UserError(f"{name} of the autoencoder holds NaN or infinite weights; get its weights again")
-        self.model, self.rounded_from = model, rounded_from
+        # convolutions on a CPU are a quarter faster so
+        self.model, self.rounded_from = model.to(memory_format=torch.channels_last), rounded_from
         self.scaling_factor, self.shift_factor = scaling_factor, shift_factor
         self.units: dict[str, Any] = {"shift": 0.0}
         """shift, and spread where it is not 1, as they were given"""
