@@ -52,7 +52,7 @@ CORE_FOR_ANALYSIS = {
 """all that analysis imports of other packages"""
 FLOORS = (
     ("config", "rng", "signals", "overrides", "devices", "distributed", "optimizer", "operations", "packages"),
-    ("store", "weights"),
+    ("store", "weights", "checkpoints"),
     ("data",),
     ("tokenizers",),
     ("autoencoders", "model"),

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli.options import DEFAULT_TRAINED, Device, Threads, TrainedOut, path_of
+from experiments.cli.options import DEFAULT_TRAINED, CheckpointSeconds, Device, Threads, TrainedOut, path_of
 from experiments.presets import ENDING, Base, base
 from tokenbridge.config import MOST, Autoencoder, Data, Runtime, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
-from tokenbridge.store.artifacts import new_folder, require_folder, write_atomic
+from tokenbridge.store.artifacts import CHECKPOINT, PROGRESS, new_folder, require_folder, write_atomic
 
 if TYPE_CHECKING:
     from tokenbridge.data.survey import Survey
@@ -31,6 +31,7 @@ LONGER = 4
 """times the epochs that gave an autoencoder of little use, for the next try"""
 FEWEST = 8
 """images of a folder"""
+MOST_EMA = 0.99999
 STEP = 4
 """pixels in whose multiples a size is chosen"""
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help=f"default: {EPOCHS}, and more of few images")]
@@ -65,11 +66,18 @@ def train_autoencoder(
         typer.Option("--stride", help="pixels per latent position and side (default: 8, 4 or 2 by the size)"),
     ] = None,
     batch: TrainingBatch = 64,
+    ema: Annotated[
+        float, typer.Option("--ema", min=0, max=MOST_EMA, help="decay of an average of the weights that is kept")
+    ] = 0.0,
     out: TrainedOut = DEFAULT_TRAINED,
     device: Device = "auto",
     threads: Threads = None,
+    checkpoint_seconds: CheckpointSeconds = None,
 ) -> None:
-    """Train a small autoencoder of your images, as a diffusers folder; or the shipped one of the digits again."""
+    """Train a small autoencoder of your images, as a diffusers folder; or the shipped one of the digits again.
+
+    Stopped anywhere, the same command goes on from its last checkpoint, to the same weights bit for bit.
+    """
     from tokenbridge.autoencoders.autoencoder_kl import require_stride
     from tokenbridge.autoencoders.train import train_autoencoder as train_shipped
     from tokenbridge.autoencoders.train import train_own_autoencoder
@@ -79,6 +87,7 @@ def train_autoencoder(
     chosen = pick_device(build(Runtime, {"device": device, "threads": threads}))
     if images is None:
         _require_no({"--size": size, "--grey": grey, "--channels": channels, "--stride": stride, **_gpu(device)})
+        _require_no({"--ema": ema or None, "--checkpoint-seconds": checkpoint_seconds})
         _train_again(train_shipped, out, epochs or EPOCHS, seed)
         return
     from tokenbridge.data.survey import stride_of
@@ -99,8 +108,12 @@ def train_autoencoder(
     require_stride(stride, data.image_size, "autoencoder.stride=" if images.suffix == ENDING else "--stride ")
     epochs = epochs or _epochs(data, batch, 2 * STEPS)
     with new_folder(out, "--out"):
-        trained = train_own_autoencoder(out, data, channels or 4, stride, epochs, seed, chosen, batch)
+        trained = train_own_autoencoder(
+            out, data, channels or 4, stride, epochs, seed, chosen, batch, ema, checkpoint_seconds
+        )
         card = judge(out, *trained)
+        for name in (CHECKPOINT, PROGRESS):
+            (out / name).unlink(missing_ok=True)
     print("\n".join(_about_autoencoder(card, out)))
     of = {} if images.suffix != ENDING else {name: f"{name} in {images}" for name in ("channels", "stride")}
     doubts = list(cautions(card, **of))

@@ -9,6 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,14 @@ from tokenbridge import rng
 from tokenbridge.autoencoders.autoencoder_kl import WIDTHS, require_stride
 from tokenbridge.autoencoders.frozen import FrozenAutoencoder, build, to_signed
 from tokenbridge.autoencoders.sources import CARD, CONFIG, WEIGHTS, Digits
+from tokenbridge.checkpoints import Checkpoints, Of, copied, read_checkpoint
 from tokenbridge.config import Data, UserError
-from tokenbridge.data.images import ArrayImages, Images, batches, load, stack
+from tokenbridge.data.images import ArrayImages, Images, batches, fingerprint, load, stack
 from tokenbridge.optimizer import AdamW
-from tokenbridge.store.artifacts import write_atomic, write_json
+from tokenbridge.signals import interrupted, signals
+from tokenbridge.store.artifacts import CHECKPOINT, PROGRESS, write_atomic, write_json
 from tokenbridge.store.provenance import environment
+from tokenbridge.store.runs import JOURNAL, Journal
 from tokenbridge.weights import write_shipped
 
 MEASURED = 1000
@@ -90,8 +94,13 @@ def train_own_autoencoder(
     seed: int = 0,
     device: torch.device | str = "cpu",
     batch: int = 64,
+    ema: float = 0.0,
+    checkpoint_seconds: float | None = None,
 ) -> tuple[FrozenAutoencoder, Tensor]:
-    """Train on a folder of images and make `out` a diffusers folder with card.json.
+    """Train on a folder of images and make `out` a diffusers folder with card.json and the journal of its losses.
+
+    It goes on from a checkpoint of the same settings in `out`, bit for bit, and leaves its last one there: what follows
+    may fail, and does not cost the training then. Who is done with it deletes it (`CHECKPOINT`).
 
     Squared error and the Kullback–Leibler term alone: for small images and for trying things. Large photographs come
     out blurred; there, a published one serves better.
@@ -102,6 +111,8 @@ def train_own_autoencoder(
         channels: latent channels C.
         stride: pixels per latent position and side; see require_stride.
         batch: images per step; fewer where there are fewer.
+        ema: decay of the average of the weights that is kept in their place; 0: the last ones are.
+        checkpoint_seconds: from one checkpoint to the next; None: as many as keep their cost at 3 % of the time.
 
     Returns:
         The autoencoder, and the test images on which its card measures it, uint8 (N, ch, H, W).
@@ -125,18 +136,25 @@ def train_own_autoencoder(
     draws = rng.generator(seed, "autoencoder", "data")
     train = in_memory(load(images, "train"))
     budget = Budget(epochs, min(batch, len(train)))
-    minimize(lambda x: evidence_loss(model, x, draws), model, train, budget, draws, augment=mirror, told=True)
+    about = {"image_size": images.image_size, "image_channels": images.image_channels}
+    about |= {"channels": channels, "stride": stride, "train_images": len(train)}
+    about |= {"epochs": epochs, "batch": budget.batch, "seed": seed} | ({"ema": ema} if ema else {})
+    of = about | {"images": fingerprint(images), "test_fraction": images.test_fraction}
+    of |= {"validation_fraction": images.validation_fraction, "split_seed": images.split_seed}
+    kept = Checkpoints(out / CHECKPOINT, of, checkpoint_seconds)
+    minimize(
+        lambda x: evidence_loss(model, x, draws),
+        model, train, budget, draws, augment=mirror, told=True, ema=ema, kept=kept,
+    )  # fmt: skip
     state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-    write_atomic(out / CONFIG, model.to_json_string().encode())  # what follows may fail, and the training is kept
+    write_atomic(out / CONFIG, model.to_json_string().encode())
     write_atomic(out / f"{WEIGHTS}.safetensors", save(state, {"format": "pt"}))
     test = load(images, "test")
     pixels = torch.cat([part for part, _ in batches(test, MEASURED, range(min(MEASURED, len(test))))])
     frozen = FrozenAutoencoder(model.eval().requires_grad_(False))
     card = {
         "images": images.path or images.name,
-        "image_size": images.image_size,
-        **{"image_channels": images.image_channels, "channels": channels, "stride": stride},
-        **{"train_images": len(train), "epochs": epochs, "batch": budget.batch, "seed": seed},
+        **about,
         "versions": environment()["versions"],
         "parameters": sum(p.numel() for p in model.parameters()),
         "quality": quality(frozen, pixels),
@@ -155,6 +173,8 @@ def minimize(
     no_bar: bool | None = None,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     told: bool = False,
+    ema: float = 0.0,
+    kept: Checkpoints | None = None,
 ) -> None:
     """Train a model in place; its weights are in evaluation mode afterwards.
 
@@ -163,22 +183,150 @@ def minimize(
         draws: generator of the images' order and of the augmentation.
         augment: changes uint8 images before each step; `shift` unless another is given.
         told: whether lines tell the progress where no terminal shows a bar.
+        ema: decay of the average that the weights are replaced with at the end; 0: the last ones stay.
+        kept: where checkpoints are and what they belong to; the training goes on from one that is there, with the same
+            weights in the end, bit for bit, and its curves lie beside it, in the project's journal. None: neither.
+
+    Raises:
+        UserError: too few images, or a checkpoint of another training.
+        Interrupted: a signal came; the checkpoint was written before.
     """
     if len(images) < budget.batch:
         raise UserError(f"data holds {len(images)} training images and must hold {budget.batch}, a batch; add some")
-    optimizer = AdamW(model.parameters(), budget.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
-    steps = budget.epochs * (len(images) // budget.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, budget.learning_rate, total_steps=steps, pct_start=0.15)
-    device = next(model.parameters()).device
+    training = _Training(loss, model, images, budget, draws, augment or shift, ema)
+    steps, device = training.steps, training.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), ExitStack() as stack:
+        noted = None
+        if kept:
+            noted = stack.enter_context(signals())
+            stack.enter_context(kept)
+            if kept.path.exists():
+                training.load(kept.path, kept.of)
+        curves = _Curves(training, kept)
+        bar: tqdm[Any] | Lines = tqdm(
+            initial=training.step, total=steps, desc="autoencoder", disable=no_bar, leave=False
+        )
+        if told and not sys.stderr.isatty():
+            bar = Lines(steps, "autoencoder", training.step)
+        stack.callback(bar.close)
+        for value in training.losses():
+            curves.add(value)
+            bar.update()
+            if kept and noted:
+                kept.save(training, urgent=noted.urgency > 0 or training.step == steps)
+                if noted.urgency and training.step < steps:
+                    print(
+                        f"stopped at step {training.step} of {steps}; the same command goes on from there", flush=True
+                    )
+                    raise interrupted(noted.urgency)
+    training.end()
 
-    def losses() -> Iterator[Tensor]:
-        for order in epoch_orders(len(images), budget.batch, budget.epochs, draws):
-            for pixels, _ in batches(images, budget.batch, order.tolist()):
-                batch = to_signed((augment or shift)(pixels, draws)).to(device)
-                yield loss(batch.contiguous(memory_format=torch.channels_last))
 
-    bar = tqdm(total=steps, desc="autoencoder", disable=no_bar, leave=False)
-    descend(model, losses(), optimizer, schedule, progress(steps, "autoencoder") if told else bar, 1.0)
+class _Training:
+    """What moves in a training: weights and their average, optimizer, schedule, draws, and the place in an epoch."""
+
+    def __init__(
+        self,
+        loss: Callable[[Tensor], Tensor],
+        model: nn.Module,
+        images: Images,
+        budget: Budget,
+        draws: torch.Generator,
+        augment: Callable[[Tensor, torch.Generator], Tensor],
+        ema: float,
+    ):
+        self.loss, self.model, self.images, self.draws, self.augment = loss, model, images, draws, augment
+        self.batch, self.epoch_steps = budget.batch, len(images) // budget.batch
+        self.steps, self.step, self.order = budget.epochs * self.epoch_steps, 0, torch.empty(0, dtype=torch.int64)
+        self.device = next(model.parameters()).device
+        self.optimizer = AdamW(model.parameters(), budget.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, budget.learning_rate, total_steps=self.steps, pct_start=0.15
+        )
+        self.decay = ema
+        self.ema = {name: p.detach().clone() for name, p in model.named_parameters()} if ema else {}
+        self.sums = dict[str, Tensor]()
+        """of what the curves show since their last point"""
+
+    def losses(self) -> Iterator[Tensor]:
+        """Take all steps that are left; yield the loss of each."""
+        self.model.train()
+        while self.step < self.steps:
+            if not (done := self.step % self.epoch_steps):
+                self.order = torch.randperm(len(self.images), generator=self.draws)[: self.epoch_steps * self.batch]
+            for pixels, _ in batches(self.images, self.batch, self.order[done * self.batch :].tolist()):
+                batch = to_signed(self.augment(pixels, self.draws)).to(self.device)
+                value = self.loss(batch.contiguous(memory_format=torch.channels_last))
+                _step(self.model, value, self.optimizer, self.schedule, 1.0)
+                self._average()
+                self.step += 1
+                yield value.detach()
+
+    def _average(self) -> None:
+        """Move the average after the weights, with a decay that grows to its value, as in the generator's training."""
+        keep = min(self.decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, p in self.model.named_parameters() if self.decay else ():
+                self.ema[name].lerp_(p, 1 - keep)
+
+    def end(self) -> None:
+        """Put the average in place of the weights where there is one."""
+        if self.ema:
+            self.model.load_state_dict(self.ema, strict=False)  # buffers, such as codes, are averages by themselves
+        self.model.eval()
+
+    def state(self, of: Of) -> dict[str, Any]:
+        """A copy, in the processor's memory, of all that the training goes on from, of which `of` says what it is."""
+        cuda = self.device.type == "cuda"
+        state = {
+            **{"of": of, "step": self.step, "order": self.order, "ema": self.ema, "sums": self.sums},
+            **{name: getattr(self, name).state_dict() for name in ("model", "optimizer", "schedule")},
+            "draws": self.draws.get_state(),
+            "random": torch.get_rng_state(),  # what libraries draw
+            "random_cuda": torch.cuda.get_rng_state(self.device) if cuda else None,
+        }
+        return copied(state)
+
+    def load(self, path: Path, of: Of) -> None:
+        """Go on from a checkpoint. UserError where it is damaged or another's."""
+        state = read_checkpoint(path, of, torch.device("cpu"))
+        for name in ("model", "optimizer", "schedule"):
+            getattr(self, name).load_state_dict(state[name])
+        for name in ("ema", "sums"):
+            setattr(self, name, {key: value.to(self.device) for key, value in state[name].items()})
+        self.step, self.order = state["step"], state["order"]
+        self.draws.set_state(state["draws"])
+        torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"], self.device)
+
+
+CURVE_POINTS = 400
+
+
+class _Curves:
+    """The points of a training's curves: means since the last point, the rate of the next step; none without `kept`.
+
+    The journal lies beside the checkpoint, and with it the number of steps, which says how far the training is.
+    """
+
+    def __init__(self, training: _Training, kept: Checkpoints | None):
+        self.training, self.every, self.journal = training, max(1, training.steps // CURVE_POINTS), None
+        if kept:
+            self.journal = Journal(kept.path.with_name(JOURNAL), before=training.step + 1)
+            write_json(kept.path.with_name(PROGRESS), {"steps": training.steps})
+
+    def add(self, loss: Tensor) -> None:
+        if self.journal is None:
+            return
+        training, sums = self.training, self.training.sums
+        for key, value in {"loss": loss, "steps": torch.ones_like(loss)}.items():
+            sums[key] = sums[key] + value if key in sums else value.double()
+        if training.step % self.every == 0 or training.step == training.steps:
+            steps = sums.pop("steps")
+            means = {key: float(value / steps) for key, value in sums.items()}
+            self.journal.write(training.step, **means, learning_rate=float(training.schedule.get_last_lr()[0]))
+            sums.clear()
 
 
 IN_MEMORY = 2**30
@@ -189,14 +337,14 @@ TELL_SECONDS = 10.0
 class Lines:
     """The progress of a training where no terminal shows a bar: a line every few seconds, on standard output."""
 
-    def __init__(self, steps: int, what: str):
-        self.steps, self.what, self.done = steps, what, 0
+    def __init__(self, steps: int, what: str, done: int = 0):
+        self.steps, self.what, self.done, self.first = steps, what, done, done
         self.start = self.told = time.monotonic()
 
     def update(self) -> None:
         self.done += 1
         if (now := time.monotonic()) - self.told >= TELL_SECONDS:
-            self.told, left = now, (now - self.start) / self.done * (self.steps - self.done)
+            self.told, left = now, (now - self.start) / (self.done - self.first) * (self.steps - self.done)
             print(f"{self.what}: step {self.done} of {self.steps}, about {left:.0f} s left", flush=True)
 
     def close(self) -> None:
@@ -227,20 +375,30 @@ def descend(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     bar: tqdm[Any] | Lines,
-    clip: float | None = None,
 ) -> None:
-    """Take a step for each loss, which `losses` computes with the current weights; clip: largest gradient norm."""
+    """Take a step for each loss, which `losses` computes with the current weights."""
     model.train()
     for loss in losses:
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if clip is not None:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimizer.step()
-        schedule.step()
+        _step(model, loss, optimizer, schedule)
         bar.update()
     bar.close()
     model.eval()
+
+
+def _step(
+    model: nn.Module,
+    loss: Tensor,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    clip: float | None = None,
+) -> None:
+    """Take the step of a loss; clip: largest gradient norm."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip is not None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    schedule.step()
 
 
 def reconstruction_loss(decoded: Tensor, images: Tensor) -> Tensor:

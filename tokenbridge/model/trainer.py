@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from tokenbridge.checkpoints import Of, copied, read_checkpoint, write_checkpoint
 from tokenbridge.config import Train, UserError
 from tokenbridge.distributed import ONE, World
 from tokenbridge.model.batches import Ahead, Batch, Draws
@@ -23,7 +23,6 @@ from tokenbridge.model.gradients import Sums
 from tokenbridge.model.heads.diffusion import DiffusionHead
 from tokenbridge.optimizer import AdamW
 from tokenbridge.rng import seed_of
-from tokenbridge.store.artifacts import atomic, require_read
 
 VECTORS = ("backbone.mask_token", "backbone.unconditional")
 """of (1, 1, D) and (1, D) in the released code, and so not vectors to its rule"""
@@ -178,7 +177,7 @@ class Trainer:
     def _per_channel(self, positions: Tensor) -> Tensor:
         return positions.float().sum() / (len(positions) * self.model.tokenizer.channels)
 
-    def state(self, of: str) -> dict[str, Any]:
+    def state(self, of: Of) -> dict[str, Any]:
         """A copy, in the processor's memory, of all that a training goes on from.
 
         Args:
@@ -192,13 +191,13 @@ class Trainer:
             "ema": self.ema,
             "optimizer": self.optimizer.state_dict(),
         }
-        return _copied(state)
+        return copied(state)
 
-    def save(self, path: Path, of: str) -> None:
+    def save(self, path: Path, of: Of) -> None:
         """Write a checkpoint of the stage `of`, which appears whole."""
         write_checkpoint(path, self.state(of))
 
-    def load(self, path: Path, of: str) -> None:
+    def load(self, path: Path, of: Of) -> None:
         """Go on from a checkpoint.
 
         Args:
@@ -208,30 +207,8 @@ class Trainer:
         Raises:
             UserError: it is damaged, or another stage's.
         """
-        try:
-            state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self.device)
-        except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-            require_read(path, error)
-            first = str(error).splitlines()[0]
-            raise UserError(f"{path} is no whole checkpoint ({first}); delete it to train from the start") from error
-        if state.get("of") != of:
-            raise UserError(f"{path} belongs to {state.get('of')}, not to {of}; delete it to train from the start")
+        state = read_checkpoint(path, of, self.device)
         self.model.load_state_dict(state["model"])
         self.ema = state["ema"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.window = state["step"], state["window"]
-
-
-def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write what Trainer.state gave to a file, which appears whole."""
-    with atomic(path) as file:
-        torch.save(state, file)
-
-
-def _copied(value: Any) -> Any:
-    """Dicts and lists anew, and tensors in the processor's memory."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: _copied(each) for key, each in value.items()}
-    return [_copied(each) for each in value] if isinstance(value, list) else value

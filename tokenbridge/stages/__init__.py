@@ -448,9 +448,23 @@ def _speed_work(config: RunConfig) -> float:
 STAGES: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("autoencoder", _autoencoder_reads, refusal=_autoencoder_refusal, seconds=4, work=_autoencoder_work),
         Kind(
-            "tokenizer", _tokenizer_reads, refusal=_tokenizer_refusal, resumable=True, seconds=8, work=_tokenizer_work
+            "autoencoder",
+            _autoencoder_reads,
+            refusal=_autoencoder_refusal,
+            resumable=True,
+            seconds=4,
+            work=_autoencoder_work,
+            curves=True,
+        ),
+        Kind(
+            "tokenizer",
+            _tokenizer_reads,
+            refusal=_tokenizer_refusal,
+            resumable=True,
+            seconds=8,
+            work=_tokenizer_work,
+            curves=True,
         ),
         Kind(
             "latents",

@@ -18,6 +18,7 @@ from tokenbridge import rng
 from tokenbridge.autoencoders.frozen import FrozenAutoencoder, build
 from tokenbridge.autoencoders.sources import BODY_WEIGHTS, Trained
 from tokenbridge.autoencoders.train import MEASURED, NOISE, Budget, evidence_loss, minimize, quality
+from tokenbridge.checkpoints import Checkpoints
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.data import images as data
 from tokenbridge.devices import pick_device
@@ -40,6 +41,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     minimize(
         lambda batch: evidence_loss(model, batch, draws, settings.free_nats),
         model, train, budget, draws, runtime.no_bar,
+        kept=Checkpoints.of_stage(out, runtime.checkpoint_seconds),
     )  # fmt: skip
     state = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
     write_atomic(out / BODY_WEIGHTS, save(state))

@@ -22,6 +22,7 @@ from tokenbridge import rng
 from tokenbridge.autoencoders.frozen import build, to_bytes, to_signed
 from tokenbridge.autoencoders.sources import architecture
 from tokenbridge.autoencoders.train import NOISE, Budget, minimize, reconstruction_loss
+from tokenbridge.checkpoints import Checkpoints
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.data import images as data
 from tokenbridge.devices import pick_device
@@ -30,7 +31,6 @@ from tokenbridge.store.artifacts import write_atomic
 from tokenbridge.store.runs import write_metrics
 from tokenbridge.tokenizers.scalar import code_usage
 from tokenbridge.tokenizers.trained import TRAINED
-from tokenbridge.weights import RUN_AGAIN, fill, read
 
 LIBRARY = "vector-quantize-pytorch"
 DEAD = 0.1
@@ -85,13 +85,10 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     device, settings = pick_device(runtime), config.quantizer
     train, test = data.load(config.data, "train"), data.load(config.data, "test")
     budget = Budget(settings.epochs)
-    if (out / TRAINED).exists():
-        print("tokenizer: it is trained already; going on with its measures", flush=True)
-        fill(model := QuantizedAutoencoder(config).to(device), read(out / TRAINED), out / TRAINED, RUN_AGAIN)
-    else:
-        model = train_tokenizer(config, train, budget, device, runtime.no_bar)
-        state = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
-        write_atomic(out / TRAINED, save(state))
+    kept = Checkpoints.of_stage(out, runtime.checkpoint_seconds)
+    model = train_tokenizer(config, train, budget, device, runtime.no_bar, kept)
+    state = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
+    write_atomic(out / TRAINED, save(state))
     metrics = measure(model, config, train, test, runtime.batch)
     metrics["parameters"] = sum(p.numel() for p in model.parameters())
     protocol = {
@@ -109,7 +106,12 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
 
 
 def train_tokenizer(
-    config: RunConfig, images: data.Images, budget: Budget, device: torch.device, no_bar: bool | None = None
+    config: RunConfig,
+    images: data.Images,
+    budget: Budget,
+    device: torch.device,
+    no_bar: bool | None = None,
+    kept: Checkpoints | None = None,
 ) -> QuantizedAutoencoder:
     """The weights depend on images, budget and config.quantizer.seed alone (same threads, CPU type, library)."""
     seed = config.quantizer.seed
@@ -124,7 +126,7 @@ def train_tokenizer(
             decoded, _, codebook_loss = model(batch)
             return reconstruction_loss(decoded, batch) / batch[0].numel() + codebook_loss
 
-        minimize(loss, model, images, budget, draws, no_bar)
+        minimize(loss, model, images, budget, draws, no_bar, kept=kept)
     return model
 
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from safetensors.torch import save
 from tqdm import tqdm
 
+from tokenbridge.checkpoints import Checkpoints
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.data.latents import Latents
 from tokenbridge.devices import Usage, pick_device
@@ -27,20 +26,16 @@ from tokenbridge.model.batches import Batch, Draws
 from tokenbridge.model.costs import training_flops
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.ordering import channel_order
-from tokenbridge.model.trainer import Trainer, write_checkpoint
+from tokenbridge.model.trainer import Trainer
 from tokenbridge.rng import seed_of
 from tokenbridge.signals import interrupted, signals
-from tokenbridge.store.artifacts import CHECKPOINT, PARTIAL, PROGRESS, write_atomic, write_json
+from tokenbridge.store.artifacts import PROGRESS, write_atomic, write_json
 from tokenbridge.store.runs import JOURNAL, SYSTEM, Journal, read_journal, write_metrics
 from tokenbridge.tokenizers import load as load_tokenizer
 from tokenbridge.weights import RUN_AGAIN, fill, read
 
 CURVE_POINTS = 400
 CHECKS = 20  # how often the validation loss is taken
-SHARE = 0.03
-"""of a training's time that checkpoints may take, though most of it goes on beside the training"""
-SHORTEST, LONGEST = 60.0, 900.0
-"""seconds between two checkpoints"""
 
 
 def build_model(config: RunConfig, inputs: Mapping[str, Path]) -> Generator:
@@ -79,9 +74,11 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     """
     if config.train.released:
         raise UserError(f"train.released={config.train.released} is not trained; run first: tokenbridge import")
-    trainer, checkpoint = _trainer(config, inputs, runtime), _Checkpoint(out, runtime.checkpoint_seconds)
-    checkpoint.resume(trainer)
+    trainer, checkpoint = _trainer(config, inputs, runtime), Checkpoints.of_stage(out, runtime.checkpoint_seconds)
     steps, here = trainer.draws.steps, trainer.world
+    if here.first(checkpoint.path.exists()):
+        trainer.load(checkpoint.path, checkpoint.of)
+    assert here.first(trainer.step) == trainer.step, "processes read different checkpoints"
     curves = _Curves(trainer, Journal(out / JOURNAL, before=trainer.step + 1 if here.main else None))
     if here.main:
         print(_opening(trainer), flush=True)
@@ -100,7 +97,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
             bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
             curves.add(loss, rate)
             urgency = here.max(noted.urgency)
-            checkpoint.save(trainer, urgent=urgency > 0 or trainer.step == steps)
+            if here.main:
+                checkpoint.save(trainer, urgent=urgency > 0 or trainer.step == steps)
             if urgency and trainer.step < steps:
                 print(f"stopped at step {trainer.step} of {steps}; the same command goes on from there", flush=True)
                 here.barrier()  # the first process to end may take the others with it, so the checkpoint comes before
@@ -122,68 +120,6 @@ def _trainer(config: RunConfig, inputs: Mapping[str, Path], runtime: Runtime) ->
     model.backbone.gradient_checkpointing = config.train.gradient_checkpointing
     draws = Draws(config.train, Latents(inputs["latents"]), model.head.loss_noise_shape)
     return Trainer(config.train, draws, model, device, world=here, accumulate=runtime.accumulate)
-
-
-class _Checkpoint:
-    """The checkpoint in the stage's folder, of rank 0: the state is copied at a step, a thread writes the copy.
-
-    After a signal and after the last step it is written at once. A kill leaves the last one that was whole.
-
-    Args:
-        out: the stage's folder.
-        seconds: from one checkpoint to the next; None: as many as make copying and writing SHARE of the time, within
-            SHORTEST and LONGEST.
-    """
-
-    def __init__(self, out: Path, seconds: float | None):
-        self.path, self.stage = out / CHECKPOINT, out.name.removesuffix(PARTIAL)
-        self.given, self.seconds = seconds is not None, SHORTEST if seconds is None else seconds
-        self.saved = time.monotonic()
-        self._thread = ThreadPoolExecutor(1, "checkpoint")
-        self._writing: Future[None] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            self.wait()
-        except Exception:
-            if kind is None:  # else that error says why the training ends
-                raise
-
-    def resume(self, trainer: Trainer) -> None:
-        here = trainer.world
-        if here.first(self.path.exists()):
-            trainer.load(self.path, self.stage)
-        assert here.first(trainer.step) == trainer.step, "processes read different checkpoints"
-
-    def save(self, trainer: Trainer, urgent: bool) -> None:
-        """Begin to write where it is time, or write at once. What failed in writing the one before is raised here."""
-        if self._writing and self._writing.done():
-            self.wait()
-        if not trainer.world.main or not (urgent or self._due()):
-            return
-        self.wait()
-        self._writing = self._thread.submit(self._write, trainer.state(self.stage), time.monotonic())
-        if urgent:
-            self.wait()
-
-    def wait(self) -> None:
-        """Return when nothing is being written. Raises what failed."""
-        writing, self._writing = self._writing, None
-        if writing:
-            writing.result()
-
-    def _due(self) -> bool:
-        free = self.given or not self._writing  # without an interval, a slow disk delays the next one, not the training
-        return free and time.monotonic() - self.saved >= self.seconds
-
-    def _write(self, state: dict[str, Any], began: float) -> None:
-        write_checkpoint(self.path, state)
-        self.saved = time.monotonic()
-        if not self.given:
-            self.seconds = min(max((self.saved - began) / SHARE, SHORTEST), LONGEST)
 
 
 def _opening(trainer: Trainer) -> str:

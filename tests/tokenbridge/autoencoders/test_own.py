@@ -114,7 +114,7 @@ def test_eight_photographs_train_an_autoencoder_and_its_command_says_what_it_is_
         "data.image_channels=3",
     ]
     assert sorted(path.name for path in (tmp_path / "own").iterdir()) == [
-        "card.json", "config.json", "diffusion_pytorch_model.safetensors", "strip.png",
+        "card.json", "config.json", "diffusion_pytorch_model.safetensors", "metrics.jsonl", "strip.png",
     ]  # fmt: skip
 
 

@@ -16,6 +16,8 @@ from experiments.runner import run_stage
 from tests.conftest import TINY
 from tests.helpers.generators import shake
 from tests.helpers.processes import start
+from tokenbridge import checkpoints
+from tokenbridge.checkpoints import Checkpoints
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.data.latents import Latents
 from tokenbridge.distributed import World
@@ -143,10 +145,10 @@ def small_trainer(config, inputs):
 
 def test_a_checkpoint_is_of_its_step_whatever_happens_while_it_is_written(work, tiny, monkeypatch):
     """The training goes on beside it, no other one is begun, and the time that it took sets that to the next."""
-    real, free = train.write_checkpoint, threading.Event()
-    monkeypatch.setattr(train, "write_checkpoint", lambda *given: (free.wait(60), real(*given)))
-    monkeypatch.setattr(train, "SHORTEST", 0.0)
-    trainer, checkpoint = small_trainer(tiny, work[0]), train._Checkpoint(work[1], None)
+    real, free = checkpoints.write_checkpoint, threading.Event()
+    monkeypatch.setattr(checkpoints, "write_checkpoint", lambda *given: (free.wait(60), real(*given)))
+    monkeypatch.setattr(checkpoints, "SHORTEST", 0.0)
+    trainer, checkpoint = small_trainer(tiny, work[0]), Checkpoints.of_stage(work[1], None)
     began, weights = time.monotonic(), []
     for _ in range(3):
         trainer.update()
@@ -161,7 +163,7 @@ def test_a_checkpoint_is_of_its_step_whatever_happens_while_it_is_written(work, 
     other.load(checkpoint.path, work[1].name)
     assert other.step == 1
     assert all(torch.equal(p, weights[0][name]) for name, p in other.model.named_parameters())
-    assert 0.3 / train.SHARE <= checkpoint.seconds <= took / train.SHARE
+    assert 0.3 / checkpoints.SHARE <= checkpoint.seconds <= took / checkpoints.SHARE
     checkpoint.save(trainer, urgent=False)
     assert saved_step(work[1]) == 1
     checkpoint.save(trainer, urgent=True)
@@ -171,21 +173,21 @@ def test_a_checkpoint_is_of_its_step_whatever_happens_while_it_is_written(work, 
 def test_what_fails_in_writing_a_checkpoint_stops_the_training(work, tiny):
     """At the next step, and at the end at the latest; but it hides no other error."""
     trainer, gone = small_trainer(tiny, work[0]), work[1] / "gone"
-    checkpoint = train._Checkpoint(gone, 0)
+    checkpoint = Checkpoints.of_stage(gone, 0)
     checkpoint.save(trainer, urgent=False)
     with pytest.raises(FileNotFoundError, match=r"checkpoint\.pt"):
         checkpoint.save(trainer, urgent=False)
-    with pytest.raises(FileNotFoundError), train._Checkpoint(gone, 0) as checkpoint:
+    with pytest.raises(FileNotFoundError), Checkpoints.of_stage(gone, 0) as checkpoint:
         checkpoint.save(trainer, urgent=False)
-    with pytest.raises(MemoryError), train._Checkpoint(gone, 0) as checkpoint:
+    with pytest.raises(MemoryError), Checkpoints.of_stage(gone, 0) as checkpoint:
         checkpoint.save(trainer, urgent=False)
         raise MemoryError
 
 
 def test_the_time_between_checkpoints_is_as_asked_or_within_bounds(work, tiny):
     trainer = small_trainer(tiny, work[0])
-    for seconds, wanted in ((None, train.SHORTEST), (7.0, 7.0)):
-        with train._Checkpoint(work[1], seconds) as checkpoint:
+    for seconds, wanted in ((None, checkpoints.SHORTEST), (7.0, 7.0)):
+        with Checkpoints.of_stage(work[1], seconds) as checkpoint:
             checkpoint.save(trainer, urgent=True)
         assert checkpoint.seconds == wanted  # a small one costs little
 
