@@ -241,6 +241,10 @@ class Data(Config):
         return self
 
 
+def _unset(value: object) -> bool:
+    return not value
+
+
 class Autoencoder(Config):
     source: str = "digits"
     """digits: the shipped one; diffusers, ldm: pretrained ones at path; trained: like the shipped one, by a stage of
@@ -258,6 +262,18 @@ class Autoencoder(Config):
     """source=trained: epochs of its training"""
     seed: int = Field(default=0, ge=0, exclude_if=lambda value: not value)
     """source=trained: seed of that training"""
+    ema: float = Field(default=0.0, ge=0, le=0.99999, exclude_if=_unset)
+    """of its training, alone (source=trained) or with its tokens (vq, fsq, lfq): decay of the average of the weights
+    that is kept in their place; 0: the last ones are"""
+    perceptual: float = Field(default=0.0, ge=0, le=1e6, exclude_if=_unset)
+    """of either training: weight of a perceptual distance beside the mean squared error of images in [−1, 1]"""
+    perceptual_weights: FilePath | None = Field(default=None, exclude_if=_unset)
+    """its network: torchvision's weights of VGG-16 or AlexNet (LPIPS), or a folder of train-classifier"""
+    adversarial: float = Field(default=0.0, ge=0, le=1e6, exclude_if=_unset)
+    """of either training: weight of a discriminator of patches, times the ratio of the gradients at the decoder's last
+    layer (VQGAN; 0.5 in latent diffusion)"""
+    adversarial_start: int | None = Field(default=None, ge=0, le=MOST, exclude_if=lambda value: value is None)
+    """steps before the discriminator begins; unset: half of the training's"""
 
     @property
     def trained(self) -> bool:
@@ -272,6 +288,16 @@ class Autoencoder(Config):
                 raise ValueError(
                     f"autoencoder.{name}={value:g} goes with autoencoder.source=trained only; leave it out"
                 )
+        if bool(self.perceptual) != bool(self.perceptual_weights):
+            raise ValueError(
+                f"autoencoder.perceptual={self.perceptual:g} and autoencoder.perceptual_weights="
+                f"{self.perceptual_weights} must be given together; give the other, or leave both out"
+            )
+        if self.adversarial_start is not None and not self.adversarial:
+            raise ValueError(
+                f"autoencoder.adversarial_start={self.adversarial_start} goes with autoencoder.adversarial; give its"
+                " weight too"
+            )
         return self
 
 
@@ -694,6 +720,17 @@ class RunConfig(Config):
                 f"quantizer.levels={list(self.quantizer.levels)} must be {self.autoencoder.channels} numbers, one for"
                 " each of autoencoder.channels"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _recipes(self) -> Self:
+        """What a training of an autoencoder has goes with one."""
+        for name in ("ema", "perceptual", "adversarial"):
+            if (value := getattr(self.autoencoder, name)) and not (self.autoencoder.trained or self.quantizer.trained):
+                raise ValueError(
+                    f"autoencoder.{name}={value:g} goes with an autoencoder that is trained, alone"
+                    " (autoencoder.source=trained) or with its tokens (quantizer.kind=vq, fsq or lfq); leave it out"
+                )
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli.options import DEFAULT_TRAINED, CheckpointSeconds, Device, Threads, TrainedOut, path_of
+from experiments.cli.options import DEFAULT_TRAINED, PATH, CheckpointSeconds, Device, Threads, TrainedOut, path_of
 from experiments.presets import ENDING, Base, base
 from tokenbridge.config import MOST, Autoencoder, Data, Runtime, UserError
 from tokenbridge.distributed import require_one
@@ -21,7 +21,11 @@ from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import CHECKPOINT, PROGRESS, new_folder, require_folder, write_atomic
 
 if TYPE_CHECKING:
+    import torch
+
     from tokenbridge.data.survey import Survey
+    from tokenbridge.metrics.images import Lpips
+    from tokenbridge.metrics.networks import ClassifierDistance
 
 networks = typer.Typer()
 
@@ -66,8 +70,23 @@ def train_autoencoder(
         typer.Option("--stride", help="pixels per latent position and side (default: 8, 4 or 2 by the size)"),
     ] = None,
     batch: TrainingBatch = 64,
+    perceptual: Annotated[
+        float,
+        typer.Option("--perceptual", min=0, help="weight of LPIPS, or of the classifier's features, beside the error"),
+    ] = 0.0,
+    lpips_weights: Annotated[
+        Path | None, typer.Option("--lpips-weights", help="torchvision's VGG-16 or AlexNet, for LPIPS", **PATH)
+    ] = None,
+    classifier: Annotated[Path | None, typer.Option("--classifier", help="folder of train-classifier", **PATH)] = None,
+    adversarial: Annotated[
+        float, typer.Option("--adversarial", min=0, help="weight of a discriminator of patches (0.5 in LDM)")
+    ] = 0.0,
+    adversarial_start: Annotated[
+        int | None,
+        typer.Option("--adversarial-start", min=0, help="steps before the discriminator begins (default: half)"),
+    ] = None,
     ema: Annotated[
-        float, typer.Option("--ema", min=0, max=MOST_EMA, help="decay of an average of the weights that is kept")
+        float, typer.Option("--ema", min=0, max=MOST_EMA, help="decay of an average of the weights, which is kept then")
     ] = 0.0,
     out: TrainedOut = DEFAULT_TRAINED,
     device: Device = "auto",
@@ -79,6 +98,7 @@ def train_autoencoder(
     Stopped anywhere, the same command goes on from its last checkpoint, to the same weights bit for bit.
     """
     from tokenbridge.autoencoders.autoencoder_kl import require_stride
+    from tokenbridge.autoencoders.losses import Recipe
     from tokenbridge.autoencoders.train import train_autoencoder as train_shipped
     from tokenbridge.autoencoders.train import train_own_autoencoder
     from tokenbridge.devices import pick_device
@@ -87,6 +107,8 @@ def train_autoencoder(
     chosen = pick_device(build(Runtime, {"device": device, "threads": threads}))
     if images is None:
         _require_no({"--size": size, "--grey": grey, "--channels": channels, "--stride": stride, **_gpu(device)})
+        _require_no({"--perceptual": perceptual or None, "--lpips-weights": lpips_weights, "--classifier": classifier})
+        _require_no({"--adversarial": adversarial or None, "--adversarial-start": adversarial_start})
         _require_no({"--ema": ema or None, "--checkpoint-seconds": checkpoint_seconds})
         _train_again(train_shipped, out, epochs or EPOCHS, seed)
         return
@@ -108,10 +130,16 @@ def train_autoencoder(
     require_stride(stride, data.image_size, "autoencoder.stride=" if images.suffix == ENDING else "--stride ")
     epochs = epochs or _epochs(data, batch, 2 * STEPS)
     with new_folder(out, "--out"):
+        lpips, features = _networks(lpips_weights, classifier, data, chosen)
+        if perceptual and not (lpips or features):
+            raise UserError(f"--perceptual {perceptual:g} needs a network: give --lpips-weights or --classifier")
+        if adversarial_start is not None and not adversarial:
+            raise UserError(f"--adversarial-start {adversarial_start} goes with --adversarial; give its weight too")
+        recipe = Recipe(perceptual, lpips or features, adversarial, adversarial_start, ema)
         trained = train_own_autoencoder(
-            out, data, channels or 4, stride, epochs, seed, chosen, batch, ema, checkpoint_seconds
+            out, data, channels or 4, stride, epochs, seed, chosen, batch, recipe, checkpoint_seconds
         )
-        card = judge(out, *trained)
+        card = judge(out, *trained, lpips, features)
         for name in (CHECKPOINT, PROGRESS):
             (out / name).unlink(missing_ok=True)
     print("\n".join(_about_autoencoder(card, out)))
@@ -129,6 +157,22 @@ def train_autoencoder(
         f" autoencoder.channels={card['channels']} autoencoder.stride={stride} data.image_size={data.image_size}"
         f" data.image_channels={data.image_channels}"
     )
+
+
+def _networks(
+    lpips: Path | None, classifier: Path | None, images: Data, device: torch.device
+) -> tuple[Lpips | None, ClassifierDistance | None]:
+    """The networks of LPIPS and of own features that are given. UserError for what they are not."""
+    from tokenbridge.metrics.networks import ClassifierDistance
+
+    features = None
+    if classifier is not None:
+        features = ClassifierDistance(classifier, images, device)
+    if lpips is None:
+        return None, features
+    from tokenbridge.metrics.images import Lpips
+
+    return Lpips(lpips, images.image_size, device, "--lpips-weights"), features
 
 
 def _about_autoencoder(card: Mapping[str, Any], out: Path) -> Iterator[str]:
@@ -154,6 +198,9 @@ def _about_autoencoder(card: Mapping[str, Any], out: Path) -> Iterator[str]:
             f"  fd_autoencoder of reconstructions to originals {numbers['fd_autoencoder']:.3g}, of averaged images"
             f" {numbers['fd_autoencoder_blurred']:.3g} (by its own encoder, which favours it)"
         )
+    for key, title in (("fd_own", "fd_own"), ("lpips_vgg", "LPIPS (VGG)"), ("lpips_alex", "LPIPS (AlexNet)")):
+        if key in numbers:
+            yield f"  {title} of reconstructions {numbers[key]:.4g}, of averaged images {numbers[f'{key}_blurred']:.4g}"
     yield f"  {out / STRIP}: originals above reconstructions"
 
 

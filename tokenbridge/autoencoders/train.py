@@ -23,6 +23,7 @@ from tqdm import tqdm
 from tokenbridge import rng
 from tokenbridge.autoencoders.autoencoder_kl import WIDTHS, require_stride
 from tokenbridge.autoencoders.frozen import FrozenAutoencoder, build, to_signed
+from tokenbridge.autoencoders.losses import Criterion, Recipe, reconstruction_loss
 from tokenbridge.autoencoders.sources import CARD, CONFIG, WEIGHTS, Digits
 from tokenbridge.checkpoints import Checkpoints, Of, copied, read_checkpoint
 from tokenbridge.config import Data, UserError
@@ -41,8 +42,6 @@ SHIPPED = Data(validation_fraction=0)
 TRAINED_ON = "the 1,438 digits that are no test images: the training and validation images of the presets"
 PIXELS = 2**20
 """pixels in the network at once where quality is measured: 4,096 images of 16×16, 16 of 256×256"""
-NOISE = 0.05
-"""standard deviation of the decoder's normal, images in [−1, 1]: sets the weight of the Kullback–Leibler term"""
 FREE_NATS = 1.5
 """nats per position below which a channel's mean Kullback–Leibler term is not pushed (free bits, arXiv 1606.04934)"""
 
@@ -66,6 +65,10 @@ class Budget:
     epochs: int = 30
     batch: int = 64
     learning_rate: float = 3e-3
+
+    def steps(self, images: int) -> int:
+        """Steps of a training on so many images; of each epoch the last ones that fill no batch are left out."""
+        return self.epochs * (images // self.batch)
 
 
 def train_autoencoder(out: Path, epochs: int = 30, seed: int = 0) -> dict[str, Any]:
@@ -94,7 +97,7 @@ def train_own_autoencoder(
     seed: int = 0,
     device: torch.device | str = "cpu",
     batch: int = 64,
-    ema: float = 0.0,
+    recipe: Recipe | None = None,
     checkpoint_seconds: float | None = None,
 ) -> tuple[FrozenAutoencoder, Tensor]:
     """Train on a folder of images and make `out` a diffusers folder with card.json and the journal of its losses.
@@ -102,8 +105,8 @@ def train_own_autoencoder(
     It goes on from a checkpoint of the same settings in `out`, bit for bit, and leaves its last one there: what follows
     may fail, and does not cost the training then. Who is done with it deletes it (`CHECKPOINT`).
 
-    Squared error and the Kullback–Leibler term alone: for small images and for trying things. Large photographs come
-    out blurred; there, a published one serves better.
+    By squared error and the Kullback–Leibler term alone large photographs come out blurred; a recipe adds a perceptual
+    distance and a discriminator.
 
     Args:
         out: the folder.
@@ -111,7 +114,8 @@ def train_own_autoencoder(
         channels: latent channels C.
         stride: pixels per latent position and side; see require_stride.
         batch: images per step; fewer where there are fewer.
-        ema: decay of the average of the weights that is kept in their place; 0: the last ones are.
+        recipe: what is minimized beside the squared error and the Kullback–Leibler term, and whether weights are
+            averaged; None: nothing, and they are not.
         checkpoint_seconds: from one checkpoint to the next; None: as many as keep their cost at 3 % of the time.
 
     Returns:
@@ -138,13 +142,16 @@ def train_own_autoencoder(
     budget = Budget(epochs, min(batch, len(train)))
     about = {"image_size": images.image_size, "image_channels": images.image_channels}
     about |= {"channels": channels, "stride": stride, "train_images": len(train)}
-    about |= {"epochs": epochs, "batch": budget.batch, "seed": seed} | ({"ema": ema} if ema else {})
+    about |= {"epochs": epochs, "batch": budget.batch, "seed": seed}
+    recipe, steps = recipe or Recipe(), budget.steps(len(train))
+    about |= recipe.about(steps)
+    criterion = Criterion(recipe, model.decoder.conv_out.weight, images.image_channels, images.image_size, steps, seed)
     of = about | {"images": fingerprint(images), "test_fraction": images.test_fraction}
     of |= {"validation_fraction": images.validation_fraction, "split_seed": images.split_seed}
     kept = Checkpoints(out / CHECKPOINT, of, checkpoint_seconds)
     minimize(
-        lambda x: evidence_loss(model, x, draws),
-        model, train, budget, draws, augment=mirror, told=True, ema=ema, kept=kept,
+        lambda x: evidence_loss(model, x, draws, criterion=criterion),
+        model, train, budget, draws, augment=mirror, told=True, ema=recipe.ema, kept=kept, criterion=criterion,
     )  # fmt: skip
     state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     write_atomic(out / CONFIG, model.to_json_string().encode())
@@ -175,6 +182,7 @@ def minimize(
     told: bool = False,
     ema: float = 0.0,
     kept: Checkpoints | None = None,
+    criterion: Criterion | None = None,
 ) -> None:
     """Train a model in place; its weights are in evaluation mode afterwards.
 
@@ -186,6 +194,7 @@ def minimize(
         ema: decay of the average that the weights are replaced with at the end; 0: the last ones stay.
         kept: where checkpoints are and what they belong to; the training goes on from one that is there, with the same
             weights in the end, bit for bit, and its curves lie beside it, in the project's journal. None: neither.
+        criterion: what `loss` takes reconstructions by, whose discriminator is trained along and whose terms are shown.
 
     Raises:
         UserError: too few images, or a checkpoint of another training.
@@ -193,7 +202,7 @@ def minimize(
     """
     if len(images) < budget.batch:
         raise UserError(f"data holds {len(images)} training images and must hold {budget.batch}, a batch; add some")
-    training = _Training(loss, model, images, budget, draws, augment or shift, ema)
+    training = _Training(loss, model, images, budget, draws, augment or shift, ema, criterion)
     steps, device = training.steps, training.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), ExitStack() as stack:
         noted = None
@@ -234,10 +243,12 @@ class _Training:
         draws: torch.Generator,
         augment: Callable[[Tensor, torch.Generator], Tensor],
         ema: float,
+        criterion: Criterion | None,
     ):
         self.loss, self.model, self.images, self.draws, self.augment = loss, model, images, draws, augment
+        self.criterion = criterion
         self.batch, self.epoch_steps = budget.batch, len(images) // budget.batch
-        self.steps, self.step, self.order = budget.epochs * self.epoch_steps, 0, torch.empty(0, dtype=torch.int64)
+        self.steps, self.step, self.order = budget.steps(len(images)), 0, torch.empty(0, dtype=torch.int64)
         self.device = next(model.parameters()).device
         self.optimizer = AdamW(model.parameters(), budget.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -258,6 +269,8 @@ class _Training:
                 batch = to_signed(self.augment(pixels, self.draws)).to(self.device)
                 value = self.loss(batch.contiguous(memory_format=torch.channels_last))
                 _step(self.model, value, self.optimizer, self.schedule, 1.0)
+                if self.criterion:
+                    self.criterion.follow()
                 self._average()
                 self.step += 1
                 yield value.detach()
@@ -285,7 +298,7 @@ class _Training:
             "random": torch.get_rng_state(),  # what libraries draw
             "random_cuda": torch.cuda.get_rng_state(self.device) if cuda else None,
         }
-        return copied(state)
+        return copied(state | ({"criterion": self.criterion.state_dict()} if self.criterion else {}))
 
     def load(self, path: Path, of: Of) -> None:
         """Go on from a checkpoint. UserError where it is damaged or another's."""
@@ -294,6 +307,8 @@ class _Training:
             getattr(self, name).load_state_dict(state[name])
         for name in ("ema", "sums"):
             setattr(self, name, {key: value.to(self.device) for key, value in state[name].items()})
+        if self.criterion:
+            self.criterion.load_state_dict(state["criterion"])
         self.step, self.order = state["step"], state["order"]
         self.draws.set_state(state["draws"])
         torch.set_rng_state(state["random"])
@@ -320,11 +335,12 @@ class _Curves:
         if self.journal is None:
             return
         training, sums = self.training, self.training.sums
-        for key, value in {"loss": loss, "steps": torch.ones_like(loss)}.items():
-            sums[key] = sums[key] + value if key in sums else value.double()
+        for key, value in {"loss": loss, **(training.criterion.terms if training.criterion else {})}.items():
+            # a term may begin between two points, so each has its own count
+            seen = torch.stack([value.double(), torch.ones_like(value, dtype=torch.float64)])
+            sums[key] = sums[key] + seen if key in sums else seen
         if training.step % self.every == 0 or training.step == training.steps:
-            steps = sums.pop("steps")
-            means = {key: float(value / steps) for key, value in sums.items()}
+            means = {key: float(total / count) for key, (total, count) in sums.items()}
             self.journal.write(training.step, **means, learning_rate=float(training.schedule.get_last_lr()[0]))
             sums.clear()
 
@@ -401,16 +417,20 @@ def _step(
     schedule.step()
 
 
-def reconstruction_loss(decoded: Tensor, images: Tensor) -> Tensor:
-    """Nats per image: minus the log density of a normal of deviation NOISE around `decoded`, less a constant."""
-    return (decoded - images).square().sum((1, 2, 3)).mean() / (2 * NOISE**2)
+def evidence_loss(
+    model: Any,
+    images: Tensor,
+    draws: torch.Generator,
+    free_nats: float = FREE_NATS,
+    criterion: Callable[[Tensor, Tensor], Tensor] = reconstruction_loss,
+) -> Tensor:
+    """Negative evidence bound per pixel (arXiv 1312.6114), normal decoder of fixed deviation, free bits.
 
-
-def evidence_loss(model: Any, images: Tensor, draws: torch.Generator, free_nats: float = FREE_NATS) -> Tensor:
-    """Negative evidence bound per pixel (arXiv 1312.6114), normal decoder of fixed deviation, free bits."""
+    criterion: nats per image of reconstructions and images, in place of the normal's.
+    """
     posterior = model.encode(images).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=draws).to(images.device)
-    error = reconstruction_loss(model.decode(posterior.mean + posterior.std * noise).sample, images)
+    error = criterion(model.decode(posterior.mean + posterior.std * noise).sample, images)
     divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar)
     channels = divergence.mean((0, 2, 3)).clamp(min=free_nats)
     return (error + channels.sum() * divergence[0, 0].numel()) / images[0].numel()

@@ -19,8 +19,8 @@ from tokenbridge.autoencoders.frozen import FrozenAutoencoder
 from tokenbridge.autoencoders.sources import CARD
 from tokenbridge.autoencoders.train import PIXELS
 from tokenbridge.metrics import extraction, frechet
-from tokenbridge.metrics.images import psnr
-from tokenbridge.metrics.networks import Encoder
+from tokenbridge.metrics.images import Lpips, psnr
+from tokenbridge.metrics.networks import ClassifierDistance, Encoder
 from tokenbridge.store.artifacts import atomic, read_json, write_json
 
 STRIP = "strip.png"
@@ -33,17 +33,31 @@ DEFINITIONS = {
     " are latent positions; constant: of one colour for each image, its mean",
     "fd_autoencoder": "Fréchet distance of the reconstructions to their originals by the features of this autoencoder's"
     " own encoder, which favours it; blurred: of the averaged images; none of fewer than 2 images",
+    "fd_own": "the same by the features of the classifier in `networks`; it has no part in the autoencoder unless"
+    " perceptual_by names it, which favours it",
+    "lpips_vgg": "LPIPS 0.1 by torchvision's VGG-16, mean over images; blurred: of the averaged images",
+    "lpips_alex": "LPIPS 0.1 by torchvision's AlexNet, mean over images; blurred: of the averaged images",
     "largest_correlation": "largest absolute correlation of two latent channels, and which two they are",
 }
 
+ALWAYS = ("psnr", "fd_autoencoder", "largest_correlation")
 
-def judge(folder: Path, frozen: FrozenAutoencoder, images: Tensor) -> dict[str, Any]:
+
+def judge(
+    folder: Path,
+    frozen: FrozenAutoencoder,
+    images: Tensor,
+    lpips: Lpips | None = None,
+    classifier: ClassifierDistance | None = None,
+) -> dict[str, Any]:
     """Measure an autoencoder on images, as DEFINITIONS says; its card gets the numbers, and `strip.png` shows them.
 
     Args:
         folder: of train_own_autoencoder, with its card.
         frozen: the autoencoder.
         images: test images, uint8 (N, ch, H, W).
+        lpips: measures LPIPS too.
+        classifier: gives the features of fd_own, as scores have it.
 
     Returns:
         the card.
@@ -53,19 +67,26 @@ def judge(folder: Path, frozen: FrozenAutoencoder, images: Tensor) -> dict[str, 
     decoded = torch.cat([frozen.decode(mean).cpu() for mean in halves])
     blurred = averaged(images, frozen.stride)
     pictures = {"": decoded, "_blurred": blurred, "_constant": averaged(images, images.shape[-1])}
-    extractor = Encoder(frozen)
-    features = {
-        name: extraction.extract(extractor, each.numpy(), part).features
-        for name, each in {"originals": images, "": decoded, "_blurred": blurred}.items()
-    }
     numbers: dict[str, Any] = {
         f"psnr{name}": round(float(psnr(each, images).mean()), 2) for name, each in pictures.items()
     }
-    for name in ("", "_blurred") if len(images) > 1 else ():
-        distance = frechet.frechet_distance(features[name], features["originals"])
-        numbers[f"fd_autoencoder{name}"] = round(distance, 4)
+    extractors = {"fd_autoencoder": Encoder(frozen)} | ({"fd_own": classifier.model} if classifier else {})
+    for key, extractor in extractors.items() if len(images) > 1 else ():
+        originals, *others = (
+            extraction.extract(extractor, each.numpy(), part).features for each in (images, decoded, blurred)
+        )
+        for name, each in zip(("", "_blurred"), others, strict=True):
+            numbers[f"{key}{name}"] = round(frechet.frechet_distance(each, originals), 4)
+    if lpips:
+        for name in ("", "_blurred"):
+            pairs = zip(pictures[name].split(part), images.split(part), strict=True)
+            numbers[f"{lpips.name}{name}"] = round(float(torch.cat([lpips(*pair) for pair in pairs]).mean()), 4)
     card = read_json(folder / CARD, "train it again")
-    card |= {"compared": numbers | _correlated(card["quality"]["channel_correlation"]), "compared_by": DEFINITIONS}
+    numbers |= _correlated(card["quality"]["channel_correlation"])
+    definitions = {key: text for key, text in DEFINITIONS.items() if key in numbers or key in ALWAYS}
+    card |= {"compared": numbers, "compared_by": definitions}
+    if given := [network.about for network in (lpips, classifier) if network]:
+        card["networks"] = given
     write_json(folder / CARD, card)
     with atomic(folder / STRIP) as file:
         Image.fromarray(strip(images[:SHOWN], decoded[:SHOWN])).save(file, "PNG")

@@ -8,19 +8,22 @@ Letters: B images, ch channels, H height, W width; images are uint8 (B, ch, H, W
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tokenbridge.config import UserError
 from tokenbridge.metrics.libraries import image_metric
+from tokenbridge.store.artifacts import file_hash
 from tokenbridge.weights import fill, read_checkpoint
 
 PEAK = 255.0
 LPIPS_FILES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
 LPIPS_SOURCE = "https://download.pytorch.org/models/"
-LPIPS_REMEDY = f"name torchvision's {LPIPS_FILES['vgg']} or {LPIPS_FILES['alex']} ({LPIPS_SOURCE}) in score.lpips"
+LPIPS_REMEDY = f"name torchvision's {LPIPS_FILES['vgg']} or {LPIPS_FILES['alex']} ({LPIPS_SOURCE})"
 _FIRST = {(64, 3, 3, 3): "vgg", (64, 3, 11, 11): "alex"}
 """shape of the first convolution: what tells the networks apart"""
 
@@ -88,17 +91,20 @@ class Lpips:
     Args:
         path: torchvision's weights of the network.
         size: side of the images, pixels.
+        device: where the network goes.
+        setting: names the path in errors.
     """
 
-    def __init__(self, path: Path, size: int, device: torch.device | str = "cpu"):
+    def __init__(self, path: Path, size: int, device: torch.device | str = "cpu", setting: str = "score.lpips"):
         from torchmetrics.functional.image.lpips import _LPIPS  # with torchvision and matplotlib, three seconds
 
+        remedy = f"{LPIPS_REMEDY} in {setting}"
         if not path.is_file():
-            raise UserError(f"score.lpips={path} must be a file; {LPIPS_REMEDY}")
-        state = read_checkpoint(path, LPIPS_REMEDY)
+            raise UserError(f"{setting}={path} must be a file; {remedy}")
+        state = read_checkpoint(path, remedy)
         first = state.get("features.0.weight") if isinstance(state, dict) else None
         if not isinstance(first, Tensor) or tuple(first.shape) not in _FIRST:
-            raise UserError(f"score.lpips={path} must hold a network's state; {LPIPS_REMEDY}")
+            raise UserError(f"{setting}={path} must hold a network's state; {remedy}")
         kind = _FIRST[tuple(first.shape)]  # pyright: ignore[reportArgumentType] (one of its keys)
         self.name = f"lpips_{kind}"
         self.device = torch.device(device)
@@ -106,19 +112,24 @@ class Lpips:
         # its slices number the layers as torchvision's `features` do
         layers = {key: key.partition(".")[2] for key in model.net.state_dict()}
         taken = {key: state[f"features.{layer}"] for key, layer in layers.items() if f"features.{layer}" in state}
-        fill(model.net, taken, path, LPIPS_REMEDY)
-        self.model = model.to(self.device)
+        fill(model.net, taken, path, remedy)
+        self.model = model.to(self.device).requires_grad_(False)
+        self.about: Mapping[str, Any] = {"network": self.name, "sha256": file_hash(path)}
         try:
             blank = torch.zeros(1, 3, size, size, dtype=torch.uint8)
             self(blank, blank)
         except RuntimeError:
-            raise UserError(f"data.image_size={size} is too small for {self.name}; leave score.lpips out") from None
+            raise UserError(f"data.image_size={size} is too small for {self.name}; leave {setting} out") from None
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, originals: Tensor) -> Tensor:
         """Distances (B) float32 >= 0 of uint8 (B, 1 or 3, H, W); grey images get three equal channels."""
-        pair = (x.to(self.device).float().div(127.5).sub(1).expand(-1, 3, -1, -1) for x in (images, originals))
-        return self.model(*pair).reshape(-1).cpu()
+        pair = (x.to(self.device).float().div(127.5).sub(1) for x in (images, originals))
+        return self.distances(*pair).cpu()
+
+    def distances(self, images: Tensor, originals: Tensor) -> Tensor:
+        """As a call, with gradients, of float images in [−1, 1] on the device of the network."""
+        return self.model(*(x.expand(-1, 3, -1, -1) for x in (images, originals))).reshape(-1)
 
 
 def _pair(images: Tensor, originals: Tensor) -> tuple[Tensor, Tensor]:

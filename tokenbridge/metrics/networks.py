@@ -6,18 +6,23 @@ attribute `gives` names: features (B, F), logits (B, K), spatial features (B, S)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from tokenbridge.autoencoders.frozen import FrozenAutoencoder
-from tokenbridge.config import Precision, Score, UserError
+from tokenbridge.config import Data, Precision, Score, UserError
 from tokenbridge.devices import at_precision, require_precision
 from tokenbridge.metrics.programs import program_of, require
-from tokenbridge.metrics.scorers import ENCODER, OWN, SHIPPED, encoder_of, own_about, weights_of
+from tokenbridge.metrics.scorers import ENCODER, OWN, OWN_FILE, SHIPPED, encoder_of, own_about, weights_of
+from tokenbridge.store.artifacts import file_hash
 from tokenbridge.weights import fill, read, read_half
+
+if TYPE_CHECKING:
+    from tokenbridge.metrics.images import Lpips
 
 FEATURES = 64
 """width of the features of classifiers, of digits and own"""
@@ -132,6 +137,62 @@ def seen(images: Tensor, most: int) -> Tensor:
     """uint8 -> float32 in [−1, 1], averaged over areas to at most so many pixels per side."""
     scaled = images.float() / 127.5 - 1
     return nn.functional.adaptive_avg_pool2d(scaled, most) if images.shape[-1] > most else scaled
+
+
+class ClassifierDistance:
+    """A perceptual distance by an own classifier, as LPIPS without its linear layers (arXiv 1801.03924, baseline).
+
+    Features behind each non-linearity, of unit length at each position: squared differences, summed over channels,
+    averaged over positions and layers.
+    """
+
+    def __init__(self, path: Path, images: Data, device: torch.device | str = "cpu"):
+        """Take a classifier. UserError for no whole one, and for one of other images.
+
+        Args:
+            path: folder of train-classifier, or its file of weights.
+            images: what it must fit.
+            device: where the network goes.
+        """
+        path = path / OWN_FILE if path.is_dir() else path
+        about = own_about(path)
+        for name in ("image_size", "image_channels"):
+            if about[name] != (ours := getattr(images, name)):
+                raise UserError(
+                    f"{path} is a classifier of {name}={about[name]}, and the images have {ours}; train another"
+                )
+        self.model = cast(OwnClassifier, read_own(path).to(device))
+        self.about: Mapping[str, Any] = {"network": f"classifier {about['name']}", "sha256": file_hash(path)}
+
+    def distances(self, images: Tensor, originals: Tensor) -> Tensor:
+        """Distances (B) float32 >= 0, with gradients, of float images (B, ch, H, W) in [−1, 1]."""
+        pair = torch.cat([images, originals])
+        values = seen((pair + 1) * 127.5, SEEN)
+        found = list[Tensor]()
+        for layer in self.model.body:
+            if isinstance(layer, nn.Flatten):
+                break
+            values = layer(values)
+            if isinstance(layer, nn.SiLU):
+                first, second = nn.functional.normalize(values, eps=1e-4).chunk(2)
+                found.append((first - second).square().sum(1).mean((1, 2)))
+        return torch.stack(found).mean(0)
+
+
+def distance_of(path: Path, images: Data, device: torch.device | str, setting: str) -> ClassifierDistance | Lpips:
+    """The perceptual distance of a file: LPIPS by torchvision's network, or that of a folder of train-classifier.
+
+    Args:
+        path: the file of weights, or the folder of the classifier.
+        images: what it is of; UserError where they do not fit.
+        device: where the network goes.
+        setting: names the path in errors.
+    """
+    if path.is_dir() or path.suffix == Path(OWN_FILE).suffix:
+        return ClassifierDistance(path, images, device)
+    from tokenbridge.metrics.images import Lpips
+
+    return Lpips(path, images.image_size, device, setting)
 
 
 class Encoder(nn.Module):

@@ -192,7 +192,25 @@ def _autoencoder_reads(config: RunConfig) -> dict[str, Any]:
 
     require_fit(config, settings := _architecture(config.autoencoder))  # pyright: ignore[reportArgumentType]
     trained = {name: getattr(config.autoencoder, name) for name in ("epochs", "seed", "free_nats")}
-    return _images(config) | {"architecture": settings} | trained
+    return _images(config) | {"architecture": settings} | trained | _recipe_reads(config.autoencoder)
+
+
+def _recipe_reads(autoencoder: Autoencoder) -> dict[str, Any]:
+    """What a training has beside the squared error, by the hash of the network; settings at their defaults stay out."""
+    reads = autoencoder.model_dump(include={"ema", "perceptual", "adversarial", "adversarial_start"})
+    if autoencoder.perceptual_weights is None:
+        return reads
+    from tokenbridge.metrics.scorers import OWN_FILE
+    from tokenbridge.store.artifacts import file_hash
+
+    path = Path(autoencoder.perceptual_weights)
+    try:
+        return reads | {"perceptual_weights": file_hash(path / OWN_FILE if path.is_dir() else path)}
+    except OSError as error:
+        raise UserError(
+            f"autoencoder.perceptual_weights={path} must be a file of weights or a folder of train-classifier"
+            f" ({error.strerror}); correct the path"
+        ) from None
 
 
 def _autoencoder_refusal(config: RunConfig) -> str:
@@ -212,7 +230,12 @@ def _tokenizer_reads(config: RunConfig) -> dict[str, Any]:
 
     config.require_trainable()
     trained = config.quantizer.model_dump(include={"kind", "epochs", "seed"}) | {"levels": config.token_levels}
-    return _images(config) | {"architecture": architecture(config.autoencoder)} | trained
+    return (
+        _images(config)
+        | {"architecture": architecture(config.autoencoder)}
+        | trained
+        | _recipe_reads(config.autoencoder)
+    )
 
 
 def _tokenizer_refusal(config: RunConfig) -> str:
@@ -452,6 +475,7 @@ STAGES: dict[str, Kind] = {
             "autoencoder",
             _autoencoder_reads,
             refusal=_autoencoder_refusal,
+            sections=("data", "autoencoder", "latents", "quantizer"),
             resumable=True,
             seconds=4,
             work=_autoencoder_work,
@@ -461,6 +485,7 @@ STAGES: dict[str, Kind] = {
             "tokenizer",
             _tokenizer_reads,
             refusal=_tokenizer_refusal,
+            sections=("data", "autoencoder", "latents", "quantizer"),
             resumable=True,
             seconds=8,
             work=_tokenizer_work,

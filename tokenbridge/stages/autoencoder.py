@@ -16,8 +16,9 @@ from safetensors.torch import save
 
 from tokenbridge import rng
 from tokenbridge.autoencoders.frozen import FrozenAutoencoder, build
+from tokenbridge.autoencoders.losses import NOISE, Criterion, Recipe
 from tokenbridge.autoencoders.sources import BODY_WEIGHTS, Trained
-from tokenbridge.autoencoders.train import MEASURED, NOISE, Budget, evidence_loss, minimize, quality
+from tokenbridge.autoencoders.train import MEASURED, Budget, evidence_loss, minimize, quality
 from tokenbridge.checkpoints import Checkpoints
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.data import images as data
@@ -38,10 +39,13 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         torch.manual_seed(rng.seed_of(seed, "autoencoder", "weights"))
         model = build(Trained(settings).settings()).to(device)
     draws = rng.generator(seed, "autoencoder", "data")
+    recipe, steps = recipe_of(config, device), budget.steps(len(train))
+    last, data_of = model.decoder.conv_out.weight, config.data
+    criterion = Criterion(recipe, last, data_of.image_channels, data_of.image_size, steps, seed)
     minimize(
-        lambda batch: evidence_loss(model, batch, draws, settings.free_nats),
-        model, train, budget, draws, runtime.no_bar,
-        kept=Checkpoints.of_stage(out, runtime.checkpoint_seconds),
+        lambda batch: evidence_loss(model, batch, draws, settings.free_nats, criterion),
+        model, train, budget, draws, runtime.no_bar, ema=recipe.ema,
+        kept=Checkpoints.of_stage(out, runtime.checkpoint_seconds), criterion=criterion,
     )  # fmt: skip
     state = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
     write_atomic(out / BODY_WEIGHTS, save(state))
@@ -62,8 +66,20 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         "seed": seed,
         "decoder_deviation": NOISE,
         **asdict(budget),
+        **recipe.about(steps),
     }
     write_metrics(out, metrics, protocol)
+
+
+def recipe_of(config: RunConfig, device: torch.device) -> Recipe:
+    """What the training of a run's autoencoder, alone or with its tokens, has beside the squared error."""
+    of = config.autoencoder
+    distance = None
+    if of.perceptual_weights is not None:
+        from tokenbridge.metrics.networks import distance_of
+
+        distance = distance_of(Path(of.perceptual_weights), config.data, device, "autoencoder.perceptual_weights")
+    return Recipe(of.perceptual, distance, of.adversarial, of.adversarial_start, of.ema)
 
 
 def mean_correlation(correlation: np.ndarray) -> float:

@@ -20,13 +20,15 @@ from torch import Tensor, nn
 
 from tokenbridge import rng
 from tokenbridge.autoencoders.frozen import build, to_bytes, to_signed
+from tokenbridge.autoencoders.losses import NOISE, Criterion, Recipe
 from tokenbridge.autoencoders.sources import architecture
-from tokenbridge.autoencoders.train import NOISE, Budget, minimize, reconstruction_loss
+from tokenbridge.autoencoders.train import Budget, minimize
 from tokenbridge.checkpoints import Checkpoints
 from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.data import images as data
 from tokenbridge.devices import pick_device
 from tokenbridge.metrics.images import exact, exact_caution, psnr
+from tokenbridge.stages.autoencoder import recipe_of
 from tokenbridge.store.artifacts import write_atomic
 from tokenbridge.store.runs import write_metrics
 from tokenbridge.tokenizers.scalar import code_usage
@@ -86,7 +88,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     train, test = data.load(config.data, "train"), data.load(config.data, "test")
     budget = Budget(settings.epochs)
     kept = Checkpoints.of_stage(out, runtime.checkpoint_seconds)
-    model = train_tokenizer(config, train, budget, device, runtime.no_bar, kept)
+    recipe = recipe_of(config, device)
+    model = train_tokenizer(config, train, budget, device, runtime.no_bar, kept, recipe)
     state = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
     write_atomic(out / TRAINED, save(state))
     metrics = measure(model, config, train, test, runtime.batch)
@@ -101,6 +104,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         "decoder_deviation": NOISE,
         "library": f"{LIBRARY} {metadata.version(LIBRARY)}",
         **asdict(budget),
+        **recipe.about(budget.steps(len(train))),
     }
     write_metrics(out, metrics, protocol)
 
@@ -112,6 +116,7 @@ def train_tokenizer(
     device: torch.device,
     no_bar: bool | None = None,
     kept: Checkpoints | None = None,
+    recipe: Recipe | None = None,
 ) -> QuantizedAutoencoder:
     """The weights depend on images, budget and config.quantizer.seed alone (same threads, CPU type, library)."""
     seed = config.quantizer.seed
@@ -122,11 +127,15 @@ def train_tokenizer(
         _require_channels(model, config)
         model = model.to(device)
 
+        recipe, of = recipe or Recipe(), config.data
+        last, steps = model.body.decoder.conv_out.weight, budget.steps(len(images))
+        criterion = Criterion(recipe, last, of.image_channels, of.image_size, steps, seed)
+
         def loss(batch: Tensor) -> Tensor:
             decoded, _, codebook_loss = model(batch)
-            return reconstruction_loss(decoded, batch) / batch[0].numel() + codebook_loss
+            return criterion(decoded, batch) / batch[0].numel() + codebook_loss
 
-        minimize(loss, model, images, budget, draws, no_bar, kept=kept)
+        minimize(loss, model, images, budget, draws, no_bar, ema=recipe.ema, kept=kept, criterion=criterion)
     return model
 
 

@@ -15,7 +15,8 @@ from tests.helpers.processes import start
 from tests.helpers.scorers import pictures
 from tokenbridge import rng
 from tokenbridge.autoencoders.frozen import build
-from tokenbridge.autoencoders.train import Budget, minimize, mirror, reconstruction_loss
+from tokenbridge.autoencoders.losses import reconstruction_loss
+from tokenbridge.autoencoders.train import Budget, minimize, mirror
 from tokenbridge.checkpoints import Checkpoints
 from tokenbridge.config import UserError
 from tokenbridge.data.images import ArrayImages
