@@ -171,8 +171,8 @@ def test_no_file_and_a_name_without_its_ending(call, tmp_path):
 def test_which_settings_are_paths():
     paths = {key for key in settings(RunConfig) if holds_path(*key.split("."))}
     assert paths == {
-        "data.path", "data.test_path", "data.class_list", "autoencoder.path", "score.weights", "score.reference",
-        "score.lpips",
+        "data.path", "data.test_path", "data.class_list", "autoencoder.path", "autoencoder.perceptual_weights",
+        "score.weights", "score.reference", "score.lpips",
     }  # fmt: skip
 
 
