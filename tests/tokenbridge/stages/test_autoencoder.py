@@ -8,15 +8,17 @@ from safetensors.torch import load_file
 from experiments.grid.request import Request
 from experiments.pipeline import RECONSTRUCTION, Cell
 from experiments.runner import run_cells
+from experiments.tracking.records import find_trainings
 from tests.conftest import SHORT
+from tests.helpers.scorers import pictures, write_pictures
 from tokenbridge.autoencoders.sources import BODY_WEIGHTS, Digits, Trained, autoencoder_of, weights_of
 from tokenbridge.autoencoders.train import Budget, evidence_loss
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import override
 from tokenbridge.stages import STAGES
 from tokenbridge.stages.autoencoder import mean_correlation
-from tokenbridge.store.artifacts import Store, file_hash
-from tokenbridge.store.runs import read_metrics
+from tokenbridge.store.artifacts import CHECKPOINT, PROGRESS, Store, file_hash
+from tokenbridge.store.runs import JOURNAL, StageFiles, read_cells, read_metrics
 
 TRAINED = ["autoencoder.source=trained", "autoencoder.epochs=1"]
 
@@ -27,6 +29,8 @@ def ids(config):
 
 def test_its_settings_enter_the_ids_of_what_it_makes_and_no_others(tiny):
     base, others = ids(override(tiny, TRAINED)), [["autoencoder.seed=1"], ["autoencoder.free_nats=0.5"]]
+    others += [["autoencoder.ema=0.9"], ["autoencoder.adversarial=0.5"]]
+    others += [["autoencoder.adversarial=0.5", "autoencoder.adversarial_start=3"]]
     assert list(base) == ["autoencoder", "latents"]
     for words in others:
         changed = ids(override(tiny, [*TRAINED, *words]))
@@ -35,6 +39,7 @@ def test_its_settings_enter_the_ids_of_what_it_makes_and_no_others(tiny):
     assert "free_nats" not in tiny.model_dump()["autoencoder"]  # cells of pretrained ones keep their ids
     tokens = override(tiny, [*TRAINED, "quantizer.kind=vq"])
     assert list(ids(tokens)) == ["tokenizer", "latents"]  # which trains its own
+    assert ids(override(tokens, ["autoencoder.ema=0.9"])) != ids(tokens)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +47,13 @@ def test_its_settings_enter_the_ids_of_what_it_makes_and_no_others(tiny):
     [
         (["autoencoder.seed=1"], "autoencoder.seed=1 goes with autoencoder.source=trained only; leave it out"),
         (["autoencoder.free_nats=-1"], "autoencoder.free_nats=-1 must be >= 0"),
+        (["autoencoder.ema=0.9"], "autoencoder.ema=0.9 goes with an autoencoder that is trained, alone"),
+        ([*TRAINED, "autoencoder.perceptual=1"], "autoencoder.perceptual_weights=None must be given together"),
+        ([*TRAINED, "autoencoder.adversarial_start=3"], "autoencoder.adversarial_start=3 goes with autoencoder.adve"),
+        (
+            [*TRAINED, "autoencoder.perceptual=1", "autoencoder.perceptual_weights=none.pth"],
+            "none.pth must be a file of weights or a folder of train-classifier (No such file or directory)",
+        ),
         ([*TRAINED, "autoencoder.path=x"], "autoencoder.path=x needs autoencoder.source=diffusers or ldm"),
         ([*TRAINED, "autoencoder.stride=2", "data.image_size=8"], "autoencoder.stride=2 must be 4"),
         ([*TRAINED, "latents.scale=autoencoder"], "latents.scale=autoencoder needs a scaling_factor"),
@@ -87,6 +99,31 @@ def test_the_table_has_an_autoencoder_for_each_training_seed_which_both_heads_sh
     assert all(autoencoder.seed == seed for (_, seed), autoencoder in cells.items())
     assert len({*cells.values()}) == 3 * 3
     assert cells["0 nats, parallel", 2] == cells["0 nats, autoregressive", 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["autoencoder", "tokenizer"])
+def test_its_terms_are_curves_of_mlflow(kind, tiny, tmp_path):
+    """By the road of every training: its journal, once for the cells that share it."""
+    for seed, name in enumerate("ab"):
+        write_pictures(tmp_path / "images" / name, pictures(60, seed, 16))
+    words = [f"data.path={tmp_path / 'images'}", "data.source=folder", "data.classes=2", "autoencoder.ema=0.5",
+             "autoencoder.adversarial=0.1", "autoencoder.adversarial_start=0"]  # fmt: skip
+    words += TRAINED if kind == "autoencoder" else ["quantizer.kind=vq", "quantizer.levels=5", "quantizer.epochs=1"]
+    store, cell = Store(tmp_path / "runs"), Cell("x", override(tiny, words), (kind,))
+    run_cells(store, [cell], Runtime(threads=1, bars=False), "tests")
+    (stage,) = cell.stages()
+    assert stage.kind.name == kind
+    files = {path.name for path in store.folder(stage.id).iterdir()}
+    assert JOURNAL in files
+    assert not files & {CHECKPOINT, PROGRESS}
+    protocol = read_metrics(store.folder(stage.id)).protocol
+    assert [protocol[name] for name in ("ema", "adversarial", "adversarial_start")] == [0.5, 0.1, 0]
+    (record,) = find_trainings(store, read_cells(store), [stage.id], StageFiles(store))
+    content = record.content()
+    terms = {"loss", "squared_error", "adversarial", "adaptive_weight", "discriminator", "learning_rate"}
+    assert {(key, step) for key, _, _, step in content.points} == {(f"{kind}/{term}", 1) for term in terms}
+    assert content.params["autoencoder.adversarial"] == "0.1"
 
 
 @pytest.mark.slow
