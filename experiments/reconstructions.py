@@ -14,7 +14,7 @@ from experiments.paper import RECONSTRUCT, plan
 from experiments.pipeline import RECONSTRUCTION, Cell
 from experiments.presets import ENDING
 from experiments.presets import base as base_of
-from tokenbridge.autoencoders.autoencoder_kl import sizes_of
+from tokenbridge.autoencoders.autoencoder_kl import KL, class_of, sizes_of
 from tokenbridge.autoencoders.sources import CARD, recognized, source_of
 from tokenbridge.config import Autoencoder, RunConfig, Sample, UserError
 from tokenbridge.data.class_folders import class_count
@@ -87,6 +87,7 @@ def _base(images: str, train: str | None, autoencoder: str, assignments: Sequenc
                 4 * sizes.stride if "data.image_size" in given else _size(autoencoder, images, settings)
             )
             few = _survey(images).images < FEWEST  # too few for distances with errors
+            few = few or class_of(settings) != KL  # whose encoder alone has features
             score = {} if few or "score.features" in given else {"features": ENCODER, "weights": autoencoder}
     # nothing is generated, and 1 iteration fits every number of positions
     whole = {"data": data, "autoencoder": pretrained, "sample": Sample(iterations=1).model_dump(), "score": score}
@@ -113,6 +114,8 @@ def _size(autoencoder: str, images: str, settings: Mapping[str, Any]) -> int:
     if isinstance(card, dict) and type(card.get("image_size")) is int:
         return card["image_size"]
     stride, of_config = sizes_of(settings).stride, settings.get("sample_size")
+    if only := sizes_of(settings).image_size:
+        return only
     fitting = _survey(images).size(stride)
     return min(of_config // stride * stride or fitting, fitting) if type(of_config) is int else fitting
 

@@ -250,7 +250,8 @@ class Autoencoder(Config):
     """digits: the shipped one; diffusers, ldm: pretrained ones at path; trained: like the shipped one, by a stage of
     its own"""
     path: FilePath | None = None
-    """source=diffusers: folder of an AutoencoderKL; source=ldm: checkpoint of LDM or MAR (kl16.ckpt)"""
+    """source=diffusers: folder of an AutoencoderKL, AutoencoderTiny, AutoencoderDC, AutoencoderRAE or VQModel;
+    source=ldm: checkpoint of LDM or MAR (kl16.ckpt)"""
     channels: int = Field(default=8, ge=1, le=MOST)
     """latent channels C; checked against the weights"""
     stride: int = Field(default=4, ge=1, le=MOST)

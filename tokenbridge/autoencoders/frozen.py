@@ -11,12 +11,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tokenbridge.autoencoders.autoencoder_kl import autoencoder_kl, sizes_of
+from tokenbridge.autoencoders.autoencoder_kl import autoencoder_class, class_of, sizes_of
 from tokenbridge.config import UserError
 from tokenbridge.operations import Operations
 
 NO_DEVIATION = -30.0
 """log-variance of latents that are trained with a quantizer: a draw from their posterior is its mean"""
+DETERMINISTIC = -60.0
+"""log-variance of latents of a class without a posterior, whose deviation may be far below 1: a draw is the latent"""
 
 
 class FrozenAutoencoder(nn.Module):
@@ -39,7 +41,7 @@ class FrozenAutoencoder(nn.Module):
         """Wrap a model.
 
         Args:
-            model: a diffusers AutoencoderKL.
+            model: of one of CLASSES, diffusers' own.
             scaling_factor, shift_factor: of its config, unit = (latent − shift) · scaling; None where it has none.
             rounded_from: for one trained with a quantizer, maps the encoder's output (B, C, h, w) to the values whose
                 nearest code is taken.
@@ -58,7 +60,8 @@ class FrozenAutoencoder(nn.Module):
         """shift, and spread where it is not 1, as they were given"""
         self.register_buffer("shift", torch.zeros(1, 1, 1), persistent=False)
         self.register_buffer("spread", torch.ones(1, 1, 1), persistent=False)
-        self.channels, self.stride, self.image_channels = sizes_of(cast(Mapping[str, Any], model.config))
+        settings = {**cast(Mapping[str, Any], model.config), "_class_name": type(model).__name__}
+        self.channels, self.stride, self.image_channels, self.image_size = sizes_of(settings)
 
     def take_units(self, shift: float | Sequence[float], spread: float | Sequence[float]) -> None:
         """Give latents (latent − shift) / spread from now on, by one number for all channels or one for each (C)."""
@@ -71,22 +74,46 @@ class FrozenAutoencoder(nn.Module):
         """uint8 (B, image channels, H, W) -> float32 (B, 2C, h, w): the posterior's mean, then its log-variance."""
         assert images.dtype == torch.uint8, images.dtype
         size = images.shape[-2:]
+        if self.image_size not in (None, *size) or (self.image_size and size[0] != size[1]):
+            raise UserError(
+                f"images of {size[0]}×{size[1]} must have {self.image_size}×{self.image_size} pixels, the only size"
+                f" that this {type(self.model).__name__} gives back; correct data.image_size"
+            )
         if size[0] % self.stride or size[1] % self.stride or images.shape[1] != self.image_channels:
             raise UserError(
                 f"images of {images.shape[1]}×{size[0]}×{size[1]} must have {self.image_channels} channels and sides"
                 f" that are multiples of {self.stride}; correct data.image_size or data.image_channels"
             )
-        posterior = self.model.encode(to_signed(images)).latent_dist  # pyright: ignore
+        mean, log_variance = encoded(self.model, to_signed(images))
         if self.rounded_from is None:
-            mean = (posterior.mean - self.shift) / self.spread
-            return torch.cat([mean, posterior.logvar - 2 * self.spread.log()], 1).float()
-        mean = self.rounded_from(posterior.mean.float())
+            mean = (mean - self.shift) / self.spread
+            return torch.cat([mean, log_variance - 2 * self.spread.log()], 1).float()
+        mean = self.rounded_from(mean.float())
         return torch.cat([mean, torch.full_like(mean, NO_DEVIATION)], 1)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w), in the units of moments -> uint8 (B, image channels, H, W), rounded and clamped."""
-        return to_bytes(self.model.decode(latents.float() * self.spread + self.shift).sample.float())  # pyright: ignore
+        return to_bytes(decoded(self.model, latents.float() * self.spread + self.shift).float())
+
+
+def encoded(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Images in [−1, 1] -> mean and log-variance (B, C, h, w) of a model of any of CLASSES."""
+    name = type(model).__name__
+    output = model.encode((images + 1) / 2 if name == "AutoencoderRAE" else images)  # which takes [0, 1]
+    if "latent_dist" in output:
+        return output.latent_dist.mean, output.latent_dist.logvar
+    return output[0], torch.full_like(output[0], DETERMINISTIC)
+
+
+def decoded(model: Any, latents: Tensor) -> Tensor:
+    """Latents (B, C, h, w) -> floats that stand for [−1, 1], of a model of any of CLASSES."""
+    name = type(model).__name__
+    if name == "VQModel":  # its own decode would round to the codebook, or look up what it takes for code numbers
+        by = latents if model.config.norm_type == "spatial" else None
+        return model.decoder(model.post_quant_conv(latents), by)
+    images = model.decode(latents).sample
+    return images * 2 - 1 if name == "AutoencoderRAE" else images
 
 
 def to_signed(images: Tensor) -> Tensor:
@@ -100,25 +127,32 @@ def to_bytes(images: Tensor) -> Tensor:
 
 
 def build(settings: Mapping[str, Any]) -> Any:
-    """A diffusers AutoencoderKL with these settings and random weights."""
-    return autoencoder_kl()(**settings).to(memory_format=torch.channels_last)  # three times faster on a CPU
+    """A diffusers autoencoder with these settings and random weights, an AutoencoderKL where they name no class."""
+    name = class_of(settings)
+    own = {key: value for key, value in settings.items() if not key.startswith("_")}
+    if name == "AutoencoderTiny":  # writes down a setting that it does not take
+        own.pop("block_out_channels", None)
+    return autoencoder_class(name)(**own).to(memory_format=torch.channels_last)  # three times faster on a CPU
 
 
 @torch.no_grad()
 def costs(settings: Mapping[str, Any], image_size: int) -> dict[str, int]:
-    """Parameters of an AutoencoderKL with these settings, and the operations per image each way, without values.
+    """Parameters of an autoencoder with these settings, and the operations per image each way, without values.
 
     Returns:
         encoder, decoder: numbers of weights; encode, decode: floating-point operations of products and attention.
     """
     with torch.device("meta"):
         model = build(settings).eval()
-        images = torch.zeros(1, settings.get("in_channels", 3), image_size, image_size)
+        images = torch.zeros(1, sizes_of(settings).image_channels, image_size, image_size)
     with Operations() as encoding:
-        latents = model.encode(images).latent_dist.mean
+        latents = encoded(model, images)[0]
     with Operations() as decoding:
-        model.decode(latents)
-    halves = {"encoder": (model.encoder, model.quant_conv), "decoder": (model.decoder, model.post_quant_conv)}
+        decoded(model, latents)
+    halves = {
+        "encoder": (model.encoder, getattr(model, "quant_conv", None)),
+        "decoder": (model.decoder, getattr(model, "post_quant_conv", None)),
+    }
     weights = {
         name: sum(p.numel() for module in modules if module is not None for p in module.parameters())
         for name, modules in halves.items()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from tokenbridge import ASSETS
-from tokenbridge.autoencoders.autoencoder_kl import Sizes, autoencoder_kl, sizes_of
+from tokenbridge.autoencoders.autoencoder_kl import CLASSES, KL, Sizes, autoencoder_class, class_of, sizes_of
 from tokenbridge.config import Autoencoder, RunConfig, UserError
 from tokenbridge.store.artifacts import file_hash, read_json
 
@@ -46,7 +46,7 @@ class Source:
         return False
 
     def settings(self) -> dict[str, Any]:
-        """Settings of diffusers' AutoencoderKL: architecture and, where there are any, scaling and shift factors."""
+        """Settings of a diffusers class, AutoencoderKL where there is no `_class_name`: architecture and units."""
         raise NotImplementedError
 
     def fingerprint(self) -> str:
@@ -136,7 +136,7 @@ BODY_WEIGHTS = "autoencoder.safetensors"
 
 
 class Diffusers(Source):
-    """A folder that diffusers' AutoencoderKL.save_pretrained wrote."""
+    """A folder that save_pretrained of one of diffusers' autoencoders (CLASSES) wrote."""
 
     name = "diffusers"
 
@@ -149,9 +149,10 @@ class Diffusers(Source):
         settings = read_json(path, "save the model again")
         if not isinstance(settings, dict):
             raise UserError(f"{path} must be a JSON object, as save_pretrained writes it; save the model again")
-        if settings.get("_class_name") != "AutoencoderKL":
+        if settings.get("_class_name") not in CLASSES:
             raise UserError(
-                f"{path} is of class {settings.get('_class_name')} and must be of AutoencoderKL; save one there"
+                f"{path} is of class {settings.get('_class_name')} and must be of one of {', '.join(CLASSES)}; save one"
+                " there"
             )
         _require_sizes(settings, path)
         return settings
@@ -169,11 +170,12 @@ class Diffusers(Source):
         folder, settings = self._folder(), self.settings()
         options = {"local_files_only": True, "use_safetensors": True, "low_cpu_mem_usage": False}
         options |= {"variant": _variant(folder)}
+        kind = autoencoder_class(class_of(settings))
         try:
-            model, report = autoencoder_kl().from_pretrained(str(folder), output_loading_info=True, **options)
+            model, report = kind.from_pretrained(str(folder), output_loading_info=True, **options)
         except Exception as error:  # diffusers and safetensors raise many kinds for a broken file
             reason = " ".join(str(error).split())[:160]
-            raise UserError(f"{folder} cannot be read as an AutoencoderKL ({reason}); save it again") from error
+            raise UserError(f"{folder} cannot be read as an {class_of(settings)} ({reason}); save it again") from error
         wrong = [key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report[kind]]
         if wrong:
             raise UserError(
@@ -195,8 +197,8 @@ class Diffusers(Source):
                 f" autoencoder.path={folder / 'vae'}"
             )
         raise UserError(
-            f"autoencoder.path={folder} must hold config.json and {WEIGHTS}.safetensors (AutoencoderKL.save_pretrained"
-            " writes them); correct the path"
+            f"autoencoder.path={folder} must hold config.json and {WEIGHTS}.safetensors (save_pretrained writes"
+            " them); correct the path"
         )
 
 
@@ -222,7 +224,7 @@ def _variant(folder: Path) -> str | None:
         return variant
     raise UserError(
         f"autoencoder.path={folder} must hold {WEIGHTS}.safetensors, or its variant fp16 or bf16"
-        " (AutoencoderKL.save_pretrained writes it); correct the path, or save the model there"
+        " (save_pretrained writes it); correct the path, or save the model there"
     )
 
 
@@ -254,22 +256,31 @@ def _require_tensors(path: Path, names: Sequence[str] = ()) -> None:
 
 def _require_sizes(settings: Mapping[str, Any], path: Path) -> None:
     """Raise UserError unless the sizes in a diffusers config are such: what sizes_of reads."""
-    widths = settings.get("block_out_channels", [64])
-    sizes = {name: settings.get(name, default) for name, default in _SIZES.items()}
-    if not isinstance(widths, list) or not widths:
-        raise UserError(f"{path}: block_out_channels={widths!r} must be a list of numbers; save the model again")
-    for name, value in [*sizes.items(), *(("block_out_channels", width) for width in widths)]:
-        if type(value) is not int or value < 1:
+    kind = CLASSES[class_of(settings)]
+    sizes = {name: settings.get(name, default) for name, default in kind.numbers.items()}
+    sizes = {name: value for name, value in sizes.items() if value is not None or kind.numbers[name]}
+    lists = {name: settings[name] for name in kind.lists if name in settings}
+    for name, values in lists.items():
+        if not isinstance(values, list) or not values:
+            raise UserError(f"{path}: {name}={values!r} must be a list of numbers; save the model again")
+    for name, value in [*sizes.items(), *((name, value) for name, values in lists.items() for value in values)]:
+        if type(value) is not int or value < min(1, kind.numbers.get(name, 1)):
             raise UserError(f"{path}: {name}={value!r} must be a whole number from 1; save the model again")
-    if sizes["in_channels"] != sizes["out_channels"]:
+    lengths = kind.lists | {name: len(values) for name, values in lists.items()}
+    counts = sizes | {name: f"{length} items" for name, length in lengths.items()}
+    for first, second in kind.alike:
+        if counts[first] != counts[second]:
+            raise UserError(
+                f"{path}: {second}={counts[second]} must be {first}={counts[first]}, for images come back as they went"
+                " in; take another model"
+            )
+    if sizes.get("upsampling_scaling_factor", 2) != 2:
         raise UserError(
-            f"{path}: out_channels={sizes['out_channels']} must be in_channels={sizes['in_channels']}, for images come"
-            " back as they went in; take another model"
+            f"{path}: upsampling_scaling_factor={sizes['upsampling_scaling_factor']} must be 2, by which the encoder"
+            " halves; take another model"
         )
-
-
-_SIZES = {"in_channels": 3, "out_channels": 3, "latent_channels": 4}
-"""with diffusers' defaults"""
+    if settings.get("reshape_to_2d", True) is not True:
+        raise UserError(f"{path}: reshape_to_2d must be true, for latents lie on a grid; save the model again")
 
 
 class Units(NamedTuple):
@@ -288,6 +299,8 @@ def units_of(settings: Mapping[str, Any], source: Source) -> Units:
     diffusers' pipelines apply them. Raises UserError for none, for numbers that cannot be, and for both.
     """
     scale, shift = settings.get("scaling_factor"), settings.get("shift_factor")
+    if class_of(settings) == "AutoencoderRAE":  # its encoder gives latents in its own units
+        return Units(1.0, 0.0, 1.0)
     if scale is None:
         raise UserError(
             f"latents.scale=autoencoder needs a scaling_factor in the config of {source}, which has none; take"
@@ -400,13 +413,24 @@ def require_fit(config: RunConfig, settings: Mapping[str, Any]) -> None:
             f"data.image_channels={config.data.image_channels} must be {sizes.image_channels}, that of {source};"
             " correct data.image_channels"
         )
+    if sizes.image_size not in (None, config.data.image_size):
+        raise UserError(
+            f"data.image_size={config.data.image_size} must be {sizes.image_size}, the only size of {source}; correct"
+            " data.image_size"
+        )
     if config.latents.scale == "autoencoder":
         units_of(settings, source)
 
 
 def architecture(config: Autoencoder) -> dict[str, Any]:
     """Settings of an untrained autoencoder like the pretrained one, with config.channels latent channels."""
-    settings = {key: value for key, value in source_of(config).settings().items() if not key.startswith("_")}
+    settings = source_of(config).settings()
+    if class_of(settings) != KL:
+        raise UserError(
+            f"autoencoder.path={config.path} is of class {class_of(settings)} and must be of {KL} for tokens that are"
+            " trained, whose body is like it; take a quantizer of quantizer.kind that is not trained"
+        )
+    settings = {key: value for key, value in settings.items() if not key.startswith("_")}
     stride = sizes_of(settings).stride
     if stride != config.stride:
         raise UserError(f"autoencoder.stride={config.stride} must be {stride}, that of the architecture; correct it")

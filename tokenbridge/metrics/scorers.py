@@ -385,11 +385,17 @@ def seen_in(data: Data) -> dict[str, Any]:
 
 def encoder_of(score: Score) -> Source:
     """The autoencoder that score.weights names for score.features=autoencoder. UserError where it is none."""
+    from tokenbridge.autoencoders.autoencoder_kl import KL, class_of
     from tokenbridge.autoencoders.sources import recognized, source_of
 
     path = score.weights
     if path is not None and (name := recognized(Path(path))) is not None:
-        return source_of(Autoencoder(source=name, path=path))
+        source = source_of(Autoencoder(source=name, path=path))
+        if (found := class_of(source.settings())) != KL:
+            raise UserError(
+                f"score.weights={path} is of class {found} and must be of {KL} with score.features={ENCODER}"
+            )
+        return source
     raise UserError(
         f"score.weights={path} must be an autoencoder with score.features={ENCODER}: a diffusers folder or an LDM"
         " checkpoint; give it, or make one: tokenbridge train-autoencoder IMAGES"

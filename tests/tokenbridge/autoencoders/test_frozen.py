@@ -245,7 +245,7 @@ def test_damaged_weights_stop_a_run_before_it_starts(sharded):
         ({"block_out_channels": [4, 0.5]}, "block_out_channels=0.5 must be a whole number"),
         ({"out_channels": 1}, "out_channels=1 must be in_channels=3"),
         ([3], "must be a JSON object"),
-        ({"_class_name": "AutoencoderTiny"}, "is of class AutoencoderTiny and must be of AutoencoderKL"),
+        ({"_class_name": "UNet2DModel"}, "is of class UNet2DModel and must be of one of AutoencoderKL, "),
     ],
 )
 def test_configs_that_cannot_be_stop_a_run_before_it_starts(tiny, changes, message):
