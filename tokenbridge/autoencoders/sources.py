@@ -266,7 +266,7 @@ def _require_sizes(settings: Mapping[str, Any], path: Path) -> None:
     for name, value in [*sizes.items(), *((name, value) for name, values in lists.items() for value in values)]:
         if type(value) is not int or value < min(1, kind.numbers.get(name, 1)):
             raise UserError(f"{path}: {name}={value!r} must be a whole number from 1; save the model again")
-    lengths = kind.lists | {name: len(values) for name, values in lists.items()}
+    lengths = {**kind.lists} | {name: len(values) for name, values in lists.items()}
     counts = sizes | {name: f"{length} items" for name, length in lengths.items()}
     for first, second in kind.alike:
         if counts[first] != counts[second]:

@@ -23,6 +23,8 @@ from tokenbridge.store.shards import Shards, check
 
 STORED = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 """numpy's type of each latents.dtype; it has no bfloat16, whose bits are kept"""
+LOG_VARIANCES = (-60, 20)
+"""to which they are clamped: posteriors keep to (−30, 20) themselves, and −60 is that of an encoder that has none"""
 
 
 class Latents:
@@ -78,7 +80,7 @@ class Latents:
         """Mean and standard deviation of unit latents, each (n, L, C) float32."""
         moments = self.read(split, index, mirrored).float().flatten(2).transpose(1, 2)
         mean, log_variance = moments.chunk(2, dim=-1)
-        return mean * self.scale, (0.5 * log_variance.clamp(-30, 20)).exp() * self.scale
+        return mean * self.scale, (0.5 * log_variance.clamp(*LOG_VARIANCES)).exp() * self.scale
 
     def posterior_mean(self, split: Split, index: NDArray[np.int64] | slice = slice(None)) -> Tensor:
         """Unit latents (n, L, C) float32."""

@@ -24,7 +24,7 @@ from tokenbridge.autoencoders.sources import autoencoder_of
 from tokenbridge.config import Precision, RunConfig, Runtime, UserError
 from tokenbridge.data import images as data
 from tokenbridge.data.files import Split, names_by_label, splits
-from tokenbridge.data.latents import STORED, as_tensor, labels_path, moments_path, moments_shape
+from tokenbridge.data.latents import LOG_VARIANCES, STORED, as_tensor, labels_path, moments_path, moments_shape
 from tokenbridge.devices import at_precision, pick_device, require_precision
 from tokenbridge.distributed import world
 from tokenbridge.model.ordering import CUTOFF, constant, low_frequency_share, radial_spectrum
@@ -160,7 +160,7 @@ def statistics(moments: Tensor, scale: float | Literal["auto"]) -> dict[str, Any
     if bool(same.any()):
         channels = ", ".join(map(str, same.nonzero().flatten().tolist()))
         print(f"latents: channels {channels} are equal in all training images and hold no information", file=sys.stderr)
-    noise = log_variance.clamp(-30, 20).exp()
+    noise = log_variance.clamp(*LOG_VARIANCES).exp()
     if scale == "auto":
         scale = float(1 / (mean.var(correction=0) + noise.mean()).sqrt())
     flat = mean.transpose(0, 1).flatten(1) * scale  # (C, N·L)
