@@ -2,6 +2,7 @@
 
 small: for a folder of small images of one's own and a small autoencoder of them; what `tokenbridge init` builds on.
 digits: about two minutes of training on one CPU core; measured results in reports/digits.
+fashion: Fashion-MNIST padded to 32×32, of Debian's package or torchvision's download, in 16 channels.
 imagenet256-*: the paper's (table 4 and text); published FID 1.76 (L), 1.55 (H). Not run here: no ImageNet, no GPU.
 imagenet256-*-released: the same models by the released commands (table 4): half the learning rate, 400 epochs (H: 800).
 imagenet256-mar-*: MAR with its released heads, in the same training; published FID 2.31 (B), 1.78 (L), 1.55 (H).
@@ -26,6 +27,7 @@ from tokenbridge.config import (
     Quantizer,
     RunConfig,
     Sample,
+    Score,
     Train,
     UserError,
     holds_path,
@@ -63,7 +65,21 @@ SMALL = RunConfig(
 )
 
 
-THREADS = {"digits": 1}
+FASHION = RunConfig(
+    # as many channels as the paper's autoencoder; 4×4 positions, so the backbone is that of the digits
+    data=Data(source="torchvision", name="FashionMNIST", image_size=32, padded=True),
+    autoencoder=Autoencoder(source="fashion", channels=16, stride=8),
+    quantizer=DIGITS.quantizer,
+    backbone=DIGITS.backbone,
+    head=DIGITS.head,
+    # an epoch of 51,960 images has 44 times the steps of one of the digits
+    train=DIGITS.train.model_copy(update={"epochs": 3, "warmup_epochs": 0.25}),
+    sample=Sample(images=5000, iterations=8, guidance=1.5, temperature=0.9),
+    score=Score(features="fashion"),
+)
+
+
+THREADS = {"digits": 1, "fashion": 1}
 """CPU threads of a stage where that is fixed: the weights are then the same bit for bit however many cores there are,
 so the commands of a report repeat its numbers. On an idle machine two train about 1.5 times as fast (--threads)."""
 
@@ -117,6 +133,7 @@ _COMMANDS = {"B": _COMMAND, "L": _COMMAND | {"sample.temperature": 0.96}, "H": _
 
 PRESETS: dict[str, RunConfig] = {
     "digits": DIGITS,
+    "fashion": FASHION,
     "small": SMALL,
     **_PAPER,
     **{f"imagenet256-{size}-released": override(_PAPER[f"imagenet256-{size}"], _COMMANDS[size]) for size in "BLH"},

@@ -15,7 +15,7 @@ from experiments.presets import ENDING, PRESETS, SPLITS
 from experiments.presets import base as base_of
 from tokenbridge.config import RunConfig, Runtime, UserError, holds_path
 from tokenbridge.metrics.programs import require_known
-from tokenbridge.metrics.scorers import SHIPPED
+from tokenbridge.metrics.scorers import SCORERS
 from tokenbridge.overrides import build, differing, near, override, plain, settings
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import RecordedCell, read_cells
@@ -142,7 +142,7 @@ def require_networks(store: Store, stages: Iterable[Stage]) -> None:
     scores: Any = dict.fromkeys(cast(Any, stage.config.score) for stage in todo)  # frozen models hash
     for score in scores:
         for name in score.scorers:
-            if name != SHIPPED:
+            if SCORERS[name].shipped is None:
                 from tokenbridge.metrics.networks import load_extractor
 
                 load_extractor(name, "cpu", score, trusted=True)  # require_trusted refuses what is not

@@ -247,8 +247,8 @@ def _unset(value: object) -> bool:
 
 class Autoencoder(Config):
     source: str = "digits"
-    """digits: the shipped one; diffusers, ldm: pretrained ones at path; trained: like the shipped one, by a stage of
-    its own"""
+    """digits, fashion: those that ship; diffusers, ldm: pretrained ones at path; trained: like that of the digits, by a
+    stage of its own"""
     path: FilePath | None = None
     """source=diffusers: folder of an AutoencoderKL, AutoencoderTiny, AutoencoderDC, AutoencoderRAE or VQModel;
     source=ldm: checkpoint of LDM or MAR (kl16.ckpt)"""
@@ -626,7 +626,9 @@ class Likelihood(Config):
     """of the products: float32, tf32 (a GPU's) or bfloat16; probabilities are float32 in all"""
 
 
-SCORERS = ("digits", "inception", "clean", "dinov2", "clip", "own", "autoencoder")
+SCORERS = ("digits", "fashion", "inception", "clean", "dinov2", "clip", "own", "autoencoder")
+SHIPPED = ("digits", "fashion")
+"""scorers whose weights the package holds"""
 
 
 def _known_scorers(names: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -652,9 +654,9 @@ class Score(Config):
     split: Literal["validation", "test"] = "test"
     """the images that bits, reconstructions and the floor of distances are measured on: test is reported, settings are
     chosen on validation"""
-    reference_features: Literal["digits", "inception", "clean", "dinov2", "clip", "own", "autoencoder"] | None = Field(
-        default=None, exclude_if=lambda value: value is None
-    )
+    reference_features: (
+        Literal["digits", "fashion", "inception", "clean", "dinov2", "clip", "own", "autoencoder"] | None
+    ) = Field(default=None, exclude_if=lambda value: value is None)
     """whose features the statistics of score.reference are, for a file that does not say it itself"""
     lpips: FilePath | None = Field(default=None, exclude_if=lambda value: value is None)
     """torchvision's weights of VGG-16 or AlexNet, the network of LPIPS of reconstructions; unset: no LPIPS"""
@@ -663,10 +665,10 @@ class Score(Config):
 
     @model_validator(mode="after")
     def _weights_are_read(self) -> Self:
-        if self.weights is not None and self.scorers == ("digits",):
+        if self.weights is not None and not {*self.scorers} - {*SHIPPED}:
             raise ValueError(
-                f"score.weights={self.weights} must be left out with score.features=digits, whose weights ship; or name"
-                " other scorers in score.features"
+                f"score.weights={self.weights} must be left out with score.features={','.join(self.scorers)}, whose"
+                " weights ship; or name other scorers in score.features"
             )
         return self
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from experiments.cli.options import DEFAULT_TRAINED, PATH, CheckpointSeconds, Device, Threads, TrainedOut, path_of
-from experiments.presets import ENDING, Base, base
+from experiments.presets import ENDING, PRESETS, Base, base
 from tokenbridge.config import MOST, Autoencoder, Data, Runtime, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
@@ -54,7 +54,7 @@ def train_autoencoder(
     images: Annotated[
         Path | None,
         typer.Argument(
-            help="folder of images, with class folders or without, or file of settings; unset: the shipped one",
+            help="folder of images, with class folders or without, file of settings or preset; unset: the digits",
             parser=path_of,
         ),
     ] = None,
@@ -88,6 +88,7 @@ def train_autoencoder(
     ema: Annotated[
         float, typer.Option("--ema", min=0, max=MOST_EMA, help="decay of an average of the weights, which is kept then")
     ] = 0.0,
+    half: Annotated[bool, typer.Option("--half", help="store weights as float16, in half the size")] = False,
     out: TrainedOut = DEFAULT_TRAINED,
     device: Device = "auto",
     threads: Threads = None,
@@ -110,12 +111,13 @@ def train_autoencoder(
         _require_no({"--perceptual": perceptual or None, "--lpips-weights": lpips_weights, "--classifier": classifier})
         _require_no({"--adversarial": adversarial or None, "--adversarial-start": adversarial_start})
         _require_no({"--ema": ema or None, "--checkpoint-seconds": checkpoint_seconds})
+        _require_no({"--half": half or None})  # it is so in any case
         _train_again(train_shipped, out, epochs or EPOCHS, seed)
         return
     from tokenbridge.data.survey import stride_of
     from tokenbridge.metrics.autoencoder_quality import cautions, judge
 
-    if images.suffix == ENDING:
+    if _is_settings(images):
         _require_none_beside(images, {"--size": size, "--grey": grey, "--channels": channels, "--stride": stride})
         of_file = _of_file(images).config
         data, channels, stride = of_file.data, of_file.autoencoder.channels, of_file.autoencoder.stride
@@ -127,7 +129,7 @@ def train_autoencoder(
             require_stride(stride, size)
         data = _data(images, size, grey, STEP if stride is None else stride)
         stride = stride_of(data.image_size) if stride is None else stride
-    require_stride(stride, data.image_size, "autoencoder.stride=" if images.suffix == ENDING else "--stride ")
+    require_stride(stride, data.image_size, "autoencoder.stride=" if _is_settings(images) else "--stride ")
     epochs = epochs or _epochs(data, batch, 2 * STEPS)
     with new_folder(out, "--out"):
         lpips, features = _networks(lpips_weights, classifier, data, chosen)
@@ -137,13 +139,13 @@ def train_autoencoder(
             raise UserError(f"--adversarial-start {adversarial_start} goes with --adversarial; give its weight too")
         recipe = Recipe(perceptual, lpips or features, adversarial, adversarial_start, ema)
         trained = train_own_autoencoder(
-            out, data, channels or 4, stride, epochs, seed, chosen, batch, recipe, checkpoint_seconds
+            out, data, channels or 4, stride, epochs, seed, chosen, batch, recipe, checkpoint_seconds, half
         )
         card = judge(out, *trained, lpips, features)
         for name in (CHECKPOINT, PROGRESS):
             (out / name).unlink(missing_ok=True)
     print("\n".join(_about_autoencoder(card, out)))
-    of = {} if images.suffix != ENDING else {name: f"{name} in {images}" for name in ("channels", "stride")}
+    of = {} if not _is_settings(images) else {name: f"{name} in {images}" for name in ("channels", "stride")}
     doubts = list(cautions(card, **of))
     for line in doubts:
         print(f"train-autoencoder: {line}", file=sys.stderr)
@@ -209,7 +211,8 @@ def train_classifier(
     images: Annotated[
         Path | None,
         typer.Argument(
-            help="folder with one sub-folder per class, or file of settings; unset: the shipped one", parser=path_of
+            help="folder with one sub-folder per class, file of settings or preset; unset: the digits",
+            parser=path_of,
         ),
     ] = None,
     epochs: Epochs = None,
@@ -240,7 +243,7 @@ def train_classifier(
 
     if name:
         build(Data, {"name": name})  # refused before all images are looked at
-    if images.suffix == ENDING:
+    if _is_settings(images):
         _require_none_beside(images, {"--size": size, "--grey": grey})
         of_file = _of_file(images)
         data, score = of_file.config.data, of_file.config.score
@@ -339,8 +342,13 @@ def _data(images: Path, size: int | None, grey: bool | None, multiple: int) -> D
     return of.data.model_copy(update={"image_size": side, "image_channels": channels})
 
 
+def _is_settings(images: Path) -> bool:
+    """Whether a word names a file of settings, or a preset, and no folder of images."""
+    return images.suffix == ENDING or (str(images) in PRESETS and not images.exists())
+
+
 def _of_file(file: Path) -> Base:
-    """A file of settings whose images are not the shipped digits."""
+    """A file of settings, or a preset, whose images are not the shipped digits."""
     of_file = base(str(file))
     if of_file.config.data.source == "digits":
         raise UserError(f"{file} must name images, with data.source=folder and data.path or another source")

@@ -131,6 +131,8 @@ class Trained(Digits):
         return FrozenAutoencoder(fill(build(self.settings()), read(path), path, RUN_AGAIN))
 
 
+FASHION = ASSETS / "fashion-autoencoder"
+"""a diffusers folder with its card"""
 BODY_WEIGHTS = "autoencoder.safetensors"
 """of the stage that trains one"""
 
@@ -338,6 +340,26 @@ def units_of(settings: Mapping[str, Any], source: Source) -> Units:
 _OWN_UNITS = "take latents.scale=auto, or correct the config"
 
 
+class Fashion(Diffusers):
+    """The KL autoencoder of Fashion-MNIST, padded to 32×32, that the package ships."""
+
+    name = "fashion"
+    takes_path = False
+
+    def __init__(self, config: Autoencoder | None = None):
+        super().__init__(config or Autoencoder())
+
+    def __str__(self) -> str:
+        return "the shipped Fashion-MNIST autoencoder"
+
+    @classmethod
+    def recognizes(cls, path: Path) -> bool:
+        return False
+
+    def _folder(self) -> Path:
+        return FASHION
+
+
 class Ldm(Source):
     """A checkpoint of latent diffusion's KL autoencoder, such as kl16.ckpt of MAR."""
 
@@ -386,7 +408,7 @@ class Ldm(Source):
         return Path(self.config.path)
 
 
-SOURCES: dict[str, type[Source]] = {source.name: source for source in (Digits, Trained, Diffusers, Ldm)}
+SOURCES: dict[str, type[Source]] = {source.name: source for source in (Digits, Fashion, Trained, Diffusers, Ldm)}
 
 
 def recognized(path: Path) -> str | None:

@@ -28,6 +28,7 @@ from tokenbridge.autoencoders.sources import CARD, CONFIG, WEIGHTS, Digits
 from tokenbridge.checkpoints import Checkpoints, Of, copied, read_checkpoint
 from tokenbridge.config import Data, UserError
 from tokenbridge.data.images import ArrayImages, Images, batches, fingerprint, load, stack
+from tokenbridge.model.ordering import low_frequency_share
 from tokenbridge.optimizer import AdamW
 from tokenbridge.signals import interrupted, signals
 from tokenbridge.store.artifacts import CHECKPOINT, PROGRESS, write_atomic, write_json
@@ -54,6 +55,7 @@ DEFINITIONS = {
     " the means' variance + the mean posterior variance",
     "noise_ratio": "mean posterior deviation ÷ aggregate deviation, a value a channel",
     "informative_channels": "channels with noise_ratio < 0.5",
+    "low_frequency_share": "share of each channel's spectral energy at up to 0.25 cycles per position, of the means",
     "aggregate_mean, skewness, excess_kurtosis, channel_correlation": "of the posterior means",
 }
 
@@ -99,6 +101,7 @@ def train_own_autoencoder(
     batch: int = 64,
     recipe: Recipe | None = None,
     checkpoint_seconds: float | None = None,
+    half: bool = False,
 ) -> tuple[FrozenAutoencoder, Tensor]:
     """Train on a folder of images and make `out` a diffusers folder with card.json and the journal of its losses.
 
@@ -117,6 +120,7 @@ def train_own_autoencoder(
         recipe: what is minimized beside the squared error and the Kullback–Leibler term, and whether weights are
             averaged; None: nothing, and they are not.
         checkpoint_seconds: from one checkpoint to the next; None: as many as keep their cost at 3 % of the time.
+        half: store the weights as float16, diffusers' variant fp16, in half the size.
 
     Returns:
         The autoencoder, and the test images on which its card measures it, uint8 (N, ch, H, W).
@@ -153,15 +157,17 @@ def train_own_autoencoder(
         lambda x: evidence_loss(model, x, draws, criterion=criterion),
         model, train, budget, draws, augment=mirror, told=True, ema=recipe.ema, kept=kept, criterion=criterion,
     )  # fmt: skip
-    state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    model = model.half().float() if half else model  # measured as it is stored
+    state = {name: (value.half() if half else value).cpu().contiguous() for name, value in model.state_dict().items()}
     write_atomic(out / CONFIG, model.to_json_string().encode())
-    write_atomic(out / f"{WEIGHTS}.safetensors", save(state, {"format": "pt"}))
+    write_atomic(out / f"{WEIGHTS}{'.fp16' if half else ''}.safetensors", save(state, {"format": "pt"}))
     test = load(images, "test")
     pixels = torch.cat([part for part, _ in batches(test, MEASURED, range(min(MEASURED, len(test))))])
     frozen = FrozenAutoencoder(model.eval().requires_grad_(False))
     card = {
         "images": images.path or images.name,
         **about,
+        **({"weights": "float16"} if half else {}),
         "versions": environment()["versions"],
         "parameters": sum(p.numel() for p in model.parameters()),
         "quality": quality(frozen, pixels),
@@ -489,6 +495,7 @@ def quality(frozen: FrozenAutoencoder, images: Tensor) -> dict[str, Any]:
         "aggregate_deviation": _rounded(aggregate),
         "skewness": _rounded(standard.pow(3).mean(1)),
         "excess_kurtosis": _rounded(standard.pow(4).mean(1) - 3),
+        "low_frequency_share": _rounded(low_frequency_share(mean)),
         "channel_correlation": [_rounded(row) for row in flat.corrcoef().reshape(len(flat), -1)],
     }
 

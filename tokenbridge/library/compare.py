@@ -21,7 +21,7 @@ from tokenbridge.metrics.memorization import memorized
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import Reference, References
 from tokenbridge.metrics.reference_files import FEWEST
-from tokenbridge.metrics.scorers import OWN, SHIPPED, cautions, channels_of, own_about, weights_of
+from tokenbridge.metrics.scorers import SCORERS, SHIPPED, cautions, channels_of, own_about, weights_of
 from tokenbridge.store.artifacts import Store
 
 Z = 1.959964
@@ -158,7 +158,7 @@ def _classes(score: Score, name: str) -> tuple[str, ...]:
     """Names of the classes that a scorer's own classes are, empty for scorers that know none of the data's."""
     if name == SHIPPED:
         return tuple(str(digit) for digit in range(10))
-    return tuple(own_about(weights_of(score, name))["classes"]) if name == OWN else ()
+    return tuple(own_about(weights_of(score, name))["classes"]) if SCORERS[name].tells_images else ()
 
 
 def _by_class(

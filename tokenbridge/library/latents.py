@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tokenbridge import config
 from tokenbridge.autoencoders.frozen import FrozenAutoencoder
-from tokenbridge.autoencoders.sources import Digits, recognized, source_of
+from tokenbridge.autoencoders.sources import Digits, Fashion, recognized, source_of
 from tokenbridge.config import Quantizer, UserError
 from tokenbridge.data.images import batches
 from tokenbridge.library.image_sets import of_path
@@ -93,21 +93,24 @@ def autoencoder(weights: str | Path, device: str | torch.device = "cpu") -> Auto
 
     Args:
         weights: a folder that diffusers' AutoencoderKL.save_pretrained or `tokenbridge train-autoencoder` wrote, a
-            checkpoint of LDM or MAR (kl16.ckpt), a Hugging Face id such as stabilityai/sd-vae-ft-ema, or digits.
+            checkpoint of LDM or MAR (kl16.ckpt), a Hugging Face id such as stabilityai/sd-vae-ft-ema, or digits or
+            fashion, which ship.
         device: where it goes.
 
     Raises:
         UserError: it is none of these, or cannot be read.
     """
-    if str(weights) == Digits.name:
-        return Autoencoder(Digits().load().to(device))
+    for shipped in (Digits, Fashion):
+        if str(weights) == shipped.name:
+            return Autoencoder(shipped().load().to(device))
     path = Path(weights)
     if not path.exists() and str(weights).count("/") == 1:
         path = downloaded(str(weights))
     name = recognized(path)
     if name is None:
         raise UserError(
-            f"{weights} must be an autoencoder: a diffusers folder, an LDM checkpoint, a Hugging Face id, or digits"
+            f"{weights} must be an autoencoder: a diffusers folder, an LDM checkpoint, a Hugging Face id, or one that"
+            " ships, digits or fashion"
         )
     source = source_of(config.Autoencoder(source=name, path=str(path)))
     return Autoencoder(source.load().to(device))

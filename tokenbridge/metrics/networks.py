@@ -17,7 +17,7 @@ from tokenbridge.autoencoders.frozen import FrozenAutoencoder
 from tokenbridge.config import Data, Precision, Score, UserError
 from tokenbridge.devices import at_precision, require_precision
 from tokenbridge.metrics.programs import program_of, require
-from tokenbridge.metrics.scorers import ENCODER, OWN, OWN_FILE, SHIPPED, encoder_of, own_about, weights_of
+from tokenbridge.metrics.scorers import ENCODER, OWN_FILE, SCORERS, SHIPPED, encoder_of, own_about, weights_of
 from tokenbridge.store.artifacts import file_hash
 from tokenbridge.weights import fill, read, read_half
 
@@ -243,7 +243,7 @@ def _load(name: str, device: torch.device | str, score: Score, trusted: bool) ->
     path = weights_of(score, name)
     if name == SHIPPED:
         return fill(DigitsClassifier(), read_half(path), path).to(device)
-    if name == OWN:
+    if SCORERS[name].tells_images:
         return read_own(path).to(device)
     if name == ENCODER:
         return Encoder(encoder_of(score).load()).eval().requires_grad_(False).to(device)

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from tokenbridge.config import Score, UserError
 from tokenbridge.data.contents import digest_of
 from tokenbridge.data.folders import EXTENSIONS, walk
-from tokenbridge.metrics.scorers import ENCODER, OWN, Scorer, channels_of, scorer_of, weights_hash
+from tokenbridge.metrics.scorers import ENCODER, Scorer, channels_of, scorer_of, weights_hash
 from tokenbridge.store.artifacts import atomic, file_hash
 
 Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -180,7 +180,7 @@ def _require_fit(path: Path, changed: int, name: str, score: Score, image_size: 
         sizes.append(read_statistics(path, scorer, score.reference_features, weights).about.get("image_size"))
     if IMAGES in keys:
         images, *sides, channels = images_shape(path)
-        if name in (OWN, ENCODER) and channels != channels_of(score, name):
+        if (scorer.tells_images or name == ENCODER) and channels != channels_of(score, name):
             raise UserError(
                 f"{path} is of images of {channels} channels, which must be {channels_of(score, name)} for"
                 f" score.features={name}; take other images"

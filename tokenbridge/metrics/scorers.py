@@ -1,8 +1,8 @@
 """Scorers: networks whose features score images, and the files that their weights are in. Needs no torch.
 
 Each has a name of its own, which ends the names of its metrics: numbers by two of them never meet. Published ones have
-public files; the one of the digits ships; `own` is trained on the data (`tokenbridge train-classifier`), and
-`autoencoder` is the encoder of any autoencoder: score.weights says where those two are.
+public files; those of the digits and of Fashion-MNIST ship; `own` is trained on the data (`tokenbridge
+train-classifier`), and `autoencoder` is the encoder of any autoencoder: score.weights says where those two are.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ CLASSIFIER = ASSETS / "digits_classifier.safetensors"
 """the shipped weights whose features score digits"""
 OWN_FILE = "classifier.safetensors"
 """name of the weights of an own classifier; its card beside it has the same name in .json"""
+FASHION_CLASSIFIER = ASSETS / "fashion-classifier" / OWN_FILE
+"""an own classifier of Fashion-MNIST, padded to 32×32, that ships"""
 ABOUT = "about"
 """key of what such a file says of itself: name, image_size, image_channels, classes (their names), seen; in JSON"""
 OWN_REMEDY = (
@@ -92,6 +94,10 @@ class Scorer:
     """what is said behind the meaning of its Fréchet distance"""
     agreement: str = "agreement"
     """name of the agreement with labels, of a scorer that knows the classes"""
+    shipped: Path | None = None
+    """its weights, where the package holds them"""
+    tells_images: bool = False
+    """whether its weights are of `train-classifier` and say themselves of which images (ABOUT)"""
 
     @property
     def in_domain(self) -> bool:
@@ -108,7 +114,7 @@ class Scorer:
         return self.in_domain and self.classifies
 
 
-SHIPPED, OWN, ENCODER = "digits", "own", "autoencoder"
+SHIPPED, FASHION, OWN, ENCODER = "digits", "fashion", "own", "autoencoder"
 SCORERS = {
     scorer.name: scorer
     for scorer in (
@@ -122,6 +128,21 @@ SCORERS = {
             "none",
             classifies=True,
             caveat="; it is not FID, which needs Inception features",
+            shipped=CLASSIFIER,
+        ),
+        Scorer(
+            FASHION,
+            "fashion",
+            "fd_fashion",
+            "fd_fashion",
+            "the shipped classifier of Fashion-MNIST",
+            64,
+            "none",
+            classifies=True,
+            caveat="; it is not FID, which needs Inception features",
+            agreement="agreement_fashion",
+            shipped=FASHION_CLASSIFIER,
+            tells_images=True,
         ),
         Scorer(
             "inception",
@@ -192,6 +213,7 @@ SCORERS = {
             classifies=True,
             caveat="; it compares with numbers by the same weights only, and is not FID",
             agreement="agreement_own",
+            tells_images=True,
         ),
         Scorer(
             ENCODER,
@@ -265,8 +287,8 @@ def weights_of(score: Score, name: str) -> Path:
     Raises UserError naming the file, its source and its hash where it is not to be had.
     """
     scorer = SCORERS[name]
-    if name == SHIPPED:
-        return CLASSIFIER
+    if scorer.shipped:
+        return scorer.shipped
     if name == ENCODER:
         return Path(str(encoder_of(score)))
     if name == OWN:
@@ -313,7 +335,7 @@ def misfit(score: Score, name: str, data: Data) -> str:
             size = data.image_size
             return f"images of {size}×{size} pixels must have 16×16 for {of}"
         return "" if data.classes == 10 else f"data.classes={data.classes} must be 10 for {of}"
-    if name == OWN:
+    if SCORERS[name].tells_images:
         about = own_about(weights_of(score, name))
         theirs = about | {"classes": len(about["classes"])}
         wrong = [key for key in ("image_size", "image_channels", "classes") if getattr(data, key) != theirs[key]]
@@ -337,7 +359,7 @@ def misfit(score: Score, name: str, data: Data) -> str:
 
 def channels_of(score: Score, name: str) -> int:
     """Colours that a scorer takes: those of its own images; 3 where it takes any, grey as three alike."""
-    if name == OWN:
+    if SCORERS[name].tells_images:
         return own_about(weights_of(score, name))["image_channels"]
     if name == ENCODER:
         return encoder_of(score).settings().get("in_channels", 3)
@@ -361,18 +383,20 @@ def own_about(path: Path) -> dict[str, Any]:
 
 
 def own_cautions(score: Score, data: Data) -> list[str]:
-    """What a reader of own features must know: that the classifier was trained on other splits of these images."""
-    if OWN not in score.scorers:
-        return []
-    seen = own_about(weights_of(score, OWN)).get("seen", {})
-    ours = seen_in(data)
-    if seen == ours or seen.get("images") != ours["images"]:
-        return []
-    key = next(key for key in ours if seen.get(key) != ours[key])
-    return [
-        f"the classifier was trained with data.{key}={seen.get(key)}, and here it is {ours[key]}: it has seen images of"
-        " the test or validation split, and their distances read low"
-    ]
+    """What a reader of a classifier's features must know: that it was trained on other splits of these images."""
+    sentences = []
+    for name in score.scorers:
+        if not SCORERS[name].tells_images:
+            continue
+        seen, ours = own_about(weights_of(score, name)).get("seen", {}), seen_in(data)
+        if seen == ours or seen.get("images") != ours["images"]:
+            continue
+        key = next(key for key in ours if seen.get(key) != ours[key])
+        sentences.append(
+            f"the classifier was trained with data.{key}={seen.get(key)}, and here it is {ours[key]}: it has seen"
+            " images of the test or validation split, and their distances read low"
+        )
+    return sentences
 
 
 def seen_in(data: Data) -> dict[str, Any]:

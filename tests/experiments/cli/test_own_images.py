@@ -78,6 +78,8 @@ def test_a_classifier_of_the_same_images(way, tmp_path):
         ),
         (("train-classifier", "own.toml", "--grey"), "--grey is what own.toml says"),
         (("train-autoencoder", "shipped.toml"), "shipped.toml must say in [autoencoder] where a trained one goes"),
+        (("train-autoencoder", "fashion", "--size", "32"), "--size is what fashion says; leave it out"),
+        (("train-autoencoder", "fashions"), "fashions must be a folder of images"),
         (("train-autoencoder", "missing.toml"), "missing.toml must be a file of settings, and is none"),
         (("reconstruct", "own.toml", "--autoencoder", "other"), "--autoencoder other is what own.toml says"),
         (("reconstruct", "own.toml", "--train", "other"), "--train other is what own.toml says"),

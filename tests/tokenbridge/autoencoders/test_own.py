@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from sklearn.datasets import load_sample_image
 
 from tests.helpers.scorers import pictures, write_pictures
 from tokenbridge.autoencoders import train as training
+from tokenbridge.autoencoders.frozen import FrozenAutoencoder
 from tokenbridge.autoencoders.sources import load_autoencoder
 from tokenbridge.config import Autoencoder, Data
 from tokenbridge.data.images import load, stack
@@ -116,6 +118,24 @@ def test_eight_photographs_train_an_autoencoder_and_its_command_says_what_it_is_
     assert sorted(path.name for path in (tmp_path / "own").iterdir()) == [
         "card.json", "config.json", "diffusion_pytorch_model.safetensors", "metrics.jsonl", "strip.png",
     ]  # fmt: skip
+
+
+def test_weights_of_half_the_size_are_those_that_the_card_measures(call, tmp_path):
+    write_pictures(tmp_path / "flat", pictures(8, size=16))
+    for out, words in (("whole", []), ("half", ["--half"])):
+        done = call("train-autoencoder", "flat", "--epochs", 1, "--channels", 1, "--out", out, *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    whole, half = (tmp_path / out / f"diffusion_pytorch_model{variant}.safetensors"
+                   for out, variant in (("whole", ""), ("half", ".fp16")))  # fmt: skip
+    assert half.stat().st_size < 0.55 * whole.stat().st_size
+    model = load_autoencoder(Autoencoder(source="diffusers", path=str(tmp_path / "half"), channels=1, stride=4)).model
+    for name, value in load_file(whole).items():
+        assert torch.equal(model.state_dict()[name], value.half().float())
+    images = Data(source="folder", path=str(tmp_path / "flat"), image_size=16, image_channels=3, classes=1)
+    pixels = torch.from_numpy(stack(load(images, "test"))[0])
+    card = json.loads((tmp_path / "half" / "card.json").read_text())
+    assert card["weights"] == "float16"
+    assert card["quality"]["psnr_db"] == training.quality(FrozenAutoencoder(model), pixels)["psnr_db"]
 
 
 def test_the_card_compares_with_plain_pictures(call, tmp_path):

@@ -82,7 +82,7 @@ def test_trained_tokens_take_its_architecture(toy):
 
 def test_an_unknown_source_is_refused_with_those_that_there_are(toy):
     config = override(DIGITS, ["autoencoder.source=dcae"])
-    with pytest.raises(UserError, match=r"dcae must be one of digits, trained, diffusers, ldm, toy"):
+    with pytest.raises(UserError, match=r"dcae must be one of digits, fashion, trained, diffusers, ldm, toy"):
         Cell("unknown", config).stages()
 
 

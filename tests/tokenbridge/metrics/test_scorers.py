@@ -262,5 +262,5 @@ def test_ids_follow_scorers_weights_and_reference(weights, images):
 
 @pytest.mark.parametrize("names", ["faces", "clean,clean", "clean,faces", ""])
 def test_unknown_scorers_are_refused(names):
-    with pytest.raises(UserError, match="must be one or several of digits, inception, clean, dinov2"):
+    with pytest.raises(UserError, match="must be one or several of digits, fashion, inception, clean, dinov2"):
         override(DIGITS, {"score.features": names})
