@@ -1,6 +1,7 @@
 """Speed: what is timed gives equal results, every number is there with its protocol; no test has a time limit."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -75,6 +76,20 @@ def test_what_takes_seconds_is_timed_once(monkeypatch):
     turns = timing.take_turns({"a": lambda: None}, 3, CPU)
     assert len(turns.seconds["a"]) == 1
     assert turns.seconds["a"][0] > 0
+
+
+def test_a_slow_first_turn_beside_the_cpu_is_warming_up(monkeypatch):
+    """A GPU compiles and loads its kernels in it: that time is in no measurement."""
+    monkeypatch.setattr(timing, "SLOW_SECONDS", 0.02)
+    beside, calls = torch.device("meta"), []
+
+    def compiled():
+        calls.append(0)
+        time.sleep(0.05 if len(calls) == 1 else 0)
+
+    turns = timing.take_turns({"compiled": compiled, "slow": lambda: time.sleep(0.03)}, 3, beside)
+    assert [len(turns.seconds[way]) for way in ("compiled", "slow")] == [3, 1]
+    assert max(turns.seconds["compiled"]) < 0.02
 
 
 def test_summary_is_median_and_half_the_interquartile_range():
