@@ -1,5 +1,7 @@
 """Captured draws by their uncaptured twin, which runs on a CPU what a graph replays; with a GPU, graphs themselves."""
 
+import threading
+
 import pytest
 import torch
 
@@ -93,3 +95,35 @@ def test_a_compiled_static_draw_draws_the_same():
     expected = static(z, noise)
     static.again = torch.compile(static.run)
     assert torch.equal(static(z, noise), expected)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_graph_is_of_the_gpu_that_its_head_is_on():
+    """Also where another is the current one."""
+    other, model = torch.device("cuda:1"), generator()
+    assert torch.cuda.current_device() == 0
+    head = model.head.to(other)
+    z, noise = torch.randn(2, 3, 14, device=other), torch.rand(2, 3, 5, device=other)
+    drawn = capture(StaticDraw(head, HOW, z[0], noise[0]))
+    assert torch.equal(drawn(z[1], noise[1]), head.sample(z[1], noise[1], HOW))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_memory_pinned_by_another_thread_ends_no_capture():
+    model, ended = generator(), threading.Event()
+    head, static = model.head.cuda(), []
+
+    def pin():
+        sizes = iter(range(1, 2**26, 2**20))  # that no cache has
+        while not ended.is_set() and (size := next(sizes, 0)):
+            torch.empty(size).pin_memory()
+
+    thread = threading.Thread(target=pin)
+    thread.start()
+    try:
+        for _ in range(5):
+            static.append(capture(StaticDraw(head, HOW, torch.zeros(3, 14).cuda(), torch.zeros(3, 5).cuda())))
+    finally:
+        ended.set()
+        thread.join()
+    assert len(static) == 5

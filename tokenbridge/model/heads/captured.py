@@ -74,15 +74,18 @@ def capture(static: StaticDraw) -> StaticDraw:
     device = static.z.device
     if device.type != "cuda":
         raise UserError(f"device={device} has no graphs to capture; it must be a CUDA device: use --device cuda")
-    side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UP):
+    with torch.cuda.device(device):
+        side = torch.cuda.Stream(device)
+        side.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                static.run()
+        torch.cuda.current_stream(device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        # torch's own stream is of the GPU that is current when it is made: kernels of another are in no graph. And
+        # beside this thread another pins the next images' noise, which would end a capture that is global
+        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             static.run()
-    torch.cuda.current_stream(device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        static.run()
     static.again = graph.replay
     return static
 
