@@ -106,8 +106,18 @@ class Labelled(Source):
         return names or [str(label) for label in range(self.config.classes)]
 
     def class_count(self) -> int:
-        """Number of classes: of their names, else one more than the largest label. UserError: as numbers."""
-        return len(self.names()) or int(self.numbers("train").max()) + 1
+        """Number of classes: of their names, else one more than the largest label.
+
+        Raises:
+            UserError: as numbers; there are no labels, or all are below 0.
+        """
+        count = len(self.names()) or int(self.numbers("train").max(initial=-1)) + 1
+        if count < 1:
+            raise UserError(
+                f"{self.what} must have images with labels from 0 on, and has none; correct it, or give data.classes=1,"
+                " by which labels are not read"
+            )
+        return count
 
     def labels(self, split: Given, count: int) -> np.ndarray:
         """Labels int64 (N,) that fit data.classes, of so many images; UserError for others."""

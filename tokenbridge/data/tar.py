@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +26,7 @@ from tokenbridge.data.shard_files import Sharded
 from tokenbridge.data.sources import Given
 
 LABEL = "cls"
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 BLOCK = tarfile.BLOCKSIZE
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")
 """key and ending, as WebDataset parts them"""
@@ -168,5 +170,12 @@ def _members(shard: Path) -> Iterator[tarfile.TarInfo]:
     except UserError:
         raise
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        packed = "; shards must not be compressed" if "bad checksum" in str(error) or "invalid" in str(error) else ""
-        raise UserError(f"{broken} ({error}){packed}; get it again") from error
+        remedy = "shards must not be compressed: unpack it" if _is_compressed(shard) else "get it again"
+        raise UserError(f"{broken} ({error}); {remedy}") from error
+
+
+def _is_compressed(shard: Path) -> bool:
+    """Whether a file begins as one of gzip, bzip2, xz or Zstandard does."""
+    with suppress(OSError), open(shard, "rb") as file:
+        return file.read(6).startswith(COMPRESSED)
+    return False

@@ -1,5 +1,7 @@
 """Parquet files and tar shards: pixel by pixel what pyarrow and tarfile read, with the splits and rules of folders."""
 
+import bz2
+import gzip
 import io
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from tokenbridge.data import contents, files, tar
 from tokenbridge.data import images as images_module
 from tokenbridge.data import parquet as parquet_files
 from tokenbridge.data.images import load, stack
+from tokenbridge.data.survey import survey
 from tokenbridge.overrides import override
 from tokenbridge.stages import latents
 
@@ -226,7 +229,8 @@ def test_bad_shards_are_refused(tmp_path):
         "boundary.tar": (data[:half], "boundary.tar cannot be read as a tar file"),
         "flipped.tar": (data[:half] + b"x" + data[half + 1 :], r"damaged at byte \d+, or cut off there"),
         "joined.tar": (data + data, "data follow its end"),
-        "packed.tar": (b"\x1f\x8b" + data[2:], "shards must not be compressed"),
+        "packed.tar": (gzip.compress(data), "shards must not be compressed: unpack it"),
+        "packed-small.tar": (bz2.compress(bytes(10240)), "shards must not be compressed: unpack it"),
         "none.tar": (b"", "none.tar cannot be read as a tar file"),
     }
     for name, (content, words) in bad.items():
@@ -251,6 +255,17 @@ def test_bad_shards_are_refused(tmp_path):
     refused("holds x.png twice", source="tar",
             path=shard("g.tar", ("x", {"png": image}), ("x", {"png": image, "cls": b"0"})))  # fmt: skip
     refused("hold no sample with an image", source="tar", path=write_tar(tmp_path / "h.tar", []))
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"), [((), "must have images with labels from 0 on, and has none"), ((-1, -1), "from 0 on")]
+)
+def test_images_without_labels_have_no_number_of_classes(tmp_path, labels, words):
+    path = write_parquet(tmp_path / "0.parquet", drawn(11)[0][: len(labels)], labels)
+    with pytest.raises(UserError, match=words):
+        survey(path)
+    if labels:
+        assert survey(path, {"data.classes": 1}).images == len(labels)
 
 
 def test_names_of_files_say_their_split(tmp_path):
