@@ -72,7 +72,7 @@ FASHION = RunConfig(
     quantizer=DIGITS.quantizer,
     backbone=DIGITS.backbone,
     head=DIGITS.head,
-    # an epoch of 51,960 images has 44 times the steps of one of the digits
+    # rates, guidance and temperature were not searched on these images; an epoch has 44 times as many steps
     train=DIGITS.train.model_copy(update={"epochs": 3, "warmup_epochs": 0.25}),
     sample=Sample(images=5000, iterations=8, guidance=1.5, temperature=0.9),
     score=Score(features="fashion"),

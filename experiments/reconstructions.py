@@ -113,11 +113,11 @@ def _size(autoencoder: str, images: str, settings: Mapping[str, Any]) -> int:
     card = read_json(folder / CARD, "delete it, or train it again") if (folder / CARD).is_file() else {}
     if isinstance(card, dict) and type(card.get("image_size")) is int:
         return card["image_size"]
-    stride, of_config = sizes_of(settings).stride, settings.get("sample_size")
-    if only := sizes_of(settings).image_size:
-        return only
-    fitting = _survey(images).size(stride)
-    return min(of_config // stride * stride or fitting, fitting) if type(of_config) is int else fitting
+    sizes, of_config = sizes_of(settings), settings.get("sample_size")
+    if sizes.image_size:
+        return sizes.image_size
+    fitting = _survey(images).size(sizes.stride)
+    return min(of_config // sizes.stride * sizes.stride or fitting, fitting) if type(of_config) is int else fitting
 
 
 def crop(config: RunConfig) -> str:

@@ -241,6 +241,10 @@ class Data(Config):
         return self
 
 
+MOST_EMA = 0.99999
+"""decay of an average of weights, at most"""
+
+
 def _unset(value: object) -> bool:
     return not value
 
@@ -263,7 +267,7 @@ class Autoencoder(Config):
     """source=trained: epochs of its training"""
     seed: int = Field(default=0, ge=0, exclude_if=lambda value: not value)
     """source=trained: seed of that training"""
-    ema: float = Field(default=0.0, ge=0, le=0.99999, exclude_if=_unset)
+    ema: float = Field(default=0.0, ge=0, le=MOST_EMA, exclude_if=_unset)
     """of its training, alone (source=trained) or with its tokens (vq, fsq, lfq): decay of the average of the weights
     that is kept in their place; 0: the last ones are"""
     perceptual: float = Field(default=0.0, ge=0, le=1e6, exclude_if=_unset)

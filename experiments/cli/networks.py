@@ -15,7 +15,7 @@ import typer
 
 from experiments.cli.options import DEFAULT_TRAINED, PATH, CheckpointSeconds, Device, Threads, TrainedOut, path_of
 from experiments.presets import ENDING, PRESETS, Base, base
-from tokenbridge.config import MOST, Autoencoder, Data, Runtime, UserError
+from tokenbridge.config import MOST, MOST_EMA, Autoencoder, Data, Runtime, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import CHECKPOINT, PROGRESS, new_folder, require_folder, write_atomic
@@ -35,7 +35,6 @@ LONGER = 4
 """times the epochs that gave an autoencoder of little use, for the next try"""
 FEWEST = 8
 """images of a folder"""
-MOST_EMA = 0.99999
 STEP = 4
 """pixels in whose multiples a size is chosen"""
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help=f"default: {EPOCHS}, and more of few images")]
@@ -108,10 +107,9 @@ def train_autoencoder(
     chosen = pick_device(build(Runtime, {"device": device, "threads": threads}))
     if images is None:
         _require_no({"--size": size, "--grey": grey, "--channels": channels, "--stride": stride, **_gpu(device)})
-        _require_no({"--perceptual": perceptual or None, "--lpips-weights": lpips_weights, "--classifier": classifier})
-        _require_no({"--adversarial": adversarial or None, "--adversarial-start": adversarial_start})
-        _require_no({"--ema": ema or None, "--checkpoint-seconds": checkpoint_seconds})
-        _require_no({"--half": half or None})  # it is so in any case
+        losses = {"--perceptual": perceptual or None, "--lpips-weights": lpips_weights, "--classifier": classifier}
+        losses |= {"--adversarial": adversarial or None, "--adversarial-start": adversarial_start}
+        _require_no(losses | {"--ema": ema or None, "--checkpoint-seconds": checkpoint_seconds, "--half": half or None})
         _train_again(train_shipped, out, epochs or EPOCHS, seed)
         return
     from tokenbridge.data.survey import stride_of
@@ -121,7 +119,8 @@ def train_autoencoder(
         _require_none_beside(images, {"--size": size, "--grey": grey, "--channels": channels, "--stride": stride})
         of_file = _of_file(images).config
         data, channels, stride = of_file.data, of_file.autoencoder.channels, of_file.autoencoder.stride
-        out = _trained_in(images, of_file.autoencoder) if out == DEFAULT_TRAINED else out
+        if out == DEFAULT_TRAINED and images.suffix == ENDING:  # a preset says no place
+            out = _trained_in(images, of_file.autoencoder)
         _require_place(out, data.path, data.test_path)
     else:
         _require_place(out, images)
@@ -145,7 +144,7 @@ def train_autoencoder(
         for name in (CHECKPOINT, PROGRESS):
             (out / name).unlink(missing_ok=True)
     print("\n".join(_about_autoencoder(card, out)))
-    of = {} if not _is_settings(images) else {name: f"{name} in {images}" for name in ("channels", "stride")}
+    of = {name: f"{name} in {images}" for name in ("channels", "stride")} if _is_settings(images) else {}
     doubts = list(cautions(card, **of))
     for line in doubts:
         print(f"train-autoencoder: {line}", file=sys.stderr)

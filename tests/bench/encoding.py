@@ -8,7 +8,6 @@ too. Equal moments are asserted first.
 
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,12 +21,12 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import to_tensor
 
 from experiments.presets import SMALL
-from tests.bench.images import SIZE, crop, write
+from tests.bench.images import SIZE, crop, in_turn, write
 from tokenbridge.config import Runtime
 from tokenbridge.overrides import override
 from tokenbridge.stages import latents
 
-BATCH, ROUNDS, GOAL = 8, 5, 1.3
+BATCH = 8
 WIDTHS = (32, 64, 64, 64, 128)
 
 
@@ -81,16 +80,7 @@ def main() -> None:
         first, *others = (way() for way in ways.values())
         for other in others:
             torch.testing.assert_close(first, other, rtol=1e-3, atol=1e-4)
-        times = {way: list[float]() for way in ways}
-        for _ in range(ROUNDS):
-            for way, encode in ways.items():
-                start = time.process_time()
-                encode()
-                times[way].append((time.process_time() - start) / (2 * count) * 1e3)
-        fast = float(np.median(times["ours"]))
-        for way, each in times.items():
-            told = f": {np.median(each) / fast:.2f} times ours (goal {GOAL})" if way != "ours" else ""
-            print(f"{way} {np.median(each):.1f} ms{told}", flush=True)
+        in_turn(ways, 2 * count)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ ToTensor makes them, and not against the best that ImageFolder can do, which kee
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,25 @@ class Decoded(Dataset[tuple[Tensor, int]]):
         return self.cut(io.decode_jpeg(io.read_file(str(self.paths[index])), mode=io.ImageReadMode.RGB)), 0
 
 
+def in_turn(ways: Mapping[str, Callable[[], object]], count: int) -> None:
+    """Print the processor's milliseconds per image of each way, and how many times those of `ours` they are.
+
+    Args:
+        ways: what to time, by name; each handles `count` images.
+        count: images.
+    """
+    times = {way: list[float]() for way in ways}
+    for _ in range(ROUNDS):
+        for way, run in ways.items():
+            start = time.process_time()
+            run()
+            times[way].append((time.process_time() - start) / count * 1e3)
+    first = float(np.median(times["ours"]))
+    for way, each in times.items():
+        told = f": {np.median(each) / first:.2f} times ours (goal {GOAL})" if way != "ours" else ""
+        print(f"{way} {np.median(each):.2f} ms{told}", flush=True)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
@@ -73,16 +92,7 @@ def main() -> None:
             "decode_jpeg, torchvision's scaling": lambda: [part for part, _ in DataLoader(Decoded(paths), BATCH)],
         }
         assert torch.equal(torch.cat(ways["ours"]()), torch.cat(ways["ImageFolder, ADM's crop, bytes"]()))
-        times = {way: list[float]() for way in ways}
-        for _ in range(ROUNDS):
-            for way, read in ways.items():
-                start = time.process_time()
-                read()
-                times[way].append((time.process_time() - start) / count * 1e3)
-        first = float(np.median(times["ours"]))
-        for way, each in times.items():
-            told = f": {np.median(each) / first:.2f} times ours (goal {GOAL})" if way != "ours" else ""
-            print(f"{way} {np.median(each):.2f} ms{told}", flush=True)
+        in_turn(ways, count)
 
 
 if __name__ == "__main__":

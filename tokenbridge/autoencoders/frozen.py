@@ -74,7 +74,7 @@ class FrozenAutoencoder(nn.Module):
         """uint8 (B, image channels, H, W) -> float32 (B, 2C, h, w): the posterior's mean, then its log-variance."""
         assert images.dtype == torch.uint8, images.dtype
         size = images.shape[-2:]
-        if self.image_size not in (None, *size) or (self.image_size and size[0] != size[1]):
+        if self.image_size and size != (self.image_size, self.image_size):
             raise UserError(
                 f"images of {size[0]}×{size[1]} must have {self.image_size}×{self.image_size} pixels, the only size"
                 f" that this {type(self.model).__name__} gives back; correct data.image_size"

@@ -160,7 +160,9 @@ def train_own_autoencoder(
     model = model.half().float() if half else model  # measured as it is stored
     state = {name: (value.half() if half else value).cpu().contiguous() for name, value in model.state_dict().items()}
     write_atomic(out / CONFIG, model.to_json_string().encode())
-    write_atomic(out / f"{WEIGHTS}{'.fp16' if half else ''}.safetensors", save(state, {"format": "pt"}))
+    kind, former = (".fp16", "") if half else ("", ".fp16")
+    write_atomic(out / f"{WEIGHTS}{kind}.safetensors", save(state, {"format": "pt"}))
+    (out / f"{WEIGHTS}{former}.safetensors").unlink(missing_ok=True)  # it would be read in place of these
     test = load(images, "test")
     pixels = torch.cat([part for part, _ in batches(test, MEASURED, range(min(MEASURED, len(test))))])
     frozen = FrozenAutoencoder(model.eval().requires_grad_(False))

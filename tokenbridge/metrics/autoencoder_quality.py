@@ -41,6 +41,7 @@ DEFINITIONS = {
 }
 
 ALWAYS = ("psnr", "fd_autoencoder", "largest_correlation")
+"""what a card defines also where it could not be measured"""
 
 
 def judge(

@@ -417,7 +417,8 @@ def encoder_of(score: Score) -> Source:
         source = source_of(Autoencoder(source=name, path=path))
         if (found := class_of(source.settings())) != KL:
             raise UserError(
-                f"score.weights={path} is of class {found} and must be of {KL} with score.features={ENCODER}"
+                f"score.weights={path} is of class {found} and must be of {KL} with score.features={ENCODER};"
+                " name another"
             )
         return source
     raise UserError(

@@ -13,7 +13,7 @@ from experiments.presets import DIGITS
 from tests.helpers.generators import arrays_of
 from tests.helpers.scorers import pictures, write_clean, write_dinov2, write_inception, write_pictures
 from tests.tokenbridge.stages.test_score import write_samples
-from tokenbridge.config import Data, RunConfig, Runtime, Sample, Score, UserError
+from tokenbridge.config import SHIPPED, Data, RunConfig, Runtime, Sample, Score, UserError
 from tokenbridge.metrics import extraction, scorers
 from tokenbridge.metrics.frechet import frechet_distance, from_moments
 from tokenbridge.metrics.networks import DigitsClassifier, load_extractor
@@ -258,6 +258,10 @@ def test_ids_follow_scorers_weights_and_reference(weights, images):
     assert len({each["score"] for each in (plain, clean, both, folder)}) == 4
     assert len({each["sample"] for each in (plain, clean, both, folder)}) == 1
     assert ids(features="clean", weights=weights / SCORERS["clean"].file) == clean
+
+
+def test_those_that_ship_are_the_same_in_settings_and_here():
+    assert {name for name, scorer in SCORERS.items() if scorer.shipped} == {*SHIPPED}
 
 
 @pytest.mark.parametrize("names", ["faces", "clean,clean", "clean,faces", ""])
