@@ -116,7 +116,7 @@ def test_a_trained_cell_is_found_by_its_file(call, own, template):
     [
         ("", 'must name what it changes, as in preset = "small"'),
         ('preset = "smal"', "smal is no preset; did you mean small?"),
-        ('preset = "quite another"', "quite another is no preset; presets are digits, small"),
+        ('preset = "quite another"', "quite another is no preset; presets are digits, fashion, small, imagenet256-B"),
         ("preset = 3", "preset=3 must be text in quotes"),
         ('preset = "other.toml"', "other.toml is no preset"),
         ('preset = "small"\nname = "a/b"', "name=a/b must be letters"),
