@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed-$(shell cat pyproject.toml requirements.lock | cksum | cut -d' ' -f1)
 
-.PHONY: demo test test-slow browser-test cluster-test cluster-soak check docs format install lock clean
+.PHONY: demo test test-slow test-transformers browser-test cluster-test cluster-soak check docs format install lock clean
 
 demo: install  ## images to a report on the shipped digits, about 5 minutes on two cores; a second call takes seconds
 	$(BIN)/tokenbridge demo
@@ -14,6 +14,11 @@ test: install  ## the tests, at most 4 minutes on two cores
 
 test-slow: install  ## the longer ones, such as training the shipped weights again; CI runs them too
 	$(BIN)/pytest -m "slow and not cluster" -n 2 --dist worksteal
+
+test-transformers: install  ## AutoencoderRAE; the package is kept apart, since every start with it takes a second longer
+	test -d build/transformers || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/transformers \
+		transformers==5.24.0 tokenizers==0.23.3
+	PYTHONPATH=build/transformers $(BIN)/pytest tests/tokenbridge/autoencoders/test_classes.py -k AutoencoderRAE
 
 browser-test: install  ## MLflow's page and the reports in a real Chromium, without a window
 	$(BIN)/pytest -m browser tests/browser

@@ -268,7 +268,7 @@ class Autoencoder(Config):
     seed: int = Field(default=0, ge=0, exclude_if=lambda value: not value)
     """source=trained: seed of that training"""
     ema: float = Field(default=0.0, ge=0, le=MOST_EMA, exclude_if=_unset)
-    """of its training, alone (source=trained) or with its tokens (vq, fsq, lfq): decay of the average of the weights
+    """of its training, alone (source=trained) or with its tokens: decay of the average of the weights
     that is kept in their place; 0: the last ones are"""
     perceptual: float = Field(default=0.0, ge=0, le=1e6, exclude_if=_unset)
     """of either training: weight of a perceptual distance beside the mean squared error of images in [−1, 1]"""
@@ -332,15 +332,19 @@ class Latents(Config):
 Levels = Annotated[int, Field(ge=2, le=65536)]
 
 
-TRAINED_TOKENS = ("vq", "fsq", "lfq")
+TRAINED_TOKENS = ("vq", "rvq", "fsq", "lfq", "bsq")
 """kinds of quantizer that are trained with their autoencoder"""
+TRAINED_WORDS = f"{', '.join(TRAINED_TOKENS[:-1])} or {TRAINED_TOKENS[-1]}"
 
 
 class Quantizer(Config):
-    kind: Literal["gaussian", "uniform", "quantile", "lloyd-max", "identity", "vq", "fsq", "lfq"] = "gaussian"
-    """vq, fsq and lfq train an autoencoder of the same body around themselves; all others take it as it is"""
+    kind: Literal["gaussian", "uniform", "quantile", "lloyd-max", "identity", "vq", "rvq", "fsq", "lfq", "bsq"] = (
+        "gaussian"
+    )
+    """the last five train an autoencoder of the same body around themselves; all others take it as it is"""
     levels: Levels | tuple[Levels, ...] = 64
-    """V, levels per channel (paper: B = 64); vq: codes in the codebook; fsq: also one number per channel; lfq: 2"""
+    """V, levels per channel (paper: B = 64); vq: codes of the codebook; rvq: of each, coarse to fine, as [64, 64];
+    fsq: also one number per channel; lfq, bsq: 2"""
     range: float = Field(default=5.0, ge=1e-6, le=1e6)
     """[-range, range] of unit-deviation latents is mapped to [-r, r] (paper: 5)"""
     std_range: float = Field(default=3.0, gt=0, le=100)
@@ -350,9 +354,9 @@ class Quantizer(Config):
     per: Literal["tensor", "channel"] = "tensor"
     """data-fitted quantizers: one set of levels for all channels, or one per channel"""
     epochs: int = Field(default=30, ge=1, le=1_000_000)
-    """vq, fsq, lfq: epochs of training of their autoencoder; the shipped one was trained for as many"""
+    """vq, rvq, fsq, lfq, bsq: epochs of training of their autoencoder; the shipped one was trained for as many"""
     seed: int = Field(default=0, ge=0)
-    """vq, fsq, lfq: seed of that training"""
+    """vq, rvq, fsq, lfq, bsq: seed of that training"""
 
     @property
     def trained(self) -> bool:
@@ -367,14 +371,20 @@ class Quantizer(Config):
 
     @model_validator(mode="after")
     def _levels(self) -> Self:
-        if isinstance(self.levels, tuple) and self.kind != "fsq":
+        if isinstance(self.levels, tuple) and self.kind not in ("fsq", "rvq"):
             raise ValueError(
                 f"levels={list(self.levels)} must be one number with quantizer.kind={self.kind};"
-                " only fsq has one per channel"
+                " only fsq has one per channel and rvq one per codebook"
             )
-        if self.kind == "lfq" and self.levels != 2:
+        if self.kind == "rvq" and (isinstance(self.levels, int) or len(self.levels) < 2):
+            said = list(self.levels) if isinstance(self.levels, tuple) else self.levels
             raise ValueError(
-                f"levels={self.levels} must be 2 with quantizer.kind=lfq (a channel is a bit;"
+                f"levels={said} must be two or more numbers with quantizer.kind=rvq, the codes of each codebook, coarse"
+                " to fine, as in [64, 64]; one codebook is kind=vq"
+            )
+        if self.kind in ("lfq", "bsq") and self.levels != 2:
+            raise ValueError(
+                f"levels={self.levels} must be 2 with quantizer.kind={self.kind} (a channel is a bit;"
                 " autoencoder.channels says how many)"
             )
         if self.kind == "gaussian" and self.edges == "clamped":
@@ -472,7 +482,8 @@ CONTINUOUS = tuple(name for name, kind in HEAD_KINDS.items() if kind.predicts ==
 MOST_CLASSES = 65_536
 """that a categorical head may predict at once"""
 MOST_CODES = 65_536
-"""in a trained codebook, levels multiplied over channels: training keeps a table of all of them"""
+"""in a trained codebook, levels multiplied over channels: training keeps a table of all of them. Not of rvq,
+whose codebooks are apart"""
 
 
 def _known_head(kind: str) -> str:
@@ -722,10 +733,10 @@ class RunConfig(Config):
                 f"sample.iterations={self.sample.iterations} must be at most {self.positions}, the number of positions"
                 " (each iteration reveals at least one)"
             )
-        if isinstance(self.quantizer.levels, tuple) and len(self.quantizer.levels) != self.autoencoder.channels:
+        levels, channels = self.quantizer.levels, self.autoencoder.channels
+        if self.quantizer.kind == "fsq" and isinstance(levels, tuple) and len(levels) != channels:
             raise ValueError(
-                f"quantizer.levels={list(self.quantizer.levels)} must be {self.autoencoder.channels} numbers, one for"
-                " each of autoencoder.channels"
+                f"quantizer.levels={list(levels)} must be {channels} numbers, one for each of autoencoder.channels"
             )
         return self
 
@@ -736,7 +747,7 @@ class RunConfig(Config):
             if (value := getattr(self.autoencoder, name)) and not (self.autoencoder.trained or self.quantizer.trained):
                 raise ValueError(
                     f"autoencoder.{name}={value:g} goes with an autoencoder that is trained, alone"
-                    " (autoencoder.source=trained) or with its tokens (quantizer.kind=vq, fsq or lfq); leave it out"
+                    f" (autoencoder.source=trained) or with its tokens (quantizer.kind={TRAINED_WORDS}); leave it out"
                 )
         return self
 
@@ -790,7 +801,7 @@ class RunConfig(Config):
 
     @property
     def token_levels(self) -> tuple[int, ...]:
-        """Levels of each channel of a token; none for continuous tokens. vq has one channel: the code."""
+        """Levels of each channel of a token; none for continuous tokens. A channel of vq and rvq is a codebook."""
         levels, channels = self.quantizer.levels, self.autoencoder.channels
         if isinstance(levels, tuple):
             return levels
@@ -809,8 +820,8 @@ class RunConfig(Config):
             return
         if not levels:
             raise UserError(
-                f"{pair}, which predicts levels; choose a quantizer (gaussian, uniform, quantile, lloyd-max, vq, fsq,"
-                f" lfq), or head.kind {', '.join(CONTINUOUS[:-1])} or {CONTINUOUS[-1]}"
+                f"{pair}, which predicts levels; choose a quantizer (gaussian, uniform, quantile, lloyd-max,"
+                f" {TRAINED_WORDS}), or head.kind {', '.join(CONTINUOUS[:-1])} or {CONTINUOUS[-1]}"
             )
         self._require_order(levels)
         self._require_groups(levels)
@@ -842,11 +853,11 @@ class RunConfig(Config):
         assert self.quantizer.trained
         if kind == "fsq" and min(levels) < 3:
             raise UserError(
-                f"quantizer.levels={list(levels)} must each be >= 3 with quantizer.kind=fsq; for bits, take kind=lfq"
+                f"quantizer.levels={list(levels)} must each be >= 3 with quantizer.kind=fsq; for bits, take lfq or bsq"
             )
         codes = math.prod(levels)
-        if codes > MOST_CODES:
-            less = "autoencoder.channels" if kind == "lfq" else "quantizer.levels"
+        if codes > MOST_CODES and kind != "rvq":
+            less = "autoencoder.channels" if kind in ("lfq", "bsq") else "quantizer.levels"
             raise UserError(
                 f"quantizer.kind={kind} makes {codes:,} codes of {len(levels)} channels, which must be at most"
                 f" {MOST_CODES:,}; lower {less}"

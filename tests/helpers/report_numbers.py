@@ -10,7 +10,7 @@ from tokenbridge.config import RunConfig
 
 SCALE = 0.731
 SHIFTS = {"autoregressive": 0.0, "parallel": 1.0, "diffusion": 0.15, "flow": 0.05, "mixture": 0.6}
-TRAINED = {"vq": 0.5, "fsq": 0.2, "lfq": 0.35}
+TRAINED = {"vq": 0.5, "rvq": 0.3, "fsq": 0.2, "lfq": 0.35, "bsq": 0.4}
 TOKEN_MS = {"autoregressive": 7.4, "parallel": 0.9, "diffusion": 40.0, "flow": 9.0, "mixture": 0.4}
 
 

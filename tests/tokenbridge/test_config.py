@@ -34,6 +34,8 @@ HEADS = (*CATEGORICAL, *CONTINUOUS)
         ("train.warmup_epochs=1000", "warmup_epochs=1000 must be < epochs"),
         ("quantizer.levels=[8,5]", "levels=[8, 5] must be one number with quantizer.kind=gaussian"),
         ("quantizer.kind=lfq", "levels=16 must be 2 with quantizer.kind=lfq"),
+        ("quantizer.kind=bsq", "levels=16 must be 2 with quantizer.kind=bsq"),
+        ("quantizer.kind=rvq", "levels=16 must be two or more numbers with quantizer.kind=rvq"),
         ("sample.temperature=-1", "sample.temperature=-1 must be >= 0"),
         ("sample.top_p=0", "sample.top_p=0 must be > 0"),
         ("sample.guidance_on=estimate", "must be one of ('features', 'logits') with head.kind=autoregressive"),

@@ -35,7 +35,7 @@ from tokenbridge.model.masking import masked_after, masked_count
 from tokenbridge.operations import Operations
 from tokenbridge.tokenizers import Tokenizer
 from tokenbridge.tokenizers.scalar import IdentityQuantizer, ScalarQuantizer
-from tokenbridge.tokenizers.trained import CODEBOOK, finish
+from tokenbridge.tokenizers.trained import codebooks, finish
 
 MASK_RATIOS = 8
 """evenly spaced quantiles of the mask ratio over which a step's operations are averaged"""
@@ -60,7 +60,7 @@ def placeholder_tokenizer(config: RunConfig) -> Tokenizer:
     if not levels:
         return IdentityQuantizer(extremes)
     if config.quantizer.trained:
-        return finish(config, {CODEBOOK: torch.zeros(1, levels[0], channels)}, 1.0, extremes)
+        return finish(config, codebooks(config, torch.zeros), 1.0, extremes)
     return ScalarQuantizer(torch.arange(levels[0])[None].float(), extremes)
 
 

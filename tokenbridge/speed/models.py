@@ -6,6 +6,7 @@ B image, L position, E latent channel.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from tokenbridge.speed.heads import open_gates
 from tokenbridge.speed.timing import summary, take_turns
 from tokenbridge.tokenizers import Tokenizer
 from tokenbridge.tokenizers.scalar import fit
-from tokenbridge.tokenizers.trained import CODEBOOK, finish
+from tokenbridge.tokenizers.trained import codebooks, finish
 
 IMAGES = 8
 """images sampled at once"""
@@ -96,8 +97,8 @@ def random_tokenizer(config: RunConfig) -> Tokenizer:
     latents = torch.randn(CALIBRATION, config.autoencoder.channels, generator=generator("speed", "latents"))
     if not config.quantizer.trained:
         return fit(config.quantizer, latents)
-    codes = torch.randn(1, config.token_levels[0], config.autoencoder.channels, generator=generator("speed", "codes"))
-    return finish(config, {CODEBOOK: codes}, 1.0, torch.stack([latents.amin(0), latents.amax(0)]))
+    codes = codebooks(config, partial(torch.randn, generator=generator("speed", "codes")))
+    return finish(config, codes, 1.0, torch.stack([latents.amin(0), latents.amax(0)]))
 
 
 def sampling(

@@ -3,7 +3,7 @@
     latents ─ quantizer ─┬─ reconstruct
                          └─ train ─┬─ likelihood
                                    └─ sample ─ score
-    Trained tokens (vq, fsq, lfq) begin with `tokenizer`, the training of their autoencoder, and latents of an
+    Trained tokens (vq, rvq, fsq, lfq, bsq) begin with `tokenizer`, the training of their autoencoder, and latents of an
     autoencoder that the run trains (autoencoder.source=trained) with `autoencoder`; `speed` needs nothing.
 
 A stage is declared here once, beside the file of its name, whose `run` does it. Ids, manifests, MLflow, reports and
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tokenbridge.config import (
     HEAD_KINDS,
     NO_VALIDATION,
+    TRAINED_WORDS,
     Autoencoder,
     Data,
     Quantizer,
@@ -241,7 +242,7 @@ def _tokenizer_reads(config: RunConfig) -> dict[str, Any]:
 def _tokenizer_refusal(config: RunConfig) -> str:
     if config.quantizer.trained:
         return ""
-    return f"tokenizer trains quantizer.kind=vq, fsq or lfq, not {config.quantizer.kind}"
+    return f"tokenizer trains quantizer.kind={TRAINED_WORDS}, not {config.quantizer.kind}"
 
 
 def _tokenizer_work(config: RunConfig) -> float:

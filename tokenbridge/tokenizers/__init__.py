@@ -1,7 +1,7 @@
 """Tokenizers: latents to tokens and back. The contract Tokenizer, and load for a fitted one.
 
 scalar: post-training quantization and continuous tokens (fit, diagnostics); levels: where its levels come from;
-trained: VQ, FSQ and LFQ. Letters: C token channels, E latent channels.
+trained: VQ, RVQ, FSQ, LFQ and BSQ. Letters: C token channels, E latent channels.
 """
 
 from __future__ import annotations

@@ -116,7 +116,9 @@ def test_metrics_of_several_configs():
     [
         {"quantizer.kind": "vq", "quantizer.levels": 31},
         {"quantizer.kind": "fsq", "quantizer.levels": (3, 5, 3, 7, 5)},
+        {"quantizer.kind": "rvq", "quantizer.levels": (31, 7)},
         {"quantizer.kind": "lfq", "quantizer.levels": 2},
+        {"quantizer.kind": "bsq", "quantizer.levels": 2},
         {"quantizer.kind": "lloyd-max", "quantizer.per": "channel"},
     ],
 )

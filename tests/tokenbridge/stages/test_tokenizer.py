@@ -122,7 +122,9 @@ def test_a_tokenizer_is_trained_once_for_all_generators():
         (["quantizer.kind=identity", "head.kind=diffusion"], ("reconstruct", "score")),
         (["quantizer.kind=identity", "head.kind=flow"], ("reconstruct", "score")),
         (["quantizer.kind=vq"], ("reconstruct", "score")),
+        (["quantizer.kind=rvq", "quantizer.levels=[16,16]"], ("reconstruct", "score")),
         (["quantizer.kind=lfq", "quantizer.levels=2"], ("reconstruct", "score")),
+        (["quantizer.kind=bsq", "quantizer.levels=2"], ("reconstruct", "score")),
     ],
 )
 def test_wanted_results(settings, wanted):
@@ -141,6 +143,10 @@ def test_wanted_results(settings, wanted):
             ["quantizer.kind=lfq", "quantizer.levels=2", "autoencoder.channels=17"],
             "131,072 codes of 17 channels, which",
         ),
+        (
+            ["quantizer.kind=bsq", "quantizer.levels=2", "autoencoder.channels=17"],
+            "65,536; lower autoencoder.channels",
+        ),
         (["quantizer.kind=fsq", "quantizer.levels=5"], "lower quantizer.levels"),
         (["quantizer.kind=fsq", "quantizer.levels=2"], "must each be >= 3 with quantizer.kind=fsq"),
         (["quantizer.kind=vq", "autoencoder.stride=8"], "autoencoder.stride=8 must be 4"),
@@ -154,13 +160,14 @@ def test_codebooks_that_cannot_be_trained_are_refused_before_anything_runs(setti
 
 
 def test_other_refusals():
-    with pytest.raises(UserError, match=r"tokenizer trains quantizer\.kind=vq, fsq or lfq, not gaussian"):
+    with pytest.raises(UserError, match=r"tokenizer trains quantizer\.kind=vq, rvq, fsq, lfq or bsq, not gaussian"):
         Cell("x", DIGITS, ("tokenizer",)).stages()
     with pytest.raises(UserError, match="data holds 7 training images and must hold 64, a batch"):
         train_tokenizer(config_of("fsq"), few(7), Budget(1), CPU)
     with pytest.raises(UserError, match=r"data\.image_channels=3 must be 1"):
         train_tokenizer(config_of("fsq", "data.image_channels=3"), few(64), Budget(1), CPU)
     config_of("lfq", "autoencoder.channels=16").require_trainable()
+    config_of("rvq", "quantizer.levels=[1024,1024,1024,1024]").require_trainable()
 
 
 @pytest.mark.slow
@@ -169,7 +176,9 @@ def test_other_refusals():
     [
         ({"quantizer.kind": "vq", "quantizer.levels": 1024, "autoencoder.channels": 8}, 600),
         ({"quantizer.kind": "fsq", "quantizer.levels": [8, 5, 5, 5], "autoencoder.channels": 4}, 200),
+        ({"quantizer.kind": "rvq", "quantizer.levels": [32, 32]}, 600),
         ({"quantizer.kind": "lfq", "quantizer.levels": 2, "autoencoder.channels": 10}, 200),
+        ({"quantizer.kind": "bsq", "quantizer.levels": 2, "autoencoder.channels": 10}, 500),
     ],
 )
 def test_no_codebook_collapses(settings, codes, tmp_path):

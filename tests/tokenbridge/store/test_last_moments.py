@@ -16,14 +16,20 @@ from experiments.presets import DIGITS
 from experiments.runner import run_stage
 from tests.conftest import TINY
 from tests.helpers.processes import start
+from tokenbridge.autoencoders.sources import BODY_WEIGHTS
 from tokenbridge.config import Runtime
 from tokenbridge.overrides import override
 from tokenbridge.store.artifacts import CHECKPOINT, MANIFEST, NOTES, PARTIAL, Store, recorded
+from tokenbridge.tokenizers.trained import TRAINED as TOKENIZER
 
 RUNTIME = Runtime(threads=1)
 PUBLISHED = ("os.rename", PARTIAL)
 """the rename that publishes a stage, as Python's audit hooks name it"""
-TRAINED = [*TINY, "quantizer.kind=vq", "quantizer.levels=8", "quantizer.epochs=1"]
+OTHERS = {
+    "autoencoder": [*TINY, "autoencoder.source=trained", "autoencoder.epochs=1"],
+    "tokenizer": [*TINY, "quantizer.kind=vq", "quantizer.levels=8", "quantizer.epochs=1"],
+}
+"""settings of kinds of stages that the shared runs do not have"""
 
 
 def written(name):
@@ -40,13 +46,27 @@ MOMENTS = {
         ("os.remove", CHECKPOINT),
     ],
     "sample": [written("metrics.json"), written(MANIFEST), PUBLISHED],
-    "tokenizer": [written("metrics.json"), written(MANIFEST), PUBLISHED],
+    "tokenizer": [
+        written(TOKENIZER),
+        written("metrics.json"),
+        written(MANIFEST),
+        PUBLISHED,
+        ("os.remove", CHECKPOINT),
+    ],
+    "autoencoder": [
+        written(BODY_WEIGHTS),
+        written("metrics.json"),
+        written(MANIFEST),
+        PUBLISHED,
+        ("os.remove", CHECKPOINT),
+    ],
 }
 WORK = {
     "latents": "train_moments.npy",
     "train": CHECKPOINT,
     "sample": "samples.npy",
-    "tokenizer": "tokenizer.safetensors",
+    "tokenizer": CHECKPOINT,
+    "autoencoder": CHECKPOINT,
 }
 """the file that holds a stage's work before it is published"""
 
@@ -90,9 +110,9 @@ def run(store, settings, kind, moment, fault=killed):
 def test_killed_in_its_last_moments(kind, finished, tmp_path):
     """SIGKILL at each moment in turn, the next try going on from what the last left."""
     reference, store = finished[0], Store(tmp_path / "runs")
-    settings = TRAINED if kind == "tokenizer" else TINY
+    settings = OTHERS.get(kind, TINY)
     id = next(stage.id for stage in Cell("x", override(DIGITS, settings), (kind,)).stages() if stage.kind.name == kind)
-    if kind != "tokenizer":
+    if kind not in OTHERS:
         shutil.copytree(reference.root, store.root)
         shutil.rmtree(store.folder(id))
     stamps = set()
@@ -108,7 +128,7 @@ def test_killed_in_its_last_moments(kind, finished, tmp_path):
     process, code = run(store, settings, kind, None)
     assert code == 0, process.complained(0)
     assert not {CHECKPOINT, NOTES} & {path.name for path in store.folder(id).iterdir()}
-    if kind == "tokenizer":
+    if kind in OTHERS:
         return
     ours, theirs = (recorded(each.folder(id)) for each in (store, reference))
     apart = {"metrics.jsonl"}  # it holds times

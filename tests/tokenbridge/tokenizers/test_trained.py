@@ -22,9 +22,12 @@ from tokenbridge.tokenizers.trained import TRAINED, EvenQuantizer, VectorQuantiz
 
 SETTINGS = {
     "vq": ["autoencoder.channels=5", "quantizer.levels=31"],
+    "rvq": ["autoencoder.channels=5", "quantizer.levels=[31,17,7]"],
     "fsq": ["autoencoder.channels=3", "quantizer.levels=[4,3,7]"],
     "lfq": ["autoencoder.channels=5", "quantizer.levels=2"],
+    "bsq": ["autoencoder.channels=5", "quantizer.levels=2"],
 }
+CODEBOOKS = ("vq", "rvq")
 CPU, SCALE = torch.device("cpu"), 0.7
 
 
@@ -60,8 +63,13 @@ def tokenized(trained):
 
 def library(config, model, z):
     """What vector-quantize-pytorch itself makes of z (B, E, h, w): indices (B, L, C) and codes (B, L, E)."""
+    quantizer = model.quantizer.eval()
+    if config.quantizer.kind == "rvq":
+        with torch.inference_mode():
+            codes, numbers, _ = quantizer(z.flatten(2).transpose(1, 2))
+        return numbers, codes
     with torch.inference_mode():
-        codes, numbers = model.quantizer.eval()(z)[:2]
+        codes, numbers = quantizer(z)[:2]
     numbers = numbers.flatten(1)
     if config.quantizer.kind == "vq":
         indices = numbers[..., None]
@@ -75,25 +83,49 @@ def library(config, model, z):
 def test_token_contract(tokenized):
     config, tokenizer, latents = tokenized
     tokens = tokenizer.encode(latents)
-    assert isinstance(tokenizer, VectorQuantizer if config.quantizer.kind == "vq" else EvenQuantizer)
+    kind = config.quantizer.kind
+    assert isinstance(tokenizer, VectorQuantizer if kind in CODEBOOKS else EvenQuantizer)
     assert tokenizer.levels == config.token_levels
     assert tokenizer.embedding_width == config.autoencoder.channels
-    assert tokenizer.channels == (1 if config.quantizer.kind == "vq" else config.autoencoder.channels)
+    assert tokenizer.channels == {"vq": 1, "rvq": 3}.get(kind, config.autoencoder.channels)
     assert tokens.dtype == tokenizer.dtype == torch.int64
     assert tokens.shape == (53, 16, tokenizer.channels)
-    assert config.quantizer.kind == "vq" or latents.abs().max() <= SCALE * 1.01, "latents are bounded as their codes"
+    assert kind in CODEBOOKS or latents.abs().max() <= SCALE * 1.01, "latents are bounded as their codes"
     extreme = tokenizer.encode(torch.cat([latents * 50, latents * -50]))
     for found in (tokens, extreme):
         assert int(found.min()) >= 0
         assert bool((found.flatten(0, 1).amax(0) < torch.tensor(tokenizer.levels)).all())
     decoded = tokenizer.decode(tokens)
     assert (decoded.shape, decoded.dtype) == (latents.shape, torch.float32)
-    assert torch.equal(tokenizer.encode(decoded), tokens), "a code's values are their own nearest"
+    if kind != "rvq":
+        assert torch.equal(tokenizer.encode(decoded), tokens), "a code's values are their own nearest"
+    if kind == "bsq":
+        torch.testing.assert_close(decoded.norm(dim=-1), torch.full(decoded.shape[:2], SCALE))
     one = tokenizer.encode(latents[3, 5])
     assert torch.equal(one, tokens[3, 5]), "a token does not depend on its neighbours"
 
 
+@pytest.mark.parametrize("trained", ["rvq"], indirect=True)
+def test_residuals_are_quantized_in_turn(tokenized):
+    """Against a loop over latents and codes."""
+    _, tokenizer, latents = tokenized
+    books = np.split(tokenizer.codes.numpy().astype(float), np.cumsum(tokenizer.levels)[:-1])
+    assert [len(book) for book in books] == [31, 17, 7]
+    for x in latents[:3].flatten(0, 1).numpy().astype(float):
+        left, tokens = x, []
+        for book in books:
+            tokens.append(int(((left - book) ** 2).sum(1).argmin()))
+            left = left - book[tokens[-1]]
+        found = tokenizer.encode(torch.from_numpy(x).float())
+        assert found.tolist() == tokens
+        np.testing.assert_allclose(tokenizer.decode(found).numpy(), x - left, atol=1e-5)
+    coarse = tokenizer.codes[:31][tokenizer.encode(latents)[..., 0]]
+    assert (tokenizer.decode(tokenizer.encode(latents)) - latents).square().mean() < (coarse - latents).square().mean()
+
+
+@pytest.mark.parametrize("trained", [kind for kind in SETTINGS if kind != "rvq"], indirect=True)
 def test_every_code_comes_back(tokenized):
+    """Of RVQ a sum of codes may have other tokens, as its codes are taken in turn."""
     _, tokenizer, _ = tokenized
     every = torch.cartesian_prod(*(torch.arange(levels) for levels in tokenizer.levels)).reshape(-1, tokenizer.channels)
     decoded = tokenizer.decode(every)
@@ -109,7 +141,8 @@ def test_equal_to_the_library(trained, tokenized):
     tokens = tokenizer.encode(latents)
     assert torch.equal(tokens, indices)
     torch.testing.assert_close(tokenizer.decode(tokens) / SCALE, codes, atol=1e-6, rtol=1e-6)
-    assert len(torch.unique(indices.flatten(0, 1), dim=0)) > 3, "the comparison sees several codes"
+    least = 1 if config.quantizer.kind == "bsq" else 3  # two steps hardly turn a latent
+    assert len(torch.unique(indices.flatten(0, 1), dim=0)) > least, "the comparison sees several codes"
 
 
 def test_equal_to_the_library_far_out(trained, tokenized):
@@ -121,7 +154,7 @@ def test_equal_to_the_library_far_out(trained, tokenized):
     tokens = tokenizer.encode(rounded_from(config)(z).flatten(2).transpose(1, 2) * SCALE)
     assert torch.equal(tokens, indices)
     torch.testing.assert_close(tokenizer.decode(tokens) / SCALE, codes, atol=1e-6, rtol=1e-6)
-    if config.quantizer.kind != "vq":
+    if config.quantizer.kind not in CODEBOOKS:
         seen = [len(torch.unique(indices[..., channel])) for channel in range(len(config.token_levels))]
         assert tuple(seen) == config.token_levels
 
