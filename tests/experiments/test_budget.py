@@ -53,7 +53,7 @@ def test_operations_of_a_step(kind):
     draws = RepeatedBatch(config, model)
     trainer = Trainer(config.train, draws, model, torch.device("cpu"))
     with sdpa_kernel(MATH):
-        counted = training_flops(trainer.loss, draws) / draws.steps
+        counted = training_flops(trainer.loss, draws, trainer.device) / draws.steps
     assert costs.training_step_flops(config) == pytest.approx(counted, rel=1e-3)
 
 
@@ -74,7 +74,7 @@ def test_operations_of_a_training_are_those_of_a_pass_at_each_mask_ratio(kind):
             with FlopCounterMode(display=False) as counter:
                 trainer.loss(replace(batch, mask=mask)).backward()
             total += counter.get_total_flops()
-        counted = training_flops(trainer.loss, draws)
+        counted = training_flops(trainer.loss, draws, trainer.device)
     assert counted == total * config.train.batch / costs.MASK_RATIOS * draws.steps
 
 

@@ -64,7 +64,7 @@ def placeholder_tokenizer(config: RunConfig) -> Tokenizer:
     return ScalarQuantizer(torch.arange(levels[0])[None].float(), extremes)
 
 
-def training_flops(loss: Callable[[Batch], Tensor], draws: Draws) -> float:
+def training_flops(loss: Callable[[Batch], Tensor], draws: Draws, device: torch.device) -> float:
     """Operations of a whole training, forward and backward: the mean over MASK_RATIOS mask ratios.
 
     The loss of one image is run with up to three numbers of masked positions. Those of others follow: products grow
@@ -75,15 +75,16 @@ def training_flops(loss: Callable[[Batch], Tensor], draws: Draws) -> float:
     Args:
         loss: the training loss of a batch.
         draws: gives the batch, the masks and the number of steps.
+        device: where the loss runs.
     """
     batch = draws.batch(0, range(1))  # one image: all grow by their number, and memory with them
     order = torch.arange(batch.mask.shape[1]).expand_as(batch.mask)
     masks = [draws.mask(order, (i + 0.5) / MASK_RATIOS) for i in range(MASK_RATIOS)]
     by_count = {int(mask.sum()): mask for mask in masks}
     counts = sorted(by_count)
-    run = dict[int, int]()
+    run, gpus = dict[int, int](), [device] if device.type == "cuda" else []
     for count in {counts[0], counts[len(counts) // 2], counts[-1]}:
-        with torch.random.fork_rng(), Operations() as counted:
+        with torch.random.fork_rng(devices=gpus), Operations() as counted:
             loss(replace(batch, mask=by_count[count])).backward()
         run[count] = counted.total
     total = sum(_parabola(run, int(mask.sum())) for mask in masks)

@@ -29,8 +29,8 @@ def random_head(config: RunConfig, device: torch.device) -> Head:
     config.require_pair()
     levels = config.token_levels
     channels = len(levels) or config.autoencoder.channels
-    with torch.random.fork_rng():
-        torch.manual_seed(seed_of("speed"))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_of("speed"))  # no GPU's
         head = build_head(config.head, config.backbone.width, channels, levels, tuple(range(channels)))
         open_gates(head)
     return head.eval().to(device)

@@ -84,8 +84,8 @@ def _seconds(way: Callable[[], Any], rounds: int, device: torch.device) -> list[
 def random_model(config: RunConfig, device: torch.device) -> Generator:
     """The config's generator in evaluation mode, with weights as if trained, on a tokenizer of random latents."""
     tokenizer = random_tokenizer(config)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed_of("speed"))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_of("speed"))  # no GPU's
         model = Generator(config, tokenizer, tuple(range(tokenizer.channels)))
         open_gates(model.head)
     tokenizer.to(device)

@@ -78,8 +78,19 @@ def summary(name: str, seconds: list[float], per: float = 1.0) -> dict[str, floa
     return metrics | {f"{name}_spread": float(high - low) / 2} if len(seconds) > 1 else metrics
 
 
-def reading_rate(device: torch.device, megabytes: int = 256) -> float:
-    """Bytes per second at which a product with one vector reads a matrix that fits in no cache; the best of five."""
+def matrix_megabytes(device: torch.device) -> int:
+    """Size of a matrix that fits in no cache of such a device, and whose reading takes a GPU longer than a launch."""
+    return 2048 if device.type == "cuda" else 256
+
+
+def reading_rate(device: torch.device, megabytes: int | None = None) -> float:
+    """Bytes per second at which a product with one vector reads a matrix; the best of five.
+
+    Args:
+        device: where it is read.
+        megabytes: of the matrix, by default matrix_megabytes.
+    """
+    megabytes = megabytes or matrix_megabytes(device)
     matrix = torch.ones(megabytes, 2**18, device=device)  # 1 MB a row
     vector = torch.ones(2**18, device=device)
     seconds = take_turns({"read": lambda: matrix @ vector}, 5, device).seconds["read"]

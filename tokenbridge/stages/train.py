@@ -43,8 +43,8 @@ def build_model(config: RunConfig, inputs: Mapping[str, Path]) -> Generator:
     latents = Latents(inputs["latents"])
     tokenizer = load_tokenizer(inputs["quantizer"])
     order = channel_order(config.head.order, tokenizer.channels, latents.frequency_order, config.train.seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed_of(config.train.seed, "weights"))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_of(config.train.seed, "weights"))  # no GPU's
         return Generator(config, tokenizer, order)
 
 
@@ -148,11 +148,12 @@ def _finish(trainer: Trainer, curves: _Curves, out: Path) -> None:
         write_atomic(out / f"{name}.safetensors", save({key: w.cpu().contiguous() for key, w in weights.items()}))
     # not the compiled model, whose products are hidden
     plain: dict[str, torch.Tensor] = dict(model.named_parameters())
+    flops = training_flops(lambda batch: trainer.loss(batch, plain), trainer.draws, trainer.device)
     metrics = {
         "steps": trainer.step,
         "parameters": sum(p.numel() for p in model.parameters()),
         "head_parameters": sum(p.numel() for p in model.head.parameters()),
-        "training_tflops": training_flops(lambda batch: trainer.loss(batch, plain), trainer.draws) / 1e12,
+        "training_tflops": flops / 1e12,
     }
     protocol: dict[str, Any] = {"validation_loss": "none: data.validation_fraction=0"}
     if curves.validation is not None:

@@ -28,7 +28,7 @@ from tokenbridge.store.artifacts import CHECKPOINT
 def network(tmp_path_factory):
     """File of an AlexNet with random weights."""
     path = tmp_path_factory.mktemp("network") / "alexnet.pth"
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         torch.save({f"features.{key}": value for key, value in alexnet().features.state_dict().items()}, path)
     return path
@@ -160,7 +160,7 @@ def test_the_classifier_s_distance_is_that_of_its_layers(classified):
 def fitted(recipe, folder=None, epochs=6, loss_fails=None):
     """The small quantized autoencoder after a training."""
     budget = Budget(epochs, 7, 3e-3)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         model = Quantized()
         criterion = Criterion(recipe, model.body.decoder.conv_out.weight, 3, 8, budget.steps(23), 0)

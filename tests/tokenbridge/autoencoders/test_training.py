@@ -50,7 +50,7 @@ def trained(
 ) -> None:
     """A training that writes its checkpoints and its weights into `out`; pause: seconds that a step waits."""
     steps = 0
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         model = Quantized()
 
@@ -157,7 +157,7 @@ def test_the_average_of_the_weights_is_the_sum_by_hand():
         minimize(loss, model, IMAGES, BUDGET, rng.generator(1), True, mirror, ema=ema)
         return model.weight.detach().double(), seen
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         averaged, _ = run(0.3)
         last, seen = run(0.0)
     assert len(seen) == STEPS

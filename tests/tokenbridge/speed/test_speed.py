@@ -71,6 +71,12 @@ def test_both_ways_of_a_comparison_agree():
     assert [comparison.ratio > 0 for comparison in encoding(values=20_011)] == [True, True]
 
 
+def test_bandwidth_is_timed_on_2_gb_of_a_gpu_and_less_of_a_cpu():
+    assert timing.matrix_megabytes(torch.device("cuda")) == 2048
+    assert timing.matrix_megabytes(CPU) == 256
+    assert timing.reading_rate(CPU, megabytes=2) > 0
+
+
 def test_what_takes_seconds_is_timed_once(monkeypatch):
     monkeypatch.setattr(timing, "SLOW_SECONDS", 0.0)
     turns = timing.take_turns({"a": lambda: None}, 3, CPU)

@@ -383,6 +383,6 @@ def test_flops_of_a_training_are_those_of_its_matrix_products(work, tiny):
     quantiles = (torch.arange(MASK_RATIOS) + 0.5) / MASK_RATIOS
     counts = [masked_count(float(u), 16, tiny.train.mask_ratio_min, tiny.train.mask_ratio_deviation) for u in quantiles]
     state = torch.get_rng_state()
-    counted = training_flops(lambda batch: (batch.latents[batch.mask] @ weight).sum(), draws)
+    counted = training_flops(lambda batch: (batch.latents[batch.mask] @ weight).sum(), draws, torch.device("cpu"))
     assert counted == pytest.approx(4 * 64 * sum(counts) / len(counts) * 8 * 5 * draws.steps)
     assert torch.equal(torch.get_rng_state(), state)
