@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from experiments.pipeline import Cell, Stage, graph, needing, record
 from experiments.progress import Bars, seconds_of_work, time_text, training_line
@@ -26,7 +27,12 @@ from tokenbridge.config import Runtime, UserError, short_of_memory
 from tokenbridge.distributed import World, joined
 from tokenbridge.store.artifacts import Store, stage_id
 
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
+
 TICK_SECONDS = 20.0
+_numbered = 0
+"""of this process among the workers of its command"""
 KILLED = (
     "a process of --jobs was killed, most often for want of memory, and the stages beside it ended; fewer --jobs need"
     " less, and the same command goes on"
@@ -192,7 +198,8 @@ def _run_parallel(progress: _Progress, runtime: Runtime, failed: dict[str, BaseE
         runtime = runtime.model_copy(update={"threads": max(1, (os.cpu_count() or 1) // jobs)})
     runtime = runtime.model_copy(update={"bars": False})  # bars of several processes would overwrite each other
     ahead, running = _seconds_ahead(progress), dict[Future[float], Stage]()
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, spawn, initializer=_start_worker, initargs=(spawn.Value("i", 0),))
     with progress.bars(), pool, _stopping(pool):
         while True:
             blocked = waiting.keys() | {stage.id for stage in running.values()} | failed.keys()
@@ -214,8 +221,18 @@ def _run_parallel(progress: _Progress, runtime: Runtime, failed: dict[str, BaseE
             progress.tick(running.values())
 
 
-def _end_with_parent() -> None:
-    """In a worker: SIGTERM where the command that it works for has ended without a word, as after SIGKILL."""
+def _start_worker(begun: Synchronized[int]) -> None:
+    """In a worker: its number, for a GPU of its own.
+
+    And SIGTERM where the command that it works for has ended without a word, as after SIGKILL.
+
+    Args:
+        begun: how many workers have begun before.
+    """
+    global _numbered
+    with begun.get_lock():
+        _numbered = begun.value
+        begun.value += 1
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
@@ -228,8 +245,10 @@ def _end_with_parent() -> None:
 
 def _work(store: Store, stage: Stage, runtime: Runtime) -> float:
     """A worker's part. One that was told to stop ends at once: it would wait for ever for a parent that has gone."""
+    from tokenbridge.devices import for_worker
+
     try:
-        return run_stage(store, stage, runtime)
+        return run_stage(store, stage, for_worker(runtime, _numbered))
     except SystemExit as stop:
         os._exit(stop.code if isinstance(stop.code, int) else 1)
 

@@ -27,6 +27,26 @@ def pick_device(runtime: Runtime) -> torch.device:
     return device
 
 
+def device_of_worker(device: str, number: int, gpus: int) -> str:
+    """The device of one of several workers: where a GPU is not named by its index, they take the GPUs in turn.
+
+    Args:
+        device: as the runtime has it.
+        number: of the worker, from 0 on.
+        gpus: how many torch sees.
+    """
+    return f"cuda:{number % gpus}" if gpus > 1 and device in ("auto", "cuda") else device
+
+
+def for_worker(runtime: Runtime, number: int) -> Runtime:
+    """The runtime of a worker, with its device; its GPU becomes the current one of this process."""
+    device = device_of_worker(runtime.device, number, torch.cuda.device_count())
+    if device == runtime.device:
+        return runtime
+    torch.cuda.set_device(device)
+    return runtime.model_copy(update={"device": device})
+
+
 class Usage:
     """What this process takes of the machine."""
 

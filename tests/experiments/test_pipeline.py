@@ -1,9 +1,11 @@
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,6 +132,24 @@ def test_two_processes_at_a_time_and_a_failure_stops_only_what_needs_it(tiny, tm
     assert sorted(done) == ["latents", "quantizer", "quantizer", "reconstruct"]
     assert not list(store.root.glob("stages/*.partial"))
     assert "left" in capfd.readouterr().out
+
+
+def number_here(folder: Path) -> int:
+    """The number of this worker, once two are there: one would do the work of both."""
+    (folder / str(os.getpid())).touch()
+    until = time.monotonic() + 120
+    while len(list(folder.iterdir())) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return runner._numbered
+
+
+@pytest.mark.slow
+def test_workers_are_numbered(tmp_path):
+    """By which they take GPUs in turn."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, spawn, initializer=runner._start_worker, initargs=(spawn.Value("i", 0),)) as pool:
+        assert sorted(pool.map(number_here, [tmp_path] * 2)) == [0, 1]
 
 
 @pytest.fixture

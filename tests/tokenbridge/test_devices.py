@@ -1,5 +1,6 @@
-"""Precisions: what each does, on which devices, which ids hold it, and how the stages read it."""
+"""Precisions: what each does, on which devices, which ids hold it, and how the stages read it. GPUs of workers."""
 
+import ast
 import json
 
 import numpy as np
@@ -10,8 +11,9 @@ from experiments.pipeline import Cell
 from experiments.presets import PRESETS
 from experiments.runner import run_cells
 from tests.helpers.generators import CHANNELS, POSITIONS, config, generator
+from tests.helpers.machine import ROOT
 from tokenbridge.config import HEAD_KINDS, RunConfig, Runtime, Sample, Score, UserError
-from tokenbridge.devices import at_precision
+from tokenbridge.devices import at_precision, device_of_worker
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.overrides import override
 from tokenbridge.speed.agreement import agreement
@@ -20,6 +22,33 @@ from tokenbridge.store.artifacts import Store
 
 CPU = torch.device("cpu")
 SETTINGS = ("latents.precision", "likelihood.precision", "sample.precision", "score.precision")
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "devices"),
+    [
+        ("auto", 2, ["cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:0"]),
+        ("cuda", 3, ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]),
+        ("cuda:1", 2, ["cuda:1"] * 5),  # named by its index
+        ("cuda", 1, ["cuda"] * 5),
+        ("auto", 0, ["auto"] * 5),
+        ("cpu", 2, ["cpu"] * 5),
+    ],
+)
+def test_workers_take_the_gpus_in_turn(device, gpus, devices):
+    assert [device_of_worker(device, number, gpus) for number in range(5)] == devices
+
+
+def test_every_fork_of_random_states_names_its_devices():
+    """Without them, torch starts every GPU of the machine, and warns where there are several."""
+    forks = [
+        (str(path.relative_to(ROOT)), node.lineno, [word.arg for word in node.keywords])
+        for path in sorted((ROOT / "tokenbridge").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("fork_rng")
+    ]
+    assert len(forks) > 5
+    assert [fork for fork in forks if fork[2] != ["devices"]] == []
 
 
 def test_bfloat16_holds_inside_alone():
