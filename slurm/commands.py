@@ -6,8 +6,7 @@ import getpass
 import os
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -22,8 +21,8 @@ from slurm import local, remains, resources, scheduler, screen, survey
 from slurm import logs as attempts
 from slurm.remains import cut_off
 from slurm.screen import count
-from slurm.status import EXIT_UNDER_WAY, LIVE, State, SweepStatus, look, looks, seconds_left
-from slurm.sweep import amount, jobs_by_stage
+from slurm.status import EXIT_UNDER_WAY, LIVE, State, SweepStatus, ask, look, looks, seconds_left
+from slurm.sweep import Job, amount, jobs_by_stage
 from tokenbridge.config import UserError
 from tokenbridge.store.artifacts import Store, new_file, writable, write_atomic
 from tokenbridge.store.runs import Sweep, is_sweep, read_sweep, recorded_cells, sweep_names, write_event
@@ -316,7 +315,9 @@ def _replace(store: Store, state: SweepStatus) -> list[str]:
 
 
 def _cancel(store: Store, stages: Mapping[str, str]) -> None:
-    """Cancel stages, each with its job. A packed job goes on with its others, and begins anew where one of these ran.
+    """Cancel stages, each with its job. A packed job goes on with its others: it stops what it runs of these by itself.
+
+    One that waits, and holds nothing any more that could run, is cancelled as well.
 
     Args:
         store: the runs folder.
@@ -324,16 +325,23 @@ def _cancel(store: Store, stages: Mapping[str, str]) -> None:
     """
     registered, by = jobs_by_stage(store), getpass.getuser()
     own = [next(job for job in reversed(registered[id]) if job.job == stages[id]) for id in stages]
-    running = {job.job for job in own if job.last_word(store).get("event") == "started"}
     for job in own:
         write_event(store, job.stage, "cancelled", {"job": job.job, "submission": Path(job.folder).name, "by": by})
-    packed = {(job.folder, job.job) for job in own if job.packed}
-    newest = (jobs[-1] for jobs in registered.values() if (jobs[-1].folder, jobs[-1].job) in packed)
-    wanted = {job.job for job in newest if not store.finished(job.stage) and not job.done(store)}
-    scheduler.cancel(list(dict.fromkeys(job.job for job in own if job.job not in wanted)))
-    for job in wanted & running:
-        with suppress(UserError):  # it has just ended, or is back in the queue
-            scheduler.requeue(job)
+    names = {job.sweep for job in own}
+    packed = [jobs[-1] for jobs in registered.values() if jobs[-1].packed and jobs[-1].sweep in names]
+    wanted = _wanted(store, packed) if packed else set[str]()
+    idle = [job for job in packed if job.job not in wanted and job.user == by]
+    tasks = ask(idle)[0] or {}
+    waiting = [job.job for job in idle if job.job in tasks and tasks[job.job].waiting]
+    ended = [job.job for job in own if not (job.packed and job.job in wanted)]
+    scheduler.cancel(list(dict.fromkeys([*ended, *waiting])))
+
+
+def _wanted(store: Store, packed: Sequence[Job]) -> set[str]:
+    """Those of packed jobs that have something to run, now or when its inputs are there; jobs of recorded stages."""
+    states = {id: state for looked in looks(store, _all(store)) for id, state in looked.states.items()}
+    left = (job for job in packed if not store.finished(job.stage) and not job.done(store))
+    return {job.job for job in left if job.stage not in states or states[job.stage].word in LIVE}
 
 
 def _asked(state: SweepStatus) -> SweepStatus:

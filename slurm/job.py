@@ -153,7 +153,7 @@ class StageJob:
             try:
                 with signals() as noted:
                     while not noted.urgency and self._begin(todo, workers):
-                        self._wait(workers)
+                        todo[:0] = self._wait(workers)
                     end(workers)  # before submitit's handler may requeue the job
             finally:
                 end(workers)
@@ -165,6 +165,9 @@ class StageJob:
 
     def _begin(self, todo: list[Stage], workers: list[Worker]) -> bool:
         """Give free workers the next stages that have their inputs; whether any stage runs now."""
+        for worker in [worker for worker in workers if worker.stopped and worker.stage is None]:
+            workers.remove(worker)  # its stage had just ended by itself
+            end([worker])
         for stage in list(todo):
             ahead = {one.id for one in todo} | {worker.stage.id for worker in workers if worker.stage}
             free = [worker for worker in workers if worker.stage is None]
@@ -174,23 +177,35 @@ class StageJob:
                 continue
             if (turn := self._turn(stage)) is not None:
                 if not free:
-                    workers.append(Worker(self))
+                    numbers = {worker.number for worker in workers}
+                    workers.append(Worker(self, next(n for n in range(self.workers) if n not in numbers)))
                 (free or workers)[-1].run(stage, turn)
             todo.remove(stage)
         self._now = tuple(worker.stage for worker in workers if worker.stage)
         return bool(self._now)
 
-    def _wait(self, workers: list[Worker]) -> None:
-        """Until a stage has ended, or for a moment; what is cancelled meanwhile is stopped."""
+    def _wait(self, workers: list[Worker]) -> list[Stage]:
+        """Until a stage has ended, or for a moment; what is cancelled meanwhile is stopped.
+
+        Returns:
+            Stages that another worker must run: theirs had died before it took them.
+        """
+        back = list[Stage]()
         busy = {worker.pipe: worker for worker in workers if worker.stage}
         for pipe in connection.wait(list(busy), LOOK_SECONDS):
             worker = busy[cast("connection.Connection", pipe)]
-            if not worker.ready():
-                workers.remove(worker)
+            if worker.ready():
+                continue
+            workers.remove(worker)
+            if worker.stage and worker.died_idle:
+                back.append(worker.stage)
+                end([worker])
+            else:
                 worker.tell_death(self.store)
         for worker in workers:
             if worker.turn and worker.stage and worker.turn.last_word(self.store).get("event") == "cancelled":
                 worker.stop()
+        return back
 
     def _turn(self, stage: Stage) -> Job | None:
         """The record of this job where a stage is left to this run of it."""
@@ -203,12 +218,18 @@ class StageJob:
 class Worker:
     """A process of a packed job that runs stages one after another: where it dies, one stage has failed."""
 
-    def __init__(self, job: StageJob):
+    def __init__(self, job: StageJob, number: int = 0):
+        self.number = number
+        """among those of its job"""
         self.stage: Stage | None = None
         self.turn: Job | None = None
         self.stopped = False
+        self.done = 0
+        """stages that have ended in it"""
+        self.taken = False
+        """whether it has begun with its stage"""
         self.pipe, theirs = SPAWN.Pipe()
-        self.process = SPAWN.Process(target=_work, args=(theirs, job))
+        self.process = SPAWN.Process(target=_work, args=(theirs, job, number))
         before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)  # as it begins: Slurm signals all processes of a job
         try:
             self.process.start()
@@ -217,18 +238,24 @@ class Worker:
         theirs.close()
 
     def run(self, stage: Stage, turn: Job) -> None:
-        self.stage, self.turn = stage, turn
+        self.stage, self.turn, self.taken = stage, turn, False
         with suppress(OSError):  # it has ended, as `ready` will find
             self.pipe.send(stage)
 
     def ready(self) -> bool:
-        """Take note of the end of its stage; False where the process has ended instead."""
+        """Take note of the beginning or the end of its stage; False where the process has ended instead."""
         try:
-            self.pipe.recv()
+            self.taken = self.pipe.recv()
         except (EOFError, ConnectionResetError):
             return False
-        self.stage = None
+        if not self.taken:
+            self.stage, self.done = None, self.done + 1
         return True
+
+    @property
+    def died_idle(self) -> bool:
+        """Of one that has ended: whether that was between two stages. One that never began may be so each time."""
+        return self.done > 0 and not self.taken
 
     def stop(self) -> None:
         """A training writes its checkpoint, then the process ends; so does one that has nothing to do."""
@@ -257,22 +284,26 @@ def end(workers: Sequence[Worker]) -> None:
         worker.process.join()
 
 
-def _work(pipe: connection.Connection, job: StageJob) -> None:
-    """A worker: run what comes through the pipe, until that is closed."""
+def _work(pipe: connection.Connection, job: StageJob, number: int) -> None:
+    """A worker: run what comes through the pipe, until that is closed; tell that it has begun (True), and ended."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # of the job's own process, which stops this one
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(STOPPED))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
     folder, here = Path(os.environ["SUBMITIT_FOLDER"]), _speaker()
+    from tokenbridge.devices import for_worker  # torch, which the job's own process does without
+
+    job = replace(job, runtime=for_worker(job.runtime, number))
     with suppress(EOFError):
         while True:
             stage = pipe.recv()
+            pipe.send(True)
             out, err = (stage_log(folder, here["job"], stage.id, stream) for stream in STREAMS)
             with _written_to(out, err):
                 try:
                     job.run(stage)
                 except (Exception, InVain):  # it is told
                     traceback.print_exc()
-            pipe.send(None)
+            pipe.send(False)
 
 
 @contextmanager

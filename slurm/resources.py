@@ -63,7 +63,8 @@ class Resources(Config):
     pack: int = Field(default=1, ge=1)
     """stages of the kind that one job runs, one after another; `time` is the job's, which goes on where that ends"""
     workers: int = Field(default=1, ge=1)
-    """stages of a pack at a time, each in a process of its own; they share the GPUs and processors of their job"""
+    """stages of a pack at a time, each in a process of its own; they take the GPUs of their job in turn, and share its
+    processors"""
     signal_seconds: int = Field(default=90, ge=1)
     """before the time limit, a job gets the signal to write its checkpoint; Slurm may send it up to 60 s earlier"""
     setup: tuple[str, ...] = ()

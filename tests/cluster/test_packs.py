@@ -73,6 +73,37 @@ def test_a_packed_grid_that_is_requeued_has_the_bytes_of_one_without_packs(clust
     assert plans[0].read_text() == plans[1].read_text()
 
 
+def test_a_cancelled_stage_ends_alone_beside_others_of_its_job(cluster, tmp_path):
+    beside = packing(tmp_path, 2)
+    beside.write_text(beside.read_text().replace("pack = 2", "pack = 2\nworkers = 2", 1))
+    words = grid("beside", "quantizer.levels=4,8", settings=("train.epochs=15",))
+    tokenbridge(*words, *on_slurm(beside), cwd=tmp_path)
+    first, second = stages(tmp_path, "beside", "train")
+    assert len({*jobs_of(tmp_path, "beside", "train")}) == 1
+    wait_until(lambda: step(tmp_path, first) and step(tmp_path, second))
+    tokenbridge("cancel", "beside", "--cell", "b4", "--yes", cwd=tmp_path)
+    assert end_of(tmp_path, "beside").returncode == 1
+    assert events(tmp_path, first) == ["started", "cancelled", "stopped"]
+    assert events(tmp_path, second) == ["started", "finished"]
+    assert [word for word, _ in states(tmp_path, "beside", "score")] == ["cancelled", "finished"]
+
+
+def test_jobs_of_stages_that_can_no_longer_run_leave_the_queue(cluster, tmp_path):
+    settings = ("quantizer.kind=quantile", "quantizer.per=channel", "train.epochs=40")
+    words = grid("gone", "quantizer.levels=4,65000,8,5", settings=settings)
+    tokenbridge(*words, *on_slurm(packing(tmp_path, 2)), cwd=tmp_path)
+    left = {kind: jobs_of(tmp_path, "gone", kind) for kind in ("train", "likelihood", "sample")}
+    assert all(jobs[0] == jobs[1] != jobs[2] == jobs[3] for jobs in left.values())
+    failed, third = stages(tmp_path, "gone", "quantizer")[1], stages(tmp_path, "gone", "train")[2]
+    wait_until(lambda: events(tmp_path, failed)[-1:] == ["failed"] and step(tmp_path, third))
+    tokenbridge("cancel", "gone", "--cell", "b00004", "--yes", cwd=tmp_path)
+    tasks = scheduler.queue([jobs[0] for jobs in left.values()])
+    assert {tasks[left[kind][0]].waiting for kind in left} == {False}
+    wait_until(lambda: not any(task.live for task in scheduler.queue([jobs[0] for jobs in left.values()]).values()))
+    assert "stopped" not in events(tmp_path, third)
+    tokenbridge("cancel", "gone", "--yes", cwd=tmp_path)
+
+
 def worker(job: str) -> int:
     """The process in which a packed job runs its stages."""
     id = f"SLURM_JOB_ID={scheduler_id(job)}".encode()

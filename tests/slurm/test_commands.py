@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from slurm import logs
+from slurm import commands, logs
 from slurm import sweep as records
 from tests.helpers import command as small_command
 from tests.helpers.sweeps import Small
@@ -248,6 +248,18 @@ def test_following_a_stage_ends_with_it_and_not_with_its_job(packed):
     packed.say(first, "started", "finished")
     assert logs.ended(packed.store, logs.find(packed.store, first))
     assert not logs.ended(packed.store, logs.find(packed.store, packed.id("train", 2)))
+
+
+def test_a_packed_job_is_wanted_while_one_of_its_stages_can_run(packed):
+    jobs = [of_stage[-1] for of_stage in records.jobs_by_stage(packed.store).values() if of_stage[-1].packed]
+    packed.finish(packed.id("latents"), packed.id("quantizer"), packed.id("quantizer", 2))
+    first, second = packed.id("train"), packed.id("train", 2)
+    behind = {packed.jobs[packed.id(kind, number)] for kind in ("likelihood", "sample") for number in (0, 2)}
+    packed.say(first, "started", "failed", error="no")
+    assert commands._wanted(packed.store, jobs) >= {packed.jobs[second], packed.jobs[packed.id("likelihood")]}
+    packed.say(second, "cancelled", by="ada")
+    assert not commands._wanted(packed.store, jobs) & {packed.jobs[first], *behind}
+    assert packed.jobs[packed.id("reconstruct")] in commands._wanted(packed.store, jobs)
 
 
 def test_a_cell_that_is_to_be_cancelled_must_be_one(call, packed):

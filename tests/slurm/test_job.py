@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from experiments.pipeline import Cell
 from slurm import sweep
-from slurm.job import InVain, StageJob
+from slurm.job import InVain, StageJob, Worker, end
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import override
 from tokenbridge.store.artifacts import Store
@@ -76,6 +77,55 @@ def test_workers_run_stages_at_a_time(store, stages):
     job(store, [first, second], workers=2)()
     assert words(store, [first, second]) == [["started", "finished"]] * 2
     assert len({os.getpid(), process(store, first), process(store, second)}) == 3
+
+
+def go_on(packed: StageJob, todo, workers: list[Worker]) -> None:
+    """Run all that is left to do, as a job does."""
+    try:
+        while packed._begin(todo, workers):
+            todo[:0] = packed._wait(workers)
+    finally:
+        end(workers)
+
+
+def test_a_worker_that_is_stopped_as_its_stage_ends_takes_no_other(store, stages):
+    first, _, second = stages
+    packed, todo, workers = job(store, stages), [first, second], list[Worker]()
+    assert packed._begin(todo, workers)
+    assert todo == [second]
+    until = time.monotonic() + 60
+    while words(store, [first]) != [["started", "finished"]]:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    time.sleep(0.2)  # the worker has told its end, and nobody has read that
+    workers[0].stop()
+    go_on(packed, todo, workers)
+    assert words(store, [second]) == [["started", "finished"]]
+    assert process(store, first) != process(store, second)
+
+
+def test_a_stage_is_run_by_another_worker_where_an_idle_one_has_died(store, stages):
+    first, _, second = stages
+    packed, todo, workers = job(store, stages), [first], list[Worker]()
+    assert packed._begin(todo, workers)
+    (worker,) = workers
+    while worker.stage:
+        packed._wait(workers)
+    assert worker.process.pid
+    os.kill(worker.process.pid, signal.SIGKILL)
+    go_on(packed, [second], workers)
+    assert words(store, [first, second]) == [["started", "finished"]] * 2
+    assert process(store, first) != process(store, second)
+
+
+def test_a_stage_fails_where_a_new_worker_dies_before_it_begins(store, stages):
+    """Another might die as well, and so without an end."""
+    packed, workers = job(store, stages), list[Worker]()
+    assert packed._begin([stages[0]], workers)
+    assert workers[0].process.pid
+    os.kill(workers[0].process.pid, signal.SIGKILL)
+    go_on(packed, [], workers)
+    assert words(store, stages[:1]) == [["failed"]]
 
 
 def test_what_was_cancelled_or_has_a_newer_job_has_no_turn(store, stages):
