@@ -81,7 +81,7 @@ def test_a_cancelled_stage_ends_alone_beside_others_of_its_job(cluster, tmp_path
     first, second = stages(tmp_path, "beside", "train")
     assert len({*jobs_of(tmp_path, "beside", "train")}) == 1
     wait_until(lambda: step(tmp_path, first) and step(tmp_path, second))
-    tokenbridge("cancel", "beside", "--cell", "b4", "--yes", cwd=tmp_path)
+    tokenbridge("cancel", "beside", "--cell", "b04", "--yes", cwd=tmp_path)
     assert end_of(tmp_path, "beside").returncode == 1
     assert events(tmp_path, first) == ["started", "cancelled", "stopped"]
     assert events(tmp_path, second) == ["started", "finished"]

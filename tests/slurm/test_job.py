@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from slurm.job import InVain, StageJob, Worker, end
 from tokenbridge.config import Runtime, UserError
 from tokenbridge.overrides import override
 from tokenbridge.store.artifacts import Store
-from tokenbridge.store.runs import read_events, write_event
+from tokenbridge.store.runs import JOURNAL, read_events, write_event
 
 FOLDER = "sweeps/mine/jobs/1"
 TOO_MANY = 65_000
@@ -77,6 +78,27 @@ def test_workers_run_stages_at_a_time(store, stages):
     job(store, [first, second], workers=2)()
     assert words(store, [first, second]) == [["started", "finished"]] * 2
     assert len({os.getpid(), process(store, first), process(store, second)}) == 3
+
+
+@pytest.mark.slow
+def test_a_cancelled_stage_is_stopped_and_one_beside_it_goes_on(tiny, store):
+    def training(epochs: int):
+        cell = Cell(str(epochs), override(tiny, {"train.epochs": epochs, "train.warmup_epochs": 0}), ("train",))
+        return cell.stages()[-2:]
+
+    (quantizer, endless), (_, other) = training(5000), training(5)
+    sweep.register(store, [of_job(stage.id) for stage in (quantizer, endless, other)])
+
+    def cancel() -> None:
+        journal = store.folder(f"{endless.id}.partial") / JOURNAL
+        while not (journal.exists() and words(store, [other])[0]):
+            time.sleep(0.01)
+        write_event(store, endless.id, "cancelled", {"job": "7", "submission": "1"})
+
+    user = threading.Thread(target=cancel, daemon=True)
+    user.start()
+    job(store, [quantizer, endless, other], workers=2)()
+    assert words(store, [endless, other]) == [["started", "cancelled", "stopped"], ["started", "finished"]]
 
 
 def go_on(packed: StageJob, todo, workers: list[Worker]) -> None:
