@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed-$(shell cat pyproject.toml requirements.lock | ck
 
 .PHONY: demo test test-slow test-transformers browser-test cluster-test cluster-soak check docs format install lock clean
 
-demo: install  ## images to a report on the shipped digits, about 5 minutes on two cores; a second call takes seconds
+demo: install  ## images to a report on the shipped digits, about 3 minutes on two idle cores; a second call takes seconds
 	$(BIN)/tokenbridge demo
 
 test: install  ## the tests, at most 4 minutes on two cores

@@ -94,7 +94,12 @@ class Trial:
     def others(self, key: str) -> tuple[str, ...]:
         """What has to be equal in two cells that differ in one axis only."""
         seed = () if key == "train.seed" else (str(self.seed),)
-        return (*(plain(value) for other, value in self.values.items() if other != key), *seed)
+        return (*(word for other, word in self.words.items() if other != key), *seed)
+
+    @cached_property
+    def words(self) -> dict[str, str]:
+        """Setting -> value as it is printed, for every axis."""
+        return {key: plain(value) for key, value in self.values.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,8 +367,13 @@ class Source:
         """Settings of a cell that differ from the base; given samples have none of a model."""
         if self.is_given(cell):
             return {}
-        values = {key: self.setting(cell, key) for key in self.base if key in self.frame.columns}
-        return {key: value for key, value in values.items() if value != _normal(self.base[key])}
+        values = ((key, self.setting(cell, key), base) for key, base in self._based.items())
+        return {key: value for key, value, base in values if value != base}
+
+    @cached_property
+    def _based(self) -> dict[str, Any]:
+        """The base's settings that the frame has."""
+        return {key: _normal(value) for key, value in self.base.items() if key in self.frame.columns}
 
     def command(self, cell: str) -> str:
         """The command that repeats a cell."""

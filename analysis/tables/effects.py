@@ -99,10 +99,15 @@ def effects(source: Source, column: Column) -> dict[str, list[Effect]]:
     Raises:
         UserError: the metric's numbers are of two protocols.
     """
+    _require_one_protocol(source, column)
+    return _every_effect(source)[column.key]
+
+
+@lru_cache(maxsize=256)
+def _require_one_protocol(source: Source, column: Column) -> None:
     table = source.table_of_axes
     assert table is not None
     protocol.check(table, column, source.rows(table), source)
-    return _every_effect(source)[column.key]
 
 
 @lru_cache(maxsize=4)
@@ -135,7 +140,7 @@ def _effects_on(source: Source, axis: Axis, column: Column) -> list[Effect]:
         value = source.number(trial.cell, column.key)
         if value is not None:
             numbers = sets.setdefault(trial.others(axis.key), {})
-            numbers[plain(trial.values[axis.key])] = (trial.cell, value * column.scale)
+            numbers[trial.words[axis.key]] = (trial.cell, value * column.scale)
     present = [value for value in axis.values if any(plain(value) in numbers for numbers in sets.values())]
     whole = [numbers for numbers in sets.values() if all(plain(value) in numbers for value in present)]
     return [_effect(source, column, value, present[0], whole or list(sets.values())) for value in present]

@@ -135,8 +135,10 @@ def other_bins(column: Column, cells: Sequence[str], others: Sequence[str], sour
         others: ids of the other row's cells.
         source: the report's source.
     """
+    if column.stage != "likelihood":
+        return False
     bins, theirs = ({source.stage(id, "quantizer") for id in ids} for ids in (cells, others))
-    return column.stage == "likelihood" and bins != theirs
+    return bins != theirs
 
 
 def in_bins(column: Column, label: str, cells: Sequence[str], others: Sequence[str], source: Source) -> Estimate | None:

@@ -70,11 +70,12 @@ def check(
     kind = column.key.partition("/")[0]
     cells = [(cell.label, id) for cell, ids in rows for id in ids if source.number(id, column.key) is not None]
     varied = (*table.varies, *source.tuned_in(table))
-    found = parted(
-        column.key,
-        [(label, source.protocol(id, kind)) for label, id in cells],
-        lambda field: [tuple(source.text(id, reason) for reason in reasons(field, varied)) for _, id in cells],
-    )
+
+    def because(field: str) -> list[tuple[str, ...]]:
+        columns = reasons(field, varied)
+        return [tuple(source.text(id, column) for column in columns) for _, id in cells]
+
+    found = parted(column.key, [(label, source.protocol(id, kind)) for label, id in cells], because)
     if found:
         field, (first, there), (second, here) = found
         raise UserError(

@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Literal
 
 from tokenbridge.metrics import scorers
@@ -45,7 +45,7 @@ class Metric:
     count: tuple[str, ...] = ()
     """fields of its stage's protocol with the number of images that it is a share of: the first that is there"""
 
-    @property
+    @cached_property
     def stage(self) -> str:
         return self.key.partition("/")[0]
 
@@ -347,6 +347,8 @@ def depends(key: str, field: str) -> bool:
 
 def share_of(metric: Metric, protocol: Mapping[str, Any]) -> float | None:
     """The number of images that a metric is a share of; None where it is no share, or the protocol does not say."""
+    if not metric.count:
+        return None
     conditions = scorers.conditions_in(protocol, SCORERS[metric.scorer]) if metric.scorer else protocol
     return next((float(conditions[field]) for field in metric.count if conditions.get(field)), None)
 
