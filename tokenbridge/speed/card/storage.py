@@ -1,4 +1,4 @@
-"""Part (e): writing a checkpoint, encoding images by precision, features per second."""
+"""Part (e): writing a checkpoint, encoding images by precision, features per second, and a score by precision."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ import torch
 
 from tokenbridge.autoencoders.frozen import FrozenAutoencoder, build
 from tokenbridge.autoencoders.sources import source_of
-from tokenbridge.config import RunConfig, UserError
+from tokenbridge.config import Data, RunConfig, Score, UserError
+from tokenbridge.data import images as data
+from tokenbridge.metrics.extraction import extract_set
+from tokenbridge.metrics.frechet import frechet_distance
 from tokenbridge.metrics.networks import load_extractor
+from tokenbridge.metrics.scorers import SCORERS, SHIPPED
 from tokenbridge.model.trainer import Trainer
 from tokenbridge.rng import generator
 from tokenbridge.speed.card.rows import Clock, Row, Size, medians, precisions, products
@@ -31,15 +35,16 @@ KL16: dict[str, Any] = {
     "sample_size": 256,
 }
 """the architecture of MAR's KL-16, as diffusers names it"""
-IMAGES = 32
-"""encoded at once"""
+IMAGES, BATCH = 32, 256
+"""encoded, and scored, at once"""
 
 
 def rows(size: Size, device: torch.device, clock: Clock) -> Iterator[Row]:
-    """With random weights, which take the same time."""
+    """With random weights, which take the same time; the score is that of the shipped digits."""
     yield from _checkpoint(size, device)
     yield from _encoding(size, device, clock)
     yield from _features(size, device, clock)
+    yield from _scores(device, clock)
 
 
 def _checkpoint(size: Size, device: torch.device) -> Iterator[Row]:
@@ -95,3 +100,16 @@ def _features(size: Size, device: torch.device, clock: Clock) -> Iterator[Row]:
         with torch.inference_mode(), products(device, precision):
             seconds = medians({"": lambda: extractor(images)}, size.rounds, device)[""]
         yield Row(name, IMAGES / seconds, "images per second")
+
+
+def _scores(device: torch.device, clock: Clock) -> Iterator[Row]:
+    """How far a Fréchet distance depends on the precision of its features: the shipped classifier's, of real images."""
+    for precision in precisions(device):
+        name = f"{SCORERS[SHIPPED].fd} of test images to training images, {precision}"
+        if reason := clock.too_long(0):
+            yield Row(name, why=reason)
+            continue
+        extractor = load_extractor(SHIPPED, device, Score(precision=precision))
+        sets = (data.load(Data(), split) for split in ("test", "train"))
+        test, train = (extract_set(extractor, images, BATCH).extracted.features for images in sets)
+        yield Row(name, frechet_distance(test, train))
