@@ -1,6 +1,6 @@
 """Every head on every token, as `tokenbridge run`: it trains and samples, or is refused with the reason beforehand.
 
-Two commands run at a time, each forked from a process that has imported what all of them need: 40 starts of an
+Two commands run at a time, each forked from a process that has imported what all of them need: 50 starts of an
 interpreter with torch and MLflow would take longer than their work.
 """
 
@@ -25,8 +25,10 @@ TOKENS = (
     "quantizer.kind=quantile",
     "quantizer.kind=lloyd-max",
     "quantizer.kind=vq quantizer.levels=64",
+    "quantizer.kind=rvq quantizer.levels=[16,16]",
     "quantizer.kind=fsq quantizer.levels=[8,5,5,5] autoencoder.channels=4",
     "quantizer.kind=lfq quantizer.levels=2 autoencoder.channels=6",
+    "quantizer.kind=bsq quantizer.levels=2 autoencoder.channels=6",
     "quantizer.kind=identity",
 )
 TINY = (
