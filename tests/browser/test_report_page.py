@@ -13,7 +13,7 @@ from analysis.report import build as report
 from tests.helpers.machine import REPORTS
 from tests.helpers.report_source import write_source
 
-COMMITTED = [REPORTS / name / "index.html" for name in ("ablation", "digits")]
+COMMITTED = [REPORTS / name / "index.html" for name in ("ablation", "digits", "fashion")]
 BROKEN = "images => images.filter(image => !image.complete || !image.naturalWidth).map(image => image.alt)"
 
 

@@ -1,6 +1,7 @@
 """The reports in the repository are what their sources say: built again, every file has the same bytes."""
 
 import csv
+import math
 import re
 import shutil
 
@@ -18,7 +19,7 @@ COMMITTED = REPORTS / "digits"
 
 @pytest.mark.slow
 def test_report_all_builds_them_again_byte_for_byte(tmp_path, call):
-    for name in ("digits", "duel", "ablation"):
+    for name in ("digits", "duel", "ablation", "fashion"):
         shutil.copytree(REPORTS / name / "source", tmp_path / "reports" / name / "source")
     assert call("report", "all", cwd=tmp_path).returncode == 0
     built = tmp_path / "reports"
@@ -43,6 +44,18 @@ def test_it_shows_what_the_readme_says():
             number = f"{entry.text} ± {entry.half}" if entry.half else entry.text
             assert text.strip().strip("*").removesuffix(" %") == (number or entry.reason), label
             assert ("**" in text) == entry.best, (label, text)
+
+
+def test_levels_separate_on_fashion_mnist():
+    """Of reconstructions, even as if rows had no images in common, where the digits show nothing."""
+    source = read(REPORTS / "fashion" / "source")
+
+    def distance(row: str) -> tuple[float, float]:
+        (cell,) = source.cells("1a", row)
+        return tuple(source.number(cell, f"reconstruct/fd_fashion{ending}") for ending in ("", "_se"))
+
+    (coarse, error), (fine, other) = distance("B=4"), distance("continuous")
+    assert coarse - fine > 3 * math.hypot(error, other)
 
 
 def test_autoregressive_needs_half_the_bits_of_parallel_with_every_seed():
