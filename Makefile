@@ -16,8 +16,8 @@ test-slow: install  ## the longer ones, such as training the shipped weights aga
 	$(BIN)/pytest -m "slow and not cluster" -n 2 --dist worksteal
 
 test-transformers: install  ## AutoencoderRAE; the package is kept apart, since every start with it takes a second longer
-	test -d build/transformers || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/transformers \
-		transformers==5.24.0 tokenizers==0.23.3
+	test -f build/transformers/whole || { $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target build/transformers transformers==5.24.0 tokenizers==0.23.3 && touch build/transformers/whole; }
 	PYTHONPATH=build/transformers $(BIN)/pytest tests/tokenbridge/autoencoders/test_classes.py -k AutoencoderRAE
 
 browser-test: install  ## MLflow's page and the reports in a real Chromium, without a window

@@ -642,7 +642,7 @@ class Likelihood(Config):
 
 
 SCORERS = ("digits", "fashion", "inception", "clean", "dinov2", "clip", "own", "autoencoder")
-SHIPPED = ("digits", "fashion")
+SHIPPED_SCORERS = ("digits", "fashion")
 """scorers whose weights the package holds"""
 
 
@@ -680,7 +680,7 @@ class Score(Config):
 
     @model_validator(mode="after")
     def _weights_are_read(self) -> Self:
-        if self.weights is not None and not {*self.scorers} - {*SHIPPED}:
+        if self.weights is not None and not {*self.scorers} - {*SHIPPED_SCORERS}:
             raise ValueError(
                 f"score.weights={self.weights} must be left out with score.features={','.join(self.scorers)}, whose"
                 " weights ship; or name other scorers in score.features"

@@ -103,7 +103,7 @@ def effects(source: Source, column: Column) -> dict[str, list[Effect]]:
     return _every_effect(source)[column.key]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)  # metrics of a report or two
 def _require_one_protocol(source: Source, column: Column) -> None:
     table = source.table_of_axes
     assert table is not None

@@ -103,8 +103,8 @@ TrustWeights = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
 PRESETS_HELP = (
-    "a file of settings (.toml, see init); or digits, small, imagenet256-B, -L or -H, each also -released,"
-    " imagenet256-mar-B, -L or -H"
+    "a file of settings (.toml, see init); or digits, fashion, small, imagenet256-B, -L or -H, each also"
+    " -released, imagenet256-mar-B, -L or -H"
 )
 Preset = Annotated[str, typer.Argument(help=PRESETS_HELP, metavar="FILE|PRESET", autocompletion=complete_bases)]
 PresetOption = Annotated[

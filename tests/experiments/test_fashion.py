@@ -61,6 +61,13 @@ def test_what_ships_is_small():
 
 
 @pytest.mark.slow
+def test_the_command_of_the_committed_report_is_one(call, tmp_path: Path, test_images):
+    done = call("grid", "1a", "1b", "--preset", "fashion", "--name", "fashion", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "11 cells of tables 1a, 1b" in done.stdout
+
+
+@pytest.mark.slow
 def test_it_runs_from_published_files_to_scores(call, tmp_path: Path, test_images):
     """A few hundred real images in the published format."""
     images, labels = test_images

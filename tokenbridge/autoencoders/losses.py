@@ -102,8 +102,7 @@ class Criterion:
                 f"adversarial_start={self.start} must be less than {steps}, the training's steps; train longer, or"
                 " begin sooner"
             )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(rng.seed_of(seed, "discriminator", "weights"))
+        with rng.drawn_from(seed, "discriminator", "weights"):
             self.discriminator = PatchDiscriminator(channels, size)
         self.discriminator.to(last.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optimizer = AdamW(self.discriminator.parameters(), RATE, betas=BETAS, weight_decay=0.0)

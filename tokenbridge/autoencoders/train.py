@@ -79,8 +79,7 @@ def train_autoencoder(out: Path, epochs: int = 30, seed: int = 0) -> dict[str, A
     Writes `digits_autoencoder.safetensors` and its card `.json` into `out` and returns the card; quality is measured on
     the weights as stored (float16), on the test images.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.seed_of(seed, "autoencoder", "weights"))
+    with rng.drawn_from(seed, "autoencoder", "weights"):
         model = build(Digits().settings())
     draws = rng.generator(seed, "autoencoder", "data")
     minimize(lambda images: evidence_loss(model, images, draws), model, load(SHIPPED, "train"), Budget(epochs), draws)
@@ -127,8 +126,7 @@ def train_own_autoencoder(
     """
     require_stride(stride, images.image_size)
     levels = stride.bit_length()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.seed_of(seed, "autoencoder", "weights"))
+    with rng.drawn_from(seed, "autoencoder", "weights"):
         model = build({
             "in_channels": images.image_channels,
             "out_channels": images.image_channels,

@@ -22,7 +22,7 @@ from tokenbridge.model.generator import Generator
 from tokenbridge.model.gradients import Sums
 from tokenbridge.model.heads.diffusion import DiffusionHead
 from tokenbridge.optimizer import AdamW
-from tokenbridge.rng import seed_of
+from tokenbridge.rng import drawn_from
 
 VECTORS = ("backbone.mask_token", "backbone.unconditional")
 """of (1, 1, D) and (1, D) in the released code, and so not vectors to its rule"""
@@ -109,8 +109,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         others = (self.world.rank,) if self.world.size > 1 else ()
         losses = []
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(seed_of(self.config.seed, "dropout", self.step, *others))
+        with drawn_from(self.config.seed, "dropout", self.step, *others, device=self.device):
             for number, images in enumerate(self.batches.parts):
                 with self._precision():
                     positions = self.forward(*self._arguments(self.batches.take(self.step, number)))

@@ -17,7 +17,7 @@ from tokenbridge.model.heads import Head, build_head
 from tokenbridge.model.heads.autoregressive import AutoregressiveHead
 from tokenbridge.model.heads.captured import StaticDraw, capture
 from tokenbridge.model.heads.residual import ResidualNet
-from tokenbridge.rng import generator, seed_of
+from tokenbridge.rng import drawn_from, generator
 from tokenbridge.speed.timing import Effort, reading_rate, summary, take_turns
 
 Draw = Callable[[Tensor, Tensor], Tensor]
@@ -29,8 +29,7 @@ def random_head(config: RunConfig, device: torch.device) -> Head:
     config.require_pair()
     levels = config.token_levels
     channels = len(levels) or config.autoencoder.channels
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed_of("speed"))  # no GPU's
+    with drawn_from("speed"):
         head = build_head(config.head, config.backbone.width, channels, levels, tuple(range(channels)))
         open_gates(head)
     return head.eval().to(device)

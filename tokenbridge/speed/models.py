@@ -17,7 +17,7 @@ from tokenbridge.model.batches import Batch, Draws
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.masking import mask_from_order, masked_count
 from tokenbridge.model.trainer import Trainer
-from tokenbridge.rng import generator, seed_of
+from tokenbridge.rng import drawn_from, generator
 from tokenbridge.speed.heads import open_gates
 from tokenbridge.speed.timing import summary, take_turns
 from tokenbridge.tokenizers import Tokenizer
@@ -84,8 +84,7 @@ def _seconds(way: Callable[[], Any], rounds: int, device: torch.device) -> list[
 def random_model(config: RunConfig, device: torch.device) -> Generator:
     """The config's generator in evaluation mode, with weights as if trained, on a tokenizer of random latents."""
     tokenizer = random_tokenizer(config)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed_of("speed"))  # no GPU's
+    with drawn_from("speed"):
         model = Generator(config, tokenizer, tuple(range(tokenizer.channels)))
         open_gates(model.head)
     tokenizer.to(device)

@@ -35,8 +35,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     device, settings = pick_device(runtime), config.autoencoder
     budget, seed = Budget(settings.epochs), settings.seed
     train, test = data.load(config.data, "train"), data.load(config.data, "test")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.seed_of(seed, "autoencoder", "weights"))
+    with rng.drawn_from(seed, "autoencoder", "weights"):
         model = build(Trained(settings).settings()).to(device)
     draws = rng.generator(seed, "autoencoder", "data")
     recipe, steps = recipe_of(config, device), budget.steps(len(train))

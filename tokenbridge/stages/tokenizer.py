@@ -134,8 +134,7 @@ def train_tokenizer(
     """The weights depend on images, budget and config.quantizer.seed alone (same threads, CPU type, library)."""
     seed = config.quantizer.seed
     draws = rng.generator(seed, "tokenizer", "data")
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(rng.seed_of(seed, "tokenizer", "weights"))  # and what the library draws: first and new codes
+    with rng.drawn_from(seed, "tokenizer", "weights", device=device):  # and what the library draws: codes
         model = QuantizedAutoencoder(config, budget.batch)
         _require_channels(model, config)
         model = model.to(device)

@@ -27,7 +27,7 @@ from tokenbridge.model.costs import training_flops
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.ordering import channel_order
 from tokenbridge.model.trainer import Trainer
-from tokenbridge.rng import seed_of
+from tokenbridge.rng import drawn_from
 from tokenbridge.signals import interrupted, signals
 from tokenbridge.store.artifacts import PROGRESS, write_atomic, write_json
 from tokenbridge.store.runs import JOURNAL, SYSTEM, Journal, read_journal, write_metrics
@@ -43,8 +43,7 @@ def build_model(config: RunConfig, inputs: Mapping[str, Path]) -> Generator:
     latents = Latents(inputs["latents"])
     tokenizer = load_tokenizer(inputs["quantizer"])
     order = channel_order(config.head.order, tokenizer.channels, latents.frequency_order, config.train.seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed_of(config.train.seed, "weights"))  # no GPU's
+    with drawn_from(config.train.seed, "weights"):
         return Generator(config, tokenizer, order)
 
 

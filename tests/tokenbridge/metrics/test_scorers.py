@@ -13,7 +13,7 @@ from experiments.presets import DIGITS
 from tests.helpers.generators import arrays_of
 from tests.helpers.scorers import pictures, write_clean, write_dinov2, write_inception, write_pictures
 from tests.tokenbridge.stages.test_score import write_samples
-from tokenbridge.config import SHIPPED, Data, RunConfig, Runtime, Sample, Score, UserError
+from tokenbridge.config import SHIPPED_SCORERS, Data, RunConfig, Runtime, Sample, Score, UserError
 from tokenbridge.metrics import extraction, scorers
 from tokenbridge.metrics.frechet import frechet_distance, from_moments
 from tokenbridge.metrics.networks import DigitsClassifier, load_extractor
@@ -261,7 +261,7 @@ def test_ids_follow_scorers_weights_and_reference(weights, images):
 
 
 def test_those_that_ship_are_the_same_in_settings_and_here():
-    assert {name for name, scorer in SCORERS.items() if scorer.shipped} == {*SHIPPED}
+    assert {name for name, scorer in SCORERS.items() if scorer.shipped} == {*SHIPPED_SCORERS}
 
 
 @pytest.mark.parametrize("names", ["faces", "clean,clean", "clean,faces", ""])
