@@ -52,6 +52,7 @@ SEVERAL_SETS = (
     " known."
 )
 SEARCHED = "Guidance and temperature were searched for each row by itself, on images apart from these."
+PARTIAL = "The rows that were not asked for (--row) have not run."
 LISTED = 4
 """most rows that a note lists one by one"""
 
@@ -60,6 +61,8 @@ def notes(filled: FilledTable, source: Source) -> list[str]:
     """The sentences under a table, in their order."""
     table, rows = filled.table, [(row.label, row.cells) for row in filled.rows if row.cells]
     lines = [table.note] if table.note else []
+    left = any(not row.cells and cell.overrides is not None for row, cell in zip(filled.rows, table.rows, strict=False))
+    lines += [PARTIAL] if left and table.id in source.plan.get("partial", ()) else []
     lines += _seeds(table, {len(ids) for _, ids in rows})
     lines += _over_images(filled) + _verdicts(filled) + _given(filled, source) + _equal_bins(filled)
     if point := source.point(table):

@@ -64,6 +64,14 @@ def grid(
             autocompletion=complete_tables,
         ),
     ] = None,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--row",
+            help="of a table only the rows whose TABLE:ROW fits, such as 'heads:continuous, *'; the others stay empty;"
+            " repeatable",
+        ),
+    ] = None,
     axes: Annotated[
         list[str] | None,
         typer.Option(
@@ -160,6 +168,7 @@ def grid(
         name=titled if name is None else name,
         preset=base.preset,
         tables=words,
+        only=tuple(rows or ()),
         axes=tuple(axes or ()),
         each=each,
         assignments=(*base.settings, *(assignments or ())),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from itertools import chain, product
 from operator import attrgetter
 from typing import Any
@@ -26,6 +27,7 @@ from tokenbridge.store.runs import require_name
 SEEDS = 3  # of tables
 DUEL_SEEDS, FRESH_SEED = 10, 100  # of a duel: how many, and the first of them, beyond those that searches use
 SPEED = paper.TABLE_5.id  # of heads at the paper's sizes, whatever the base
+SHOWN = "2a autoregressive"  # in figure 8
 STRENGTHS = (0.0, 1.0, 4.0, 16.0)  # of confidence-guided generation
 LISTED = 3  # cells that cannot run, in a message
 
@@ -88,6 +90,8 @@ class Grid:
     """training seeds at each look, where it grows until its claims are settled"""
     typed: tuple[str, ...] = ()
     """words behind `tokenbridge run` that make the base: a preset or a file of settings, and what it changes"""
+    partial: tuple[str, ...] = ()
+    """tables of which some rows alone are asked for"""
 
     @property
     def rounds(self) -> int:
@@ -133,6 +137,8 @@ class Request(Config):
     preset: str = "digits"
     tables: tuple[str, ...] = ()
     """of the paper, heads, 5, figure-8, or names of GRIDS"""
+    only: tuple[str, ...] = ()
+    """rows to run of these tables, as TABLE:ROW, where * stands for anything; a table that none names runs whole"""
     axes: tuple[str, ...] = ()
     """as typed: quantizer.levels=16,32"""
     each: bool = False
@@ -169,9 +175,11 @@ class Request(Config):
         if not tables and not axes:
             raise UserError(f"a grid needs tables, axes or one of {', '.join(GRIDS)}; try --axis quantizer.levels=8,16")
         seeds, base = self.seeds or (SEEDS if tables else 1), override(preset_of(self.preset), self.assignments)
-        if FIGURE_8 in tables and "2a" not in tables:
-            raise UserError(f"{FIGURE_8} shows the autoregressive model of table 2a; ask for 2a as well")
-        rows = [row for id in tables if id not in (FIGURE_8, SPEED) for row in table_rows(id, base, seeds)]
+        every = [row for id in tables if id not in (FIGURE_8, SPEED) for row in table_rows(id, base, seeds)]
+        rows = _asked_for(every, self.only)
+        partial = tuple(dict.fromkeys(row.table for row in every if row not in rows))
+        if FIGURE_8 in tables and not any(row.key == SHOWN for row in rows):
+            raise UserError(f"{FIGURE_8} shows the row {SHOWN}; ask for it as well")
         if point := one_point(self.points, base):
             if not any(row.sampled for row in rows):
                 raise UserError(
@@ -194,6 +202,7 @@ class Request(Config):
             point,
             looks=self.looks,
             typed=self.typed or (self.preset, *self.assignments),
+            partial=partial,
         )
         graph(list(chain(*grid.first())))  # a row that cannot run is refused here
         return grid
@@ -253,6 +262,29 @@ def table_rows(id: str, base: RunConfig, seeds: int) -> list[RowCell]:
     return rows
 
 
+def _asked_for(rows: Sequence[RowCell], only: Sequence[str]) -> list[RowCell]:
+    """The rows that patterns name, and all of the tables of which none is named.
+
+    Args:
+        rows: of all tables that are asked for.
+        only: patterns of TABLE:ROW; * stands for anything.
+
+    Raises:
+        UserError: a pattern that no row fits.
+    """
+    named = {f"{row.table}:{row.label}": row for row in rows}
+    asked = set[str]()
+    for pattern in only:
+        fitting = {row.key for word, row in named.items() if fnmatchcase(word, pattern)}
+        if not fitting:
+            table = pattern.partition(":")[0]
+            there = [word for word in named if word.startswith(f"{table}:")] or [*named]
+            raise UserError(f"--row={pattern} fits no row of these tables, which are {'; '.join(there)}")
+        asked |= fitting
+    partial = {row.table for row in rows if row.key in asked}
+    return [row for row in rows if row.key in asked or row.table not in partial]
+
+
 def trials_of(
     axes: Sequence[Axis], base: RunConfig, seeds: int, each: bool = False
 ) -> tuple[tuple[Axis, ...], tuple[Trial, ...]]:
@@ -306,7 +338,7 @@ def confidence(tables: Sequence[str], rows: Sequence[RowCell]) -> list[tuple[flo
         tables: ids of what is asked for.
         rows: among them "2a autoregressive", at its chosen point; without it there is nothing to show.
     """
-    row = next((row for row in rows if row.key == "2a autoregressive"), None)  # none where its search failed
+    row = next((row for row in rows if row.key == SHOWN), None)  # none where its search failed
     if FIGURE_8 not in tables or row is None:
         return []
     cells = []

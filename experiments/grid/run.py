@@ -103,6 +103,7 @@ def write_plan(store: Store, grid: Grid, last: Final) -> None:
         **({"typed": list(grid.typed)} if grid.typed != (grid.preset,) else {}),
         "base": grid.base.model_dump(mode="json"),
         "tables": [id for id in grid.tables if id != FIGURE_8],
+        **({"partial": list(grid.partial)} if grid.partial else {}),
         **({"duel": list(grid.duel)} if grid.duel else {}),
         **({"looks": list(grid.looks)} if grid.looks else {}),
         "rows": [{"table": row.table, "label": row.label, "cell": row.cell.id} for row in rows],

@@ -2,16 +2,17 @@
 
 A grid writes it; the folder that a report is built from holds a copy as plan.json. Keys: name, title, preset, typed
 (the words that make the base, where that takes more than the preset), base (a whole configuration); tables, rows
-(table, label, cell); search (metric, chosen, points, ...); duel, the keys of its two rows; command, what was typed
-where one command made all; looks, the seeds at each look; points, those that all rows of a table have; confidence
-(strength, cell); axes (key, values), each, cells (cell, values, seed); samples of other programs (label; cells, one for
-each set; from, their paths), which are rows of each table of samples; notes.
+(table, label, cell); partial, the tables of which some rows alone were asked for; search (metric, chosen, points, ...);
+duel, the keys of its two rows; command, what was typed where one command made all; looks, the seeds at each look;
+points, those that all rows of a table have; confidence (strength, cell); axes (key, values), each, cells (cell, values,
+seed); samples of other programs (label; cells, one for each set; from, their paths), which are rows of each table of
+samples; notes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +121,13 @@ def merged(before: Mapping[str, Any], plan: Plan) -> Plan:
     if any("duel" in each or RECONSTRUCT in each.get("tables", ()) for each in (before, plan)):
         return plan
     kept = [id for id in before.get("tables", ()) if id not in plan["tables"]]
+    partial, new = plan.get("partial", ()), {_key(row) for row in plan["rows"]}
+    rows = [r for r in before["rows"] if r["table"] in kept or (r["table"] in partial and _key(r) not in new)]
     return plan | {
         "tables": [id for id in TABLES if id in kept or id in plan["tables"]],
-        "rows": [row for row in before["rows"] if row["table"] in kept] + plan["rows"],
-        "search": _merged_search(before.get("search") or {}, plan.get("search") or {}, kept),
+        **({"partial": some} if (some := [*partial, *(i for i in before.get("partial", ()) if i in kept)]) else {}),
+        "rows": rows + plan["rows"],
+        "search": _merged_search(before.get("search") or {}, plan.get("search") or {}, {_key(row) for row in rows}),
         **({"looks": looks} if (looks := plan.get("looks") or before.get("looks")) else {}),
         "points": {id: point for id, point in before.get("points", {}).items() if id in kept} | plan.get("points", {}),
         "confidence": plan.get("confidence") or before.get("confidence", []),
@@ -131,15 +135,17 @@ def merged(before: Mapping[str, Any], plan: Plan) -> Plan:
     }
 
 
-def _merged_search(old: Mapping[str, Any], search: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any]:
-    def mine(key: str) -> bool:
-        return key.partition(" ")[0] in kept
+def _key(row: Mapping[str, str]) -> str:
+    return f"{row['table']} {row['label']}"
 
+
+def _merged_search(old: Mapping[str, Any], search: Mapping[str, Any], kept: Collection[str]) -> dict[str, Any]:
+    """One search of both; of the earlier one what rows use that are kept, by their keys."""
     latest = search if search.get("chosen") else old or search  # how the latest search was done, if there was one
     if not latest:
         return {}
-    earlier = {key: value for key, value in old.get("chosen", {}).items() if mine(key)}
-    points = [point for point in old.get("points", ()) if mine(point["row"])]
+    earlier = {key: value for key, value in old.get("chosen", {}).items() if key in kept}
+    points = [point for point in old.get("points", ()) if point["row"] in kept]
     return {
         **latest,
         "chosen": earlier | search.get("chosen", {}),

@@ -12,7 +12,7 @@ from experiments import paper, speed
 from experiments.grid import run as run_grid
 from experiments.grid import search
 from experiments.grid.request import STRENGTHS, Grid, Request
-from experiments.paper import FIGURE_8
+from experiments.paper import FIGURE_8, plan
 from experiments.pipeline import Cell, graph
 from experiments.presets import DIGITS
 from experiments.runner import attempt_cells
@@ -49,6 +49,46 @@ def test_rows_that_two_tables_share_are_one_cell_and_train_once():
     assert sum(stage.kind.name == "train" for stage in stages.values()) == 7 * 2
     assert sum(stage.kind.name == "latents" for stage in stages.values()) == 1
     assert sum(stage.kind.name == "sample" for stage in stages.values()) == 7 * 9 * 2
+
+
+def test_a_table_runs_the_rows_that_are_asked_for_and_others_whole():
+    grid = asked("2a", "2c", "heads", only=("heads:continuous, mixture*", "2c:B=16", "2c:B=32"))
+    mixtures = [f"heads continuous, mixture{end}" for end in ("", ", full covariance")]
+    assert [row.key for row in grid.rows] == ["2a parallel", "2a autoregressive", "2c B=16", "2c B=32", *mixtures]
+    assert grid.partial == ("2c", "heads")
+    assert {*grid.search} == {row.key for row in grid.rows}
+    assert asked("2a", "2c", only=("*:*",)).partial == ()
+    assert asked("2a", only=("*:parallel",), points="base").partial == ("2a",)
+
+
+@pytest.mark.parametrize(
+    ("tables", "only", "words"),
+    [
+        (("2a",), "2a:paralel", r"--row=2a:paralel fits no row of these tables, which are 2a:parallel; 2a:autoreg"),
+        (("2a", "1a"), "2c:B=16", r"--row=2c:B=16 fits no row .* are 2a:parallel; 2a:autoregressive; 1a:continuous;"),
+        (("2a", FIGURE_8), "2a:parallel", r"figure-8 shows the row 2a autoregressive; ask for it as well"),
+    ],
+)
+def test_rows_that_do_not_exist_are_named(tables, only, words):
+    with pytest.raises(UserError, match=words):
+        asked(*tables, only=(only,))
+
+
+def test_rows_join_those_that_ran_before():
+    def planned(*rows: str, partial: bool = True):
+        entries = [{"table": "2a", "label": row, "cell": row} for row in rows]
+        found = {"chosen": {f"2a {row}": {} for row in rows}, "points": [{"row": f"2a {row}"} for row in rows]}
+        return {"base": 1, "tables": ["2a"], "rows": entries, "search": found} | (
+            {"partial": ["2a"]} if partial else {}
+        )
+
+    one, both = planned("parallel"), planned("parallel", "autoregressive", partial=False)
+    joined = plan.merged(one, planned("autoregressive"))
+    assert joined["rows"] == both["rows"]
+    assert joined["search"] == both["search"]
+    assert plan.merged(both, one)["rows"] == [both["rows"][1], both["rows"][0]]
+    assert plan.merged(one, both)["rows"] == both["rows"]
+    assert "partial" not in plan.merged(one, both)
 
 
 def test_every_row_of_every_table_can_run_on_the_digits():
@@ -215,7 +255,7 @@ def test_a_dry_run_says_what_is_to_run_and_leaves_nothing(call, tmp_path):
         (["2a", "--points", "1.5,inf"], "--points=1.5,inf must be own, base, or one"),
         (["2a", "--points", "1.5,-1"], "sample.temperature=-1.0 must be >= 0"),
         (["1a", "--points", "base"], "--points=base is for rows of tables that generate images, and none is asked for"),
-        (["figure-8"], "shows the autoregressive model of table 2a; ask for 2a as well"),
+        (["figure-8"], "figure-8 shows the row 2a autoregressive; ask for it as well"),
     ],
 )
 def test_wrong_grids_are_one_line(call, tmp_path, arguments, part):
