@@ -12,9 +12,12 @@ from matplotlib.lines import Line2D
 
 from analysis.figures.form import MARKERS, Drawing, charts, csv_of, face, grey
 from analysis.frame.source import Source
+from analysis.stats import number, signed
 from experiments.paper import TABLE_2A
 
 COLUMNS = ["model", "key", "step", "mean", "low", "high", "seeds"]
+LATE = 0.9
+"""share of the steps after which training should change little"""
 LINES: dict[str, tuple[Any, str]] = {
     "loss": ("-", "training"),
     "validation_loss": ("--", "validation, averaged weights"),
@@ -37,11 +40,30 @@ def training(source: Source) -> Drawing | None:
     caption = (
         "Negative log-likelihood of masked tokens during training, in nats per channel (lower is better); a random"
         " guess among B levels costs ln B. Dashed: the averaged weights, which are those that the tables measure, on"
-        f" images that training does not see. {over or 'One training seed.'}"
+        f" images that training does not see. {over or 'One training seed.'}{_late(bands)}"
     )
     alt = "Loss on training images and others and the learning rate against the training step"
     data = csv_of(COLUMNS, bands[COLUMNS].itertuples(index=False, name=None))
     return Drawing("training", "Training", caption, alt, _chart(bands), "2a", data)
+
+
+def _late(bands: pd.DataFrame) -> str:
+    """What the last tenth of the steps changed in the loss on other images, as a sentence; empty where none was read.
+
+    Args:
+        bands: as for the chart.
+    """
+    told = []
+    for model, curve in bands[bands["key"].isin([key for key in LINES if key != "loss"])].groupby("model", sort=False):
+        last = float(curve["mean"].iloc[-1])
+        before = curve["mean"][curve["step"] <= LATE * curve["step"].iloc[-1]].tolist()
+        if before:
+            told.append(f"{model} {signed(last - before[-1], 4)} to {number(last, 4)}")
+    if not told:
+        return ""
+    return (
+        f" Its change over the last tenth of the steps, which says how far from the end training is: {', '.join(told)}."
+    )
 
 
 def _chart(bands: pd.DataFrame) -> Figure:

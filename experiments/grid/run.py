@@ -15,7 +15,7 @@ from experiments.grid.request import SPEED, Grid, RowCell, confidence, timed
 from experiments.grid.search import BOUNDS, SEARCH, SEARCH_SEED, WIDENINGS, SearchPoint, best, metric_of, score_of
 from experiments.paper import FIGURE_8, plan
 from experiments.pipeline import Cell
-from experiments.presets import preset
+from experiments.presets import FASHION, preset
 from experiments.runner import Failure, attempt_cells
 from tokenbridge.config import Runtime, holds_path
 from tokenbridge.overrides import differing, plain
@@ -25,7 +25,10 @@ from tokenbridge.store.runs import EXPERIMENT
 NOTES = {
     "digits": "Generation is at 16 levels per channel where a table does not say otherwise (the paper: 64) and trains"
     " for one to two minutes on 1,198 images: rows are compared on equal terms, but none is near what longer training"
-    " reaches."
+    " reaches.",
+    "fashion": "Generation is at 16 levels per channel where a table does not say otherwise (the paper: 64) and trains"
+    f" for {FASHION.train.epochs:g} passes over the training images, at the learning rates that were searched on the"
+    " digits: none was searched here.",
 }
 
 

@@ -78,6 +78,8 @@ def test_the_bands_of_training_reach_from_the_lowest_seed_to_the_highest(digits:
     found = [float(row[name]) for name in ("mean", "low", "high")]
     assert found == pytest.approx([np.mean(wanted), min(wanted), max(wanted)])
     assert "from the lowest seed to the highest" in drawing.caption
+    ends = [np.mean([curves[stage, "validation_loss", step] for stage in stages]) for step in (666, 740)]
+    assert f": parallel −{ends[0] - ends[1]:.4f} to {ends[1]:.4f}, autoregressive −" in drawing.caption
 
 
 def test_levels_in_use_are_counted_exactly(digits: Source) -> None:
