@@ -53,12 +53,13 @@ def _late(bands: pd.DataFrame) -> str:
     Args:
         bands: as for the chart.
     """
-    told = []
-    for model, curve in bands[bands["key"].isin([key for key in LINES if key != "loss"])].groupby("model", sort=False):
-        last = float(curve["mean"].iloc[-1])
-        before = curve["mean"][curve["step"] <= LATE * curve["step"].iloc[-1]].tolist()
-        if before:
-            told.append(f"{model} {signed(last - before[-1], 4)} to {number(last, 4)}")
+    told, held = [], bands[bands["key"].isin([key for key in LINES if key != "loss"])]
+    for model in dict.fromkeys(held["model"]):
+        curve = held[held["model"] == model]
+        values: dict[int, float] = dict(zip(curve["step"].tolist(), curve["mean"].tolist(), strict=True))
+        end = max(values)
+        if before := [value for step, value in values.items() if step <= LATE * end]:
+            told.append(f"{model} {signed(values[end] - before[-1], 4)} to {number(values[end], 4)}")
     if not told:
         return ""
     return (
