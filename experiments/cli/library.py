@@ -89,6 +89,7 @@ def grid(
     axes: str | Mapping[str, Iterable[Any]],
     base: str | Path | Mapping[str, Any] = PRESET,
     *,
+    rows: str | Iterable[str] = (),
     seeds: int | None = None,
     each: bool = False,
     name: str = "grid",
@@ -113,6 +114,7 @@ def grid(
     Args:
         axes: dotted settings and their values; or the name of a grid or table, such as "ablation" or "2a".
         base: what they change: a preset, a file of settings (.toml), or what such a file holds.
+        rows: of a table only the rows that fit one of these, such as "heads:continuous, *"; empty: all.
         seeds: training seeds of each point; by default one, three of tables.
         each: vary one axis at a time, not the full product.
         name: of the grid and its report.
@@ -151,6 +153,7 @@ def grid(
         "name": name,
         "preset": start.preset,
         "tables": named,
+        "only": (rows,) if isinstance(rows, str) else tuple(rows),
         "axes": tuple(text(_axis(key, values)) for key, values in across.items()),
         "each": each,
         "assignments": start.settings,
@@ -160,10 +163,10 @@ def grid(
     runtime = _runtime(start, device, threads, batch, trust_weights)
     with told_on_stderr():
         raise_first(run_grid.run(store, cells, runtime, jobs))
-        rows = [*(row.cell.id for row in run_grid.final(store, cells).rows), *(trial.cell.id for trial in cells.trials)]
-        rows = list(dict.fromkeys(rows))
-        tracking.sync(store, rows)
-    return load.frame(store.root, tracking.tracking_uri(store), rows)
+        ran = [*(row.cell.id for row in run_grid.final(store, cells).rows), *(trial.cell.id for trial in cells.trials)]
+        ran = list(dict.fromkeys(ran))
+        tracking.sync(store, ran)
+    return load.frame(store.root, tracking.tracking_uri(store), ran)
 
 
 def _base(config: str | Path | Mapping[str, Any], settings: Mapping[str, Any]) -> Base:
