@@ -24,7 +24,7 @@ IMAGE_METRICS = {
 
 @cache
 def fidelity(name: str) -> Callable[..., dict[str, float]]:
-    """torch-fidelity's metric of features: isc, kid or prc."""
+    """torch-fidelity's metric of features: isc or kid."""
     module = _alone(f"torch_fidelity.metric_{name}", ("torch_fidelity.utils",))
     return getattr(module, f"{name}_features_to_metric")
 

@@ -1,19 +1,26 @@
-"""Density, coverage and scores by class against their definitions."""
+"""Precision, recall, density, coverage and scores by class against their definitions."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torch_fidelity.metric_prc import prc_features_to_metric
 
 from tokenbridge.metrics import sets
 from tokenbridge.metrics.extraction import Extracted, Real
 from tokenbridge.metrics.frechet import frechet_distance
 from tokenbridge.metrics.measures import FEWEST, by_class
 from tokenbridge.metrics.scorers import SCORERS
-from tokenbridge.metrics.sets import density_coverage, kernel_distance
+from tokenbridge.metrics.sets import density_coverage, kernel_distance, precision_recall
 
 K = 3
 SMALL = replace(SCORERS["digits"], width=5)
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch):
+    monkeypatch.setattr(sets, "_kept", {})  # distances in pieces of another size have other last bits
 
 
 def normal(n: int, seed: int, shift: float = 0.0, f: int = 5) -> np.ndarray:
@@ -33,6 +40,34 @@ def test_density_and_coverage_are_their_definition(batch, monkeypatch):
     x, y = normal(37, 1, 0.5), normal(53, 2)
     assert density_coverage(x, y, K) == pytest.approx(definition(x, y))
     assert density_coverage(x, y, K) != density_coverage(y, x, K)
+
+
+def shares(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Precision and recall of arXiv 1904.06991, image by image; x generated, y real."""
+
+    def inside(images: np.ndarray, centres: np.ndarray) -> float:
+        radius = [np.sort(np.linalg.norm(centres - centre, axis=1))[K] for centre in centres]
+        return np.mean([any(np.linalg.norm(centres - a, axis=1) <= radius) for a in images]).item()
+
+    return inside(x, y), inside(y, x)
+
+
+@pytest.mark.parametrize("batch", [7, 1000])
+def test_precision_and_recall_are_their_definition_and_torch_fidelity_s(batch, monkeypatch):
+    monkeypatch.setattr(sets, "BATCH", batch)
+    sizes = [(37, 53), (37, 61), (41, 53), (29, 53)] + [(31, 50 + number) for number in range(sets.KEPT)]
+    for n, m in sizes:  # references come again, with other images, and are forgotten
+        x, y = normal(n, n, 0.5), normal(m, m)
+        pair = torch.from_numpy(x), torch.from_numpy(y)
+        theirs = prc_features_to_metric(
+            *pair, prc_neighborhood=K, prc_batch_size=batch, save_cpu_ram=True, verbose=False
+        )
+        found = precision_recall(*pair, K)
+        assert found == (theirs["precision"], theirs["recall"])
+        assert found == pytest.approx(shares(x, y))
+    assert len(sets._kept) == sets.KEPT
+    y[0] = 9  # the same array, and another reference
+    assert precision_recall(torch.from_numpy(x), torch.from_numpy(y), K) == pytest.approx(shares(x, y))
 
 
 def test_real_images_cover_themselves_and_far_ones_nothing():
