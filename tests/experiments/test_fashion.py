@@ -62,9 +62,11 @@ def test_what_ships_is_small():
 
 @pytest.mark.slow
 def test_the_command_of_the_committed_report_is_one(call, tmp_path: Path, test_images):
-    done = call("grid", "1a", "1b", "--preset", "fashion", "--name", "fashion", "--dry-run", cwd=tmp_path)
+    rows = ["--row", "heads:B=16, *", "--row", "heads:continuous, flow"]
+    tables = ["1a", "1b", "2a", "figure-8", "heads", *rows, "--preset", "fashion", "--name", "fashion"]
+    done = call("grid", *tables, "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "11 cells of tables 1a, 1b" in done.stdout
+    assert "26 cells of tables 1a, 1b, 2a, figure-8, heads" in done.stdout
 
 
 @pytest.mark.slow
