@@ -61,7 +61,7 @@ def notes(filled: FilledTable, source: Source) -> list[str]:
     """The sentences under a table, in their order."""
     table, rows = filled.table, [(row.label, row.cells) for row in filled.rows if row.cells]
     lines = [table.note] if table.note else []
-    left = any(not row.cells and cell.overrides is not None for row, cell in zip(filled.rows, table.rows, strict=False))
+    left = any(row.overrides is not None and not source.cells(table.id, row.label) for row in table.rows)
     lines += [PARTIAL] if left and table.id in source.plan.get("partial", ()) else []
     lines += _seeds(table, {len(ids) for _, ids in rows})
     lines += _over_images(filled) + _verdicts(filled) + _given(filled, source) + _equal_bins(filled)

@@ -168,7 +168,7 @@ def grid(
         name=titled if name is None else name,
         preset=base.preset,
         tables=words,
-        only=tuple(rows or ()),
+        rows=tuple(rows or ()),
         axes=tuple(axes or ()),
         each=each,
         assignments=(*base.settings, *(assignments or ())),

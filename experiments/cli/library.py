@@ -153,7 +153,7 @@ def grid(
         "name": name,
         "preset": start.preset,
         "tables": named,
-        "only": (rows,) if isinstance(rows, str) else tuple(rows),
+        "rows": (rows,) if isinstance(rows, str) else tuple(rows),
         "axes": tuple(text(_axis(key, values)) for key, values in across.items()),
         "each": each,
         "assignments": start.settings,

@@ -137,7 +137,7 @@ class Request(Config):
     preset: str = "digits"
     tables: tuple[str, ...] = ()
     """of the paper, heads, 5, figure-8, or names of GRIDS"""
-    only: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
     """rows to run of these tables, as TABLE:ROW, where * stands for anything; a table that none names runs whole"""
     axes: tuple[str, ...] = ()
     """as typed: quantizer.levels=16,32"""
@@ -176,7 +176,7 @@ class Request(Config):
             raise UserError(f"a grid needs tables, axes or one of {', '.join(GRIDS)}; try --axis quantizer.levels=8,16")
         seeds, base = self.seeds or (SEEDS if tables else 1), override(preset_of(self.preset), self.assignments)
         every = [row for id in tables if id not in (FIGURE_8, SPEED) for row in table_rows(id, base, seeds)]
-        rows = _asked_for(every, self.only)
+        rows = _asked_for(every, self.rows)
         partial = tuple(dict.fromkeys(row.table for row in every if row not in rows))
         if FIGURE_8 in tables and not any(row.key == SHOWN for row in rows):
             raise UserError(f"{FIGURE_8} shows the row {SHOWN}; ask for it as well")
@@ -262,19 +262,19 @@ def table_rows(id: str, base: RunConfig, seeds: int) -> list[RowCell]:
     return rows
 
 
-def _asked_for(rows: Sequence[RowCell], only: Sequence[str]) -> list[RowCell]:
+def _asked_for(rows: Sequence[RowCell], patterns: Sequence[str]) -> list[RowCell]:
     """The rows that patterns name, and all of the tables of which none is named.
 
     Args:
         rows: of all tables that are asked for.
-        only: patterns of TABLE:ROW; * stands for anything.
+        patterns: of TABLE:ROW; * stands for anything.
 
     Raises:
         UserError: a pattern that no row fits.
     """
     named = {f"{row.table}:{row.label}": row for row in rows}
     asked = set[str]()
-    for pattern in only:
+    for pattern in patterns:
         fitting = {row.key for word, row in named.items() if fnmatchcase(word, pattern)}
         if not fitting:
             table = pattern.partition(":")[0]

@@ -52,13 +52,13 @@ def test_rows_that_two_tables_share_are_one_cell_and_train_once():
 
 
 def test_a_table_runs_the_rows_that_are_asked_for_and_others_whole():
-    grid = asked("2a", "2c", "heads", only=("heads:continuous, mixture*", "2c:B=16", "2c:B=32"))
+    grid = asked("2a", "2c", "heads", rows=("heads:continuous, mixture*", "2c:B=16", "2c:B=32"))
     mixtures = [f"heads continuous, mixture{end}" for end in ("", ", full covariance")]
     assert [row.key for row in grid.rows] == ["2a parallel", "2a autoregressive", "2c B=16", "2c B=32", *mixtures]
     assert grid.partial == ("2c", "heads")
     assert {*grid.search} == {row.key for row in grid.rows}
-    assert asked("2a", "2c", only=("*:*",)).partial == ()
-    assert asked("2a", only=("*:parallel",), points="base").partial == ("2a",)
+    assert asked("2a", "2c", rows=("*:*",)).partial == ()
+    assert asked("2a", rows=("*:parallel",), points="base").partial == ("2a",)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_table_runs_the_rows_that_are_asked_for_and_others_whole():
 )
 def test_rows_that_do_not_exist_are_named(tables, only, words):
     with pytest.raises(UserError, match=words):
-        asked(*tables, only=(only,))
+        asked(*tables, rows=(only,))
 
 
 def test_rows_join_those_that_ran_before():
