@@ -73,7 +73,7 @@ TABLE_HEADS = Table(
     " so that parallel and autoregressive prediction are the same. VQ, FSQ and LFQ: autoencoders of the same body and"
     " training, each with its own latent space, where bits per dimension of another say nothing. Diffusion"
     " (100 steps) and flow (25) have no exact density. Each head trains at the learning rate of which the half and"
-    " the double read a higher loss on validation images, with the first seed.",
+    " the double read a higher loss on the digits' validation images, with the first seed.",
     {"head.width": 64, "train.learning_rate": 4e-3}, "B=16, autoregressive",
     claims=(
         Claim("post-training", "continuous", (FD,), chosen=True),
