@@ -55,8 +55,29 @@ def wait_for_none() -> None:
         time.sleep(0.2)
 
 
+@contextmanager
+def drained() -> Iterator[None]:
+    """No job starts meanwhile, so none ends while its test still counts."""
+
+    def nodes(state: str) -> None:
+        order = ["scontrol", "update", "NodeName=ALL", f"State={state}", "Reason=held"]
+        subprocess.run(order, check=True)
+
+    nodes("DRAIN")
+    try:
+        yield
+    finally:
+        nodes("RESUME")
+
+
 @pytest.fixture
-def shim(tmp_path, monkeypatch):
+def nothing_starts(plain_cluster):
+    with drained():
+        yield
+
+
+@pytest.fixture
+def shim(tmp_path, monkeypatch, nothing_starts):
     """Does something at a moment of what is called meanwhile: `after sbatch 2`."""
 
     @contextmanager
@@ -196,20 +217,12 @@ def test_a_launch_that_fails_is_named_and_released(plain_cluster, tmp_path):
 @pytest.mark.parametrize("remedy", ["retry", "cancel"])
 def test_what_waits_for_a_held_job_whose_stage_is_finished_is_released(tmp_path, remedy):
     """As after a slurmctld that was killed; here the job is held while no node runs it, and its stage made by hand."""
-
-    def nodes(state: str) -> None:
-        order = ["scontrol", "update", "NodeName=ALL", f"State={state}", "Reason=held"]
-        subprocess.run(order, check=True)
-
-    nodes("DRAIN")
-    try:
+    with drained():
         tokenbridge(*WORDS, *on_slurm(), cwd=tmp_path)
         (latents,) = stages(tmp_path, "held", "latents")
         job = sweep.jobs_by_stage(Store(tmp_path / "runs"))[latents][-1].job
         subprocess.run(["scontrol", "uhold", job], check=True)
         tokenbridge("run", "digits", "--only", "latents", cwd=tmp_path)
-    finally:
-        nodes("RESUME")
     said = status(tmp_path, 1)
     assert f"waits for job {job} of a finished stage, held by a user" in said
     assert "tokenbridge retry held releases what is held" in said
@@ -226,7 +239,7 @@ def test_what_waits_for_a_held_job_whose_stage_is_finished_is_released(tmp_path,
     raise AssertionError(live())
 
 
-def test_what_a_partition_never_runs_is_submitted_anew(plain_cluster, tmp_path):
+def test_what_a_partition_never_runs_is_submitted_anew(nothing_starts, tmp_path):
     own = tmp_path / "own.toml"
     own.write_text(CLUSTER.read_text())
     subprocess.run(["scontrol", "update", "PartitionName=main", "MaxTime=10"], check=True)
@@ -253,7 +266,7 @@ def test_an_administrators_hold_is_left_to_one(plain_cluster, tmp_path):
     assert scheduler.queue()[f"{array}_1"].reason == "JobHeldAdmin"
 
 
-def test_the_end_of_a_round_comes_back_and_waits_for_all(plain_cluster, tmp_path):
+def test_the_end_of_a_round_comes_back_and_waits_for_all(nothing_starts, tmp_path):
     tokenbridge(*WORDS, *on_slurm(), cwd=tmp_path)
     end = max(live(), key=lambda job: int(job.partition("_")[0]))
     scheduler.cancel([end])
