@@ -63,7 +63,8 @@ def confidence(source: Source) -> Drawing | None:
         " each block. At each step the positions whose tokens the model finds most likely are kept: their log"
         " probability per channel times the strength of confidence (1, 4, …), plus random noise, says which. High"
         " strengths draw what is certain first, in a random order nothing is preferred. The scores above a block are of"
-        f" this one model. {_models(source, {'': sampled[0][1]})}"
+        " this one model, at the guidance and temperature of random order; others may suit other strengths better."
+        f" {_models(source, {'': sampled[0][1]})}"
     )
     alt = "Generated images in blocks, from a random order of positions to one by the model's confidence"
     cells = {("random order" if strength == 0 else f"confidence × {strength:g}"): id for strength, id in sampled}

@@ -163,7 +163,7 @@ def heads(source: Source) -> Drawing | None:
     if len(timed) > 1:
         caption += (
             " Below: the same against the time to sample one image. Dashed: what no other row beats in both time and"
-            f" distance, from the fastest: {'; '.join(point.name for point in best)}."
+            f" mean distance, from the fastest: {'; '.join(point.name for point in best)}."
         )
     alt = "Fréchet distance of every head on every token, by token and against the time per image"
     header = ["token", "head", "group", fd, "half-width", "seeds", "ms per image", "on the front"]
@@ -226,7 +226,8 @@ def _by_time(axes: Axes, points: Sequence[Point]) -> None:
     line: dict[str, Any] = {"linestyle": "--", "linewidth": 0.9, "color": grey(), "zorder": 1}
     axes.step([p.costs["ms"] for p in best], [p.fd.mean for p in best], where="post", **line)
     for point in points:
-        axes.plot([point.costs["ms"]], [point.fd.mean], **_look_of(point.head, point.continuous))
+        look = _look_of(point.head, point.continuous)
+        axes.errorbar(point.costs["ms"], point.fd.mean, yerr=point.fd.half, capsize=2, elinewidth=1, **look)
     for k, point in enumerate(best):
         # the fastest stands at the left end, where there is room to its right only
         below: dict[str, Any] = {"xytext": (0, -7), "textcoords": "offset points", "va": "top"}
@@ -298,11 +299,13 @@ def _name_points(axes: Axes, named: Sequence[Point], points: Sequence[Point], ke
     lines = np.concatenate([_along_steps(axes.transData.transform(each)) for each in steps])
     taken: list[Bbox] = []
     for point in named:
+        alone = sum(other.short == point.short for other in named) == 1
+        name = point.short if alone else point.name
         at, ground = (point.costs[key], point.fd.mean), withStroke(linewidth=2.5, foreground=face(True, ""))
-        text = axes.annotate(point.short, at, (0, 0), textcoords="offset points", path_effects=[ground], zorder=1.5)
+        text = axes.annotate(name, at, (0, 0), textcoords="offset points", path_effects=[ground], zorder=1.5)
         text.set_in_layout(False)  # the panels stay as they lie
-        if text.get_window_extent().width > 0.6 * axes.bbox.width:
-            text.set_text(point.short.replace(", ", ",\n"))
+        if text.get_window_extent().width > (0.6 if alone else 0.3) * axes.bbox.width:
+            text.set_text(name.replace(", ", ",\n"))
 
         def lies_on(place: Place, text: Annotation = text) -> float:
             box = _put(text, place).get_window_extent().padded(4)

@@ -132,22 +132,22 @@ def levels_used(source: Source) -> Drawing | None:
     levels, total = counts.shape[1], int(counts[0].sum())
     caption = (
         f"How often each of {levels} levels occurs among {number(total, 0)} test values per channel, as a"
-        " multiple of an even share: 1 where all levels occur equally often. Crosses: levels that never occur. The"
-        " range of the levels is the same for all channels, so a channel of small deviation leaves the outer levels to"
-        " the others."
+        " multiple of a uniform share: 1 where all levels occur equally often. Crosses: levels that never occur. The"
+        " range of the levels is the same for all channels, so a channel of small standard deviation leaves the outer"
+        " levels to the others."
     )
     alt = f"Use of each of {levels} levels in each channel, with the number of levels in use"
     rows = [
         (c, level, int(n), float(levels * n / total)) for c, row in enumerate(counts) for level, n in enumerate(row)
     ]
-    data = csv_of(["channel", "level", "values", "times an even share"], rows)
+    data = csv_of(["channel", "level", "values", "times a uniform share"], rows)
     return Drawing(
         "levels-used", "Levels in use", caption, alt, _levels_chart(counts), source.of_reconstructions.id, data
     )
 
 
 def _levels_chart(counts: NDArray[np.int64]) -> Figure:
-    """Share of values at each level of each channel, counts (C, V), as multiples of an even share.
+    """Share of values at each level of each channel, counts (C, V), as multiples of a uniform share.
 
     Empty where a level never occurs. Beside each channel the number of its levels in use.
     """
@@ -155,7 +155,7 @@ def _levels_chart(counts: NDArray[np.int64]) -> Figure:
     times = levels * counts / counts.sum(1, keepdims=True)
     figure, (axes,) = charts(max(2.4, 1.5 + 0.27 * channels))
     colours = sns.color_palette("crest", as_cmap=True)
-    bar = {"label": "times an even share", "orientation": "horizontal", "aspect": 40, "shrink": 0.6, "pad": 0.03}
+    bar = {"label": "times a uniform share", "orientation": "horizontal", "aspect": 40, "shrink": 0.6, "pad": 0.03}
     sns.heatmap(times, mask=counts == 0, cmap=colours, vmin=0, ax=axes, cbar_kws=bar, linewidths=0)
     axes.set_facecolor(mpl.rcParams["axes.facecolor"])
     for channel, level in np.argwhere(counts == 0):

@@ -152,9 +152,10 @@ def patches(source: Source) -> Drawing | None:
     figure = _patch_figure({"original": original} | {n: e["reconstructed"] for n, e in examples.items()},
                            {labels[i]: int(i) for i in chosen}, columns_of(classes), corners, side, factor)  # fmt: skip
     caption = (
-        f"Figure 5 of the paper, on {source.measured_on}. Top: the {len(chosen)} images of figure 6 that"
-        f" {coarse.replace(' ', '')} changes most; the frame holds the {side}×{side} pixels with the largest error."
-        f" Below: these pixels, enlarged, from each tokenizer.{_of_trained(examples)}"
+        f"Figure 5 of the paper, on {source.measured_on}. Top: the {len(chosen)} images of figure 6 that have the"
+        f" largest error at {coarse.replace(' ', '')}, the autoencoder's own included; the frame holds the"
+        f" {side}×{side} pixels where it is largest. Below: these pixels, enlarged, from each tokenizer."
+        f"{_of_trained(examples)}"
     )
     alt = f"Enlarged parts of {len(chosen)} images, from the original and from each tokenizer"
     rows = [

@@ -82,11 +82,12 @@ def search(source: Source) -> Drawing | None:
         caption += (
             f" Values are means over {seeds} training seeds; ±: the 95 % Student t interval over them. {OPEN}: not"
             " shown to be worse than the framed point; all others are, by paired t tests over seeds of the ratio to it"
-            " and the false-discovery rate of the row's points. The framed point was chosen by these numbers, so its"
-            " own value is a little too good; the tables have new images."
+            " and the false-discovery rate of the row's points. The framed point was chosen by these numbers; the"
+            " tables have new images, and so many more that their Fréchet distances compare with none of these."
         )
     else:
         caption += " One training seed: no point is shown to be worse than another."
+    caption += _at_ends(searches)
     if len(panels) < len(searches):
         caption += f" {len(panels)} of {len(searches)} searches are shown; tables/search.csv has every point."
     alt = f"Heat maps of {metric} by guidance and temperature, one per row, with the chosen point framed"
@@ -111,6 +112,12 @@ def search(source: Source) -> Drawing | None:
 def _images_text(images: object) -> str:
     """How many images a point had, as the plan tells it: a number, or words that say of what."""
     return f" ({images} images)" if isinstance(images, int) else f" (images {images})" if images else ""
+
+
+def _at_ends(searches: Sequence[tuple[Chosen, Mapping[Setting, dict[object, float]]]]) -> str:
+    """Which rows use a point at an end of what was tried, as a sentence; empty where none does."""
+    told = [f"{' and '.join(chosen.edges)} ({', '.join(chosen.rows)})" for chosen, _ in searches if chosen.edges]
+    return f" At an end of what was tried, so that the best may lie beyond: {'; '.join(told)}." if told else ""
 
 
 def _values(source: Source, chosen: Chosen) -> dict[Setting, dict[object, float]]:

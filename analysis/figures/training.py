@@ -17,7 +17,7 @@ from experiments.paper import TABLE_2A
 
 COLUMNS = ["model", "key", "step", "mean", "low", "high", "seeds"]
 LATE = 0.9
-"""share of the steps after which training should change little"""
+"""share of the steps after which the caption tells of changes"""
 LINES: dict[str, tuple[Any, str]] = {
     "loss": ("-", "training"),
     "validation_loss": ("--", "validation, averaged weights"),
@@ -63,7 +63,8 @@ def _late(bands: pd.DataFrame) -> str:
     if not told:
         return ""
     return (
-        f" Its change over the last tenth of the steps, which says how far from the end training is: {', '.join(told)}."
+        f" Its change over the last tenth of the steps: {', '.join(told)}. Small changes there are not"
+        " convergence: the learning rate has nearly reached its end, and a longer training may read lower."
     )
 
 

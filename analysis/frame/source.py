@@ -388,8 +388,9 @@ class Source:
         wanted = [name for name, kind in STAGES.items() if kind.result and self.stage(cell, name)]
         if wanted == ["speed"]:
             return "tokenbridge speed"  # all rows of its table together, in turn
-        # a run measures no times by itself
-        only = [word for kind in wanted for word in ("--only", kind)] if "speed" in wanted else []
+        # a run measures no times by itself, and trains for the scores that a table of reconstructions has not
+        own = "speed" in wanted or "score" not in wanted
+        only = [word for kind in wanted for word in ("--only", kind)] if own else []
         base = map(shlex.quote, self.plan.get("typed") or [self.plan.get("preset", "digits")])
         return " ".join(["tokenbridge", "run", *base, *self.words(cell), *only])
 

@@ -13,7 +13,7 @@ from analysis.report import facts, terms
 from analysis.report.terms import Terms
 from analysis.tables import search
 from analysis.tables.filled import FilledTable
-from analysis.tables.notes import SEARCHED
+from analysis.tables.notes import ALONE, SEARCHED
 from analysis.verdicts import Verdict
 from experiments.paper import PAPER, PUBLISHED_ON
 
@@ -122,7 +122,7 @@ def contents(source: Source, filled: Sequence[FilledTable], drawings: Sequence[D
         glossary=terms.of_tables(filled, words),
         drawings=list(drawings),
         missing=[] if alone or source.own_images else [table.id for table in PAPER if table.id not in shown],
-        protocols=facts.protocols(source, filled),
+        protocols=[*facts.protocols(source, filled), ("settings of the base", facts.settings(source))],
         search=facts.search(source),
         metric=(source.plan.get("search") or {}).get("metric", ""),
         chosen=search.chosen(source),
@@ -143,5 +143,5 @@ def _table_notes(filled: Sequence[FilledTable]) -> dict[str, list[str]]:
     said, notes = set(terms.SAID), {}
     for table in filled:
         notes[table.id] = [note for note in table.notes if note not in said]
-        said |= set(table.notes) if table.kind == "effects" else {SEARCHED}
+        said |= {note for note in table.notes if table.kind == "effects" or note.startswith((SEARCHED, ALONE))}
     return notes

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from analysis import stats
 from analysis.frame.source import Source
 from analysis.tables.filled import FilledTable
 from analysis.tables.search import point_text
+from tokenbridge.overrides import plain
 
 MIXED = (
     "these stages ran with different instruction sets, so the last bits differ between them, and what a"
@@ -54,6 +56,10 @@ def provenance(source: Source, filled: Iterable[FilledTable]) -> list[Origin]:
             if row.cells:
                 sets.setdefault(row.cells, []).append(f"{table.id} {row.label}")
             trained |= set(row.cells) if table.kind in ("generation", "axes") else set()
+    for strength, cell in source.confidence if sets else ():
+        if strength:
+            sets[cell,] = [f"figure 8, confidence × {strength:g}"]
+            trained.add(cell)
     origins, listed = [], set[str]()
     for cells, rows in sets.items():
         seeds = tuple(_seed(source, cell, cells[0], cell not in listed, cell in trained) for cell in cells)
@@ -85,6 +91,16 @@ def protocols(source: Source, filled: Sequence[FilledTable]) -> list[tuple[str, 
         if fields:
             protocols.append((kind, [(field, ", ".join(values)) for field, values in fields.items()]))
     return protocols
+
+
+def settings(source: Source) -> list[tuple[str, str]]:
+    """All settings of the base, which rows have where they do not vary them; of paths elsewhere the last part."""
+    told = {key: Path(value).name if _elsewhere(value) else plain(value) for key, value in source.base.items()}
+    return [(key, value) for key, value in told.items() if source.base[key] is not None]
+
+
+def _elsewhere(value: Any) -> bool:
+    return isinstance(value, str) and Path(value).is_absolute()
 
 
 def environment(source: Source) -> list[tuple[str, str]]:

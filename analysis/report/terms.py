@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from analysis.tables.filled import EXPLORATORY, OTHER_BINS, SAME_RUN, UNPAIRED, Entry, FilledTable
-from analysis.tables.notes import BOLD, IMAGES, UNREPEATED, VERDICTS
+from analysis.tables.notes import BOLD, IMAGES, UNREPEATED, VERDICTS, VERDICTS_OF_IMAGES
 from analysis.verdicts import Verdict
 from experiments.paper import Column
 from tokenbridge.metrics.catalogue import BITS, FD, SCORERS, by_scorers
@@ -13,13 +13,13 @@ from tokenbridge.metrics.catalogue import BITS, FD, SCORERS, by_scorers
 Terms = list[tuple[str, str]]
 """word or mark -> a sentence without its full stop"""
 CLAIMS: Terms = [
-    ("holds", "a claim{}, tested here and confirmed"),
-    ("does not hold", "a claim{}, tested here: the opposite is shown"),
+    ("holds", "a claim{}, tested here by the metrics at hand and confirmed"),
+    ("does not hold", "a claim{}, tested here by the metrics at hand: the opposite is shown"),
     ("undecided", "a claim{} that these numbers do not settle"),
     ("one seed", "seen in one training, so not tested"),
     ("measured", "no claim{} to test"),
 ]
-SAID = (BOLD, VERDICTS, IMAGES, UNREPEATED)
+SAID = (BOLD, VERDICTS, VERDICTS_OF_IMAGES, IMAGES, UNREPEATED)
 """notes of single tables that a report with these terms need not repeat"""
 COLUMNS = by_scorers((FD, BITS), tuple(SCORERS))
 """columns that the summary speaks of"""
@@ -36,7 +36,7 @@ VERDICT = (
     " it",
 )
 OF_IMAGES = (
-    VERDICT[0],
+    f"{VERDICT[0]} beside †",
     "the verdict on the difference to the base, at 5 %, over the test images, which all rows have in common: rows are"
     " compared image by image, Fréchet distances as ratios (jackknife over groups of images). No difference shown does"
     " not say that there is none: these images do not settle it",
@@ -51,7 +51,7 @@ CLAIM = (
 EXPLORED = (
     EXPLORATORY,
     "exploratory: any other comparison. A report asks many of these, and some look settled by chance: of those that are"
-    " shown, 5 % are expected to be wrong (false-discovery rate, Benjamini and Hochberg 1995). A comparison has one"
+    " shown, at most 5 % on average are wrong (false-discovery rate, Benjamini and Hochberg 1995). A comparison has one"
     " verdict, in whichever table it stands",
 )
 CORRECTED = (
@@ -97,10 +97,9 @@ def of_tables(filled: Iterable[FilledTable], told: Terms) -> dict[str, Terms]:
         filled: the tables, in the order of the page.
         told: terms that are explained before all tables.
     """
-    words, by_table, filled = {word for word, _ in told}, dict[str, Terms](), [*filled]
-    overs = {e.comparison.difference.gap.over for e in _entries(filled) if e.comparison}
+    words, by_table = {word for word, _ in told}, dict[str, Terms]()
     for table in filled:
-        new = {word: meaning for word, meaning in _used(table, overs == {"images"}) if word not in words}
+        new = {word: meaning for word, meaning in _used(table) if word not in words}
         by_table[table.id] = [*new.items()]
         words |= new.keys()
     return by_table
@@ -110,8 +109,8 @@ def _entries(tables: Iterable[FilledTable]) -> list[Entry]:
     return [entry for table in tables for row in table.rows for entry in row.measured]
 
 
-def _used(table: FilledTable, of_images: bool) -> Iterator[tuple[str, str]]:
-    """Every term of a table: its columns, then its marks; of_images: all verdicts of the report are over images."""
+def _used(table: FilledTable) -> Iterator[tuple[str, str]]:
+    """Every term of a table: its columns, then its marks."""
     yield from ((column.title, column.meaning) for column in (*table.measured, *table.chosen) if column.meaning)
     if any(column.better for column in table.measured):
         yield WAYS
@@ -124,16 +123,18 @@ def _used(table: FilledTable, of_images: bool) -> Iterator[tuple[str, str]]:
         if table.kind != "reconstruction":
             yield "† of a training", f"{UNREPEATED[0].lower()}{UNREPEATED[1:]}".rstrip(".")
     if table.kind != "effects":  # whose notes say it
-        yield from _of_verdicts(table, of_images)
+        yield from _of_verdicts(table)
     yield from (term for term in REMARKS if term[0] in remarks)
 
 
-def _of_verdicts(table: FilledTable, of_images: bool) -> Iterator[tuple[str, str]]:
+def _of_verdicts(table: FilledTable) -> Iterator[tuple[str, str]]:
     entries = _entries([table])
     families = {entry.comparison.family for entry in entries if entry.comparison}
     if families:
         yield BASE
-        yield OF_IMAGES if of_images else VERDICT
+        overs = {entry.comparison.difference.gap.over for entry in entries if entry.comparison}
+        yield from [VERDICT] if overs - {"images"} else []
+        yield from [OF_IMAGES] if "images" in overs and table.kind == "reconstruction" else []
         yield from (term for term, family in ((CLAIM, "claim"), (EXPLORED, "exploratory")) if family in families)
         yield CORRECTED
     if any(entry.seeds_needed for entry in entries):

@@ -244,7 +244,7 @@ def _impossible(column: Column, quantizer: str, head: str) -> str:
     if kind == "likelihood" and quantizer in TRAINED_TOKENS:
         return "another latent space"
     if kind == "likelihood" and head in HEAD_KINDS and not HEAD_KINDS[head].density:
-        return "no exact density"
+        return "density not computed"
     if column == RECOMPUTING_MS and head != "autoregressive":
         return "no cache to leave out"
     if column == STEPWISE_MS and head in CATEGORICAL:

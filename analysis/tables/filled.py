@@ -136,7 +136,8 @@ def _decimals(column: Column, difference: Difference, shown: bool) -> int:
     decimals = column.decimals
     if difference.scale.told_in_percent:
         decimals = 0 if abs(difference.effect) >= 10 else 1
-    return visible(difference.effect, decimals) if shown else decimals
+    half = difference.gap.half() if difference.scale.kind == "plain" else None
+    return max(visible(number, decimals) for number in (difference.effect, half or 1)) if shown else decimals
 
 
 def csv_text(lines: Iterable[Iterable[Any]]) -> str:

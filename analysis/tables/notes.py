@@ -8,11 +8,20 @@ from dataclasses import replace
 from analysis import stats
 from analysis.frame.source import Source
 from analysis.stats import Estimate, number
+from analysis.tables.claims import QUANTIZED
 from analysis.tables.filled import EQUAL_BINS, FilledTable
 from analysis.tables.protocol import timed_on
 from analysis.tables.search import point_text
-from experiments.paper import Column, Table
-from tokenbridge.metrics.catalogue import BASE_IN_BINS, FD, MEMORIZATION, RECONSTRUCTION_FD, cautions
+from experiments.paper import TABLE_1A, Column, Table
+from tokenbridge.metrics.catalogue import (
+    BASE_IN_BINS,
+    FD,
+    MEMORIZATION,
+    RECONSTRUCTION_AGREEMENT,
+    RECONSTRUCTION_FD,
+    RECONSTRUCTION_IS,
+    cautions,
+)
 
 DISTANCES = {"generation": FD, "axes": FD, "reconstruction": RECONSTRUCTION_FD}
 """kind of table -> its Fréchet distance"""
@@ -29,6 +38,12 @@ VERDICTS = (
     " would settle it in 80 % of cases, if the true difference is the one seen. The page and the CSV give each"
     " difference to the base with the interval of the level at which it was decided: it leaves out zero exactly"
     " where a difference is shown."
+)
+VERDICTS_OF_IMAGES = (
+    "Better, worse, no difference shown: against the row marked base, image by image over the test images, at 5 %."
+    " Fréchet distances are compared as ratios (jackknife over groups of images). °: exploratory, by the"
+    " false-discovery rate of all such comparisons of the report. The page and the CSV give each difference to the base"
+    " with the interval of the level at which it was decided: it leaves out zero exactly where a difference is shown."
 )
 IMAGES = (
     "† ± is 1.96 standard errors over images (jackknife for a Fréchet distance). Rows that were measured on the same"
@@ -52,6 +67,7 @@ SEVERAL_SETS = (
     " known."
 )
 SEARCHED = "Guidance and temperature were searched for each row by itself, on images apart from these."
+ALONE = "Test images that the autoencoder alone reconstructs, without quantization, read"
 PARTIAL = "The rows that were not asked for (--row) have not run."
 LISTED = 4
 """most rows that a note lists one by one"""
@@ -71,6 +87,7 @@ def notes(filled: FilledTable, source: Source) -> list[str]:
         lines.append(SEARCHED)
     cells = [id for _, ids in rows for id in ids]
     lines += [*_timing(table, cells, source), *_image_errors(table, cells, source), *_floor(table, rows, source)]
+    lines += _autoencoder(table, source)
     lines += cautions_of(filled, source)
     return lines + _extrapolated(filled) + _memorized(filled, source)
 
@@ -95,7 +112,7 @@ def _verdicts(filled: FilledTable) -> list[str]:
     tests = sum(entry.comparison is not None for row in filled.rows for entry in row.measured)
     if tests:
         return [
-            VERDICTS,
+            VERDICTS_OF_IMAGES if filled.kind == "reconstruction" else VERDICTS,
             f"Base: {filled.table.base_label}; {tests} verdict{'' if tests == 1 else 's'}{_claims(filled)}.",
         ]
     base = next((row for row in filled.rows if row.label == filled.table.base_label), None)
@@ -173,6 +190,25 @@ def _floor(table: Table, rows: Sequence[tuple[str, Sequence[str]]], source: Sour
         return [f"{note}."]
     read = _listed(fd, [(label, stats.estimate(v)) for label, v in measured if v])
     return [f"{note}; as many generated ones read {read} (fewer images read higher)."]
+
+
+def _autoencoder(table: Table, source: Source) -> list[str]:
+    """What reconstructions of real test images read by the scores of a table of generated ones.
+
+    That much the autoencoder costs by itself; a classifier that agrees with generated images more often sees typical
+    images, not better ones.
+    """
+    if table.kind != "generation" or _distance(table, source) is None:
+        return []
+    row = source.cells(TABLE_1A.id, QUANTIZED[1])
+    told = []
+    for column in (RECONSTRUCTION_FD, RECONSTRUCTION_IS, RECONSTRUCTION_AGREEMENT):
+        of = column.by(source.scorers[0])
+        if of is not None and (values := _values(source, row, of.key)):
+            told.append(f"{of.title} {number(values[0] * of.scale, of.decimals)}{f' {of.unit}' if of.unit else ''}")
+    if not told:
+        return []
+    return [f"{ALONE} {', '.join(told)}."]
 
 
 def _distance(table: Table, source: Source) -> Column | None:

@@ -38,6 +38,7 @@ FOLLOWS: dict[str, tuple[str, ...]] = {
     "reference_weights": _REFERENCE,
     "prc_reference_images": _REFERENCE,
     "floor": ("score.reference",),
+    "memorized_train_images": _REFERENCE,
     "features_weights": ("score.weights", "score.features"),
     "features_code": ("score.weights", "score.features"),
     "lpips_weights": ("score.lpips",),

@@ -12,6 +12,7 @@ from analysis.tables.fill import fill
 from analysis.tables.filled import Entry, FilledTable, csv_text, records
 from experiments.paper import Column
 from tokenbridge.config import UserError
+from tokenbridge.metrics.catalogue import ARROWS
 
 ALIKE = "≈"
 """behind an effect of which no difference is shown"""
@@ -164,7 +165,8 @@ def _plain(value: float | None, column: Column) -> str:
 
 
 def _title(column: Column) -> str:
-    return f"{column.title}, {column.unit}" if column.unit else column.title
+    title = f"{column.title}, {column.unit}" if column.unit else column.title
+    return f"{title} {ARROWS[column.better]}".rstrip()
 
 
 def _markdown(entry: Entry, kind: str) -> str:

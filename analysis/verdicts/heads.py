@@ -51,9 +51,15 @@ def _best_of(source: Source, tokens: str) -> Verdict | None:
     which, other = ("The search's best", "its best") if by_search else (NO_CLAIM, "the lowest")
     text = (
         f"{which} {POST_TRAINING} tokens {verb} {other} {tokens} ones in {fd.title}: {ours} ({a}) against {theirs}"
-        f" ({b}){result.remark}."
+        f" ({b}){result.remark}.{_partly(values)}"
     )
     return Verdict(result.status(result.change < 0), text, TABLE_HEADS.id)
+
+
+def _partly(ran: Group) -> str:
+    """A sentence that says how many rows were there to be best; empty where all of the table ran."""
+    count, every = sum(row.label in ran for row in TABLE_HEADS.rows), len(TABLE_HEADS.rows)
+    return f" Of the table's {every} rows {count} ran." if count < every else ""
 
 
 def _against_continuous_heads(source: Source) -> Verdict | None:

@@ -69,11 +69,13 @@ TABLE_HEADS = Table(
      "head.depth", "head.covariance", "sample.head_steps", "train.learning_rate"),
     tuple(_rows()), (),
     (TOKEN_BITS, FD, BITS, AGREEMENT, RECALL, MEMORIZATION, PARAMETERS, TRAINING_FLOPS, IMAGE_TIME),
-    "One backbone, one number of training steps; what changes is the token and the head. VQ has one channel per token,"
+    "One backbone, one number of training steps; what changes is the token and the head, and with it the learning rate."
+    " VQ has one channel per token,"
     " so that parallel and autoregressive prediction are the same. VQ, FSQ and LFQ: autoencoders of the same body and"
-    " training, each with its own latent space, where bits per dimension of another say nothing. Diffusion"
-    " (100 steps) and flow (25) have no exact density. Each head trains at the learning rate of which the half and"
-    " the double read a higher loss on the digits' validation images, with the first seed.",
+    " training, each with its own latent space, where bits per dimension of another say nothing. Of diffusion (100"
+    " steps) and flow (25) no density is computed. Each head trains at a learning rate of which half and twice gave a"
+    " higher validation loss on the digits, with the first seed. Guidance and temperature act on what a head predicts"
+    " (logits, noise, velocity, components), so that their values compare within one kind of head alone.",
     {"head.width": 64, "train.learning_rate": 4e-3}, "B=16, autoregressive",
     claims=(
         Claim("post-training", "continuous", (FD,), chosen=True),

@@ -302,7 +302,7 @@ def test_continuous_heads_from_latents_to_scores(tiny, tmp_path, with_latents, k
 @pytest.mark.parametrize("kind", ["diffusion", "flow"])
 def test_a_likelihood_that_does_not_exist_is_refused_before_anything_runs(tiny, tmp_path, kind):
     cell = Cell("x", override(tiny, {"head.kind": kind, "quantizer.kind": "identity"}), ("likelihood",))
-    with pytest.raises(UserError, match=f"head.kind={kind} has no exact density; ask for other stages"):
+    with pytest.raises(UserError, match=f"head.kind={kind} has a density that is not computed; ask for other stages"):
         run_cells(Store(tmp_path / "runs"), [cell], Runtime(threads=1), "tests")
     assert not (tmp_path / "runs").exists()
 

@@ -17,7 +17,7 @@ from tokenbridge.library.image_sets import ImageSet
 from tokenbridge.metrics import extraction, frechet, sets
 from tokenbridge.metrics.extraction import Extracted, Real
 from tokenbridge.metrics.measures import MEASURES, Scored, by_class
-from tokenbridge.metrics.memorization import memorized
+from tokenbridge.metrics.memorization import memorization_protocol, memorized
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import Reference, References
 from tokenbridge.metrics.reference_files import FEWEST
@@ -147,6 +147,7 @@ def _by(sides: _Sides, samples: ImageSet | Path, reference: ImageSet | Path, tra
             share, error = memorized(*features)
             metrics |= {f"memorized_{scored.name}": share, f"memorized_{scored.name}_se": error}
             protocol |= {"train": train.name, "train_images": train.count, "train_hash": train.hash}
+            protocol |= memorization_protocol(train.count)
         if isinstance(samples, ImageSet) and isinstance(reference, ImageSet):
             classes, unmatched = _by_class(scored, samples, reference, sides.known)
     counts = {"samples": mine.images, "reference images": against.images}

@@ -107,7 +107,7 @@ class Generator:
             float64 (N,), as a density of latents of unit deviation: it can be negative.
 
         Raises:
-            UserError: a head without exact density (diffusion, flow), tokens of another latent space.
+            UserError: a head whose density is not computed (diffusion, flow), tokens of another latent space.
         """
         if reason := STAGES["likelihood"].why_not(self.config):
             raise UserError(reason)

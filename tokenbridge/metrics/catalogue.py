@@ -88,7 +88,7 @@ INFINITY = Metric(
 BITS = Metric(
     "likelihood/bits_per_dim", "bits/dim", "lower", 3,
     meaning="bits the model needs for one latent value of a test image, as a density (it can be negative); of"
-    " levels an even one within each bin, so that it measures the bins too")
+    " levels a uniform one within each bin, so that it depends on the bins too")
 # parts of a likelihood: between equal bins they differ as the density does, so its verdict is theirs
 TOKEN_BITS_PER_DIM = Metric(
     "likelihood/token_bits_per_dim", "bits/dim of tokens", "", 3,
@@ -98,7 +98,7 @@ NORMAL_BITS = Metric(
     meaning="bits per latent value as a density that within a bin is the channel's normal, fitted to training latents")
 BIN_BITS = Metric(
     "likelihood/bin_bits_per_dim", "log₂ of bin width", "", 3,
-    meaning="mean over latent values; with the bits of tokens it adds up to bits/dim, as an even density spreads a"
+    meaning="mean over latent values; with the bits of tokens it adds up to bits/dim, as a uniform density spreads a"
     " token's probability over its bin")
 BASE_IN_BINS = Metric(
     "likelihood/base_bits_per_dim", "base in these bins", "", 3,
@@ -140,9 +140,9 @@ CMMD = Metric(
     meaning="squared kernel distance between embeddings of real and generated images, by {by}, × 1000 (arXiv"
     " 2401.09603)")
 MEMORIZATION = Metric(
-    "score/memorized_{suffix}", "memorized", "", 1, "%", 100, fields=(*REFERENCE, "floor"),
-    meaning="share of generated images beyond chance whose nearest real image is a training image: 0 where training and"
-    " other images are alike to the model, 100 % where it copies")
+    "score/memorized_{suffix}", "memorized", "", 1, "%", 100, fields=(*REFERENCE, "floor", "memorized_train_images"),
+    meaning="share of generated images, in excess of chance, whose nearest real image is a training image: 0 where"
+    " training and other images are alike to the model, 100 % where it copies")
 SPATIAL_FD = Metric(
     "score/s{fd}", "s{fd}", "lower", 2, needs="spatial", fields=REFERENCE, spread="log",
     meaning="{fd} by spatial features, which see the arrangement of an image (arXiv 2103.03841)")
@@ -163,6 +163,14 @@ ORIGINALS_FD = Metric(
     "reconstruct/{rfd}_originals", "{rfd} to originals", "lower", 4, fields=FEATURES, spread="log",
     meaning="{rfd} of the reconstructions against the very images that they reconstruct, where {rfd} takes the"
     " training images as its reference and cannot fall far below what other real images read")
+
+RECONSTRUCTION_IS = Metric(
+    "reconstruct/is_{suffix}", "is_{suffix}", "higher", 2, needs="classifies", fields=CLASSES,
+    meaning="Inception score's formula on reconstructed test images, with the classes of {by}")
+RECONSTRUCTION_AGREEMENT = Metric(
+    "reconstruct/{agreement}", "agreement", "higher", 1, "%", 100, needs="knows_classes", fields=FEATURES,
+    spread="logit", count=("images",),
+    meaning="share of reconstructed test images that the classifier reads as their class")
 
 ENTROPY = Metric(
     "quantizer/entropy_bits", "index entropy", "", 2, "bits/channel",
@@ -211,11 +219,7 @@ METRICS: tuple[Metric, ...] = (
            meaning="distance of reconstructed test images to the originals by VGG-16 (arXiv 1801.03924)"),
     Metric("reconstruct/lpips_alex", "LPIPS (AlexNet)", "lower", 4, fields=("lpips_weights",),
            meaning="distance of reconstructed test images to the originals by AlexNet (arXiv 1801.03924)"),
-    Metric("reconstruct/is_{suffix}", "is_{suffix}", "higher", 2, needs="classifies", fields=CLASSES,
-           meaning="Inception score's formula on reconstructed test images, with the classes of {by}"),
-    Metric("reconstruct/{agreement}", "agreement", "higher", 1, "%", 100, needs="knows_classes", fields=FEATURES,
-           spread="logit", count=("images",),
-           meaning="share of reconstructed test images that the classifier reads as their class"),
+    RECONSTRUCTION_IS, RECONSTRUCTION_AGREEMENT,
     Metric("reconstruct/effective_bits", "effective bits", "", 1, "bits/image",
            meaning="entropies of the channels' token indices, summed over the channels and positions of an image"),
     ENTROPY, TOKEN_BITS,
@@ -232,7 +236,7 @@ METRICS: tuple[Metric, ...] = (
              meaning=f"mean squared error of {of}, for normal latents of the same variance")
       for key, name, of in (
           ("quantizer/limit_panter_dite", "Panter–Dite", "the best quantizer of so many levels"),
-          ("quantizer/limit_entropy_coded", "entropy-coded", "even levels at this index entropy"),
+          ("quantizer/limit_entropy_coded", "entropy-coded", "uniform levels at this index entropy"),
           ("quantizer/limit_shannon", "Shannon", "any code at this index entropy"))),
     Metric("tokenizer/psnr", "PSNR", "", 2, "dB",
            meaning="peak signal-to-noise ratio of test images through the trained tokenizer against the originals"),

@@ -62,6 +62,14 @@ class Scored:
         """The statistics of the reference."""
         return self.reference.statistics
 
+    @property
+    def splits(self) -> tuple[Array, Array] | None:
+        """Features of the training images and of others, float32 (T, F), (O, F); None where one is not there."""
+        if self.reference.real is None or self.floor is None:
+            return None
+        reference, floor = self.reference.real.extracted.features, self.floor.features
+        return (reference, floor) if self.reference.name == "train" else (floor, reference)
+
     @cached_property
     def left_out(self) -> list[float]:
         """The Fréchet distances without each group of images of the jackknife."""
@@ -124,10 +132,9 @@ def infinity(s: Scored) -> dict[str, float]:
 
 def memorization(s: Scored) -> dict[str, float]:
     """The share of memorized images beyond chance, where the reference and the others are both splits."""
-    if s.reference.real is None or s.floor is None:
+    if s.splits is None:
         return {}
-    splits = s.reference.real.extracted.features, s.floor.features
-    share, error = memorized(s.features, *(splits if s.reference.name == "train" else splits[::-1]))
+    share, error = memorized(s.features, *s.splits)
     return {f"memorized_{s.name}": share, f"memorized_{s.name}_se": error}
 
 

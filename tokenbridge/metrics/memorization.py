@@ -15,8 +15,18 @@ from tokenbridge.metrics.extraction import Array
 
 AT_ONCE = 4096
 """images whose distances are taken together"""
-MOST = 50_000
-"""training images that are compared; of more, every second, third and so on"""
+MOST = 100_000
+"""training images that are compared at most; of more, every second, third and so on"""
+
+
+def memorization_protocol(train: int) -> dict[str, int]:
+    """How many of so many training images are compared, where not all are: a copy of another one counts as none."""
+    compared = len(range(0, train, _step(train)))
+    return {"memorized_train_images": compared} if compared < train else {}
+
+
+def _step(train: int) -> int:
+    return max(1, math.ceil(train / MOST))
 
 
 def memorized(features: Array, train: Array, others: Array) -> tuple[float, float]:
@@ -30,14 +40,14 @@ def memorized(features: Array, train: Array, others: Array) -> tuple[float, floa
 
     Args:
         features: float32 (N, F) of generated images.
-        train: float32 (T, F) of training images.
+        train: float32 (T, F) of training images, of which at most MOST are compared.
         others: float32 (O, F) of real images that the model has not seen.
 
     Returns:
         The share, and its standard error over which of the real images were trained on (of the permutation of real
         images, exact; a few may be near to many generated ones).
     """
-    train = train[:: max(1, math.ceil(len(train) / MOST))]
+    train = train[:: _step(len(train))]
     to_train, nearest_train = _nearest(features, train)
     to_others, nearest_others = _nearest(features, others)
     unseen = (to_others < to_train) / 2 + (to_others <= to_train) / 2  # equal ones count half

@@ -429,7 +429,7 @@ def _likelihood_refusal(config: RunConfig) -> str:
     if config.quantizer.trained:
         reason = f"quantizer.kind={config.quantizer.kind} has latents of its own, whose bits no other tokens share"
     elif not HEAD_KINDS[config.head.kind].density:
-        reason = f"head.kind={config.head.kind} has no exact density"
+        reason = f"head.kind={config.head.kind} has a density that is not computed"
     else:
         return ""
     return f"likelihood cannot be measured: {reason}; ask for other stages, such as score"

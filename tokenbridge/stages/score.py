@@ -18,6 +18,7 @@ from tokenbridge.devices import pick_device
 from tokenbridge.metrics import extraction, sets
 from tokenbridge.metrics.extraction import Images, Labels, Real
 from tokenbridge.metrics.measures import MEASURES, Scored, by_class
+from tokenbridge.metrics.memorization import memorization_protocol
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import References
 from tokenbridge.metrics.scorers import cautions, misfit, own_cautions, qualified
@@ -86,6 +87,8 @@ def _protocol(config: RunConfig, scored: Scored, references: References) -> dict
     protocol["reference"] = reference.name
     if other := config.floor_split:
         protocol["floor"] = f"{other} against {reference.name}"
+    if scored.splits is not None:
+        protocol |= memorization_protocol(len(scored.splits[0]))
     return protocol
 
 

@@ -222,7 +222,8 @@ def test_the_chart_of_all_heads_tells_tokens_heads_and_times(source: Source, tmp
         "B=8", "B=16", "B=32", "B=64", "VQ", "FSQ", "LFQ", "latents",
     ]  # fmt: skip
     assert right.get_xscale() == "log"
-    looks = {(line.get_color(), line.get_marker(), line.get_markerfacecolor()) for line in right.get_lines()[1:]}
+    points = [container[0] for container in right.containers]
+    looks = {(line.get_color(), line.get_marker(), line.get_markerfacecolor()) for line in points}
     assert len(looks) == len({marker for _, marker, _ in looks}) == 6  # each head by its marker alone
     folder = write_source(tmp_path / "report", tables=("heads",))
     path = folder / "source" / "frame.csv"
@@ -250,6 +251,19 @@ def test_names_of_the_fronts_lie_on_no_marker_and_not_on_each_other() -> None:
         assert axes.bbox.contains(box.x0, box.y0), name
         assert axes.bbox.contains(box.x1, box.y1), name
         assert not [other for other in boxes.values() if other is not box and box.overlaps(other)], name
+
+
+def test_two_rows_of_one_token_on_a_front_are_named_with_their_heads() -> None:
+    points = [
+        Point("B=16", head, GROUPS[0], stats.estimate([fd]), {"ms": ms})
+        for head, fd, ms in (("parallel", 3.0, 4.0), ("autoregressive", 2.0, 9.0))
+    ]
+    points.append(Point("B=8", "parallel", GROUPS[0], stats.estimate([3.5]), {"ms": 2.0}))
+    points.append(Point("continuous", "flow", GROUPS[2], stats.estimate([5.0]), {"ms": 3.0}))
+    with figures.style():
+        figure = heads._costs_chart(points, ["ms"], "fd")
+    texts = {text.get_text().replace("\n", " ") for text in figure.axes[0].texts}
+    assert texts == {"B=8", "B=16, parallel", "B=16, autoregressive", "flow"}
 
 
 def test_a_missing_example_file_is_named(tmp_path: Path) -> None:

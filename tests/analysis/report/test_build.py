@@ -27,7 +27,7 @@ VOID = {"meta", "link", "br", "img", "source"}
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_source(tmp_path_factory.mktemp("built") / "report", seeds=2)
+    folder = write_source(tmp_path_factory.mktemp("built") / "report", seeds=2, strengths=(0, 4))
     assert report.build(folder) == folder / "index.html"
     return folder
 
@@ -86,7 +86,7 @@ def test_the_page_asks_for_nothing_outside_itself(page: _Page) -> None:
 
 def test_each_figure_is_embedded_sharp_and_described(built: Path, page: _Page) -> None:
     drawn = {path.name for path in (built / "figures").glob("*.png")} - {"claims.png"}  # which the page draws itself
-    assert len(page.images) == len(drawn) == 10
+    assert len(page.images) == len(drawn) == 11
     for image in page.images:
         data = base64.b64decode(str(image["src"]).removeprefix("data:image/png;base64,"))
         assert data in {path.read_bytes() for path in (built / "figures").glob("*.png")}
@@ -108,7 +108,7 @@ def test_the_page_tells_commit_versions_and_how_to_repeat_a_number(built: Path) 
     for part in (
         "0123456789abcdef0123456789abcdef01234567",
         "2.9.0",
-        "tokenbridge run digits quantizer.levels=8</code>",
+        "tokenbridge run digits quantizer.levels=8 --only reconstruct</code>",
         "<code>tokenbridge run digits head.kind=parallel sample.temperature=0.9</code>",
         'seed 1, cell <span class="id">cell-b016-r5-parallel-s1</span>: add <code>train.seed=1 sample.seed=1</code>',
         "train-parallel-s1",
@@ -116,6 +116,9 @@ def test_the_page_tells_commit_versions_and_how_to_repeat_a_number(built: Path) 
         "measured, digits 16×16",
         "not in the paper",
         "Tables of the paper that this report does not hold: 2b, 2c",
+        "figure 8, confidence × 4</th>",
+        "sample.guidance=2 sample.confidence=4</code>",
+        ">train.mask_ratio_min</th><td>",
     ):
         assert part in text, part
 
@@ -222,7 +225,7 @@ def test_the_markdown_shows_tables_and_figures_and_how_to_repeat_them(built: Pat
     assert len(re.findall(r"^!\[", text, re.MULTILINE)) == len(list((built / "figures").glob("*.png")))
     assert "### Table 2a. Prediction of the channels of a token" in text
     assert "(#table-2a-prediction-of-the-channels-of-a-token)" in text
-    assert "```sh\ntokenbridge run digits quantizer.levels=8\n```" in text
+    assert "```sh\ntokenbridge run digits quantizer.levels=8 --only reconstruct\n```" in text
     assert r"fd\_digits" in text
 
 

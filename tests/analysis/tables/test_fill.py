@@ -17,13 +17,16 @@ from scipy import stats as scipy_stats
 
 from analysis import stats
 from analysis.frame.source import Source, read
+from analysis.stats import Difference
 from analysis.tables.fill import fill
+from analysis.tables.filled import effect_text, interval_text
 from analysis.tables.notes import PARTIAL
 from analysis.tables.text import to_csv, to_markdown
 from experiments.paper import TABLES
 from experiments.presets import preset
 from tests.helpers.report_source import edit_frame, write_source
 from tokenbridge.config import UserError
+from tokenbridge.metrics.catalogue import PSNR
 from tokenbridge.overrides import override, settings
 
 LABELS = ("parallel", "autoregressive")
@@ -78,8 +81,8 @@ def test_own_and_published_numbers_stand_apart_under_their_headings(one: Path) -
     assert [entry.text for entry in rows["B=8"].published] == ["3.69", "250.3"]
     assert rows["B=8"].measured[0].text == "43.79"  # 1.03 · π√3/2 / 64, times a thousand
     text = to_markdown(filled)
-    assert "PSNR, dB (measured, digits 16×16)" in text
-    assert "rFID (published, ImageNet 256×256)" in text
+    assert "PSNR, dB ↑ (measured, digits 16×16)" in text
+    assert "rFID ↓ (published, ImageNet 256×256)" in text
 
 
 def test_an_empty_cell_says_why(one: Path) -> None:
@@ -123,6 +126,15 @@ def test_notes_tell_the_error_over_images_and_what_real_images_read(one: Path) -
     assert "Floor: 360 real images read fd_digits 2.310 against the reference" in notes
     assert "as many generated ones read parallel 39.20, autoregressive 13.20" in notes
     assert "Floor: the original images read fd_digits 0.200" in " ".join(fill(TABLES["1a"], _source(one)).notes)
+    edit_frame(one, "continuous", {"reconstruct/fd_digits": "0.123", "reconstruct/agreement": "0.91"}, "1a")
+    alone = "Test images that the autoencoder alone reconstructs, without quantization, read fd_digits 0.123"
+    assert f"{alone}, agreement 91.0 %." in fill(TABLES["2a"], _source(one)).notes
+
+
+def test_the_interval_of_a_difference_that_is_shown_is_not_printed_as_zero() -> None:
+    difference = Difference(stats.gap_of([-0.0909, -0.0911, -0.0907]))
+    assert effect_text(PSNR, difference, shown=True) == "−0.0909"
+    assert interval_text(PSNR, difference, shown=True) == "± 0.0005"
 
 
 def test_three_seeds_have_an_interval_and_a_best(three: Path) -> None:
@@ -309,8 +321,8 @@ def test_a_command_repeats_its_cell_whatever_it_changes(one: Path) -> None:
     edit_frame(one, "B=8", row, "1a")
     source = _source(one)
     cell = source.cells("1a", "B=8")[0]
-    program, run, name, *assignments = shlex.split(source.command(cell))
-    assert (program, run, name) == ("tokenbridge", "run", "digits")
+    program, run, name, *assignments, only, kind = shlex.split(source.command(cell))
+    assert (program, run, name, only, kind) == ("tokenbridge", "run", "digits", "--only", "reconstruct")
     assert override(preset(name), assignments) == config
     assert {word.split("=")[0] for word in assignments} == set(odd)
 
@@ -318,7 +330,9 @@ def test_a_command_repeats_its_cell_whatever_it_changes(one: Path) -> None:
 def test_every_cell_s_command_repeats_it(one: Path) -> None:
     source = _source(one)
     for cell in source.frame.index:
-        assignments = shlex.split(source.command(cell))[3:]
+        words, _, only = source.command(cell).partition(" --only ")
+        assert only == ("" if source.stage(cell, "score") else "reconstruct")
+        assignments = shlex.split(words)[3:]
         again = json.loads(json.dumps(settings(override(preset("digits"), assignments))))
         assert {key: source.setting(cell, key) for key in again} == again
 

@@ -94,7 +94,7 @@ def test_a_table_reads_as_in_its_other_forms(tables: dict[str, FilledTable]) -> 
 def test_an_empty_cell_has_a_letter_and_its_reason_stands_below(tables: dict[str, FilledTable]) -> None:
     text = latex.to_latex(tables["heads"])
     assert r"\multicolumn{2}{c}{--\textsuperscript{b}}" in text
-    assert r"\textsuperscript{b}\,no exact density; \textsuperscript{c}\,another latent space." in text
+    assert r"\textsuperscript{b}\,density not computed; \textsuperscript{c}\,another latent space." in text
 
 
 def test_each_table_fits_into_a_plain_article(tables: dict[str, FilledTable], tmp_path: Path) -> None:

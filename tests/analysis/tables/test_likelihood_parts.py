@@ -190,7 +190,7 @@ def test_memorization_is_told_of_every_row_in_one_line(source: Source) -> None:
     )
     assert line.endswith(f"The interval leaves out 0 in {away} of {len(heads.rows)} rows.")
     small = fill(TABLES["2a"], source)  # whose page has no room for a column
-    (line,) = [note for note in small.notes if note.startswith("Memorized, in % (share of generated images beyond")]
+    (line,) = [note for note in small.notes if note.startswith("Memorized, in % (share of generated images, in excess")]
     assert ": parallel " in line
     assert ", autoregressive " in line
     lines = list(csv.DictReader(to_csv(small).splitlines()))

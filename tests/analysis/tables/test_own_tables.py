@@ -70,8 +70,8 @@ def test_a_table_of_our_own_has_no_published_column_and_no_number(tmp_path: Path
     ("label", "column", "reason"),
     [
         ("continuous, diffusion", "bits/token", "continuous"),
-        ("continuous, diffusion", "bits/dim", "no exact density"),
-        ("continuous, flow", "bits/dim", "no exact density"),
+        ("continuous, diffusion", "bits/dim", "density not computed"),
+        ("continuous, flow", "bits/dim", "density not computed"),
         ("VQ, autoregressive", "bits/dim", "another latent space"),
         ("LFQ, parallel", "bits/dim", "another latent space"),
         ("B=8, parallel", "time per image", "not run"),

@@ -103,7 +103,7 @@ def test_an_empty_entry_says_why(tmp_path: Path) -> None:
     heads = (Axis("quantizer.kind", ("identity",)), Axis("head.kind", ("flow", "mixture")))
     found = source(tmp_path / "heads", *heads, numbers=lambda trial: {"score/fd_digits": 1.0})
     row = pivot(Query("quantizer.kind", "head.kind", "bits_per_dim"), found).rows[0]
-    assert [entry.reason for entry in row.measured] == ["no exact density", ""]
+    assert [entry.reason for entry in row.measured] == ["density not computed", ""]
 
 
 def test_an_unfinished_seed_is_told(tmp_path: Path) -> None:

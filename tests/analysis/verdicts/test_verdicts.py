@@ -41,18 +41,22 @@ def _sentences(folder: Path, table: str = "") -> str:
 def test_sentences_follow_the_numbers(one: Path) -> None:
     before = _sentences(one)
     assert "one seed: Autoregressive beats parallel in bits/dim: 1.242 against 1.453" in before
-    assert "holds: Quantization error falls with each doubling of the levels: MSE ×10³ 175.15 (B=4) to" in before
-    assert "holds: Of the ranges, ±5 has the least error at 64 levels, as in the paper" in before
+    assert "measured: Quantization error falls with each doubling of the levels: MSE ×10³ 175.15 (B=4) to" in before
+    assert "measured: Of the ranges, at 64 levels, MSE ×10³ is lowest at ±5" in before
+    assert "; fd_digits is lowest at ±5" in before
+    assert "fd_digits of reconstructions against 0.210 of continuous latents: not tested: 4.063 (B=4)" in before
     assert "measured: Reconstructions from 64 levels against those from continuous latents: 0.09 dB worse" in before
     edit_frame(one, "parallel", {"likelihood/bits_per_dim": "1.1", "score/fd_digits": "12.2"})
     edit_frame(one, "B=32", {"quantizer/mse": "0.02"}, "1a")
     edit_frame(one, "±4", {"quantizer/mse": "0.0001"}, "1b")
+    edit_frame(one, "±3", {"reconstruct/fd_digits": "0.1"}, "1b")
     edit_frame(one, "continuous", {"reconstruct/psnr": "35"}, "1a")
     after = _sentences(one)
     assert "one seed: Autoregressive does not beat parallel in bits/dim: 1.242 against 1.100" in after
     assert "undecided: Autoregressive and parallel differ within the error over images in fd_digits: 11.48" in after
-    assert re.search(r"does not hold: Quantization error does not always fall: .* \(B=16\) to 20.00 \(B=32\)\.", after)
-    assert "does not hold: Of the ranges, ±4 has the least error at 64 levels, not ±5 as in the paper" in after
+    assert re.search(r"measured: Quantization error does not always fall: .* \(B=16\) to 20.00 \(B=32\)\.", after)
+    told = "MSE ×10³ is lowest at ±4 (0.10); fd_digits is lowest at ±3 (0.100). The paper's rFID is lowest at ±5."
+    assert told in after
     assert "1.01 dB better in PSNR" in after
     assert "0.0009 worse in fd_digits to originals" in after
 
@@ -157,6 +161,7 @@ def test_discrete_and_continuous_tokens_by_their_best_rows(three: Path) -> None:
     said = _sentences(three, "heads")
     best = "The search's best post-training tokens"
     assert f"holds: {best} beat its best continuous ones in fd_digits: 11.42 (B=16, autoregressive)" in said
+    assert " rows " not in said  # of which all ran
     assert f"holds: {best} beat its best trained ones in fd_digits" in said
     _set(three, "heads", "continuous, flow", "score/fd_digits", 11.3, 11.6, 11.2)
     # of the trained ones the search found this best; another that reads less here is not taken for it
@@ -239,6 +244,6 @@ def test_what_quantizing_costs_own_images_says_how_sure_that_is(tmp_path: Path) 
         "B=32": "no difference shown",
         "B=64": "not paired over images",
     }
-    meaning = dict(terms.of_tables([table], [])["reconstruct"])["better, worse, no difference shown"]
+    meaning = dict(terms.of_tables([table], [])["reconstruct"])["better, worse, no difference shown beside †"]
     assert "image by image" in meaning
     assert "seeds" not in meaning

@@ -44,3 +44,14 @@ def test_a_share_of_copies_is_read_as_such(copies):
 def test_equal_distances_count_half():
     real = normal(20, 2)
     assert memorized(normal(7, 1), real, real)[0] == 0
+
+
+def test_of_more_training_images_than_it_compares_it_says_how_many(monkeypatch):
+    """A copy of one that is left out counts as none, so half of the copies are seen where half are compared."""
+    train, others = normal(900, 2), normal(300, 3)
+    assert memorization.memorization_protocol(900) == {}
+    assert memorized(train, train, others)[0] == 1
+    monkeypatch.setattr(memorization, "MOST", 450)
+    assert memorization.memorization_protocol(900) == {"memorized_train_images": 450}
+    share, error = memorized(train, train, others)
+    assert share == pytest.approx(0.5, abs=4 * error)
