@@ -6,8 +6,8 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 
+from experiments.grid import run as run_grid
 from experiments.grid.request import Grid, Request
-from experiments.paper import plan
 from experiments.progress import seconds_of_work, time_text
 from experiments.trained import require_imported, require_networks, require_trusted
 from slurm import resources, rounds, submit
@@ -79,7 +79,7 @@ def start(store: Store, request: Request, grid: Grid, cluster: str, runtime: Run
     Raises:
         UserError: Slurm refuses, or nobody is there to be asked.
     """
-    plan.require_room(store.root, request.name)
+    run_grid.require_room(store, grid)
     wanted = rounds.new(store, request, cluster, runtime, command)
     stages = list(rounds.of(store, grid, 1).stages().values())
     require_trusted(store, stages, runtime)

@@ -12,7 +12,7 @@ from analysis.tables.claims import QUANTIZED
 from analysis.tables.filled import EQUAL_BINS, FilledTable
 from analysis.tables.protocol import timed_on
 from analysis.tables.search import point_text
-from experiments.paper import TABLE_1A, Column, Table
+from experiments.paper import TABLE_1A, TABLE_HEADS, TABLE_LIKELIHOOD, Column, Table
 from tokenbridge.metrics.catalogue import (
     BASE_IN_BINS,
     FD,
@@ -68,7 +68,7 @@ SEVERAL_SETS = (
 )
 SEARCHED = "Guidance and temperature were searched for each row by itself, on images apart from these."
 ALONE = "Test images that the autoencoder alone reconstructs, without quantization, read"
-PARTIAL = "The rows that were not asked for (--row) have not run."
+PARTIAL = "Some rows alone were asked for (--row); not run for this table:"
 LISTED = 4
 """most rows that a note lists one by one"""
 
@@ -77,8 +77,9 @@ def notes(filled: FilledTable, source: Source) -> list[str]:
     """The sentences under a table, in their order."""
     table, rows = filled.table, [(row.label, row.cells) for row in filled.rows if row.cells]
     lines = [table.note] if table.note else []
-    left = any(row.overrides is not None and not source.cells(table.id, row.label) for row in table.rows)
-    lines += [PARTIAL] if left and table.id in source.plan.get("partial", ()) else []
+    left = [row.label for row in table.rows if row.overrides is not None and not source.cells(table.id, row.label)]
+    of = TABLE_HEADS.id if table.id == TABLE_LIKELIHOOD.id else table.id
+    lines += [f"{PARTIAL} {'; '.join(left)}."] if left and of in source.plan.get("partial", ()) else []
     lines += _seeds(table, {len(ids) for _, ids in rows})
     lines += _over_images(filled) + _verdicts(filled) + _given(filled, source) + _equal_bins(filled)
     if point := source.point(table):

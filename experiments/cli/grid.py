@@ -68,8 +68,8 @@ def grid(
         list[str] | None,
         typer.Option(
             "--row",
-            help="of a table only the rows whose TABLE:ROW fits, such as 'heads:continuous, *'; the others stay empty;"
-            " repeatable",
+            help="of a table only the rows whose TABLE:ROW fits, such as 'heads:continuous, *'; a table that none fits"
+            " runs whole; repeatable",
         ),
     ] = None,
     axes: Annotated[

@@ -16,12 +16,14 @@ def growing(request: Request, most: int, on: str = "local") -> Request:
         on: where it runs.
 
     Raises:
-        UserError: tables without claims, axes, fewer seeds than a test needs, or another machine.
+        UserError: tables without claims, rows of them, axes, fewer seeds than a test needs, or another machine.
     """
     first = request.seeds or SEEDS
     claiming = [id for id, table in paper.TABLES.items() if table.claims]
     if not any(id in claiming for id in request.tables) or request.axes:
         raise UserError(f"--until-settled is for tables with claims ({', '.join(claiming)}); ask for one of them")
+    if request.rows:
+        raise UserError(f"--row={request.rows[0]} leaves out rows of claims; with --until-settled ask for whole tables")
     if on == "slurm":
         raise UserError("--until-settled looks between rounds of seeds on this machine; on a cluster, give --seeds")
     if not 2 <= first <= most:

@@ -138,7 +138,7 @@ class Request(Config):
     tables: tuple[str, ...] = ()
     """of the paper, heads, 5, figure-8, or names of GRIDS"""
     rows: tuple[str, ...] = ()
-    """rows to run of these tables, as TABLE:ROW, where * stands for anything; a table that none names runs whole"""
+    """rows to run of these tables, as TABLE:ROW, where * stands for anything; a table that none fits runs whole"""
     axes: tuple[str, ...] = ()
     """as typed: quantizer.levels=16,32"""
     each: bool = False
@@ -278,8 +278,10 @@ def _asked_for(rows: Sequence[RowCell], patterns: Sequence[str]) -> list[RowCell
         fitting = {row.key for word, row in named.items() if fnmatchcase(word, pattern)}
         if not fitting:
             table = pattern.partition(":")[0]
-            there = [word for word in named if word.startswith(f"{table}:")] or [*named]
-            raise UserError(f"--row={pattern} fits no row of these tables, which are {'; '.join(there)}")
+            there = [word for word in named if word.startswith(f"{table}:")]
+            told = "; ".join(there) or ", ".join(f"{id}:…" for id in dict.fromkeys(row.table for row in rows))
+            remedy = f"give one of {told}" if told else "ask for a table that trains or reconstructs as well"
+            raise UserError(f"--row={pattern} must fit a row of the tables asked for, as TABLE:ROW; {remedy}")
         asked |= fitting
     partial = {row.table for row in rows if row.key in asked}
     return [row for row in rows if row.key in asked or row.table not in partial]

@@ -17,7 +17,7 @@ from experiments.paper import FIGURE_8, plan
 from experiments.pipeline import Cell
 from experiments.presets import FASHION, preset
 from experiments.runner import Failure, attempt_cells
-from tokenbridge.config import Runtime, holds_path
+from tokenbridge.config import Runtime, UserError, holds_path
 from tokenbridge.overrides import differing, plain
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import EXPERIMENT
@@ -62,7 +62,7 @@ def run(store: Store, grid: Grid, runtime: Runtime, jobs: int) -> list[Failure]:
     Returns:
         What failed, each stage once.
     """
-    plan.require_room(store.root, grid.name)
+    require_room(store, grid)
     print(f"{grid.name}: {grid.about}, {jobs} stages at a time; results in {store.root}", flush=True)
     cells, ahead = grid.first()
     failures = attempt_cells(store, cells, runtime, EXPERIMENT, jobs, ahead, grid.name)
@@ -78,6 +78,41 @@ def run(store: Store, grid: Grid, runtime: Runtime, jobs: int) -> list[Failure]:
         speed.run(store, runtime.model_copy(update={"threads": None}), speed.preset_cells())
     write_plan(store, grid, last)
     return list({failure.stage.id: failure for failure in failures}.values())
+
+
+def require_room(store: Store, grid: Grid) -> None:
+    """Raise UserError, before it runs, where the plan of a grid cannot be written or joined with an earlier one.
+
+    Rows that join others of their table must have their points by the same rule, and from searches of as many images.
+    """
+    plan.require_room(store.root, grid.name)
+    path = plan.file(store.root, grid.name)
+    before = plan.read(path) if path.exists() else {}
+    if before.get("base") != grid.base.model_dump(mode="json"):
+        return
+    now = {(row.table, row.label) for row in grid.rows}
+    for id in grid.partial:
+        kept = [row for row in before["rows"] if row["table"] == id and (id, row["label"]) not in now]
+        first, second = (before.get("points") or {}).get(id), _points_of(grid).get(id)
+        if not kept:
+            continue
+        if first != second:
+            raise UserError(
+                f"rows of table {id} that ran before as {grid.name} are at {_told_points(first)}, these at"
+                f" {_told_points(second)}; give the same --points, or another --name"
+            )
+        theirs = (before.get("search") or {}).get("images")
+        if grid.search and second is None and theirs != (ours := _search_images(grid)):
+            raise UserError(
+                f"searches of table {id} that ran before as {grid.name} took images {theirs}, these {ours}; give the"
+                " same --seeds or --search-images, or another --name"
+            )
+
+
+def _told_points(point: Mapping[str, Any] | None) -> str:
+    if point is None:
+        return "the points of their own searches"
+    return ", ".join(f"{key.rpartition('.')[2]} {plain(value)}" for key, value in point.items())
 
 
 def final(store: Store, grid: Grid) -> Final:
@@ -112,7 +147,7 @@ def write_plan(store: Store, grid: Grid, last: Final) -> None:
         **({"looks": list(grid.looks)} if grid.looks else {}),
         "rows": [{"table": row.table, "label": row.label, "cell": row.cell.id} for row in rows],
         "search": _search(store, grid, last.chosen) if grid.search else {},
-        "points": {row.table: dict(grid.point) for row in grid.rows if grid.point and row.sampled},
+        "points": _points_of(grid),
         "confidence": [{"strength": strength, "cell": cell.id} for strength, cell in last.strengths],
         "axes": [{"key": axis.key, "values": list(axis.values)} for axis in grid.axes],
         "each": grid.each,
@@ -174,7 +209,7 @@ def _search(store: Store, grid: Grid, chosen: Mapping[str, Mapping[str, Any]]) -
         "bounds": dict(BOUNDS),
         "widenings": WIDENINGS,
         "splits": "training images are the reference, validation images its floor; no test image is read",
-        "images": "per point and training seed: " + _images(grid),
+        "images": _search_images(grid),
         "seed": SEARCH_SEED,
         "models": "all training seeds of the row, mean over them",
         "metric": metric_of(grid.base),
@@ -193,5 +228,11 @@ def _points(store: Store, key: str, points: Sequence[SearchPoint]) -> list[dict[
     return scores
 
 
-def _images(grid: Grid) -> str:
-    return ", ".join(map(str, sorted({search.images for search in grid.search.values()})))
+def _search_images(grid: Grid) -> str:
+    counts = sorted({search.images for search in grid.search.values()})
+    return f"per point and training seed: {', '.join(map(str, counts))}"
+
+
+def _points_of(grid: Grid) -> dict[str, dict[str, Any]]:
+    """Table -> guidance and temperature of all its rows, where they have one point."""
+    return {row.table: dict(grid.point) for row in grid.rows if grid.point and row.sampled}

@@ -65,6 +65,8 @@ def read(path: Path, remedy: str = _AGAIN) -> Plan:
         entries = plan.get(name) or []
         if not isinstance(entries, list) or not all(isinstance(e, dict) and keys <= e.keys() for e in entries):
             raise UserError(f"{path}: {name} must be a list of objects with {', '.join(sorted(keys))}; {remedy}")
+    if not isinstance(plan.get("partial", []), list):
+        raise UserError(f"{path}: partial must be a list of tables; {remedy}")
     return plan
 
 

@@ -29,8 +29,8 @@ CMMD_SIGMA, CMMD_SCALE = 10, 1000
 BATCH = 10_000
 """images at once for distances, as torch-fidelity has them"""
 KEPT = 4
-_kept = dict[tuple[str, int], Tensor]()
-"""radii of the last KEPT references by the SHA-256 of their features and k"""
+_kept = dict[tuple[Any, ...], Tensor]()
+"""radii of the last KEPT references by the SHA-256, type and shape of their features, and k"""
 
 
 def agreement(logits: Array, labels: Labels) -> float:
@@ -155,13 +155,13 @@ def density_coverage(features: Array, reference: Array, k: int) -> tuple[float, 
 
 
 def _kept_radii(real: Tensor, k: int) -> Tensor:
-    """The radii of a reference, computed once as long as it is among the last few."""
-    key = sha256(real.numpy().data).hexdigest(), k
-    if key not in _kept:
-        while len(_kept) >= KEPT:
-            del _kept[next(iter(_kept))]
-        _kept[key] = _radii(real, k)
-    return _kept[key]
+    """The radii of a reference, computed once as long as it is among the last few that were asked for."""
+    values = np.ascontiguousarray(real.numpy())
+    key = sha256(values.data).hexdigest(), values.dtype, values.shape, k
+    _kept[key] = radii = _kept.pop(key) if key in _kept else _radii(real, k)
+    while len(_kept) > KEPT:
+        del _kept[next(iter(_kept))]
+    return radii
 
 
 def _radii(centres: Tensor, k: int) -> Tensor:

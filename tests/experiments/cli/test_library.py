@@ -89,7 +89,10 @@ def test_a_file_of_settings_is_a_base(tmp_path):
         (lambda: tb.run({1: 2}), "1 must be the name of a setting"),
         (lambda: tb.grid({}), "a grid needs tables, axes or one of ablation"),
         (lambda: tb.grid("abla"), "abla"),
-        (lambda: tb.grid("2a", rows="2a:flow"), "--row=2a:flow fits no row of these tables, which are 2a:parallel; "),
+        (
+            lambda: tb.grid("2a", rows="2a:flow"),
+            "--row=2a:flow must fit a row of the tables asked for, as TABLE:ROW; give one of 2a:parallel; ",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_and_leaves_nothing(call, message, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import math
 from itertools import chain
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -64,8 +65,14 @@ def test_a_table_runs_the_rows_that_are_asked_for_and_others_whole():
 @pytest.mark.parametrize(
     ("tables", "only", "words"),
     [
-        (("2a",), "2a:paralel", r"--row=2a:paralel fits no row of these tables, which are 2a:parallel; 2a:autoreg"),
-        (("2a", "1a"), "2c:B=16", r"--row=2c:B=16 fits no row .* are 2a:parallel; 2a:autoregressive; 1a:continuous;"),
+        (
+            ("2a",),
+            "2a:paralel",
+            r"--row=2a:paralel must fit a row of .*, as TABLE:ROW; give one of 2a:parallel; 2a:auto",
+        ),
+        (("2a", "1a"), "2c:B=16", r"--row=2c:B=16 must fit .*; give one of 2a:…, 1a:…"),
+        (("2a",), "parallel", r"--row=parallel must fit a row of .*, as TABLE:ROW; give one of 2a:…"),
+        (("ablation",), "2a:parallel", r"ask for a table that trains or reconstructs as well"),
         (("2a", FIGURE_8), "2a:parallel", r"figure-8 shows the row 2a autoregressive; ask for it as well"),
     ],
 )
@@ -89,6 +96,32 @@ def test_rows_join_those_that_ran_before():
     assert plan.merged(both, one)["rows"] == [both["rows"][1], both["rows"][0]]
     assert plan.merged(one, both)["rows"] == both["rows"]
     assert "partial" not in plan.merged(one, both)
+
+
+def test_rows_of_one_table_join_where_their_points_were_found_alike_and_are_refused_before_they_run(tmp_path):
+    store = Store(tmp_path)
+
+    def rule(row: str, **more: Any) -> Grid:
+        return Request(name="x", tables=("2a",), rows=(f"2a:{row}",), **more).grid()
+
+    before = rule("parallel")
+    content = {"name": "x", "title": "", "base": before.base.model_dump(mode="json"), "tables": ["2a"]}
+    rows = [{"table": "2a", "label": "parallel", "cell": "c"}]
+    search = {"images": "per point and training seed: 300", "chosen": {"2a parallel": {}}, "points": []}
+    plan.write(tmp_path, content | {"rows": rows, "search": search, "partial": ["2a"]})
+    run_grid.require_room(store, rule("autoregressive"))
+    run_grid.require_room(store, rule("parallel", points="base"))  # in the place of what was there
+    run_grid.require_room(store, rule("autoregressive", points="base", assignments=("train.epochs=9",)))  # another base
+    with pytest.raises(UserError, match=r"ran before as x are at the points of their own searches, these at guidance"):
+        run_grid.require_room(store, rule("autoregressive", points="base"))
+    for more in ({"seeds": 1}, {"images": 500}):
+        with pytest.raises(UserError, match=r"as x took images per point and training seed: 300, these .*: 500; give"):
+            run_grid.require_room(store, rule("autoregressive", **more))
+    points = {"points": {"2a": {"sample.guidance": 1.5, "sample.temperature": 0.8}}, "search": {}}
+    plan.replace(tmp_path, content | {"rows": rows, "partial": ["2a"]} | points)
+    with pytest.raises(UserError, match=r"are at guidance 1.5, temperature 0.8, these at the points of their own"):
+        run_grid.require_room(store, rule("autoregressive"))
+    run_grid.require_room(store, rule("autoregressive", points="1.5,0.8"))
 
 
 def test_every_row_of_every_table_can_run_on_the_digits():

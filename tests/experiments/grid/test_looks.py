@@ -34,6 +34,7 @@ def test_searches_use_the_seeds_of_the_first_look_whatever_is_added():
     ("words", "part"),
     [
         (["1a"], "--until-settled is for tables with claims (2a, "),
+        (["2a", "--row", "2a:parallel"], "--row=2a:parallel leaves out rows of claims; with --until-settled ask for"),
         (["--axis", "quantizer.levels=8,16"], "--until-settled is for tables with claims"),
         (["2a", "--seeds", "1"], "--seeds=1 of the first look must be from 2 to --max-seeds=12"),
         (["2a", "--seeds", "5", "--max-seeds", "4"], "--seeds=5 of the first look must be from 2 to --max-seeds=4"),

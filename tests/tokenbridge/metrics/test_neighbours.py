@@ -101,3 +101,28 @@ def test_kernel_distance_has_no_bias():
     for n in (10, 40):
         found = [kernel_distance(normal(n, 2 * s), normal(n, 2 * s + 1)) for s in range(200)]
         assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(200)
+
+
+@pytest.mark.parametrize("again", ["order", "shape", "type"])
+def test_kept_radii_are_of_one_array_and_not_of_its_bytes(again):
+    """Constant images, whose bytes say nothing of how many there are; and one that lies in memory the other way."""
+    real, x = np.zeros((16, 4), np.float32), torch.ones(9, 4)
+    precision_recall(x, torch.from_numpy(real), K)
+    if again == "order":
+        y = np.asfortranarray(normal(53, 2))
+        found = precision_recall(torch.from_numpy(normal(37, 1)), torch.from_numpy(y), K)
+        assert found == pytest.approx(shares(normal(37, 1), y))
+    else:
+        other = torch.zeros(32, 2) if again == "shape" else torch.zeros(8, 4, dtype=torch.float64)
+        assert precision_recall(torch.ones(9, other.shape[1], dtype=other.dtype), other, K) == (0, 0)
+
+
+def test_the_reference_that_was_asked_for_longest_ago_is_forgotten(monkeypatch):
+    found = []
+    monkeypatch.setattr(sets, "_radii", lambda centres, k: found.append(len(centres)) or torch.zeros(len(centres)))
+    first = torch.from_numpy(normal(40, 0))
+    for number in range(2 * sets.KEPT):
+        sets._kept_radii(first, K)
+        sets._kept_radii(torch.from_numpy(normal(50 + number, number)), K)
+    assert found.count(40) == 1
+    assert len(sets._kept) == sets.KEPT
