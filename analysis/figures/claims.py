@@ -44,7 +44,7 @@ ONCE = "Not tested: measured once, or on the same images without the value of ea
 NAMED = "Claims were named beforehand and are corrected together (Holm)."
 OTHERS = f"{EXPLORATORY} Exploratory: what else the summary speaks of; all others stand in the tables."
 OF_AXES = f"{EXPLORATORY} Exploratory: each axis's last value against its first; other values stand in the tables."
-RATE = "Of the exploratory differences that a report shows, 5 % are expected to be wrong (false-discovery rate)."
+RATE = "Of the exploratory differences that a report shows, at most 5 % on average are wrong (false-discovery rate)."
 MARKS = {"better": ("C0", "o"), "worse": ("C1", "D"), "no difference shown": ("", "o"), UNTESTED: ("", "x")}
 """verdict -> colour, grey where empty, and marker; that of no difference is open"""
 TITLES = {TOKEN_MS: "time of a token"}

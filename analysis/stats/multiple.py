@@ -1,7 +1,7 @@
 """Verdicts on many comparisons at once: claims, which were named beforehand, and all others, which were not.
 
 Claims are few and said to be true: Holm's method keeps the chance of even one wrong verdict among them at 5 %. The
-others are exploratory: of those that are shown, 5 % are expected to be wrong (their false-discovery rate).
+others are exploratory: of those that are shown, at most 5 % on average are wrong (their false-discovery rate).
 """
 
 from __future__ import annotations

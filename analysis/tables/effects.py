@@ -280,9 +280,9 @@ def _notes(source: Source) -> list[str]:
         f"± is the half-width of the paired 95 % Student t interval over these pairs; {seeds}. It says how far the"
         " effect holds across the other axes. Fréchet distances and times are compared as ratios (in per cent, between"
         " the ends of the interval), shares by their logits. Better, worse, no difference shown: against the axis's"
-        " first value, by the t test over these pairs. All effects are exploratory (°): of those that are shown, 5 %"
-        " are expected to be wrong (Benjamini and Hochberg, over all effects of the report). The page and the CSV give"
-        " the corrected interval, of the level at which that was decided: it leaves out zero exactly where a"
+        " first value, by the t test over these pairs. All effects are exploratory (°): of those that are shown, at"
+        " most 5 % on average are wrong (Benjamini and Hochberg, over all effects of the report). The page and the CSV"
+        " give the corrected interval, of the level at which that was decided: it leaves out zero exactly where a"
         " difference is shown. Bold: better.",
         f"{UNMOVED[0].upper()}{UNMOVED[1:]}: what is measured does not depend on the axis. Equal: the numbers of all"
         " pairs happen to be.",

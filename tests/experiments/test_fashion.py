@@ -62,11 +62,13 @@ def test_what_ships_is_small():
 
 @pytest.mark.slow
 def test_the_command_of_the_committed_report_is_one(call, tmp_path: Path, test_images):
-    rows = ["--row", "heads:B=16, *", "--row", "heads:continuous, flow"]
-    tables = ["1a", "1b", "2a", "figure-8", "heads", *rows, "--preset", "fashion", "--name", "fashion"]
+    rows = ["B=16, *", "B=32, autoregressive", "B=64, autoregressive"]
+    rows += ["continuous, flow", "continuous, diffusion", "continuous, mixture, full*"]
+    asked = [word for row in rows for word in ("--row", f"heads:{row}")]
+    tables = ["1a", "1b", "2a", "2b", "2c", "figure-8", "heads", *asked, "--preset", "fashion", "--name", "fashion"]
     done = call("grid", *tables, "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "26 cells of tables 1a, 1b, 2a, figure-8, heads" in done.stdout
+    assert "53 cells of tables 1a, 1b, 2a, 2b, 2c, figure-8, heads" in done.stdout
 
 
 @pytest.mark.slow
