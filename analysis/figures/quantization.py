@@ -71,7 +71,7 @@ def distortion(source: Source) -> Drawing | None:
     caption = (
         "Mean squared error of a quantized latent value of test images (standard deviation 1), on a logarithmic scale."
         " Left: against the number of levels B; Panter–Dite is what the best quantizer of a normal distribution reaches"
-        " as B grows, where a bit more divides it by four; of few levels the best lies below it (0.118 at B = 4, 0.035"
+        " as B grows, where a bit more divides it by four; of few levels the best lies below it (0.117 at B = 4, 0.035"
         " at B = 8). Right: against the entropy H of the level, the bits that it takes after lossless coding;"
         " πe/6·2^(−2H) is what evenly spaced levels reach with such a code, as H grows. Shannon: what no code with that"
         " many bits per value goes below for normal values; latents are not quite normal, so points may."

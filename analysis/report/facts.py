@@ -10,7 +10,7 @@ from typing import Any
 from analysis import stats
 from analysis.frame.source import Source
 from analysis.tables.filled import FilledTable
-from analysis.tables.search import point_text
+from experiments.paper.plan import point_text
 from tokenbridge.overrides import plain
 
 MIXED = (
@@ -56,7 +56,7 @@ def provenance(source: Source, filled: Iterable[FilledTable]) -> list[Origin]:
             if row.cells:
                 sets.setdefault(row.cells, []).append(f"{table.id} {row.label}")
             trained |= set(row.cells) if table.kind in ("generation", "axes") else set()
-    for strength, cell in source.confidence if sets else ():
+    for strength, cell in source.confidence:
         if strength:
             sets[cell,] = [f"figure 8, confidence × {strength:g}"]
             trained.add(cell)

@@ -11,8 +11,8 @@ from analysis.stats import Estimate, number
 from analysis.tables.claims import QUANTIZED
 from analysis.tables.filled import EQUAL_BINS, FilledTable
 from analysis.tables.protocol import timed_on
-from analysis.tables.search import point_text
 from experiments.paper import TABLE_1A, TABLE_HEADS, TABLE_LIKELIHOOD, Column, Table
+from experiments.paper.plan import point_text
 from tokenbridge.metrics.catalogue import (
     BASE_IN_BINS,
     FD,

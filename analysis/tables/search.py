@@ -10,8 +10,8 @@ from analysis import stats
 from analysis.frame.source import Source
 from analysis.stats import Setting, edges
 from analysis.tables.filled import csv_text
+from experiments.paper.plan import point_text
 from tokenbridge.config import UserError
-from tokenbridge.overrides import plain
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,3 @@ def to_csv(source: Source) -> str:
         values = [point["row"], *(f"{value:.10g}" for value in setting[1:]), point.get("train_seed", "")]
         lines.append([*values, f"{point[metric]:.10g}", "yes" if setting in used else ""])
     return csv_text(lines)
-
-
-def point_text(point: Mapping[str, Any]) -> str:
-    """A point of a plan for a reader: guidance 1.5, temperature 0.9."""
-    values = {key: f"{value:g}" if isinstance(value, float) else plain(value) for key, value in point.items()}
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())

@@ -110,9 +110,7 @@ def require_room(store: Store, grid: Grid) -> None:
 
 
 def _told_points(point: Mapping[str, Any] | None) -> str:
-    if point is None:
-        return "the points of their own searches"
-    return ", ".join(f"{key.rpartition('.')[2]} {plain(value)}" for key, value in point.items())
+    return "the points of their own searches" if point is None else plan.point_text(point)
 
 
 def final(store: Store, grid: Grid) -> Final:

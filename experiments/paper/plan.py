@@ -18,6 +18,7 @@ from typing import Any
 
 from experiments.paper import RECONSTRUCT, TABLES
 from tokenbridge.config import UserError
+from tokenbridge.overrides import plain
 from tokenbridge.store.artifacts import read_json, require_folder, writable, write_json
 from tokenbridge.store.runs import require_name
 
@@ -107,6 +108,12 @@ def ranked(values: Sequence[float], better: str) -> list[int]:
     """
     sign = -1 if better == "higher" else 1
     return sorted(range(len(values)), key=lambda i: (math.isnan(values[i]), sign * values[i]))
+
+
+def point_text(point: Mapping[str, Any]) -> str:
+    """A point of a plan for a reader: guidance 1.5, temperature 0.9."""
+    values = {key: f"{value:g}" if isinstance(value, float) else plain(value) for key, value in point.items()}
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())
 
 
 def merged(before: Mapping[str, Any], plan: Plan) -> Plan:

@@ -69,6 +69,10 @@ def test_the_command_of_the_committed_report_is_one(call, tmp_path: Path, test_i
     done = call("grid", *tables, "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "53 cells of tables 1a, 1b, 2a, 2b, 2c, figure-8, heads" in done.stdout
+    # as tokenbridge/README.md has it, of reconstructions alone
+    done = call("grid", "1a", "1b", "--preset", "fashion", "--name", "fashion", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "11 cells of tables 1a, 1b" in done.stdout
 
 
 @pytest.mark.slow

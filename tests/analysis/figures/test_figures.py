@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from scipy.stats import norm
 
 from analysis import figures, stats
-from analysis.figures import Drawing, generation, heads, latents, mosaic, reconstruction
+from analysis.figures import Drawing, generation, heads, latents, mosaic, quantization, reconstruction
 from analysis.figures.heads import GROUPS, Point, front
 from analysis.frame.source import Source, read
 from experiments.axes import Axis
@@ -251,6 +252,17 @@ def test_names_of_the_fronts_lie_on_no_marker_and_not_on_each_other() -> None:
         assert axes.bbox.contains(box.x0, box.y0), name
         assert axes.bbox.contains(box.x1, box.y1), name
         assert not [other for other in boxes.values() if other is not box and box.overlaps(other)], name
+
+
+@pytest.mark.parametrize("levels", [4, 8])
+def test_the_best_errors_of_few_levels_that_a_caption_tells_are_lloyd_s_and_max_s(source: Source, levels: int) -> None:
+    """Their conditions for N(0, 1), iterated: bounds half-way between levels, each level the mean of its interval."""
+    values = norm.ppf((np.arange(levels) + 0.5) / levels)
+    for _ in range(2000):
+        bounds = np.concatenate([[-np.inf], (values[1:] + values[:-1]) / 2, [np.inf]])
+        share = np.diff(norm.cdf(bounds))
+        values = -np.diff(norm.pdf(bounds)) / share
+    assert f"{1 - share @ values**2:.3f} at B = {levels}" in _of(source, quantization.distortion).caption
 
 
 def test_two_rows_of_one_token_on_a_front_are_named_with_their_heads() -> None:
