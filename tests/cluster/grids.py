@@ -83,6 +83,36 @@ def _jobs() -> bool:
     return queue.returncode != 0 or bool(queue.stdout.strip())
 
 
+def drain() -> None:
+    """No job starts from now on."""
+    subprocess.run(["scontrol", "update", "NodeName=ALL", "State=DRAIN", "Reason=test"], check=True)
+
+
+def resume(seconds: float = 60) -> None:
+    """Drained nodes take jobs again, which Slurm refuses for one that has not answered since slurmctld began."""
+    until = time.monotonic() + seconds
+    while nodes := _drained_nodes():
+        if time.monotonic() > until:
+            raise TimeoutError(f"{nodes} stay drained")
+        subprocess.run(["scontrol", "update", f"NodeName={nodes}", "State=RESUME"], capture_output=True)
+        time.sleep(0.2)
+
+
+def _drained_nodes() -> str:
+    words = ["sinfo", "--noheader", "--states=drain", "--format=%N"]
+    return ",".join(subprocess.run(words, capture_output=True, text=True).stdout.split())
+
+
+@contextmanager
+def drained() -> Iterator[None]:
+    """No job starts meanwhile, so none ends while its test still counts."""
+    drain()
+    try:
+        yield
+    finally:
+        resume()
+
+
 def jobs_by_stage(cwd: Path) -> dict[str, int]:
     """How often each stage was handed to Slurm."""
     found = sweep.jobs_by_stage(Store(cwd / "runs"))

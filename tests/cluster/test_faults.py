@@ -28,7 +28,18 @@ import pytest
 
 from experiments.tracking import store as mlflow_store
 from slurm import sweep
-from tests.cluster.grids import daemon, end_of, environment, grid, journal, on_slurm, packing, stages, tokenbridge
+from tests.cluster.grids import (
+    daemon,
+    end_of,
+    environment,
+    grid,
+    journal,
+    on_slurm,
+    packing,
+    resume,
+    stages,
+    tokenbridge,
+)
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import EXPERIMENT
 
@@ -271,14 +282,12 @@ def administrator() -> Iterator[None]:
     """Resumes nodes that slurmctld has drained, as a restart after a kill does."""
     over = threading.Event()
 
-    def resume() -> None:
+    def go_on() -> None:
         while not over.wait(3):
-            nodes = subprocess.run(["sinfo", "-h", "-t", "drain", "-o", "%N"], capture_output=True, text=True).stdout
-            if nodes.strip():
-                words = ["scontrol", "update", f"NodeName={nodes.strip()}", "State=RESUME"]
-                subprocess.run(words, capture_output=True)
+            with suppress(TimeoutError):  # a node that is away; the next try finds it
+                resume(seconds=3)
 
-    thread = threading.Thread(target=resume)
+    thread = threading.Thread(target=go_on)
     thread.start()
     try:
         yield

@@ -20,7 +20,18 @@ import pytest
 
 from slurm import scheduler, sweep
 from tests.cluster.conftest import started
-from tests.cluster.grids import CLUSTER, daemon, environment, events, grid, on_slurm, stages, tokenbridge
+from tests.cluster.grids import (
+    CLUSTER,
+    daemon,
+    drain,
+    drained,
+    environment,
+    events,
+    grid,
+    on_slurm,
+    stages,
+    tokenbridge,
+)
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import read_sweep, write_sweep
 
@@ -53,21 +64,6 @@ def wait_for_none() -> None:
     while live():  # tasks of submitit ignore SIGTERM
         subprocess.run(["scancel", "--full", "--signal=KILL", f"--user={getpass.getuser()}"], check=True)
         time.sleep(0.2)
-
-
-@contextmanager
-def drained() -> Iterator[None]:
-    """No job starts meanwhile, so none ends while its test still counts."""
-
-    def nodes(state: str) -> None:
-        order = ["scontrol", "update", "NodeName=ALL", f"State={state}", "Reason=held"]
-        subprocess.run(order, check=True)
-
-    nodes("DRAIN")
-    try:
-        yield
-    finally:
-        nodes("RESUME")
 
 
 @pytest.fixture
@@ -182,6 +178,7 @@ def test_a_slurmctld_that_forgets_the_release_or_the_jobs(plain_cluster, tmp_pat
     daemon(plain_cluster, "slurmctld")
     while scheduler.unavailable():
         time.sleep(0.2)
+    drain()  # what was saved may be from before that too
     scheduler.cancel(live().keys() - own)  # of the test before: the saved state may still have them
     held = [task for task in live().values() if task.remedy == "release"]
     assert len(held) == len(live())  # the others it has not saved at all: how many is chance

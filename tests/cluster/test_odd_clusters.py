@@ -13,6 +13,7 @@ from tests.cluster.grids import (
     CLUSTER,
     SECONDS,
     daemon,
+    drained,
     end_of,
     events,
     grid,
@@ -69,15 +70,13 @@ def test_a_folder_that_nodes_do_not_share_is_named(tmp_path):
 
 def test_waiting_tasks_that_are_cancelled_and_code_that_is_gone(plain_cluster, tmp_path):
     """Both while all wait: what needs a cancelled task does not begin, and no job runs other code than its own."""
-    nodes = ["scontrol", "update", "NodeName=ALL"]
-    subprocess.run([*nodes, "State=DRAIN", "Reason=test"], check=True)
-    tokenbridge(*grid("gone", "sample.temperature=0.9"), *on_slurm(), cwd=tmp_path)
-    waiting = {id: found[-1].job for id, found in sweep.jobs_by_stage(Store(tmp_path / "runs")).items()}
-    (train,), (score,) = stages(tmp_path, "gone", "train"), stages(tmp_path, "gone", "score")
-    subprocess.run(["scancel", waiting[train], waiting[score]], check=True)
-    assert "cancelled: train of" in tokenbridge("status", "gone", cwd=tmp_path, code=3).stdout
-    shutil.rmtree(tmp_path / "runs" / "sweeps" / "code")
-    subprocess.run([*nodes, "State=RESUME"], check=True)
+    with drained():
+        tokenbridge(*grid("gone", "sample.temperature=0.9"), *on_slurm(), cwd=tmp_path)
+        waiting = {id: found[-1].job for id, found in sweep.jobs_by_stage(Store(tmp_path / "runs")).items()}
+        (train,), (score,) = stages(tmp_path, "gone", "train"), stages(tmp_path, "gone", "score")
+        subprocess.run(["scancel", waiting[train], waiting[score]], check=True)
+        assert "cancelled: train of" in tokenbridge("status", "gone", cwd=tmp_path, code=3).stdout
+        shutil.rmtree(tmp_path / "runs" / "sweeps" / "code")
     shown = end_of(tmp_path, "gone")
     assert shown.returncode == 1
     assert "thecodethatthisjobwassubmittedwith,isgone" in "".join(shown.stdout.split())
@@ -110,17 +109,15 @@ def test_a_time_limit_that_a_stage_never_keeps_ends_it(plain_cluster, tmp_path):
 
 def test_any_clock_of_the_login_node_submits_each_stage_once(cluster, tmp_path):
     """No node takes jobs, so all that is known of them is Slurm's."""
-    nodes = ["scontrol", "update", "NodeName=ALL"]
-    subprocess.run([*nodes, "State=DRAIN", "Reason=test"], check=True)
-    for number, seconds in enumerate((-70, 70, -600, 600, -86_400, 86_400)):
-        words = [*grid("clocks", "quantizer.levels=8", f"sample.temperature=1.{number}"), *on_slurm()]
-        with shifted(seconds):
-            assert "submitted" in tokenbridge(*words, cwd=tmp_path).stdout, seconds
-        with shifted(-seconds * (number // 2)):  # as it was, and further away
-            assert "nothing was submitted" in tokenbridge(*words, cwd=tmp_path).stdout, seconds
-    assert set(jobs_by_stage(tmp_path).values()) == {1}
-    assert "lost" not in tokenbridge("status", "clocks", cwd=tmp_path, code=3).stdout
-    subprocess.run([*nodes, "State=RESUME"], check=True)
+    with drained():
+        for number, seconds in enumerate((-70, 70, -600, 600, -86_400, 86_400)):
+            words = [*grid("clocks", "quantizer.levels=8", f"sample.temperature=1.{number}"), *on_slurm()]
+            with shifted(seconds):
+                assert "submitted" in tokenbridge(*words, cwd=tmp_path).stdout, seconds
+            with shifted(-seconds * (number // 2)):  # as it was, and further away
+                assert "nothing was submitted" in tokenbridge(*words, cwd=tmp_path).stdout, seconds
+        assert set(jobs_by_stage(tmp_path).values()) == {1}
+        assert "lost" not in tokenbridge("status", "clocks", cwd=tmp_path, code=3).stdout
     tokenbridge("cancel", "clocks", "--yes", cwd=tmp_path)
 
 
