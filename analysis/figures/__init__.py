@@ -7,7 +7,7 @@ charts. A figure is added by a function from a source to a `Drawing` and a line 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from analysis.figures import (
     axes,
@@ -50,8 +50,8 @@ MAKERS: tuple[tuple[str, Callable[[Source], Drawing | None]], ...] = (
 """table that a figure needs (none where it finds out), and what draws it"""
 
 
-def draw(source: Source, dark: bool = False) -> list[Drawing]:
-    """Every figure that the source has the data for, in reading order.
+def draw(source: Source, dark: bool = False) -> Iterator[Drawing]:
+    """Every figure that the source has the data for, in reading order, each drawn when it is asked for.
 
     Args:
         source: the report's source.
@@ -59,9 +59,12 @@ def draw(source: Source, dark: bool = False) -> list[Drawing]:
     """
     tables = {"", *(table.id for table in source.tables)}
     tables |= {RECONSTRUCTIONS} if source.of_reconstructions.id in tables else set()
-    with style(dark):
-        drawings = [make(source) for table, make in MAKERS if table in tables]
-    return [drawing for drawing in drawings if drawing is not None]
+    for table, make in MAKERS:
+        if table in tables:
+            with style(dark):
+                drawing = make(source)
+            if drawing is not None:
+                yield drawing
 
 
 __all__ = ["Drawing", "draw", "style"]

@@ -164,7 +164,9 @@ def _heat_maps(panels: Sequence[Panel]) -> Figure:
         for setting, value in panel.values.items():
             table[places[setting]] = value.mean
         colours = sns.color_palette("Blues", as_cmap=True)
-        sns.heatmap(table, cmap=colours, norm=norm, ax=axes, linewidths=1, cbar=False)
+        axes.pcolormesh(table, cmap=colours, norm=norm, edgecolors="white", linewidth=1)
+        axes.invert_yaxis()
+        axes.spines[:].set_visible(False)
         for setting, (row, column) in places.items():
             ink = _ink(colours(norm(table[row, column]) if norm else 0.0))
             look = {"ha": "center", "va": "center", "color": ink, "fontsize": 10, "linespacing": 0.95}

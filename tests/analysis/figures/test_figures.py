@@ -38,7 +38,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["light", "dark"])
 def drawings(request: pytest.FixtureRequest, source: Source) -> list[Drawing]:
-    return figures.draw(source, dark=request.param)
+    return list(figures.draw(source, dark=request.param))
 
 
 def test_every_figure_is_there_with_words_for_it(drawings: list[Drawing]) -> None:
@@ -282,7 +282,7 @@ def test_a_missing_example_file_is_named(tmp_path: Path) -> None:
     folder = write_source(tmp_path / "report", tables=("1a",))
     (folder / "source" / "examples" / "reconstruct-b008-r5.npz").unlink()
     with pytest.raises(UserError, match=r"reconstruct-b008-r5.npz is missing; write the report's source again"):
-        figures.draw(read(folder / "source"))
+        list(figures.draw(read(folder / "source")))
 
 
 def test_the_style_leaves_matplotlib_as_it_was() -> None:

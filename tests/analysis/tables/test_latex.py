@@ -123,7 +123,7 @@ def test_the_paper_of_a_report_compiles_with_its_figures(tmp_path: Path) -> None
     folder = write_source(tmp_path / "report", seeds=2, strengths=(0.0, 4.0))
     (folder / "figures").mkdir()
     source = read(folder / "source")
-    drawings = figures.draw(source)
+    drawings = list(figures.draw(source))
     for drawing in drawings:  # the page's PNG, in two colour schemes, would take twice as long again
         drawing.figure.savefig(folder / "figures" / f"{drawing.name}.pdf")
     found = contents(source, [fill(table, source) for table in source.tables], drawings)
