@@ -55,7 +55,7 @@ def _ends(setting: Setting, settings: Iterable[Setting], bounds: Mapping[str, fl
     at = {f"lowest {key.rpartition('.')[2]}": bound for key, bound in bounds.items()}
     values = {"lowest guidance": setting[0], "lowest temperature": setting[1]}
     return tuple(
-        f"{end}, the search's bound" if end in at and values[end] <= at[end] else end
+        f"{end} (the search's bound)" if end in at and values[end] <= at[end] else end
         for end in edges(setting, settings)
     )
 

@@ -153,7 +153,10 @@ def run(
     settings: Settings = None,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", help="last stage wanted: reconstruct, train, likelihood, sample or score; repeatable"),
+        typer.Option(
+            "--only",
+            help="last stage wanted: reconstruct, train, likelihood, sample, score, speed or another; repeatable",
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="name of the run in MLflow")] = None,
     runs: Runs = DEFAULT_RUNS,

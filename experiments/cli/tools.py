@@ -61,10 +61,14 @@ def speed(
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads")] = 1,
     device: Device = "auto",
     minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0.01, max=1e4, help="measure the device part by part for so long")
+        float | None,
+        typer.Option(
+            "--minutes", min=0.01, max=1e4, help="measure the device part by part for so long (1 with --size alone)"
+        ),
     ] = None,
     size: Annotated[
-        str | None, typer.Option("--size", help="with --minutes: small, B, L or H; unset: L on a GPU, else small")
+        str | None,
+        typer.Option("--size", help="part by part, of which model: small, B, L or H; unset: L on a GPU, else small"),
     ] = None,
     reports: Reports = DEFAULT_REPORTS,
 ) -> None:

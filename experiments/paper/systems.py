@@ -61,10 +61,10 @@ TABLE_3 = Table(
         _system("TokenBridge-H", 910, 1.55, 313.3, 0.80, 0.65, overrides=_size(1280, 20, 6, 0.91, 3.45)),
     ),
     FID_IS_PR, GENERATION,
-    "MaskGIT to VAR: trained discrete tokens. LDM-4 to MAR-H: continuous. TokenBridge: post-training quantized. MAR and"
-    " TokenBridge can be trained here by the presets imagenet256-L and -H, which takes the 1.28 million images of"
-    " ImageNet, the KL-16 autoencoder's weights and 800 epochs of a model of 486 to 943 million parameters on several"
-    " GPUs; FID takes Inception weights and 50,000 images.",
+    "MaskGIT to VAR: trained discrete tokens. LDM-4 to MAR-H: continuous. TokenBridge: post-training quantized."
+    " TokenBridge can be trained here by the presets imagenet256-L and -H, MAR by imagenet256-mar-L and -H, which takes"
+    " the 1.28 million images of ImageNet, the KL-16 autoencoder's weights and 800 epochs of a model of 486 to 943"
+    " million parameters on several GPUs; FID takes Inception weights and 50,000 images.",
     base="TokenBridge-L",
 )
 

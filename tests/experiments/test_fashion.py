@@ -1,6 +1,8 @@
 """The preset `fashion` and what ships for it: its cards are true, and it runs from the published files to scores."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 
 from experiments.presets import FASHION
 from tests.helpers.image_sets import write_idx
-from tests.helpers.machine import missing
+from tests.helpers.machine import ROOT, missing
 from tokenbridge.autoencoders.frozen import to_signed
 from tokenbridge.autoencoders.sources import FASHION as AUTOENCODER
 from tokenbridge.config import UserError
@@ -61,18 +63,15 @@ def test_what_ships_is_small():
 
 
 @pytest.mark.slow
-def test_the_command_of_the_committed_report_is_one(call, tmp_path: Path, test_images):
-    rows = ["B=16, *", "B=32, autoregressive", "B=64, autoregressive"]
-    rows += ["continuous, flow", "continuous, diffusion", "continuous, mixture, full*"]
-    asked = [word for row in rows for word in ("--row", f"heads:{row}")]
-    tables = ["1a", "1b", "2a", "2b", "2c", "figure-8", "heads", *asked, "--preset", "fashion", "--name", "fashion"]
-    done = call("grid", *tables, "--dry-run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "53 cells of tables 1a, 1b, 2a, 2b, 2c, figure-8, heads" in done.stdout
-    # as tokenbridge/README.md has it, of reconstructions alone
-    done = call("grid", "1a", "1b", "--preset", "fashion", "--name", "fashion", "--dry-run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "11 cells of tables 1a, 1b" in done.stdout
+def test_the_commands_of_the_committed_report(call, tmp_path: Path, test_images):
+    page = (ROOT / "tokenbridge" / "README.md").read_text()
+    (whole,) = re.findall(r"```text\n(tokenbridge grid 1a .*?)```", page, re.S)
+    (costs,) = re.findall(r"`(tokenbridge grid 1a 1b --preset fashion [^`]*)`", page)
+    told = {whole: "53 cells of tables 1a, 1b, 2a, 2b, 2c, figure-8, heads", costs: "11 cells of tables 1a, 1b"}
+    for command, cells in told.items():
+        done = call(*shlex.split(command.replace("\\\n", ""))[1:], "--dry-run", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert cells in done.stdout
 
 
 @pytest.mark.slow
