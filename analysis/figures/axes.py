@@ -161,5 +161,6 @@ def _bar(effect: Effect) -> list[list[float]] | None:
     half = comparison.difference.gap.half(comparison.level) if comparison else None
     if comparison is None or half is None:
         return None
-    below, above = comparison.difference.scale.around(effect.mean, half)
+    difference = comparison.difference
+    below, above = difference.scale.around(effect.mean, half, difference.base + difference.gap.mean)
     return [[below], [above]]

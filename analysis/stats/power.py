@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from functools import lru_cache
 
 from scipy import stats
 
@@ -14,6 +16,7 @@ POWER = 0.8
 MOST_SEEDS = 100
 
 
+@lru_cache(maxsize=100_000)
 def seeds_needed(gap: Gap, level: float) -> int | None:
     """Fewest seeds with which a two-sided t test shows the difference with a chance of 80 %; None beyond MOST_SEEDS.
 
@@ -28,10 +31,13 @@ def seeds_needed(gap: Gap, level: float) -> int | None:
     if gap.error is None or now < 2 or not gap.mean:
         return None
     spread, each = gap.error * math.sqrt(now), gap.freedom / (now - 1)
-    for seeds in range(2, MOST_SEEDS + 1):
-        if power(abs(gap.mean) / spread, seeds, each * (seeds - 1), level) >= POWER:
-            return seeds
-    return None
+    counts = range(2, MOST_SEEDS + 1)
+
+    def shows(seeds: int) -> bool:
+        return power(abs(gap.mean) / spread, seeds, each * (seeds - 1), level) >= POWER
+
+    found = bisect_left(counts, True, key=shows)  # more seeds have more power
+    return counts[found] if found < len(counts) else None
 
 
 def power(effect: float, seeds: int, freedom: float, level: float) -> float:
@@ -44,4 +50,5 @@ def power(effect: float, seeds: int, freedom: float, level: float) -> float:
         level: of the test.
     """
     limit, shift = quantile(level, freedom), effect * math.sqrt(seeds)
-    return float(stats.nct.sf(limit, freedom, shift) + stats.nct.cdf(-limit, freedom, shift))
+    # the other tail as that of the mirrored t: cdf(-limit, freedom, shift) is NaN in SciPy where it is nearly 0
+    return float(stats.nct.sf(limit, freedom, shift) + stats.nct.sf(limit, freedom, -shift))

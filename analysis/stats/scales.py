@@ -82,16 +82,22 @@ class Scale:
             return self.factor * (_expit(base + difference) - _expit(base))
         return difference
 
-    def around(self, printed: float, half: float) -> tuple[float, float]:
-        """How far an interval of half-width `half` on this scale reaches below and above a printed number."""
+    def around(self, printed: float, half: float, corrected: float) -> tuple[float, float]:
+        """How far an interval reaches below and above a printed number.
+
+        Args:
+            printed: the number, such as a share in per cent.
+            half: half the interval's width on this scale.
+            corrected: the number on this scale by its count, which a share of 0 or 1 has no other place by.
+        """
         if self.kind == "plain":
             return half, half
-        middle = self.to(printed, None)
-        if not math.isfinite(middle):
-            return 0.0, 0.0
         if self.kind == "log":
             return -printed * math.expm1(-half), printed * math.expm1(half)
-        return -self.tell(-half, middle), self.tell(half, middle)
+        middle = self.to(printed, None)
+        middle = middle if math.isfinite(middle) else corrected
+        below, above = -self.tell(-half, middle), self.tell(half, middle)
+        return min(below, printed), min(above, self.factor - printed)
 
     @property
     def told_in_percent(self) -> bool:

@@ -60,7 +60,8 @@ def told_on_stderr(wanted: bool = True) -> Iterator[None]:
 
 def show_json(document: object) -> None:
     """Print a result for programs; NaN and infinity, which JSON has not, are null."""
-    print(json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
+    print(text.encode(errors="backslashreplace").decode())  # a path need not be UTF-8
 
 
 def _finite(value: Any) -> Any:

@@ -18,6 +18,7 @@ from tokenbridge.config import Runtime, Score, UserError
 from tokenbridge.distributed import require_one
 from tokenbridge.overrides import build
 from tokenbridge.store.artifacts import Store, digest, new_folder, write_json
+from tokenbridge.store.runs import read_cells, read_classes
 
 if TYPE_CHECKING:
     from tokenbridge.library.compare import ScorerResult
@@ -128,8 +129,10 @@ def _drawn(store: Store, what: str) -> ImageSet:
         stage = sample_stage(store, what)
     except UserError as error:
         raise UserError(f"{error} (and it is no folder or file)") from error
-    drawn = Samples(store.folder(stage))
-    return image_sets.of_arrays(what, stage, np.asarray(drawn.images), drawn.labels)
+    drawn, cells = Samples(store.folder(stage)), read_cells(store).values()
+    latents = next((cell.stages.get("latents") for cell in cells if stage in cell.stages.values()), None)
+    names = read_classes(store.folder(latents)) if latents else []
+    return image_sets.of_arrays(what, stage, np.asarray(drawn.images), drawn.labels, names)
 
 
 def _plain(found: ScorerResult) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from experiments.pipeline import GENERATION, Cell, wanted_of
 from experiments.tracking import sync as tracking
 from tests.helpers.runs import runs_of, with_database
 from tokenbridge.config import RunConfig, Runtime, Sample, UserError
-from tokenbridge.library.sample_sets import in_turn, read_set
+from tokenbridge.data.images import in_turn
+from tokenbridge.library.sample_sets import read_set
 from tokenbridge.overrides import build, override
 from tokenbridge.store.artifacts import Store, digest, read_json
 from tokenbridge.store.runs import read_cell, read_metrics

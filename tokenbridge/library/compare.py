@@ -16,7 +16,7 @@ from tokenbridge.devices import pick_device
 from tokenbridge.library.image_sets import ImageSet
 from tokenbridge.metrics import extraction, frechet, sets
 from tokenbridge.metrics.extraction import Extracted, Real
-from tokenbridge.metrics.measures import MEASURES, Scored, by_class
+from tokenbridge.metrics.measures import MEASURES, Scored, by_class, mixed
 from tokenbridge.metrics.memorization import memorization_protocol, memorized
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import Reference, References
@@ -137,7 +137,8 @@ def _by(sides: _Sides, samples: ImageSet | Path, reference: ImageSet | Path, tra
         metrics[sides.scorer.fd] = frechet.frechet_distance(mine.statistics, against.statistics)
     else:
         labels = samples.labels_among(sides.known) if sides.known and isinstance(samples, ImageSet) else None
-        scored = Scored(sides.scorer, None, labels, mine.real.extracted, against, None)
+        order = mixed(samples.labels if isinstance(samples, ImageSet) else mine.real.labels, len(mine.real))
+        scored = Scored(sides.scorer, None, labels, mine.real.extracted, against, None, order)
         metrics |= {key: value for measure in MEASURES for key, value in measure(scored).items()}
         if train is not None:
             seen = sides.open(train).real
@@ -179,8 +180,13 @@ def _by_class(
             rows = by_class(scored.scorer, extracted, mine, Real(real.extracted, theirs, real.pixel_hash))
             return [row | {"class": classes[row["class"]]} for row in rows], []
     strange = next(
-        samples.classes[label] for label in samples.labels if samples.classes[label] not in reference.classes
+        (samples.classes[label] for label in samples.labels if samples.classes[label] not in reference.classes), None
     )
+    if strange is None:
+        return [], [
+            f"no class is compared, as the labels of {samples.name} or {reference.name} are numbers, and the classes of"
+            " the other are numbers in another order; give class folders on both sides"
+        ]
     return [], [
         f"no class is compared, as {samples.name} has one called {strange} and {reference.name} none;"
         " call equal classes by equal names"

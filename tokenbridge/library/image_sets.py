@@ -5,7 +5,7 @@ N images, H and W sides. Grey images of folders are read as the reader asks; all
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class ImageSet:
         read: the images, given 1 for grey or 3 for colour, which a folder heeds.
         labels: int64 (N,), places in classes; None where nobody says them.
         classes: their names.
+        numbered: whether these are but the numbers of the labels.
     """
 
     name: str
@@ -42,16 +43,20 @@ class ImageSet:
     read: Callable[[int], Images]
     labels: Labels | None = None
     classes: tuple[str, ...] = ()
+    numbered: bool = False
 
     def labels_among(self, classes: tuple[str, ...]) -> Labels | None:
         """The labels as places in another list of classes; None where a name is not in it or labels are not known.
 
         Args:
-            classes: names.
+            classes: names. Of some that are numbers in another order than theirs (0, 1, 10, 2) nobody knows whether a
+                number is a name or a place, so that numbers are not looked for among them.
 
         Returns:
             int64 (N,), or None.
         """
+        if self.numbered and all(map(str.isdigit, classes)) and [*classes] != sorted(classes, key=int):
+            return None
         places = {name: place for place, name in enumerate(classes)}
         if self.labels is None or not {self.classes[label] for label in np.unique(self.labels)} <= places.keys():
             return None
@@ -117,12 +122,24 @@ def _images_beside(path: Path) -> bool:
     return any(entry.suffix.lower() in folders.EXTENSIONS for entry in path.iterdir() if not entry.is_dir())
 
 
-def of_arrays(name: str, hash: str, pixels: NDArray[np.uint8], labels: Labels | None) -> ImageSet:
-    """Images in memory, uint8 (N, 1 or 3, H, H), with labels int64 (N,), whose classes are called by their numbers."""
-    classes = () if labels is None else tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
+def of_arrays(
+    name: str, hash: str, pixels: NDArray[np.uint8], labels: Labels | None, classes: Sequence[str] = ()
+) -> ImageSet:
+    """Images in memory.
+
+    Args:
+        name: what the user called them.
+        hash: tells them from all other images.
+        pixels: uint8 (N, 1 or 3, H, H).
+        labels: int64 (N,); None where nobody says them.
+        classes: names by label; where there are none, classes are called by their numbers.
+    """
+    count = 0 if labels is None else int(labels.max(initial=-1)) + 1
+    numbered = len(classes) < count
+    names = tuple(map(str, range(count))) if numbered else tuple(classes) if count else ()
     shown = np.zeros(len(pixels), np.int64) if labels is None else labels
     return ImageSet(
-        name, len(pixels), pixels.shape[-1], hash, lambda channels: ArrayImages(pixels, shown), labels, classes
+        name, len(pixels), pixels.shape[-1], hash, lambda channels: ArrayImages(pixels, shown), labels, names, numbered
     )
 
 

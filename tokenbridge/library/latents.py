@@ -19,7 +19,7 @@ from tokenbridge.data.images import batches
 from tokenbridge.library.image_sets import of_path
 from tokenbridge.overrides import build
 from tokenbridge.tokenizers import Tokenizer
-from tokenbridge.tokenizers.scalar import diagnostics, fit
+from tokenbridge.tokenizers.scalar import diagnostics, fit, range_of
 
 BATCH = 64
 """images of a folder at once"""
@@ -135,8 +135,8 @@ class Codes:
         levels: number of levels of each channel, (C,).
     """
 
-    def __init__(self, tokenizer: Tokenizer, scale: float, fitted: Tensor, limit: float | None):
-        self._tokenizer, self._fitted, self._limit = tokenizer, fitted, limit
+    def __init__(self, tokenizer: Tokenizer, scale: float, fitted: Tensor, limits: tuple[Tensor, Tensor] | None):
+        self._tokenizer, self._fitted, self._limits = tokenizer, fitted, limits
         self.scale, self.levels = scale, tokenizer.levels
 
     def encode(self, latents: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ class Codes:
             mse, snr_db (dB), entropy_bits and token_bits, clipped (a share), unused_levels, and the limits of theory
             for normal latents: limit_panter_dite, limit_entropy_coded, limit_shannon.
         """
-        return diagnostics(self._tokenizer, self._fitted, self._limit)
+        return diagnostics(self._tokenizer, self._fitted, self._limits)
 
 
 def quantizer(latents: Tensor, kind: str = "gaussian", levels: int = 64, **settings: Any) -> Codes:
@@ -195,8 +195,7 @@ def quantizer(latents: Tensor, kind: str = "gaussian", levels: int = 64, **setti
     if not 0 < deviation < float("inf"):
         raise UserError(f"latents of deviation {deviation:g} must vary and be finite; check the images")
     unit = rows / deviation
-    limit = wanted.range if wanted.kind in ("gaussian", "uniform") else None
-    return Codes(fit(wanted, unit), 1 / deviation, unit, limit)
+    return Codes(fit(wanted, unit), 1 / deviation, unit, range_of(wanted, unit))
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tokenbridge.config import Data, RunConfig, UserError
 from tokenbridge.data import files, folders, images
-from tokenbridge.data.images import FileImages, Images
+from tokenbridge.data.images import FileImages, Images, in_turn
 from tokenbridge.library.image_sets import ImageSet, Labels, of_folder, of_path
 from tokenbridge.metrics import reference_files
 from tokenbridge.rng import generator
@@ -168,22 +168,6 @@ def write_set(given: SampleSet, out: Path) -> None:
         raise UserError(f"{given.path} has changed while it was read; give the command again")
     np.savez_compressed(out / "examples.npz", **examples)  # pyright: ignore[reportArgumentType]
     write_metrics(out, {"images": len(given)}, {"given": given.hash, "images": len(given)} | given.about)
-
-
-def in_turn(labels: Labels) -> NDArray[np.int64]:
-    """An order in which classes come in turn, each with its images in their own order, as samples are drawn here.
-
-    Args:
-        labels: (N,) classes.
-
-    Returns:
-        int64 (N,), places of the images.
-    """
-    by_class = np.argsort(labels, kind="stable")
-    starts = np.searchsorted(labels[by_class], labels[by_class])
-    turns = np.empty(len(labels), np.int64)
-    turns[by_class] = np.arange(len(labels)) - starts
-    return np.lexsort((labels, turns))
 
 
 class _Resized(Images):

@@ -84,7 +84,8 @@ def _extract(extractors: Sequence[nn.Module], batches: Iterable[Images]) -> list
             given = extractor(torch.from_numpy(np.array(part)).to(next(extractor.parameters()).device))
             for name, values in zip(extractor.gives, given, strict=True):  # pyright: ignore[reportArgumentType]
                 seen.setdefault(name, []).append(values.cpu().numpy())
-    return [Extracted(**{name: np.concatenate(values) for name, values in seen.items()}) for seen in columns]
+    # each list goes as its array comes: both together are twice the memory
+    return [Extracted(**{name: np.concatenate(seen.pop(name)) for name in [*seen]}) for seen in columns]
 
 
 def extract_set(extractor: nn.Module, images: data.Images, batch: int) -> Real:

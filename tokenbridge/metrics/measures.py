@@ -11,13 +11,16 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
+from tokenbridge.data.images import in_turn
 from tokenbridge.metrics import frechet, sets
 from tokenbridge.metrics.extraction import Array, Extracted, Images, Labels, Real
 from tokenbridge.metrics.frechet import Statistics
 from tokenbridge.metrics.memorization import memorized
 from tokenbridge.metrics.reference import Reference
 from tokenbridge.metrics.scorers import Scorer
+from tokenbridge.rng import generator
 
 FEWEST = 10
 """images of a class in each set, below which it has no scores"""
@@ -36,6 +39,8 @@ class Scored:
     reference: Reference
     floor: Extracted | None
     """of R real images that the reference does not hold"""
+    order: Labels | None = None
+    """int64 (N,), places in an order of which every part is like the whole, as mixed gives it; None: they lie so"""
 
     @property
     def name(self) -> str:
@@ -51,6 +56,11 @@ class Scored:
     def features(self) -> Array:
         """float32 (N, F)"""
         return self.extracted.features
+
+    @property
+    def ordered(self) -> Array:
+        """float32 (N, F), the features in that order"""
+        return self.features if self.order is None else self.features[self.order]
 
     @property
     def logits(self) -> Array | None:
@@ -77,6 +87,21 @@ class Scored:
         return frechet.left_out(self.features, labels, self.statistics)
 
 
+def mixed(labels: Labels | None, count: int) -> Labels | None:
+    """An order of images of which every part is like the whole; None where they lie so, as classes in turn do.
+
+    Args:
+        labels: int64 (N,), the images' classes; None where nobody says them, so that they may lie class by class.
+        count: N.
+
+    Returns:
+        int64 (N,), places of the images, the same at each call; or None.
+    """
+    if labels is not None and np.array_equal(in_turn(labels), np.arange(count)):
+        return None
+    return torch.randperm(count, generator=generator("order of given images")).numpy()
+
+
 def distance(s: Scored) -> dict[str, float]:
     """The distance with its error; that of real images (floor), and that of as many generated ones as these."""
     distances = frechet.frechet_metrics(s.fd, s.features, s.statistics, s.left_out)
@@ -89,7 +114,7 @@ def distance(s: Scored) -> dict[str, float]:
     }
     if len(s.features) >= len(real):
         # few images read high: this one compares with the floor
-        few = s.features[: len(real)]
+        few = s.ordered[: len(real)] if len(s.features) > len(real) else s.features
         distances[f"{s.fd}_at_floor_images"] = frechet.frechet_distance(few, s.statistics)
     return distances
 
@@ -127,7 +152,7 @@ def infinity(s: Scored) -> dict[str, float]:
     """FD∞ (arXiv 1911.07023), of published scorers with images enough."""
     if s.scorer.in_domain or len(s.features) < 4 * s.scorer.width:
         return {}
-    return {f"{s.fd}_infinity": frechet.extrapolated(s.features, s.statistics)}
+    return {f"{s.fd}_infinity": frechet.extrapolated(s.ordered, s.statistics)}
 
 
 def memorization(s: Scored) -> dict[str, float]:

@@ -28,6 +28,8 @@ NEIGHBORHOOD = 3
 CMMD_SIGMA, CMMD_SCALE = 10, 1000
 BATCH = 10_000
 """images at once for distances, as torch-fidelity has them"""
+ROWS = 1_000
+"""images at once for kernels"""
 KEPT = 4
 _kept = dict[tuple[Any, ...], Tensor]()
 """radii of the last KEPT references by the SHA-256, type and shape of their features, and k"""
@@ -96,21 +98,27 @@ def precision_recall(generated: Tensor, real: Tensor, k: int) -> tuple[float, fl
     """
 
     def share(images: Tensor, centres: Tensor, radii: Tensor) -> float:
-        inside = [(_distances(part, centres) <= radii).any(1) for part in images.split(BATCH)]
-        return torch.cat(inside).float().mean().item()
+        inside = torch.zeros(len(images), dtype=torch.bool)
+        for found, part in zip(inside.split(BATCH), images.split(BATCH), strict=True):
+            for some, balls in zip(centres.split(BATCH), radii.split(BATCH), strict=True):
+                found |= (torch.cdist(part, some) <= balls).any(1)
+        return inside.float().mean().item()
 
     return share(generated, real, _kept_radii(real, k)), share(real, generated, _radii(generated, k))
 
 
 def kernel_distance(first: Array, second: Array) -> float:
     """KID of all images at once, without bias (arXiv 1801.01401), of features (N, F), (M, F): kernel (x·y/F + 1)³."""
-    x, y = first.astype(np.float64), second.astype(np.float64)
+    x, y = (torch.from_numpy(each).double() for each in (first, second))
 
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return (a @ b.T / a.shape[1] + 1) ** 3
+    def total(a: Tensor, b: Tensor) -> float:
+        return float(sum(((part @ b.T / a.shape[1] + 1) ** 3).sum() for part in a.split(ROWS)))
 
-    within = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (kernel(x, x), kernel(y, y))]
-    return float(sum(within) - 2 * kernel(x, y).mean())
+    def within(a: Tensor) -> float:
+        of_itself = float(((a.square().sum(1) / a.shape[1] + 1) ** 3).sum())
+        return (total(a, a) - of_itself) / (len(a) * (len(a) - 1))
+
+    return within(x) + within(y) - 2 * total(x, y) / (len(x) * len(y))
 
 
 def cmmd(features: Array, reference: Array) -> float:
@@ -129,7 +137,7 @@ def cmmd(features: Array, reference: Array) -> float:
     x, y = (nn.functional.normalize(torch.from_numpy(each).double(), dim=1) for each in (features, reference))
 
     def kernel(a: Tensor, b: Tensor) -> float:
-        parts = ((-(1 - part @ b.T) / CMMD_SIGMA**2).exp().sum() for part in a.split(1000))  # |x − y|² = 2 − 2 x·y
+        parts = ((-(1 - part @ b.T) / CMMD_SIGMA**2).exp().sum() for part in a.split(ROWS))  # |x − y|² = 2 − 2 x·y
         return float(sum(parts)) / (len(a) * len(b))
 
     return CMMD_SCALE * (kernel(x, x) + kernel(y, y) - 2 * kernel(x, y))
@@ -148,9 +156,12 @@ def density_coverage(features: Array, reference: Array, k: int) -> tuple[float, 
     generated, real = torch.from_numpy(features), torch.from_numpy(reference)
     inside, covered = 0, 0
     for centres, radii in zip(real.split(BATCH), _kept_radii(real, k).split(BATCH), strict=True):
-        within = _distances(centres, generated) < radii[:, None]
-        inside += int(within.sum())
-        covered += int(within.any(1).sum())
+        holds = torch.zeros(len(centres), dtype=torch.bool)
+        for part in generated.split(BATCH):
+            within = torch.cdist(centres, part) < radii[:, None]
+            inside += int(within.sum())
+            holds |= within.any(1)
+        covered += int(holds.sum())
     return inside / (k * len(generated)), covered / len(real)
 
 
@@ -166,14 +177,16 @@ def _kept_radii(real: Tensor, k: int) -> Tensor:
 
 def _radii(centres: Tensor, k: int) -> Tensor:
     """Distances (M,) of images (M, F) to the k-th nearest other one."""
-    # the nearest is the image itself; kthvalue takes 15 times as long
-    parts = (_distances(part, centres).topk(k + 1, largest=False).values[:, -1] for part in centres.split(BATCH))
-    return torch.cat([*parts])
+    return torch.cat([_nearest(part, centres, k + 1)[:, -1] for part in centres.split(BATCH)])  # the first is itself
 
 
-def _distances(first: Tensor, second: Tensor) -> Tensor:
-    """Distances (B, N)."""
-    return torch.cat([torch.cdist(first, part) for part in second.split(BATCH)], 1)
+def _nearest(images: Tensor, others: Tensor, count: int) -> Tensor:
+    """Distances (B, count) of images (B, F) to the nearest of others (M, F), the smallest first."""
+    nearest = images.new_full((len(images), count), torch.inf)
+    for part in others.split(BATCH):
+        # kthvalue takes 15 times as long
+        nearest = torch.cat([nearest, torch.cdist(images, part)], 1).topk(count, largest=False).values
+    return nearest
 
 
 def is_splits(count: int) -> int:

@@ -17,7 +17,7 @@ from tokenbridge.stages.latents import FIT_IMAGES
 from tokenbridge.store.artifacts import write_atomic
 from tokenbridge.store.runs import write_metrics
 from tokenbridge.tokenizers import FILE
-from tokenbridge.tokenizers.scalar import ScalarQuantizer, diagnostics, fit
+from tokenbridge.tokenizers.scalar import ScalarQuantizer, diagnostics, fit, range_of
 from tokenbridge.tokenizers.trained import TRAINED, finish
 from tokenbridge.weights import read
 
@@ -38,9 +38,9 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     else:
         quantizer = fit(config.quantizer, train)
     write_atomic(out / FILE, save(quantizer.state_dict()))
-    limit = config.quantizer.range if config.quantizer.kind in ("gaussian", "uniform") else None
-    metrics = {f"calibration_{k}": v for k, v in diagnostics(quantizer, train, limit).items()}
-    metrics |= diagnostics(quantizer, test, limit)
+    limits = range_of(config.quantizer, train)
+    metrics = {f"calibration_{k}": v for k, v in diagnostics(quantizer, train, limits).items()}
+    metrics |= diagnostics(quantizer, test, limits)
     protocol = {
         "values": "test latents, one draw from each posterior (calibration_: training latents)",
         "scale": latents.scale,

@@ -17,7 +17,7 @@ from tokenbridge.config import RunConfig, Runtime, UserError
 from tokenbridge.devices import pick_device
 from tokenbridge.metrics import extraction, sets
 from tokenbridge.metrics.extraction import Images, Labels, Real
-from tokenbridge.metrics.measures import MEASURES, Scored, by_class
+from tokenbridge.metrics.measures import MEASURES, Scored, by_class, mixed
 from tokenbridge.metrics.memorization import memorization_protocol
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.reference import References
@@ -68,9 +68,8 @@ def _scored(
     extraction.write(
         out / f"features-{name}.safetensors", Real(extracted, labels, extraction.pixel_hash(images)), about
     )
-    return Scored(
-        references.scorer, images, labels, extracted, reference, None if real is None else real.extracted
-    ), references
+    floor, order = None if real is None else real.extracted, mixed(labels, len(images))
+    return Scored(references.scorer, images, labels, extracted, reference, floor, order), references
 
 
 def _protocol(config: RunConfig, scored: Scored, references: References) -> dict[str, Any]:

@@ -193,19 +193,34 @@ def fit(config: Quantizer, latents: Tensor) -> Tokenizer:
     return ScalarQuantizer(values, extremes)
 
 
-def diagnostics(quantizer: Tokenizer, latents: Tensor, limit: float | None = None) -> dict[str, float]:
+def range_of(config: Quantizer, latents: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Lower and upper end (1 or C,) of the range of fixed levels; None of kinds whose levels are fitted.
+
+    Args:
+        config: the kind, its range, and whether that is of each channel's mean and deviation.
+        latents: (N, C) float32 that the levels are fitted to.
+    """
+    if config.kind not in ("gaussian", "uniform"):
+        return None
+    if config.per == "tensor":
+        return torch.tensor([-config.range]), torch.tensor([config.range])
+    deviation, mean = torch.std_mean(latents.double(), 0, correction=0)
+    return mean - config.range * deviation, mean + config.range * deviation
+
+
+def diagnostics(quantizer: Tokenizer, latents: Tensor, limits: tuple[Tensor, Tensor] | None = None) -> dict[str, float]:
     """Costs of quantizing latents (N, E), with the theoretical limits for normal latents of the same variance.
 
     mse, snr_db; token_bits: log₂ of the number of different tokens; entropy_bits: of the indices, mean over channels;
-    clipped: share of values beyond ±limit, or beyond the calibration extremes where limit is None; unused_levels: mean
-    number per channel.
+    clipped: share of values beyond the limits (low and high, 1 or C values each), or beyond the calibration extremes
+    where there are none; unused_levels: mean number per channel.
     Post-training quantizers: limits of the mse: panter_dite (π√3/2·V⁻², any V-level quantizer at high rate),
     entropy_coded (πe/6·2^(−2H)), shannon (2^(−2H)). Trained ones: code_usage.
     """
     tokens = quantizer.encode(latents)
     error = float((quantizer.decode(tokens) - latents).double().square().mean())
     variance = float(latents.double().var(correction=0))
-    low, high = (quantizer.extremes[0], quantizer.extremes[1]) if limit is None else (-limit, limit)
+    low, high = quantizer.extremes if limits is None else limits
     report = {"mse": error, "clipped": float(((latents < low) | (latents > high)).double().mean())}
     if not quantizer.levels:
         return report

@@ -48,6 +48,18 @@ def test_a_share_varies_at_least_as_counting_does() -> None:
     assert 0.05 < gap.p < 0.2
 
 
+def test_an_interval_around_a_share_of_all_reaches_below_it_and_no_further_up() -> None:
+    corrected = SHARE.to(100.0, 400)
+    below, above = SHARE.around(100.0, 0.8, corrected)
+    share = 400.5 / 401
+    lower = 1 / (1 + math.exp(0.8) * (1 - share) / share)
+    assert (below, above) == (pytest.approx(100 * (share - lower)), 0.0)
+    assert below > 0.1
+    below, above = SHARE.around(0.0, 0.8, -corrected)
+    assert (below, above) == (0.0, pytest.approx(100 * (share - lower)))
+    assert SHARE.around(97.0, 0.8, 0.0) == pytest.approx((3.44, 1.63), abs=0.01)
+
+
 @pytest.mark.parametrize("share", [0.5, 0.97, 0.998])
 def test_false_verdicts_on_shares_that_tie_are_five_per_cent(share: float) -> None:
     """Two rows of the same share: differences of shares as such settle far more than they should."""

@@ -9,11 +9,14 @@ import torch
 from PIL import Image
 from scipy.linalg import sqrtm
 
+from experiments.cli.score import _drawn
 from tests.helpers.machine import ROOT
 from tests.helpers.scorers import pictures, write_clean, write_clip, write_inception, write_pictures
 from tokenbridge.library import image_sets
 from tokenbridge.metrics.networks import load_extractor
 from tokenbridge.metrics.scorers import SCORERS
+from tokenbridge.store.artifacts import Store, write_array, write_json
+from tokenbridge.store.runs import EXPERIMENT, RecordedCell, write_cells, write_classes
 
 SAMPLES, REAL = 6, 5
 """images: as few as neighbours allow, because each costs Inception a fifth of a second"""
@@ -138,6 +141,31 @@ def test_a_folder_by_class_an_npz_and_kept_words_agree(call, tmp_path):
     assert again["classes"] == []  # its classes are numbers and those are names
     said = f"no class is compared, as s.npz has one called 0 and {real} none; call equal classes by equal names"
     assert said in again["warnings"]
+
+
+def test_numbers_of_labels_are_not_taken_for_names_in_another_order():
+    """Folders 0, 1, 10, 11, 2, … have label 2 for class 10: a number alone may be either."""
+    pixels, labels = np.zeros((4, 1, 8, 8), np.uint8), np.array([0, 1, 2, 3])
+    names = tuple(sorted(map(str, range(12))))
+    numbered = image_sets.of_arrays("s.npz", "", pixels, labels)
+    assert numbered.labels_among(names) is None
+    assert numbered.labels_among(tuple(map(str, range(12)))).tolist() == [0, 1, 2, 3]
+    assert image_sets.of_arrays("cell", "", pixels, labels, names).labels_among(names).tolist() == [0, 1, 2, 3]
+
+
+def test_a_cell_s_labels_have_the_names_of_its_data(tmp_path):
+    """As its latents keep them, by label."""
+    names, store = [str(i) for i in sorted(map(str, range(12)))], Store(tmp_path)
+    stages = {"latents": "latents-000000000001", "sample": "sample-000000000001"}
+    for id in stages.values():
+        store.folder(id).mkdir(parents=True)
+    write_classes(store.folder(stages["latents"]), names)
+    write_array(store.folder(stages["sample"]) / "samples.npy", np.zeros((12, 1, 8, 8), np.uint8))
+    write_array(store.folder(stages["sample"]) / "labels.npy", np.arange(12))
+    for id in stages.values():
+        write_json(store.folder(id) / "manifest.json", {})
+    write_cells(store, [RecordedCell("0123456789ab", ["digits"], EXPERIMENT, {}, stages)])
+    assert _drawn(store, stages["sample"]).classes == tuple(names)
 
 
 def test_images_beside_a_class_folder_have_no_classes(tmp_path):

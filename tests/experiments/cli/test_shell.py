@@ -185,3 +185,10 @@ def test_a_report_as_json_is_one_document_with_the_numbers_of_its_tables(call, t
 
 def test_no_sweep_is_an_empty_list(call, tmp_path):
     assert json.loads(call("sweeps", "--json", cwd=tmp_path).stdout) == {"sweeps": [], "cut_off": []}
+
+
+def test_json_of_a_path_that_is_not_utf_8_is_read_again_as_it_was():
+    code = r"from experiments.cli.common import show_json; show_json({'command': ['score', 'caf\udce9']})"
+    strict = {"PYTHONIOENCODING": "utf-8:strict", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=strict)
+    assert json.loads(done.stdout) == {"command": ["score", "caf\udce9"]}, done.stderr

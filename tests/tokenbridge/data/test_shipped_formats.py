@@ -9,6 +9,7 @@ import tarfile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pyarrow import parquet
 
@@ -114,6 +115,21 @@ def test_the_same_images_give_the_same_latents_whatever_holds_them(tmp_path):
             "train_moments", "train_labels", "validation_moments", "test_moments", "test_labels",
         )}  # fmt: skip
     assert left["folder"] == left["parquet"] == left["tar"]
+
+
+def test_a_shuffled_batch_reads_each_group_of_rows_once(tmp_path):
+    """As pyarrow writes tables by default, each of these files is one group, which is read whole."""
+    for part in range(5):
+        images, labels = drawn(8, seed=part)[:2]
+        write_parquet(tmp_path / f"{part}.parquet", images, labels, rows=8)
+    data = config("parquet", tmp_path, validation_fraction=0, test_fraction=0.1)
+    train = load(data, "train")
+    order = np.random.default_rng(0).permutation(len(train)).tolist()
+    parquet_files._group.cache_clear()
+    pixels, found = train.__getitems__(order)
+    assert parquet_files._group.cache_info().misses == 5
+    assert found.tolist() == [train[i][1] for i in order]
+    assert all(torch.equal(image, train[i][0]) for i, image in zip(order, pixels, strict=True))
 
 
 @pytest.mark.parametrize("source", ["parquet", "tar"])

@@ -104,6 +104,20 @@ def test_cholesky_way_equals_the_singular_values(many_features, monkeypatch):
     assert fast == pytest.approx(numbers(), rel=1e-9)
 
 
+@pytest.mark.parametrize("small", [1e-9, 1e-8, 1e-7, 1e-6])
+def test_wide_spectra_lose_nothing(small):
+    """20 features that vary as 1 and 492 as little as this, turned into each other."""
+    rng = np.random.default_rng(3)
+    turn = np.linalg.qr(rng.normal(size=(LARGE, LARGE)))[0]
+    scale = np.sqrt(np.where(np.arange(LARGE) < 20, 1.0, small))
+    x, y = (rng.normal(size=(600, LARGE)) * scale @ turn for _ in range(2))
+    assert frechet_distance(x, x) < 1e-9
+    roots = [np.linalg.qr(each - each.mean(0), mode="r") / np.sqrt(599) for each in (x, y)]
+    common = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
+    exact = np.sum((x.mean(0) - y.mean(0)) ** 2) + sum(np.sum(root**2) for root in roots) - 2 * common
+    assert frechet_distance(x, y) == pytest.approx(exact, rel=1e-8)
+
+
 def test_extrapolation_takes_off_the_bias_of_few_images():
     """Of samples from the reference's own distribution, whose distance falls as 1/N, it is nearly 0."""
     rng = np.random.default_rng(8)

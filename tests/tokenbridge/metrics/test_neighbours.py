@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch_fidelity.metric_prc import prc_features_to_metric
 
+from tokenbridge.data.images import in_turn
 from tokenbridge.metrics import sets
 from tokenbridge.metrics.extraction import Extracted, Real
 from tokenbridge.metrics.frechet import frechet_distance
-from tokenbridge.metrics.measures import FEWEST, by_class
+from tokenbridge.metrics.measures import FEWEST, Scored, by_class, distance, infinity, mixed
+from tokenbridge.metrics.reference import Reference
 from tokenbridge.metrics.scorers import SCORERS
 from tokenbridge.metrics.sets import density_coverage, kernel_distance, precision_recall
 
@@ -103,6 +105,19 @@ def test_kernel_distance_has_no_bias():
         assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(200)
 
 
+@pytest.mark.parametrize("rows", [7, 1000])
+def test_kernel_distance_is_its_definition(rows, monkeypatch):
+    """Pair by pair, without those of an image with itself, whatever number of images is taken at once."""
+    monkeypatch.setattr(sets, "ROWS", rows)
+    x, y = normal(23, 1, 0.5), normal(31, 2)
+
+    def mean(a: np.ndarray, b: np.ndarray) -> float:
+        pairs = [(u, v) for i, u in enumerate(a) for j, v in enumerate(b) if a is not b or i != j]
+        return np.mean([(np.dot(u.astype(float), v) / len(u) + 1) ** 3 for u, v in pairs]).item()
+
+    assert kernel_distance(x, y) == pytest.approx(mean(x, x) + mean(y, y) - 2 * mean(x, y), rel=1e-9)
+
+
 @pytest.mark.parametrize("again", ["order", "shape", "type"])
 def test_kept_radii_are_of_one_array_and_not_of_its_bytes(again):
     """Constant images, whose bytes say nothing of how many there are; and one that lies in memory the other way."""
@@ -126,3 +141,26 @@ def test_the_reference_that_was_asked_for_longest_ago_is_forgotten(monkeypatch):
         sets._kept_radii(torch.from_numpy(normal(50 + number, number)), K)
     assert found.count(40) == 1
     assert len(sets._kept) == sets.KEPT
+
+
+def test_what_is_told_of_the_first_images_does_not_depend_on_their_order():
+    """Of folders they come class by class: the first ones are of a class, and not like the whole."""
+    rng = np.random.default_rng(5)
+    labels = np.repeat(np.arange(20), 40)
+    features = (rng.normal(size=(800, 5)) + 3 * rng.normal(size=(20, 5))[labels]).astype(np.float32)
+    scorer = replace(SCORERS["clip"], width=5)
+    reference = Reference("r", Real(Extracted(normal(400, 6)), None, ""), hash="")
+
+    def read(order: np.ndarray, of: np.ndarray | None) -> dict[str, float]:
+        floor = Extracted(normal(100, 7))
+        given = Scored(scorer, None, None, Extracted(features[order]), reference, floor, mixed(of, 800))
+        return distance(given) | infinity(given)
+
+    folder, turn = read(np.arange(800), labels), in_turn(labels)
+    drawn, unknown = read(turn, labels[turn]), read(np.arange(800), None)
+    assert mixed(labels[turn], 800) is None  # as generated images lie: their numbers stay what they were
+    assert unknown == folder
+    for key in ("fd_clip_infinity", "fd_clip_at_floor_images"):
+        assert folder[key] == pytest.approx(drawn[key], rel=0.2)  # 100 images of 20 classes are few
+    sliced = frechet_distance(features[:100], reference.statistics)
+    assert abs(sliced / drawn["fd_clip_at_floor_images"] - 1) > 0.3

@@ -7,7 +7,7 @@ from scipy import integrate, stats
 
 from tokenbridge.config import Quantizer, UserError
 from tokenbridge.tokenizers.levels import gaussian_centers
-from tokenbridge.tokenizers.scalar import IdentityQuantizer, ScalarQuantizer, diagnostics, fit
+from tokenbridge.tokenizers.scalar import IdentityQuantizer, ScalarQuantizer, diagnostics, fit, range_of
 
 KINDS = ["gaussian", "uniform", "quantile", "lloyd-max"]
 ALL = [(kind, per) for kind in KINDS for per in ("tensor", "channel")]
@@ -65,11 +65,16 @@ def test_truncated_edges_leave_no_bin_empty(levels):
 def test_the_papers_figures_on_normal_draws():
     """PAPER: at B = 64 the error is 6.6e-4 at ±5 and 4.0e-3 at ±3; uniform 2.0e-3; the entropy at ±5 is 5.72 bits."""
     x = torch.randn(1_000_000, 1, generator=torch.Generator().manual_seed(0))
-    paper = diagnostics(fit(Quantizer(levels=64, range=5), x), x, 5)
+
+    def costs(**settings):
+        wanted = Quantizer(levels=64, **settings)
+        return diagnostics(fit(wanted, x), x, range_of(wanted, x))
+
+    paper = costs(range=5)
     assert paper["mse"] == pytest.approx(6.6e-4, rel=0.02)
     assert paper["entropy_bits"] == pytest.approx(5.72, abs=0.005)
-    assert diagnostics(fit(Quantizer(levels=64, range=3), x), x, 3)["mse"] == pytest.approx(4.0e-3, rel=0.02)
-    assert diagnostics(fit(Quantizer(kind="uniform", levels=64), x), x, 5)["mse"] == pytest.approx(2.0e-3, rel=0.03)
+    assert costs(range=3)["mse"] == pytest.approx(4.0e-3, rel=0.02)
+    assert costs(kind="uniform")["mse"] == pytest.approx(2.0e-3, rel=0.03)
     assert paper["limit_panter_dite"] == pytest.approx(6.6e-4, rel=0.02)
     assert paper["limit_shannon"] < paper["limit_entropy_coded"] < paper["mse"] * 1.5
 
@@ -182,3 +187,20 @@ def test_a_constant_channel_has_no_levels_of_its_own(kind):
         fit(Quantizer(kind=kind, levels=8, per="channel"), latents)
     tokens = fit(Quantizer(kind=kind, levels=8), latents).encode(latents)
     assert len(tokens[:, 1].unique()) == 1
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "uniform"])
+def test_clipped_values_are_those_beyond_the_range_of_their_own_levels(kind):
+    """Per channel the range is of its mean and deviation: 2.275 % of a normal's values lie beyond each of ±2."""
+    spread, middle = torch.tensor([0.3, 1.0, 2.0]), torch.tensor([0.0, 1.0, -3.0])
+    x = torch.randn(200_000, 3, generator=torch.Generator().manual_seed(1)) * spread + middle
+    shares = {}
+    for per in ("tensor", "channel"):
+        wanted = Quantizer(kind=kind, levels=8, range=2, per=per)
+        shares[per] = diagnostics(fit(wanted, x), x, range_of(wanted, x))["clipped"]
+    assert shares["channel"] == pytest.approx(2 * stats.norm.sf(2), rel=0.03)
+    assert shares["tensor"] == pytest.approx(
+        np.mean([stats.norm.sf(2, m, s) + stats.norm.cdf(-2, m, s) for m, s in zip(middle, spread, strict=True)]),
+        rel=0.01,
+    )
+    assert range_of(Quantizer(kind="quantile", levels=8), x) is None
