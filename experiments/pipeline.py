@@ -51,6 +51,7 @@ class Stage:
             "reads": self.kind.reads(self.config),
             "inputs": dict(self.inputs),
             "config": self.config.model_dump(),
+            "work": self.kind.work(self.config),
         }
 
 

@@ -102,9 +102,14 @@ class Bars:
 
 
 def seconds_of_work(store: Store) -> dict[str, float]:
-    """Seconds for a unit of work of each kind: of the last finished stage in this store, else a first guess."""
-    seconds = {name: kind.seconds for name, kind in STAGES.items()}
-    for path in sorted(store.root.glob("stages/*/manifest.json"), key=lambda path: path.stat().st_mtime):
+    """Seconds for a unit of work of each kind: of the last finished stage in this store, else a first guess.
+
+    A manifest says how much work the stage was; by older ones it is computed, where that downloads nothing.
+    """
+    seconds = dict[str, float]()
+    for path in sorted(store.root.glob("stages/*/manifest.json"), key=lambda path: -path.stat().st_mtime):
+        if path.parent.name.rpartition("-")[0] in seconds:
+            continue
         about = store.manifest(path.parent.name)
         if about["kind"] not in STAGES:
             continue  # of a stage that this version lacks
@@ -114,8 +119,10 @@ def seconds_of_work(store: Store) -> dict[str, float]:
             continue  # of another version of the project
         if {"train": config.train.released, "sample": config.sample.given}.get(about["kind"]):
             continue  # imported
-        seconds[about["kind"]] = about["wall_seconds"] / STAGES[about["kind"]].work(config)
-    return seconds
+        if "work" in about or config.data.source != "torchvision":
+            work = about["work"] if "work" in about else STAGES[about["kind"]].work(config)
+            seconds[about["kind"]] = about["wall_seconds"] / work
+    return {name: kind.seconds for name, kind in STAGES.items()} | seconds
 
 
 def time_text(seconds: float) -> str:

@@ -25,6 +25,7 @@ from experiments.progress import Bars, seconds_of_work, time_text, training_line
 from experiments.trained import require_imported, require_networks, require_trusted
 from tokenbridge.config import Runtime, UserError, short_of_memory
 from tokenbridge.distributed import World, joined
+from tokenbridge.stages import forget_hashes
 from tokenbridge.store.artifacts import Store, stage_id
 
 if TYPE_CHECKING:
@@ -179,6 +180,7 @@ def _writing(store: Store, stage: Stage, world: World) -> Iterator[Path | None]:
     elif _finished(store, stage.id):
         yield world.first(None)
     else:
+        forget_hashes()
         about = stage.about()
         if stage_id(stage.kind.name, stage.kind.version, about["reads"], dict(stage.inputs)) != stage.id:
             raise UserError(

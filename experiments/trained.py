@@ -16,7 +16,7 @@ from experiments.presets import base as base_of
 from tokenbridge.config import RunConfig, Runtime, UserError, holds_path
 from tokenbridge.metrics.programs import require_known
 from tokenbridge.metrics.scorers import SCORERS
-from tokenbridge.overrides import build, differing, near, override, plain, settings
+from tokenbridge.overrides import build, differing, near, override, settings, typed
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.runs import RecordedCell, read_cells
 
@@ -158,7 +158,7 @@ def command(config: RunConfig) -> str:
     """The command that runs a configuration, from the preset with the fewest changes."""
     name = nearest(config)
     changes = differing(config, PRESETS[name])
-    return shlex.join(["tokenbridge", "run", name, *(f"{key}={plain(value)}" for key, value in changes.items())])
+    return shlex.join(["tokenbridge", "run", name, *(f"{key}={typed(value)}" for key, value in changes.items())])
 
 
 def nearest(config: RunConfig) -> str:

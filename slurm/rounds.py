@@ -185,8 +185,8 @@ def end(store: Store, name: str, only: Iterable[str] | None = None, number: int 
     Returns:
         The jobs of the next round; none after the last.
     """
-    ended = read_sweep(store, name)
-    ended = ended if number is None else replace(ended, round=number)
+    begun = read_sweep(store, name)
+    ended = begun if number is None else replace(begun, round=number)
     if ended.round < ended.rounds:
         return advance(store, replace(ended, round=ended.round + 1), only)
     from experiments.tracking import sync as tracking
@@ -197,8 +197,13 @@ def end(store: Store, name: str, only: Iterable[str] | None = None, number: int 
         tracking.sync(store, recorded_cells(store, ended))
     except UserError as error:  # nothing is lost, and no job fails for a server that is away
         print(error, flush=True)
-    write_sweep(store, replace(ended, done=True))
-    return []
+    with store.lock("submission"):
+        now = read_sweep(store, name)
+        if (now.request, now.round, now.cells) == (begun.request, begun.round, begun.cells):
+            write_sweep(store, replace(ended, done=True))
+            return []
+    # it was submitted again meanwhile: with another request it may have counted on this job to end it
+    return advance(store, now) if now.request != begun.request else []
 
 
 def request_of(wanted: Sweep) -> Request:

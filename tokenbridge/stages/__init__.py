@@ -45,10 +45,10 @@ def _one(config: RunConfig) -> float:
 
 
 def _images_work(config: RunConfig) -> float:
-    """Training images relative to the shipped digits; 1 where they are no longer here."""
+    """Training images relative to the shipped digits; 1 where they are no longer here, or not for this user."""
     try:
         return _count(config.data, "train") / SHIPPED_IMAGES  # pyright: ignore[reportArgumentType] (frozen models hash)
-    except UserError:
+    except (UserError, OSError):
         return 1
 
 
@@ -165,6 +165,12 @@ def _images(config: RunConfig) -> dict[str, Any]:
         "data": config.data.model_dump(exclude={"name", "path", "test_path", "class_list", "class_order"}),
         "images": _image_hash(config.data),  # pyright: ignore[reportArgumentType] (frozen models hash)
     }
+
+
+def forget_hashes() -> None:
+    """Take the hashes of images, weights and references anew when they are next asked for: files may have changed."""
+    for remembered in (_image_hash, _weights_hash, _reference_hash, _code):
+        remembered.cache_clear()
 
 
 @cache
@@ -436,9 +442,15 @@ def _likelihood_refusal(config: RunConfig) -> str:
 
 
 def _sample_reads(config: RunConfig) -> dict[str, Any]:
-    """Settings at their defaults stay out, so that a new one changes no id."""
-    start = {"start": config.head.start} if config.head.start != "trained" and not config.sample.given else {}
-    return config.sample.model_dump(exclude_defaults=True) | start
+    """Settings at their defaults stay out, so that a new one changes no id, and so do those that no draw reads."""
+    if config.sample.given:
+        return config.sample.model_dump(exclude_defaults=True)
+    from tokenbridge.overrides import settings, unread
+
+    left = unread(settings(config), ("sample", "train"))
+    start = {"start": config.head.start} if config.head.start != "trained" and "head.start" not in left else {}
+    idle = {key.removeprefix("sample.") for key in left if key.startswith("sample.")}
+    return config.sample.model_dump(exclude_defaults=True, exclude=idle) | start
 
 
 def _sample_work(config: RunConfig) -> float:
@@ -446,8 +458,10 @@ def _sample_work(config: RunConfig) -> float:
 
 
 def _score_reads(config: RunConfig) -> dict[str, Any]:
+    """A split as the reference is of the images that drawn samples come from; given ones come from elsewhere."""
     _require_scorable(config)
-    return _scorers(config) | {"reference": _reference(config), "floor": config.floor_split}
+    reads = _scorers(config) | {"reference": _reference(config), "floor": config.floor_split}
+    return reads | (_images(config) if config.sample.given else {})
 
 
 def _speed_reads(config: RunConfig) -> dict[str, Any]:
@@ -462,6 +476,8 @@ def _speed_reads(config: RunConfig) -> dict[str, Any]:
         "sample": sample.model_dump(exclude_defaults=True, exclude=free),
         "guided": sample.guidance != 1,
         "train": [train.batch, train.precision, train.gradient_checkpointing, train.mask_ratio_min],
+        # once these were not read, so defaults stay out
+        **train.model_dump(include={"compile", "mask_ratio_deviation"}, exclude_defaults=True),
     }
 
 
