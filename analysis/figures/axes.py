@@ -30,6 +30,8 @@ VECTORS = 200
 """lines of single cells of a panel that a PDF holds as vectors"""
 MEAN: dict[str, Any] = {"color": "C0", "marker": "o", "markersize": 6, "markeredgewidth": 1.4, "linestyle": "none"}
 """marker of a mean"""
+ROOM = 3
+"""of a panel's numbers, how many times as far as they spread its bars may reach beyond them"""
 SHARE = 0.36
 """of the distance between two values, that single cells spread over"""
 
@@ -108,6 +110,7 @@ def _chart(rows: Rows) -> Figure:
             _label_values(axes, panel, columns, named=lines > 1 or i == len(rows) - 1)
         for axes in places[count:]:
             axes.set_axis_off()
+        _keep_numbers_apart(places[0], panels)
     shown = Line2D([], [], label="mean, differs from the first", **MEAN)
     none = Line2D([], [], label="mean, first or no difference shown", markerfacecolor=face(True, ""), **MEAN)
     cells = Line2D(
@@ -122,6 +125,16 @@ def _chart(rows: Rows) -> Figure:
     bar = Line2D([], [], label="interval of the difference", color="C0", marker="_", markersize=8, linewidth=1.4)
     legend(figure, [shown, none, bar, cells], 2)
     return figure
+
+
+def _keep_numbers_apart(axes: Axes, panels: Sequence[Panel]) -> None:
+    """Let bars run out of panels where they are so long that the numbers would lie on one line."""
+    numbers = [value for panel in panels for effect in panel.effects for _, value in effect.cells]
+    room = ROOM * (max(numbers) - min(numbers))
+    least, most = min(numbers) - room, max(numbers) + room
+    low, high = axes.get_ylim()
+    if room and (low < least or high > most):
+        axes.set_ylim(max(low, least), min(high, most))
 
 
 def _label_values(axes: Axes, panel: Panel, columns: int, named: bool) -> None:

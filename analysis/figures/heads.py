@@ -108,6 +108,8 @@ def _points(source: Source) -> list[Point]:
     """The rows that have a Fréchet distance, in the table's order. A label is `token, head`."""
     points, key = [], source.by_scorer(FD).key
     for cell, ids in source.rows(TABLE_HEADS):
+        if any(source.odd(id, key) for id in ids):
+            continue  # as in its table: no mean of the others
         if distances := _values(source, ids, key):
             token, _, head = cell.label.partition(", ")
             quantizer = source.setting(ids[0], "quantizer.kind")

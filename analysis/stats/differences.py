@@ -128,6 +128,8 @@ def _cochran_freedom(estimated: float, freedom: int, known: float) -> float:
     critical = (estimated * ends[0] + known * ends[1]) / total if total else ends[0]
     if critical <= quantile(LEVEL, MANY):
         return math.inf
+    if critical >= ends[0]:  # the known one is lost in rounding
+        return freedom
     return root_scalar(lambda x: stats.t.ppf(1 - LEVEL / 2, x) - critical, bracket=(freedom, MANY)).root
 
 

@@ -93,7 +93,7 @@ class Scale:
         if self.kind == "plain":
             return half, half
         if self.kind == "log":
-            return -printed * math.expm1(-half), printed * math.expm1(half)
+            return -printed * math.expm1(-half), printed * math.expm1(min(half, 700.0))
         middle = self.to(printed, None)
         middle = middle if math.isfinite(middle) else corrected
         below, above = -self.tell(-half, middle), self.tell(half, middle)

@@ -64,8 +64,8 @@ class Comparisons:
         turned = self.verdicts.get((b, a))
         return self.verdicts.get((a, b)) or (turned and turned.turned)
 
-    def settled(self, column: Column, cells: Sequence[str], others: Sequence[str]) -> bool:
-        """Whether two rows differ: by their verdict where they have one, else compared by themselves.
+    def beats(self, column: Column, cells: Sequence[str], others: Sequence[str]) -> bool:
+        """Whether a row is better than another: by their verdict where they have one, else compared by themselves.
 
         Args:
             column: the metric.
@@ -73,7 +73,11 @@ class Comparisons:
             others: ids of the other row's cells.
         """
         a, b = (side(column, ids, self.source) for ids in (cells, others))
-        if a not in self.rows or b not in self.rows or not self.gap(a, b).settled:
+        if a not in self.rows or b not in self.rows:
+            return False
+        gap = self.gap(a, b)
+        # over the seeds that both have, the row of the better mean may be the worse one
+        if not gap.settled or (gap.mean < 0) != (column.better == "lower"):
             return False
         verdict = self.of(column, cells, others)
         return verdict is None or verdict.shown
@@ -229,4 +233,4 @@ def best(column: Column, rows: RowCells, estimates: Sequence[Estimate | None], s
     """
     known, cells = comparisons(source), [ids for _, ids in rows]
     means = [None if value is None else value.mean for value in estimates]
-    return stats.best(means, column.better, lambda i, k: known.settled(column, cells[i], cells[k]))
+    return stats.best(means, column.better, lambda i, k: known.beats(column, cells[i], cells[k]))

@@ -305,4 +305,7 @@ def _left_out(source: Source) -> list[str]:
             lines.append(
                 f"{axis.key}: counted at {whole} of {len(sets)} places in the other axes, which have all values."
             )
+    for column in metrics(source):
+        if odd := sum(bool(source.odd(trial.cell, column.key)) for trial in source.trials):
+            lines.append(f"{column.title}: cells that measured no finite number and do not count: {odd}.")
     return lines

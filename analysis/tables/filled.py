@@ -17,6 +17,8 @@ TEXTS = ("label", "here", "cells", "empty because")
 """columns of a CSV file that are no numbers, whatever they look like"""
 WIDE = 12
 """columns that fit on a page at their full size, an interval counted as one"""
+MOST_TOLD = 99_999.0
+"""per cent up to which the upper end of an interval is told"""
 BASE, SAME_RUN, UNPAIRED, OTHER_BINS = "base", "same run", "not paired over images", "other bins"
 """remarks: the row that others are compared with; a number that comes from the base's own stage; one whose difference
 to the base, on the same images, has an error that the source does not tell; one whose difference measures bins"""
@@ -123,6 +125,8 @@ def interval_text(column: Column, difference: Difference, level: float = LEVEL, 
     if difference.scale.kind == "plain":
         return f"± {number(half, decimals)}"
     low, high = difference.interval(level) or (0.0, 0.0)
+    if high > MOST_TOLD:
+        return f"({signed(low, decimals)} to over {signed(MOST_TOLD, 0)})"
     return f"({signed(low, decimals)} to {signed(high, decimals)})"
 
 

@@ -6,10 +6,10 @@ What the fragment needs: \\usepackage{booktabs,graphicx,textcomp}. A table that 
 from __future__ import annotations
 
 import re
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
-from textwrap import wrap
 
 from analysis.tables.filled import Entry, FilledRow, FilledTable
 from experiments.paper import Column
@@ -121,7 +121,7 @@ def _groups(filled: FilledTable) -> list[str]:
         if width:
             # a heading must not widen the columns that it stands over
             room = max(TITLE_WIDTH, width * TITLE_WIDTH // (2 if heading == filled.measured_heading else 1))
-            cells.append(rf"\multicolumn{{{width}}}{{c}}{{{_stacked(wrap(heading, room), 'c')}}}")
+            cells.append(rf"\multicolumn{{{width}}}{{c}}{{{_stacked(_lines(heading, room), 'c')}}}")
             rules.append(rf"\cmidrule(lr){{{first}-{first + width - 1}}}")
             first += width
     return [" & ".join(cells) + r" \\", " ".join(rules)]
@@ -139,7 +139,7 @@ def _titles(filled: FilledTable) -> str:
 
 
 def _title(column: Column, align: str) -> str:
-    lines = wrap(column.title.replace(".", ". "), TITLE_WIDTH)
+    lines = _lines(column.title.replace(".", ". "), TITLE_WIDTH)
     lines = [line.replace(". ", ".") for line in lines]
     return _stacked(lines, align, ARROWS[column.better], f"({column.unit})" if column.unit else "")
 
@@ -175,7 +175,7 @@ def _entry(entry: Entry, interval: bool, reasons: dict[str, str]) -> str:
 
 
 def _text(entry: Entry, reasons: dict[str, str]) -> str:
-    return _entry(entry, False, reasons) if entry.reason else _stacked(wrap(entry.text, TEXT_WIDTH), "l", place="t")
+    return _entry(entry, False, reasons) if entry.reason else _stacked(_lines(entry.text, TEXT_WIDTH), "l", place="t")
 
 
 def _mark(entry: Entry) -> str:
@@ -236,6 +236,11 @@ def _word(word: str) -> str:
     return r"\allowbreak{}".join(_characters(piece) for piece in pieces)
 
 
+def _lines(text: str, width: int) -> list[str]:
+    """Lines of at most so many letters, but for a word that is longer."""
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+
+
 def _characters(text: str) -> str:
     return "".join(map(_character, text)).replace("--", "-{}-") if text != "–" else "--"
 
@@ -255,4 +260,4 @@ def _character(char: str) -> str:
         letter = word.lower() if greek[1] == "SMALL" else word.capitalize()
         if (greek[1] == "SMALL" and letter not in ("omicron", "final")) or letter in CAPITALS:
             return rf"$\{letter}$"
-    return f"[U+{ord(char):04X}]"
+    return f"{{[}}U+{ord(char):04X}]"  # behind a line's end a bare [ is the space below it

@@ -225,13 +225,16 @@ def _winner(column: Column, estimates: Mapping[Group, Estimate | None], source: 
         a, b = on_scale[i], on_scale[k]
         if a is None or b is None or other_bins(column, groups[i].cells, groups[k].cells, source):
             return False
-        return stats.gap(a, b).settled
+        gap = stats.gap(a, b)
+        return gap.settled and (gap.mean < 0) == (column.better == "lower")
 
     winner = stats.best([e and e.mean for e in estimates.values()], column.better, beats)
     return None if winner is None else groups[winner]
 
 
 def _estimate(column: Column, group: Group, source: Source) -> Estimate | None:
+    if any(source.odd(cell, column.key) for cell in group.cells):
+        return None  # no mean of the others: absence() says why
     numbers = {cell: source.number(cell, column.key) for cell in group.cells}
     present = {cell: value * column.scale for cell, value in numbers.items() if value is not None}
     seeds = [source.setting(cell, "train.seed") for cell in present]

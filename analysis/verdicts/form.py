@@ -106,7 +106,7 @@ def show(value: Estimate, column: Column) -> str:
 
 
 def shown(result: Outcome, column: Column, a: Estimate, b: Estimate) -> tuple[str, str]:
-    """Two values as a verdict prints them: not alike where it says that they differ.
+    """Two values as a verdict prints them: over the seeds that it is about, not alike where it says that they differ.
 
     Args:
         result: what it says.
@@ -114,6 +114,9 @@ def shown(result: Outcome, column: Column, a: Estimate, b: Estimate) -> tuple[st
         a: one value.
         b: the other.
     """
+    common = stats.pairs(a, b)
+    if a.seeds != b.seeds and len(common) > 1:
+        a, b = (stats.estimate(values) for values in zip(*common, strict=True))
     return stats.apart(a.mean, b.mean, column.decimals) if result.apart else (show(a, column), show(b, column))
 
 

@@ -40,7 +40,10 @@ def _best_of(source: Source, tokens: str) -> Verdict | None:
     if not all(groups):
         return None
     searched = [best_by_search(TABLE_HEADS, each, source) for each in (POST_TRAINING, tokens)]
-    by_search = all(label in values for label in searched)
+    if gone := [label for label in searched if label and label not in values]:
+        text = f"The search's best rows are to be compared in {fd.title}, and {gone[0]} has no number"
+        return Verdict("undecided", f"{text}.{_partly(values)}", TABLE_HEADS.id)
+    by_search = all(searched)
     a, b = searched if by_search else [min(each, key=lambda label, g=each: g[label].mean) for each in groups]
     result = outcome(source, TABLE_HEADS, fd, values, a, b)
     if not result.apart:

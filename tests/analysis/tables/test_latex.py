@@ -65,7 +65,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FilledTable]:
         ),
         ("--only π Σ é", r"-{}-only $\pi$ $\Sigma$ é"),
         ("Panter–Dite at ∞", r"Panter\textendash{}Dite at $\infty$"),
-        ("数", "[U+6570]"),
+        ("数", "{[}U+6570]"),
         ("a" * 30, r"aaaaaaaa\allowbreak{}aaaaaaaa\allowbreak{}aaaaaaaa\allowbreak{}aaaaaa"),
     ],
 )

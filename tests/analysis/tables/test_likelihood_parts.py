@@ -176,7 +176,7 @@ def test_bins_that_are_not_the_same_are_not_called_equal(
     bits = next(column for column in heads.measured if column.title == "bits/dim")
     ours, theirs = (source.cells("heads", row) for row in ("B=16, autoregressive", FULL))
     assert known.of(bits, ours, theirs) is None
-    assert not known.settled(bits, ours, theirs)
+    assert not known.beats(bits, ours, theirs)
 
 
 def test_memorization_is_told_of_every_row_in_one_line(source: Source) -> None:
