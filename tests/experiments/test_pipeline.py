@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import runner
 from experiments.pipeline import GENERATION, RECONSTRUCTION, Cell, graph, wanted_of
 from experiments.presets import DIGITS, preset
 from experiments.progress import training_line
-from experiments.runner import run_cells
+from experiments.runner import run_cells, run_stage
 from tests.helpers.machine import ROOT
 from tests.helpers.runs import journal
 from tokenbridge.config import CONTINUOUS, RunConfig, Runtime, UserError
@@ -340,3 +341,20 @@ def test_a_training_under_way_is_told_again_where_it_has_gone_on(tmp_path, capsy
     progress.tick([stage])
     told = [line.split("step ")[1].partition(",")[0] for line in capsys.readouterr().out.splitlines()]
     assert told == ["3/9", "5/9"]
+
+
+def test_images_that_change_before_a_stage_s_turn_are_not_kept_under_its_id(tmp_path):
+    """In the process that planned it too, which knows their hash from then."""
+    for name in "ab":
+        for number in range(8):
+            pixels = np.random.default_rng(number).integers(0, 255, (16, 16), np.uint8)
+            (folder := tmp_path / "images" / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    words = ["data.source=folder", f"data.path={tmp_path / 'images'}", "data.classes=2", "data.validation_fraction=0"]
+    cell = Cell("a", override(DIGITS, words), ("quantizer",))
+    planned, store = cell.stages()[0], Store(tmp_path / "runs")
+    for number in range(8):
+        Image.new("L", (16, 16), 10 * number).save(tmp_path / "images" / "a" / f"{number}.png")
+    with pytest.raises(UserError, match=f"have changed since it was planned as {planned.id}"):
+        run_stage(store, planned, Runtime(threads=1, bars=False))
+    assert not store.finished(planned.id)

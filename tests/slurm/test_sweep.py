@@ -1,12 +1,14 @@
 """The jobs of sweeps: registered by several processes at once."""
 
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 
-from slurm import remains
+from slurm import remains, rounds
 from slurm import sweep as module
 from slurm.sweep import Intent, Job
 from tokenbridge.store.artifacts import Store
+from tokenbridge.store.runs import Sweep, read_sweep, write_sweep
 
 
 def job(stage: str, number: int) -> Job:
@@ -47,3 +49,21 @@ def test_a_submission_under_way_is_not_cut_off(tmp_path):
     with store.lock("submission"):
         assert remains.cut_off(store) == []
     assert [intent.sweep for intent in remains.cut_off(store)] == ["one"]
+
+
+def test_a_sweep_that_is_submitted_again_while_its_last_job_ends_is_not_lost(tmp_path, monkeypatch):
+    """The last job fills MLflow, which may take minutes, and writes the sweep down as done after that."""
+    store, axes = Store(tmp_path), "quantizer.levels=8,16"
+    first, more = ({"name": "s", "preset": "digits", "axes": [each]} for each in (axes, f"{axes},32"))
+    sweep = Sweep("s", first, {}, "c.toml", "code", "words", 1.0)
+    ended = []
+    monkeypatch.setattr(rounds.run_grid, "final", lambda *_: None)
+    monkeypatch.setattr(rounds.run_grid, "write_plan", lambda *_: None)
+    monkeypatch.setattr(rounds, "advance", lambda _, wanted: ended.append(wanted.request) or [])
+    for meanwhile, done in ((first, True), (more, False)):
+        write_sweep(store, sweep)
+        again = replace(sweep, request=meanwhile)
+        monkeypatch.setattr("experiments.tracking.sync.sync", lambda *_, again=again: write_sweep(store, again))
+        assert rounds.end(store, "s", number=1) == []
+        assert (read_sweep(store, "s").request, read_sweep(store, "s").done) == (meanwhile, done)
+    assert ended == [more]  # whose end counted on this job

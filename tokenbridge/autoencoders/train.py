@@ -27,7 +27,7 @@ from tokenbridge.autoencoders.losses import Criterion, Recipe, reconstruction_lo
 from tokenbridge.autoencoders.sources import CARD, CONFIG, WEIGHTS, Digits
 from tokenbridge.checkpoints import Checkpoints, Of, copied, read_checkpoint
 from tokenbridge.config import Data, UserError
-from tokenbridge.data.images import ArrayImages, Images, batches, fingerprint, load, stack
+from tokenbridge.data.images import ArrayImages, Images, batches, few_of, fingerprint, load, stack
 from tokenbridge.model.ordering import low_frequency_share
 from tokenbridge.optimizer import AdamW
 from tokenbridge.signals import interrupted, signals
@@ -162,7 +162,7 @@ def train_own_autoencoder(
     write_atomic(out / f"{WEIGHTS}{kind}.safetensors", save(state, {"format": "pt"}))
     (out / f"{WEIGHTS}{former}.safetensors").unlink(missing_ok=True)  # it would be read in place of these
     test = load(images, "test")
-    pixels = torch.cat([part for part, _ in batches(test, MEASURED, range(min(MEASURED, len(test))))])
+    pixels = torch.cat([part for part, _ in batches(test, MEASURED, few_of(test.labels, MEASURED).tolist())])
     frozen = FrozenAutoencoder(model.eval().requires_grad_(False))
     card = {
         "images": images.path or images.name,
@@ -274,7 +274,12 @@ class _Training:
             for pixels, _ in batches(self.images, self.batch, self.order[done * self.batch :].tolist()):
                 batch = to_signed(self.augment(pixels, self.draws)).to(self.device)
                 value = self.loss(batch.contiguous(memory_format=torch.channels_last))
-                _step(self.model, value, self.optimizer, self.schedule, 1.0)
+                norm = _step(self.model, value, self.optimizer, self.schedule, 1.0)
+                if not bool(value.isfinite() & norm.isfinite()):
+                    raise UserError(
+                        f"the loss or its gradient is not finite at step {self.step + 1} of {self.steps}: lower the"
+                        " learning rate; what was saved is of an earlier step"
+                    )
                 if self.criterion:
                     self.criterion.follow()
                 self._average()
@@ -412,15 +417,15 @@ def _step(
     loss: Tensor,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
-    clip: float | None = None,
-) -> None:
-    """Take the step of a loss; clip: largest gradient norm."""
+    clip: float = math.inf,
+) -> Tensor:
+    """Take the step of a loss; clip: largest gradient norm. Returns the gradient's norm, ()."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    if clip is not None:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     optimizer.step()
     schedule.step()
+    return norm
 
 
 def evidence_loss(

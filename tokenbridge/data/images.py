@@ -212,3 +212,28 @@ def in_turn(labels: np.ndarray) -> np.ndarray:
     turns = np.empty(len(labels), np.int64)
     turns[by_class] = np.arange(len(labels)) - starts
     return np.lexsort((labels, turns))
+
+
+def few_of(labels: np.ndarray, most: int) -> np.ndarray:
+    """Places of at most so many images that stand for all.
+
+    The first ones; of images that lie class by class, as class folders do, as many of each class as its share is.
+
+    Args:
+        labels: int64 (N,), the images' classes.
+        most: how many are wanted at most.
+
+    Returns:
+        int64 (min(N, most),), increasing.
+    """
+    if lies_by_class(labels, most):
+        return np.arange(most) * len(labels) // most
+    return np.arange(min(len(labels), most))
+
+
+def lies_by_class(labels: np.ndarray, most: int) -> bool:
+    """Whether the first `most` images hold the first classes more than the others: labels (N,) rise from 0 to the last.
+
+    Then few_of takes others than the first.
+    """
+    return len(labels) > most and labels[0] != labels[-1] and bool((np.diff(labels) >= 0).all())

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tokenbridge.config import RunConfig
 from tokenbridge.data.files import SPLITS, Split
+from tokenbridge.data.images import few_of
 from tokenbridge.store.artifacts import checked, damaged, read_array, read_json
 from tokenbridge.store.shards import Shards, check
 
@@ -57,6 +58,10 @@ class Latents:
             raise damaged(path, f"it holds {labels.dtype} {labels.shape}, must hold int64 ({count},)")
         return torch.from_numpy(np.array(labels))
 
+    def few(self, split: Split, most: int) -> NDArray[np.int64]:
+        """Places of at most so many images that stand for all, increasing."""
+        return few_of(self.labels(split).numpy(), most)
+
     def has(self, split: Split) -> bool:
         """Whether the data set has images of a split: it may do without validation."""
         return moments_path(self.folder, split).exists()
@@ -87,8 +92,8 @@ class Latents:
         return self.posterior(split, index)[0]
 
     def posterior_sample(self, split: Split, generator: torch.Generator, most: int | None = None) -> Tensor:
-        """Unit latents (n, L, C) float32, one draw per image, of the first `most` images or of all."""
-        mean, deviation = self.posterior(split, slice(most))
+        """Unit latents (n, L, C) float32, one draw per image, of `few` images or of all."""
+        mean, deviation = self.posterior(split, slice(None) if most is None else self.few(split, most))
         return mean + deviation * torch.randn(mean.shape, generator=generator)
 
 

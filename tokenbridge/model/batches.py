@@ -118,7 +118,8 @@ class Draws:
         latents = self.latents.posterior_sample("validation", check, CHECK_IMAGES)
         order = torch.stack([torch.randperm(latents.shape[1], generator=check) for _ in latents])
         noise = self._noise(latents.shape[1], [check] * len(latents))
-        return Batch(latents, self.latents.labels("validation")[:CHECK_IMAGES], self.mask(order, 0.5), noise)
+        labels = self.latents.labels("validation")[self.latents.few("validation", CHECK_IMAGES)]
+        return Batch(latents, labels, self.mask(order, 0.5), noise)
 
 
 class Ahead:

@@ -56,8 +56,8 @@ class Generator(nn.Module):
         """
         tokens = self.tokenizer.encode(latents)
         z = self.backbone(self.tokenizer.decode(tokens), mask, labels)
-        again = self.backbone.gradient_checkpointing and self.training
-        return (self.head.loss_in_parts if again else self.head.loss)(z[mask], tokens[mask], noise[mask])
+        parts = self.backbone.gradient_checkpointing  # in evaluation as well, where as many positions are masked
+        return (self.head.loss_in_parts if parts else self.head.loss)(z[mask], tokens[mask], noise[mask])
 
     @torch.no_grad()
     def log_prob(self, latents: Tensor, labels: Tensor, order: Tensor) -> Tensor:

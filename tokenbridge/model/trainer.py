@@ -144,10 +144,12 @@ class Trainer:
             torch._foreach_lerp_(averages, list(weights.values()), 1 - keep)  # pyright: ignore[reportPrivateImportUsage]
 
     def validation_loss(self, batch: Batch) -> float:
-        """The loss per channel of the averaged weights, in as many parts as a step is taken in."""
+        """The loss per channel of the averaged weights, in as many parts as a step is taken in, so that both fit."""
         self.model.eval()
         images = len(batch.labels)
         size = math.ceil(images / self.accumulate)
+        if self.config.gradient_checkpointing:
+            size = min(size, max(map(len, self.batches.parts)))
         with torch.no_grad():
             shares = [self.loss(part, self.ema).item() * (len(part.labels) / images) for part in batch.split(size)]
         self.model.train()

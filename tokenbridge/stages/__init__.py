@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from tokenbridge.data.files import Split
 
 Result = Literal["", "reconstruction", "generation", "speed"]
+FIT_IMAGES = 50_000
+"""training images that the scale of latents, their order and levels are fitted to, at most"""
 SHIPPED_IMAGES, SHIPPED_SIZE = 1198, 16
 """training images of the shipped digits and their pixels per side: the unit of work"""
 
@@ -261,6 +263,8 @@ def _latents_reads(config: RunConfig) -> dict[str, Any]:
 
     _require_images(config, "train", 2, "the scale of latents")
     reads = _images(config) | config.latents.model_dump()
+    if _fitted_across_classes(config.data):  # pyright: ignore[reportArgumentType] (frozen models hash)
+        reads |= {"fitted": "of all classes"}  # once it was the first images
     if config.quantizer.trained:
         if config.latents.scale == "autoencoder":
             raise UserError(
@@ -330,6 +334,17 @@ def _count(data: Data, split: Split) -> int:
     from tokenbridge.data.files import split_of
 
     return len(split_of(data, split)[1])
+
+
+@cache
+def _fitted_across_classes(data: Data) -> bool:
+    """Whether scale, order and levels are fitted to other images than the first, as these are of a few classes."""
+    if _count(data, "train") <= FIT_IMAGES:  # pyright: ignore[reportArgumentType] (frozen models hash)
+        return False
+    from tokenbridge.data.files import split_of
+    from tokenbridge.data.images import lies_by_class
+
+    return lies_by_class(split_of(data, "train")[1], FIT_IMAGES)
 
 
 def _require_images(config: RunConfig, split: Split, least: int, what: str) -> None:

@@ -48,7 +48,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     )  # fmt: skip
     state = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
     write_atomic(out / BODY_WEIGHTS, save(state))
-    shown = range(min(MEASURED, len(test)))
+    shown = data.few_of(test.labels, MEASURED).tolist()
     pixels = torch.cat([part for part, _ in data.batches(test, runtime.batch, shown)])
     card = quality(FrozenAutoencoder(model.eval().requires_grad_(False)), pixels)
     metrics = {

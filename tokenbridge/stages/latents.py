@@ -28,12 +28,11 @@ from tokenbridge.data.latents import LOG_VARIANCES, STORED, as_tensor, labels_pa
 from tokenbridge.devices import at_precision, pick_device, require_precision
 from tokenbridge.distributed import world
 from tokenbridge.model.ordering import CUTOFF, constant, low_frequency_share, radial_spectrum
+from tokenbridge.stages import FIT_IMAGES
 from tokenbridge.store.artifacts import NOTES, write_array, write_json
 from tokenbridge.store.runs import write_classes
 from tokenbridge.store.shards import Filling, publish
 
-FIT_IMAGES = 50_000
-"""training images, at most, that calibrate scale, order and quantizer"""
 SETTING = "latents.precision"
 SHARD = 4096
 """images per shard"""
@@ -124,7 +123,8 @@ def _finish(
     for split in images:
         write_array(labels_path(out, split), images[split].labels)
     write_classes(out, names_by_label(config.data))
-    train = as_tensor(np.load(moments_path(out, "train"), mmap_mode="r")[:FIT_IMAGES]).float()
+    fitted = data.few_of(images["train"].labels, FIT_IMAGES)
+    train = as_tensor(np.load(moments_path(out, "train"), mmap_mode="r")[fitted]).float()
     train = train[:, 0] if config.latents.flip else train
     scale, units = config.latents.scale, {}
     if scale == "autoencoder":

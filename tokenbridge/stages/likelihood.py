@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tokenbridge.config import Quantizer, RunConfig, Runtime
+from tokenbridge.config import Quantizer, RunConfig, Runtime, UserError
 from tokenbridge.data.latents import Latents
 from tokenbridge.devices import at_precision, pick_device, require_precision
 from tokenbridge.model.generator import Generator
@@ -45,6 +45,11 @@ def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     labels = latents.labels(config.score.split)
     order = torch.stack([torch.randperm(x.shape[1], generator=generator("likelihood order", i)) for i in range(len(x))])
     low, high = (bound.cpu() for bound in model.tokenizer.extremes)
+    if model.tokenizer.levels and (equal := (low == high).nonzero().flatten().tolist()):
+        raise UserError(
+            f"channel {equal[0]} of the latents has one value in all training images, so that bits per dimension would"
+            " be infinite; leave likelihood out (--only score), or take another autoencoder"
+        )
     beyond = ((x < low) | (x > high)).double().mean().item()
     x = x.clamp(low, high)
     normal = torch.tensor([latents.stats["channel_mean"], latents.stats["channel_deviation"]]).to(device)

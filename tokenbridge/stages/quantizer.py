@@ -13,7 +13,7 @@ from torch import Tensor
 from tokenbridge.config import RunConfig, Runtime
 from tokenbridge.data.latents import Latents
 from tokenbridge.rng import generator
-from tokenbridge.stages.latents import FIT_IMAGES
+from tokenbridge.stages import FIT_IMAGES
 from tokenbridge.store.artifacts import write_atomic
 from tokenbridge.store.runs import write_metrics
 from tokenbridge.tokenizers import FILE

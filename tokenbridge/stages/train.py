@@ -48,7 +48,7 @@ def build_model(config: RunConfig, inputs: Mapping[str, Path]) -> Generator:
 
 
 def load_model(config: RunConfig, inputs: Mapping[str, Path], device: torch.device, weights: str = "ema") -> Generator:
-    """A trained generator in evaluation mode.
+    """A trained generator in evaluation mode, to be used without gradients.
 
     Args:
         config: the training's.
@@ -63,7 +63,8 @@ def load_model(config: RunConfig, inputs: Mapping[str, Path], device: torch.devi
     path = inputs["train"] / ("model.safetensors" if weights == "ema" else "model_raw.safetensors")
     fill(model, read(path), path, RUN_AGAIN)
     model.tokenizer.to(device)
-    return model.to(device)
+    # autocast keeps copies of those weights alone that could have a gradient, and would convert frozen ones at each use
+    return model.to(device).requires_grad_(True)
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> None:

@@ -1,5 +1,6 @@
 """Training of autoencoders: it goes on after a kill bit for bit, and its weights are averaged as is said."""
 
+import math
 import signal
 import time
 from pathlib import Path
@@ -66,6 +67,22 @@ def trained(
         draws = rng.generator(1, "data")
         minimize(loss, model, IMAGES, BUDGET, draws, True, mirror, ema=0.9, kept=kept)
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, out / "weights.safetensors")
+
+
+def test_a_loss_that_is_not_finite_ends_it_before_a_checkpoint_holds_that(tmp_path):
+    model, calls = nn.Conv2d(3, 3, 1), 0
+
+    def loss(images):
+        nonlocal calls
+        calls += 1
+        return model(images).square().mean() * (math.nan if calls == 4 else 1.0)
+
+    kept = Checkpoints(tmp_path / CHECKPOINT, "x", 0)
+    with pytest.raises(UserError, match=f"not finite at step 4 of {STEPS}: lower the learning rate"):
+        minimize(loss, model, IMAGES, BUDGET, rng.generator(1, "data"), True, mirror, kept=kept)
+    saved = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert saved["step"] <= 3
+    assert all(value.isfinite().all() for value in saved["model"].values())
 
 
 def slowly(_, __, out, ___):

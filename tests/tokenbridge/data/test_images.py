@@ -210,3 +210,15 @@ def test_validation_images_are_taken_from_the_training_part():
     assert rows(with_validation, "test") == rows(without, "test")
     assert rows(with_validation, "train") | rows(with_validation, "validation") == rows(without, "train")
     assert len(image_files.split_of(without, "train")[0]) == 1438
+
+
+def test_a_few_images_stand_for_all_also_where_they_lie_class_by_class():
+    by_class = np.repeat(np.arange(100), [20, *[10] * 98, 40])
+    few = data.few_of(by_class, 104)
+    assert len(few) == 104
+    assert np.all(np.diff(few) > 0)
+    share = np.bincount(by_class[few], minlength=100) / 104
+    assert np.abs(share - np.bincount(by_class) / len(by_class)).max() < 1 / 104
+    mixed = np.random.default_rng(0).permutation(by_class)
+    for labels in (mixed, np.zeros(500, int), by_class[:80]):  # as they were
+        assert data.few_of(labels, 100).tolist() == list(range(min(100, len(labels))))

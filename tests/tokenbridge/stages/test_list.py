@@ -15,7 +15,7 @@ from experiments.runner import run_cells
 from experiments.tracking.records import find_records
 from tests.experiments.cli.test_init import images
 from tests.helpers.machine import ROOT
-from tokenbridge.config import Runtime
+from tokenbridge.config import Runtime, Sample
 from tokenbridge.data.files import split_of
 from tokenbridge.overrides import override
 from tokenbridge.stages import STAGES, Kind
@@ -104,3 +104,55 @@ def test_work_grows_with_the_images_and_their_pixels(tmp_path):
     assert STAGES["latents"].work(few) == pytest.approx(4 * trained / 1198)
     gone = override(few, [f"data.path={tmp_path / 'gone'}"])
     assert STAGES["train"].work(gone) == STAGES["train"].work(DIGITS)
+
+
+def id_of(kind, *words, base=DIGITS):
+    cell = Cell("a", override(base, words), ("score",))
+    return next(stage.id for stage in cell.stages() if stage.kind.name == kind)
+
+
+@pytest.mark.parametrize(
+    ("head", "idle", "read"),
+    [
+        (("head.kind=parallel",), ("head.start=released", "sample.head_steps=50"), "sample.top_k=3"),
+        (("head.kind=flow", "quantizer.kind=identity"), ("head.start=released",), "sample.head_steps=7"),
+        ((), ("sample.head_steps=50",), "head.start=released"),
+    ],
+)
+def test_what_no_draw_reads_makes_no_other_samples(head, idle, read):
+    """Else as many images are drawn and scored again, and come out the same."""
+    plain = id_of("sample", *head)
+    assert {id_of("sample", *head, word) for word in idle} == {plain}
+    assert id_of("sample", *head, read) != plain
+
+
+def test_times_of_other_programs_are_other_stages():
+    speed = Cell("a", DIGITS, ("speed",)).stages()[0].id
+    for word in ("train.compile=true", "train.mask_ratio_deviation=2"):
+        (stage,) = Cell("a", override(DIGITS, [word]), ("speed",)).stages()
+        assert stage.id != speed
+
+
+def test_scores_of_given_samples_are_of_their_data():
+    """The same files beside other training and test images read other numbers."""
+    given = DIGITS.model_copy(update={"sample": Sample(images=50, given="sha256:0123456789ab")})
+    ways = ((), ("data.split_seed=7",), ("data.test_fraction=0.6",))
+    assert len({id_of("score", *words, base=given) for words in ways}) == 3
+    assert len({id_of("sample", *words, base=given) for words in ways}) == 1
+
+
+def test_a_forecast_looks_at_no_images_of_earlier_stages(finished, tmp_path, monkeypatch):
+    """They may be another user's, gone, or of a set that would be downloaded."""
+    store = Store(tmp_path)
+    id = next(stage.id for stage in finished[1].stages() if stage.kind.name == "latents")
+    about = {key: value for key, value in finished[0].manifest(id).items() if key != "id"}
+    about["config"]["data"] |= {"source": "torchvision", "name": "CIFAR10", "path": str(tmp_path / "gone")}
+    for number in range(3):
+        folder = store.folder(f"latents-{number:012x}")
+        folder.mkdir(parents=True)
+        write_json(folder / "manifest.json", about | {"work": 4.0, "wall_seconds": 2.0})
+    monkeypatch.setattr("tokenbridge.data.torchvision_sets._download", None)
+    assert seconds_of_work(store)["latents"] == 0.5
+    write_json(folder / "manifest.json", {key: value for key, value in about.items() if key != "work"})
+    assert seconds_of_work(store)["latents"] == 0.5
+    assert finished[0].manifest(id)["work"] == STAGES["latents"].work(finished[1].config)

@@ -7,14 +7,18 @@ import time
 
 import numpy as np
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments.pipeline import Cell
 from experiments.runner import run_stage
 from tests.conftest import TINY
 from tests.helpers.processes import sampling, start
 from tokenbridge.config import Runtime, UserError
+from tokenbridge.devices import at_precision
 from tokenbridge.model.generator import Generator
 from tokenbridge.stages import sample
+from tokenbridge.stages.train import load_model
 from tokenbridge.store.artifacts import Store
 from tokenbridge.store.rows import Rows
 
@@ -142,3 +146,32 @@ def test_a_full_disk_leaves_no_files_that_look_begun(tmp_path):
         Rows.create(tmp_path, 7, {"samples": (np.uint8, (3, 5, 5)), "tokens": (np.uint16, (2, 3))})
     assert list(tmp_path.iterdir()) == []
     assert not Rows.begun(tmp_path)
+
+
+class Conversions(TorchDispatchMode):
+    """Counts how often weights are converted into bfloat16."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.weights, self.count = {weight.data_ptr() for weight in model.parameters()}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if func.overloadpacket is torch.ops.aten._to_copy and made.dtype == torch.bfloat16:
+            self.count += args[0].data_ptr() in self.weights
+        return made
+
+
+def test_in_bfloat16_each_weight_is_converted_once_for_all_iterations(inputs, tiny):
+    model, how = load_model(tiny, inputs, torch.device("cpu")), tiny.sample
+    assert all(weight.requires_grad for weight in model.parameters())
+    order = torch.arange(model.positions).expand(4, -1)
+    noise = torch.rand(4, *model.noise_shape(how))
+    counts = []
+    for frozen in (False, True):
+        model.requires_grad_(not frozen)
+        with at_precision(torch.device("cpu"), "bfloat16", "sample.precision"), Conversions(model) as seen:
+            for _ in range(3):
+                model.sample(torch.arange(4), order, noise, how)
+        counts.append(seen.count)
+    assert 0 < counts[0] < counts[1] / 5

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -62,11 +63,16 @@ class StaticDraw:
         return self.tokens.clone()
 
 
-def capture(static: StaticDraw) -> StaticDraw:
+def capture(static: StaticDraw, pool: Any = None) -> StaticDraw:
     """Capture a draw in a CUDA graph, of which one launch draws the tokens.
 
     Weights changed in place afterwards are read by the graph; a head that is moved has to be captured again, and one
     that ran in bfloat16 when the block of tokenbridge.devices.at_precision has ended. Not yet run on a GPU.
+
+    Args:
+        static: the draw.
+        pool: memory that it shares with other graphs, as torch.cuda.graph_pool_handle gives it; they never run at once,
+            their arguments lie outside of it, and what they give is copied before another runs.
 
     Raises:
         UserError: on a device without CUDA.
@@ -84,7 +90,7 @@ def capture(static: StaticDraw) -> StaticDraw:
         graph = torch.cuda.CUDAGraph()
         # torch's own stream is of the GPU that is current when it is made: kernels of another are in no graph. And
         # beside this thread another pins the next images' noise, which would end a capture that is global
-        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
             static.run()
     static.again = graph.replay
     return static
@@ -101,8 +107,10 @@ class CapturedDraws:
         make: what makes a static draw a graph; another one in tests on a CPU, where its uncaptured twin runs.
     """
 
-    def __init__(self, head: Head, how: Sample, make: Callable[[StaticDraw], StaticDraw] = capture):
-        self.head, self.how, self.make = head, how, make
+    def __init__(self, head: Head, how: Sample, make: Callable[[StaticDraw], StaticDraw] | None = None):
+        self.head, self.how = head, how
+        pool = torch.cuda.graph_pool_handle() if make is None and torch.cuda.is_available() else None
+        self.make = make or partial(capture, pool=pool)  # a pool of each graph's own takes many times the memory
         self.graphs: dict[tuple[int, bool], StaticDraw] = {}
         self.refused = ""
         """why nothing is captured any more; empty where it is"""
