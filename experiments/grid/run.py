@@ -152,7 +152,8 @@ def write_plan(store: Store, grid: Grid, last: Final) -> None:
         "cells": [{"cell": t.cell.id, "values": dict(t.values), "seed": t.seed} for t in grid.trials],
         "notes": _plan_notes(grid),
     }
-    plan.write(store.root, content)
+    with store.lock(f"plan-{grid.name}"):  # samples add writes it too
+        plan.write(store.root, content)
 
 
 def _title(grid: Grid) -> str:

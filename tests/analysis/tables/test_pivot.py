@@ -113,6 +113,13 @@ def test_an_unfinished_seed_is_told(tmp_path: Path) -> None:
     assert "3 per entry, but 8, 1: 2." in " ".join(filled.notes)
 
 
+def test_a_seed_that_diverged_leaves_no_mean_of_the_others(tmp_path: Path) -> None:
+    found = edited(source(tmp_path, seeds=3), 0, "score/fd_digits", math.inf)
+    filled = pivot(ASKED, found)
+    assert [entry.reason for row in filled.rows for entry in row.measured if entry.reason] == ["infinite"]
+    assert "Not finished" not in " ".join(filled.notes)
+
+
 def test_what_differs_beside_rows_and_columns_is_told(tmp_path: Path) -> None:
     found = source(tmp_path)
     cells = [i for i, cell in enumerate(found.frame.index) if found.setting(str(cell), "head.depth") == 3]

@@ -1,18 +1,21 @@
 """Bits per latent dimension against brute force: sums over tokens, SciPy's normal, integrals of the density."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from scipy import integrate, stats
 
 from tests.helpers.generators import CHANNELS, CLASSES, POSITIONS, config, generator, head_of, normals, shake
-from tokenbridge.config import CATEGORICAL, Likelihood, Quantizer
+from tokenbridge.config import CATEGORICAL, Likelihood, Quantizer, Runtime, UserError
 from tokenbridge.model.generator import Generator
 from tokenbridge.model.heads.mixture import MixtureHead, log_interval
 from tokenbridge.model.masking import mask_from_order
-from tokenbridge.stages.likelihood import bits, reference_bins
+from tokenbridge.stages.likelihood import bits, reference_bins, run
+from tokenbridge.stages.quantizer import FILE
 from tokenbridge.tokenizers.scalar import ScalarQuantizer, fit
 
 PER = POSITIONS * CHANNELS * math.log(2)
@@ -134,3 +137,15 @@ def test_intervals_far_out_keep_their_digits():
         stats.norm.logcdf(-11.0) + math.log1p(-math.exp(stats.norm.logcdf(-12.0) - stats.norm.logcdf(-11.0))),
     ]
     np.testing.assert_allclose(log_interval(low, high).numpy(), expected, rtol=1e-7, atol=1e-12)
+
+
+def test_a_channel_of_one_value_is_refused_where_its_bits_would_be_infinite(finished, tiny, tmp_path):
+    stage = next(stage for stage in finished[1].stages() if stage.kind.name == "likelihood")
+    inputs = {kind: finished[0].folder(id) for kind, id in stage.inputs}
+    inputs["quantizer"] = shutil.copytree(inputs["quantizer"], tmp_path / "quantizer")
+    (inputs["quantizer"] / "manifest.json").unlink()
+    state = load_file(path := inputs["quantizer"] / FILE)
+    state["extremes"][1, 3] = state["extremes"][0, 3]
+    save_file(state, path)
+    with pytest.raises(UserError, match="channel 3 of the latents has one value in all training images"):
+        run(tiny, inputs, tmp_path, Runtime(threads=1))

@@ -322,6 +322,22 @@ def test_gradient_checkpointing_changes_no_gradient(work, tiny):
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
+def test_validation_takes_no_more_images_at_once_than_a_step_that_just_fits(work, tiny):
+    inputs, _ = work
+    found, sizes = [], []
+    for on in (False, True):
+        config = override(tiny, {"train.gradient_checkpointing": on, "train.batch": 32}).train
+        model = shake(build_model(tiny, inputs))
+        model.backbone.gradient_checkpointing = on
+        trainer = Trainer(config, draws := Draws(config, Latents(inputs["latents"])), model, torch.device("cpu"))
+        sizes.clear()
+        with model.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0]))):
+            found.append(trainer.validation_loss(draws.validation()))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert max(sizes) == 32
+    assert sum(sizes) == len(draws.validation().labels) > 32
+
+
 def test_bfloat16_trains(work, tiny):
     inputs, _ = work
     low = override(tiny, ["train.precision=bfloat16"]).train
