@@ -47,6 +47,11 @@ class Source(ABC):
     def gives_test(self) -> bool:
         """Whether it gives test images apart; else they are a share."""
 
+    @property
+    def there(self) -> bool:
+        """Whether the images can be looked at without a download."""
+        return True
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Hash of what the images are, hex, wherever they are. UserError: as `given`."""

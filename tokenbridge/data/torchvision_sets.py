@@ -114,6 +114,10 @@ class TorchvisionSet(Labelled):
         debian = DEBIAN.get(self.name)
         return debian if debian is not None and debian.is_dir() else contents.cache_folder() / "torchvision" / self.name
 
+    @property
+    def there(self) -> bool:
+        return bool(_files(self.name, self.root))
+
     def fingerprint(self) -> str:
         """Of the pixels and labels."""
         return self._look()["digest"].tobytes().hex()

@@ -48,7 +48,11 @@ def _one(config: RunConfig) -> float:
 
 def _images_work(config: RunConfig) -> float:
     """Training images relative to the shipped digits; 1 where they are no longer here, or not for this user."""
+    from tokenbridge.data.sources import source_of
+
     try:
+        if not source_of(config.data).there:
+            return 1
         return _count(config.data, "train") / SHIPPED_IMAGES  # pyright: ignore[reportArgumentType] (frozen models hash)
     except (UserError, OSError):
         return 1

@@ -156,3 +156,5 @@ def test_a_forecast_looks_at_no_images_of_earlier_stages(finished, tmp_path, mon
     write_json(folder / "manifest.json", {key: value for key, value in about.items() if key != "work"})
     assert seconds_of_work(store)["latents"] == 0.5
     assert finished[0].manifest(id)["work"] == STAGES["latents"].work(finished[1].config)
+    away = override(DIGITS, ["data.source=torchvision", "data.name=CIFAR10", f"data.path={tmp_path / 'gone'}"])
+    assert STAGES["train"].work(away) == STAGES["train"].work(DIGITS)
