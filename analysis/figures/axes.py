@@ -110,7 +110,7 @@ def _chart(rows: Rows) -> Figure:
             _label_values(axes, panel, columns, named=lines > 1 or i == len(rows) - 1)
         for axes in places[count:]:
             axes.set_axis_off()
-        _keep_numbers_apart(places[0], panels)
+        _keep_numbers_apart(places[:count], panels)
     shown = Line2D([], [], label="mean, differs from the first", **MEAN)
     none = Line2D([], [], label="mean, first or no difference shown", markerfacecolor=face(True, ""), **MEAN)
     cells = Line2D(
@@ -127,14 +127,16 @@ def _chart(rows: Rows) -> Figure:
     return figure
 
 
-def _keep_numbers_apart(axes: Axes, panels: Sequence[Panel]) -> None:
-    """Let bars run out of panels where they are so long that the numbers would lie on one line."""
+def _keep_numbers_apart(places: Sequence[Axes], panels: Sequence[Panel]) -> None:
+    """Let bars run out of panels, of one y axis, where they are so long that the numbers would lie on one line."""
     numbers = [value for panel in panels for effect in panel.effects for _, value in effect.cells]
     room = ROOM * (max(numbers) - min(numbers))
     least, most = min(numbers) - room, max(numbers) + room
-    low, high = axes.get_ylim()
+    low, high = min(axes.dataLim.y0 for axes in places), max(axes.dataLim.y1 for axes in places)
     if room and (low < least or high > most):
-        axes.set_ylim(max(low, least), min(high, most))
+        low, high = max(low, least), min(high, most)
+        margin = 0.05 * (high - low)
+        places[0].set_ylim(low - margin, high + margin)
 
 
 def _label_values(axes: Axes, panel: Panel, columns: int, named: bool) -> None:

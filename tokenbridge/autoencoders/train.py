@@ -274,12 +274,7 @@ class _Training:
             for pixels, _ in batches(self.images, self.batch, self.order[done * self.batch :].tolist()):
                 batch = to_signed(self.augment(pixels, self.draws)).to(self.device)
                 value = self.loss(batch.contiguous(memory_format=torch.channels_last))
-                norm = _step(self.model, value, self.optimizer, self.schedule, 1.0)
-                if not bool(value.isfinite() & norm.isfinite()):
-                    raise UserError(
-                        f"the loss or its gradient is not finite at step {self.step + 1} of {self.steps}: lower the"
-                        " learning rate; what was saved is of an earlier step"
-                    )
+                _step(self.model, value, self.optimizer, self.schedule, f"{self.step + 1} of {self.steps}", 1.0)
                 if self.criterion:
                     self.criterion.follow()
                 self._average()
@@ -403,10 +398,14 @@ def descend(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     bar: tqdm[Any] | Lines,
 ) -> None:
-    """Take a step for each loss, which `losses` computes with the current weights."""
+    """Take a step for each loss, which `losses` computes with the current weights.
+
+    Raises:
+        UserError: a loss or its gradient is not finite.
+    """
     model.train()
-    for loss in losses:
-        _step(model, loss, optimizer, schedule)
+    for number, loss in enumerate(losses, 1):
+        _step(model, loss, optimizer, schedule, str(number))
         bar.update()
     bar.close()
     model.eval()
@@ -417,15 +416,20 @@ def _step(
     loss: Tensor,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
+    number: str,
     clip: float = math.inf,
-) -> Tensor:
-    """Take the step of a loss; clip: largest gradient norm. Returns the gradient's norm, ()."""
+) -> None:
+    """Take the step of a loss, called by its number; clip: largest gradient norm. UserError where it is not finite."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    if not bool(loss.isfinite() & norm.isfinite()):
+        raise UserError(
+            f"the loss or its gradient is not finite at step {number}: lower the learning rate, or look for images that"
+            " make it so; what was saved, if anything, is of an earlier step"
+        )
     optimizer.step()
     schedule.step()
-    return norm
 
 
 def evidence_loss(

@@ -181,23 +181,6 @@ def adm_crop(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, height), Image.Resampling.BICUBIC).crop((0, top, size, top + size))
 
 
-__all__ = [
-    "ArrayImages",
-    "FileImages",
-    "Images",
-    "Split",
-    "adm_crop",
-    "batches",
-    "called",
-    "fingerprint",
-    "fitted",
-    "load",
-    "one_size",
-    "shape_of",
-    "stack",
-]
-
-
 def in_turn(labels: np.ndarray) -> np.ndarray:
     """An order in which classes come in turn, each with its images in their own order, as samples are drawn here.
 
@@ -237,3 +220,23 @@ def lies_by_class(labels: np.ndarray, most: int) -> bool:
     Then few_of takes others than the first.
     """
     return len(labels) > most and labels[0] != labels[-1] and bool((np.diff(labels) >= 0).all())
+
+
+__all__ = [
+    "ArrayImages",
+    "FileImages",
+    "Images",
+    "Split",
+    "adm_crop",
+    "batches",
+    "called",
+    "few_of",
+    "fingerprint",
+    "fitted",
+    "in_turn",
+    "lies_by_class",
+    "load",
+    "one_size",
+    "shape_of",
+    "stack",
+]

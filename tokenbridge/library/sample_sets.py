@@ -190,9 +190,9 @@ def _coloured(part: Tensor) -> Tensor:
 
 
 def _grey(data: Data) -> bool:
-    """Whether the first training images are all grey, though they have three channels."""
+    """Whether a few training images are all grey, though they have three channels."""
     train = images.load(data, "train")
-    parts = images.batches(train, LOOKED_AT, range(min(LOOKED_AT, len(train))))
+    parts = images.batches(train, LOOKED_AT, images.few_of(train.labels, LOOKED_AT).tolist())
     return not any(_coloured(part).any() for part, _ in parts)
 
 

@@ -174,8 +174,8 @@ def _images(config: RunConfig) -> dict[str, Any]:
 
 
 def forget_hashes() -> None:
-    """Take the hashes of images, weights and references anew when they are next asked for: files may have changed."""
-    for remembered in (_image_hash, _weights_hash, _reference_hash, _code):
+    """Look at images, weights and references anew when an id next asks for them: files may have changed."""
+    for remembered in (_image_hash, _weights_hash, _architecture, _reference_hash, _code):
         remembered.cache_clear()
 
 

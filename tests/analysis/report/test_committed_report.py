@@ -59,6 +59,12 @@ def test_levels_separate_on_fashion_mnist():
     assert coarse - fine > 3 * math.hypot(error, other)
 
 
+def logs(report, table, distance, *labels):
+    """The logarithms of a distance over the seeds of rows."""
+    source = read(REPORTS / report / "source")
+    return [np.log([source.number(id, f"score/{distance}") for id in source.cells(table, row)]) for row in labels]
+
+
 def test_the_readmes_bits_of_autoregressive_against_parallel():
     """A difference of densities is that of the bits to name the bins; a ratio of them would mean nothing."""
     source = read(COMMITTED / "source")
@@ -75,11 +81,7 @@ def test_the_readmes_bits_of_autoregressive_against_parallel():
 
 def test_the_readmes_headline_is_what_the_duel_settled():
     """Recomputed from the scores: Student's t over seeds of the logarithms, of unequal variances."""
-    source = read(REPORTS / "duel" / "source")
-    discrete, continuous = (
-        np.log([source.number(id, "score/fd_digits") for id in source.cells("duel", label)])
-        for label in ("B=8, autoregressive", "continuous, flow")
-    )
+    discrete, continuous = logs("duel", "duel", "fd_digits", "B=8, autoregressive", "continuous, flow")
     assert len(discrete) == len(continuous) == 10
     test = stats.ttest_ind(discrete, continuous, equal_var=False)
     assert test.pvalue < 1e-4
@@ -94,11 +96,7 @@ def test_the_readmes_headline_is_what_the_duel_settled():
 
 def test_what_the_readme_says_of_the_duel_on_fashion_mnist():
     """Paired over seeds as the report has it; Welch's interval, which pairs nothing, is much the same."""
-    source = read(REPORTS / "duel-fashion" / "source")
-    first, second = (
-        np.log([source.number(id, "score/fd_fashion") for id in source.cells("duel", label)])
-        for label in ("B=16, autoregressive", "continuous, flow")
-    )
+    first, second = logs("duel-fashion", "duel", "fd_fashion", "B=16, autoregressive", "continuous, flow")
     assert len(first) == len(second) == 5
     told = re.search(r"five fresh seeds\S+ each, B=16 reads (\d+) % higher \((\d+) to (\d+)\)", README.read_text())
     told = [float(word) for word in told.groups()]
@@ -112,13 +110,10 @@ def test_what_the_readme_says_of_the_duel_on_fashion_mnist():
 def test_what_the_readme_says_of_equal_compute_and_of_other_autoencoders():
     """The ratio is computed from the scores; its interval is of the level at which all claims were corrected."""
     source = read(COMMITTED / "source")
-    logs = [
-        np.log([source.number(id, "score/fd_digits") for id in source.cells("compute", label)]).mean()
-        for label in ("B=8, autoregressive", "continuous, flow")
-    ]
+    ours, rival = logs("digits", "compute", "fd_digits", "B=8, autoregressive", "continuous, flow")
     readme = README.read_text()
     told = re.search(r"At equal compute B=8 reads (\d+) % higher than flow \((\d+) to (\d+), three seeds\)", readme)
-    assert int(told[1]) == round(100 * (np.exp(logs[0] - logs[1]) - 1))
+    assert int(told[1]) == round(100 * np.expm1(ours.mean() - rival.mean()))
     claims = list(csv.DictReader((COMMITTED / "figures" / "claims.csv").read_text().splitlines()))
     (claim,) = (row for row in claims if row["table"] == "compute" and row["kind"] == "claim")
     assert [told[1], told[2], told[3]] == [f"{float(claim[key]):.0f}" for key in ("effect", "low", "high")]

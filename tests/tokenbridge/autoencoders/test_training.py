@@ -17,7 +17,7 @@ from tests.helpers.scorers import pictures
 from tokenbridge import rng
 from tokenbridge.autoencoders.frozen import build
 from tokenbridge.autoencoders.losses import reconstruction_loss
-from tokenbridge.autoencoders.train import Budget, minimize, mirror
+from tokenbridge.autoencoders.train import Budget, Lines, descend, minimize, mirror
 from tokenbridge.checkpoints import Checkpoints
 from tokenbridge.config import UserError
 from tokenbridge.data.images import ArrayImages
@@ -83,6 +83,20 @@ def test_a_loss_that_is_not_finite_ends_it_before_a_checkpoint_holds_that(tmp_pa
     saved = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     assert saved["step"] <= 3
     assert all(value.isfinite().all() for value in saved["model"].values())
+
+
+def test_a_classifier_of_nan_is_not_left_either():
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
+
+    def losses():
+        for factor in (1.0, math.nan):
+            yield model(torch.ones(2, 3)).square().mean() * factor
+
+    with pytest.raises(UserError, match="not finite at step 2: lower the learning rate"):
+        descend(model, losses(), optimizer, schedule, Lines(2, "classifier"))
+    assert all(weight.isfinite().all() for weight in model.parameters())
 
 
 def slowly(_, __, out, ___):
